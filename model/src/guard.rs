@@ -1,0 +1,424 @@
+//! Seam 2: every protective step of the protocol, by name.
+//!
+//! Taking guards away is the only way to break the model: there are no hand-made buggy copies of
+//! functions. Where a guard is gone, something definite takes its place; `without` says exactly
+//! what.
+
+macro_rules! guards {
+    (@optional) => { None };
+    (@optional $masked:expr) => { Some($masked) };
+    ($($variant:ident {
+        name: $name:literal,
+        function: $function:literal,
+        source: $source:literal,
+        since: $since:literal,
+        prevents: $prevents:literal,
+        without: $without:literal,
+        $(masked: $masked:expr,)?
+    })+) => {
+        /// A protective step that can be taken away.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum Guard { $(#[doc = $prevents] $variant,)+ }
+
+        impl Guard {
+            /// Every guard, in the order of the table.
+            pub const ALL: &'static [Guard] = &[$(Guard::$variant,)+];
+
+            /// What is known about this guard.
+            pub const fn info(self) -> &'static GuardInfo {
+                match self {
+                    $(Guard::$variant => &GuardInfo {
+                        name: $name,
+                        function: $function,
+                        source: $source,
+                        since: $since,
+                        prevents: $prevents,
+                        without: $without,
+                        masked: guards!(@optional $($masked)?),
+                    },)+
+                }
+            }
+        }
+    };
+}
+
+/// The entry of a guard in the table that `kvmmu guards` prints.
+#[derive(Clone, Copy, Debug)]
+pub struct GuardInfo {
+    /// The name that scenario files and `--without` use.
+    pub name: &'static str,
+    /// The kernel function that contains the step.
+    pub function: &'static str,
+    /// The document or commit that says why the step is there.
+    pub source: &'static str,
+    /// The kernel version that introduced it.
+    pub since: &'static str,
+    /// What it prevents, in one sentence.
+    pub prevents: &'static str,
+    /// What takes its place when it is removed.
+    pub without: &'static str,
+    /// Set if removing this guard alone breaks nothing.
+    pub masked: Option<Masked>,
+}
+
+/// Why removing a guard alone breaks nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Masked {
+    /// What covers for it.
+    pub by: &'static str,
+    /// The argument.
+    pub because: &'static str,
+}
+
+guards! {
+    FastFaultDirectOnly {
+        name: "fast-fault-direct-only",
+        function: "FNAME(page_fault)",
+        source: "locking.rst v5.10 section 2 case 1; commit c7ba5b48cc8d",
+        since: "3.6",
+        prevents: "A fast fault on an indirect shadow page marks a gfn that the SPTE no longer maps.",
+        without: "FNAME(page_fault) calls fast_page_fault before its slow path. The gfn to mark is what the scenario's indirect-fast-fault says: sp->gfns[index] read before the cmpxchg (gfns), or the gfn of the fault's own guest walk (walk).",
+    }
+    FastFaultCmpxchg {
+        name: "fast-fault-cmpxchg",
+        function: "fast_page_fault",
+        source: "locking.rst v5.10 section 2",
+        since: "3.6",
+        prevents: "A fast fault brings back an SPTE that was zapped or changed since it was read.",
+        without: "The new SPTE is written by a plain store.",
+    }
+    FastFaultHostWritable {
+        name: "fast-fault-host-writable",
+        function: "fast_page_fault",
+        source: "locking.rst v5.10 section 2, SPTE_HOST_WRITEABLE",
+        since: "3.6",
+        prevents: "A fast fault makes a page writable that the host maps read-only.",
+        without: "The fast fault tests MMU-writable alone.",
+        masked: Masked {
+            by: "change-pte-clears-mmu-writable",
+            because: "make_spte never sets M without H, and change_pte clears both: M alone says enough, which is all that 6.12 tests. Remove both and the pair fails",
+        },
+    }
+    FastFaultMmuWritable {
+        name: "fast-fault-mmu-writable",
+        function: "fast_page_fault",
+        source: "locking.rst v5.10 section 2, SPTE_MMU_WRITEABLE",
+        since: "3.6",
+        prevents: "A fast fault makes a shadowed guest page table writable.",
+        without: "The fast fault tests host-writable alone.",
+    }
+    FastFaultRewalk {
+        name: "fast-fault-rewalk",
+        function: "fast_page_fault",
+        source: "commit d162f30a7ceb",
+        since: "4.11",
+        prevents: "A retry of a fast fault works on a table that has left the tree.",
+        without: "The walk is done once, before the first attempt; a retry reads the same SPTE place again.",
+        masked: Masked {
+            by: "zapping clears every SPTE of a page before the page can be freed, and the lockless walk section keeps it from being freed",
+            because: "a child that left the tree holds zeroes, so the retry finds a non-present SPTE and takes the slow path",
+        },
+    }
+    MarkDirtyAfterCmpxchg {
+        name: "mark-dirty-after-cmpxchg",
+        function: "fast_page_fault",
+        source: "KVM.md section 5",
+        since: "3.6",
+        prevents: "A harvest between mark and cmpxchg consumes the mark, and the write that follows is not logged.",
+        without: "The page is marked dirty before the cmpxchg.",
+    }
+    RestoreMarksDirty {
+        name: "restore-marks-dirty",
+        function: "fast_page_fault",
+        source: "locking.rst v5.10 section 2, Lockless Access Tracking",
+        since: "4.11",
+        prevents: "A fault that was not a write turns W on without a mark.",
+        without: "The page is marked only if the fault was a write.",
+        masked: Masked {
+            by: "access-track-drops-w",
+            because: "while W is never saved, only a write fault can turn it on; remove both and the pair fails",
+        },
+    }
+    AccessTrackDropsW {
+        name: "access-track-drops-w",
+        function: "mark_spte_for_access_track",
+        source: "locking.rst v5.10 section 2, Lockless Access Tracking",
+        since: "4.11",
+        prevents: "A saved W outlives write protection and comes back by a read fault.",
+        without: "W is saved beside R and X (bit 55) and restored with them.",
+    }
+    VolatileLocklesslyWritable {
+        name: "volatile-locklessly-writable",
+        function: "spte_has_volatile_bits",
+        source: "locking.rst v5.10 section 2 case 2",
+        since: "3.6",
+        prevents: "A plain store over an SPTE that a fast fault has just made writable loses its W and D.",
+        without: "spte_has_volatile_bits lacks its H && M clause: a read-only, accessed SPTE is replaced by a plain store and the first read is used.",
+    }
+    VolatileAccessTrack {
+        name: "volatile-access-track",
+        function: "spte_has_volatile_bits",
+        source: "KVM.md section 2",
+        since: "4.11",
+        prevents: "A plain store over an access-tracked SPTE loses a restore that ran meanwhile.",
+        without: "spte_has_volatile_bits lacks its access-track clause.",
+        masked: Masked {
+            by: "volatile-locklessly-writable",
+            because: "an access-tracked SPTE that may be written has H && M; one that may not loses only its Accessed state. Remove both and the pair fails",
+        },
+    }
+    VolatileWriteNotDirty {
+        name: "volatile-write-not-dirty",
+        function: "spte_has_volatile_bits",
+        source: "KVM.md section 2",
+        since: "3.6",
+        prevents: "A plain store over W = 1, D = 0 loses a D that hardware sets meanwhile.",
+        without: "spte_has_volatile_bits lacks its W && !D clause.",
+        masked: Masked {
+            by: "volatile-locklessly-writable",
+            because: "W = 1 implies H && M",
+        },
+    }
+    VolatileNotAccessed {
+        name: "volatile-not-accessed",
+        function: "spte_has_volatile_bits",
+        source: "commit a9221dd5ec12",
+        since: "2.6.36",
+        prevents: "A plain store over A = 0 loses an A that hardware sets meanwhile.",
+        without: "spte_has_volatile_bits lacks its !A clause.",
+        masked: Masked {
+            by: "volatile-locklessly-writable where the page may be written",
+            because: "only Accessed can be lost: a hint for reclaim, which no property here depends on",
+        },
+    }
+    FlushOnLocklesslyWritable {
+        name: "flush-on-locklessly-writable",
+        function: "mmu_spte_update",
+        source: "locking.rst v5.10 section 2 case 3",
+        since: "3.15",
+        prevents: "Write protection finds a read-only SPTE while another CPU still has it writable in its TLB, and nobody flushes.",
+        without: "mmu_spte_update asks for a flush only if the old SPTE had W set.",
+    }
+    WriteProtectChecksMmuWritable {
+        name: "write-protect-checks-mmu-writable",
+        function: "spte_write_protect",
+        source: "KVM.md section 2; commit 7c8a4742c4ab is its TDP twin",
+        since: "3.6",
+        prevents: "Write protection of a guest page table skips an SPTE that is read-only but MMU-writable.",
+        without: "spte_write_protect returns early, with no flush and M still set, if W is clear, whatever pt_protect says.",
+    }
+    PtProtectClearsMmuWritable {
+        name: "pt-protect-clears-mmu-writable",
+        function: "spte_write_protect",
+        source: "KVM.md section 2",
+        since: "3.6",
+        prevents: "A fast fault makes a shadowed guest page table writable again.",
+        without: "spte_write_protect with pt_protect clears W and leaves M.",
+    }
+    GetPageFlush {
+        name: "get-page-flush",
+        function: "kvm_mmu_get_page",
+        source: "KVM.md section 3",
+        since: "2.6.x",
+        prevents: "A guest page table is shadowed while a CPU still has it writable in its TLB.",
+        without: "kvm_mmu_get_page write-protects the new guest page table and links its shadow page without a flush.",
+    }
+    FlushAfterHarvest {
+        name: "flush-after-harvest",
+        function: "kvm_vm_ioctl_get_dirty_log",
+        source: "KVM.md section 10; commit 198c74f43f0f",
+        since: "3.15",
+        prevents: "After a harvest a CPU goes on writing through its TLB, unlogged.",
+        without: "GET_DIRTY_LOG returns without flushing.",
+    }
+    HarvestClearThenProtect {
+        name: "harvest-clear-then-protect",
+        function: "kvm_get_dirty_log_protect",
+        source: "KVM.md section 10",
+        since: "3.15",
+        prevents: "A fast fault between write protection and the clearing of the bitmap has its mark taken by a harvest that no longer protects the page.",
+        without: "Each word write-protects its pages first and clears its bits after.",
+    }
+    SetSpteMarksDirty {
+        name: "set-spte-marks-dirty",
+        function: "set_spte",
+        source: "KVM.md section 2",
+        since: "3.15",
+        prevents: "A slow fault maps a page writable in a logging slot and nobody knows.",
+        without: "set_spte does not mark the page dirty.",
+    }
+    NotifierSeqRecheck {
+        name: "notifier-seq-recheck",
+        function: "mmu_notifier_retry",
+        source: "commit e930bffe95e1",
+        since: "2.6.27",
+        prevents: "A fault maps a page that an invalidation has already been through.",
+        without: "mmu_notifier_retry looks at mmu_notifier_count only.",
+    }
+    NotifierCountCheck {
+        name: "notifier-count-check",
+        function: "mmu_notifier_retry",
+        source: "commit e930bffe95e1",
+        since: "2.6.27",
+        prevents: "A fault maps a page in the middle of its invalidation.",
+        without: "mmu_notifier_retry looks at mmu_notifier_seq only.",
+    }
+    NotifierSeqBeforeGup {
+        name: "notifier-seq-before-gup",
+        function: "direct_page_fault",
+        source: "KVM.md section 7",
+        since: "2.6.27",
+        prevents: "A sequence number read after the page was looked up hides the invalidation between the two.",
+        without: "mmu_notifier_seq is read after gfn_to_pfn.",
+    }
+    AgeUsesXchgResult {
+        name: "age-uses-xchg-result",
+        function: "mmu_spte_age",
+        source: "KVM.md section 2; 5.10 lacks it",
+        since: "later than 5.10",
+        prevents: "A W that a fast fault sets between the read and the xchg of mmu_spte_age is wiped, and the page's dirty state with it.",
+        without: "mmu_spte_age judges by its first read and ignores what the xchg returned.",
+    }
+    ChangePteClearsMmuWritable {
+        name: "change-pte-clears-mmu-writable",
+        function: "kvm_mmu_changed_pte_notifier_make_spte",
+        source: "commit f082d86ea685",
+        since: "5.18",
+        prevents: "change_pte leaves an SPTE with M and without H, which a fast fault that trusts M alone makes writable.",
+        without: "change_pte clears W and H and leaves M.",
+    }
+    RangeStartFlush {
+        name: "range-start-flush",
+        function: "kvm_mmu_notifier_invalidate_range_start",
+        source: "KVM.md section 7",
+        since: "2.6.27",
+        prevents: "The host takes a page back while a CPU still reaches it by its TLB.",
+        without: "range_start returns without flushing.",
+    }
+    LocklessWalkMode {
+        name: "lockless-walk-mode",
+        function: "walk_shadow_page_lockless_begin",
+        source: "commit c142786c6291",
+        since: "3.5",
+        prevents: "A flush does not wait for a lockless walker, and the page under it is freed or reused.",
+        without: "The walk does not set vcpu->mode to READING_SHADOW_PAGE_TABLES.",
+    }
+    LocklessWalkIrqOff {
+        name: "lockless-walk-irq-off",
+        function: "walk_shadow_page_lockless_begin",
+        source: "commit c142786c6291",
+        since: "3.5",
+        prevents: "An IPI is handled in the middle of a lockless walk, so waiting for it waits for nothing.",
+        without: "The walk runs with interrupts on.",
+    }
+    FlushRequestWait {
+        name: "flush-request-wait",
+        function: "kvm_make_vcpus_request_mask",
+        source: "commit c142786c6291",
+        since: "4.13",
+        prevents: "kvm_flush_remote_tlbs returns before the CPUs that it interrupted have handled the interrupt.",
+        without: "KVM_REQ_TLB_FLUSH lacks KVM_REQUEST_WAIT: the IPIs are sent and not waited for.",
+    }
+    FlushBeforeFree {
+        name: "flush-before-free",
+        function: "kvm_mmu_commit_zap_page",
+        source: "commit c142786c6291",
+        since: "3.5",
+        prevents: "A shadow page is freed under a lockless walker.",
+        without: "The zapped pages are freed first and the flush follows.",
+    }
+    EntryRequestCheck {
+        name: "entry-request-check",
+        function: "vcpu_enter_guest",
+        source: "KVM.md section 4",
+        since: "2.6.x",
+        prevents: "A flush that was requested just before guest entry is not carried out.",
+        without: "vcpu_enter_guest does not look at its requests again after it has set IN_GUEST_MODE.",
+    }
+    MakeSpteHostReadonly {
+        name: "make-spte-strips-w-host-readonly",
+        function: "make_spte",
+        source: "KVM.md section 2",
+        since: "2.6.x",
+        prevents: "An SPTE is writable although the host maps the page read-only.",
+        without: "make_spte sets W and M although H is clear.",
+    }
+    PinHold {
+        name: "pin-hold",
+        function: "fast_page_fault (pinned)",
+        source: "locking.rst v5.10 section 2 case 1, the proposed solution",
+        since: "proposed",
+        prevents: "The pinned page is freed and reused between the pin and the cmpxchg.",
+        without: "The reference is dropped again before the cmpxchg.",
+        masked: Masked {
+            by: "lockless-walk-mode",
+            because: "the flush that comes before a page can be reused waits for the walk that the fault is in; remove both and the pair fails",
+        },
+    }
+    PinPfnCompare {
+        name: "pin-pfn-compare",
+        function: "fast_page_fault (pinned)",
+        source: "locking.rst v5.10 section 2 case 1, the proposed solution",
+        since: "proposed",
+        prevents: "The pinned page is not the page that the SPTE maps.",
+        without: "The pfn that was pinned is not compared with the pfn of the SPTE.",
+        masked: Masked {
+            by: "lockless-walk-mode",
+            because: "within one lockless walk the page of an SPTE stays the page of its frame, because whoever changes that flushes; remove both and the pair fails",
+        },
+    }
+    PinForWrite {
+        name: "pin-for-write",
+        function: "fast_page_fault (pinned)",
+        source: "locking.rst v5.10 section 2 case 1, the proposed solution",
+        since: "proposed",
+        prevents: "A page that KSM shares is pinned and made writable.",
+        without: "The reference is taken for reading, and a page that the host maps read-only is accepted.",
+        masked: Masked {
+            by: "the H bit",
+            because: "a KSM page has H = 0, hence M = 0, and cannot equal an old SPTE that had H = 1",
+        },
+    }
+}
+
+impl Guard {
+    /// The guard with this name.
+    pub fn by_name(name: &str) -> Option<Guard> {
+        Guard::ALL.iter().copied().find(|g| g.info().name == name)
+    }
+}
+
+/// A set of guards, such as those that a run takes away.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct GuardSet(u64);
+
+impl GuardSet {
+    /// No guards.
+    pub const EMPTY: GuardSet = GuardSet(0);
+
+    /// The same set and `guard`.
+    #[must_use]
+    pub const fn with(self, guard: Guard) -> GuardSet {
+        GuardSet(self.0 | 1 << guard as u8)
+    }
+    /// True if the set has `guard`.
+    #[inline]
+    pub const fn contains(self, guard: Guard) -> bool {
+        self.0 >> guard as u8 & 1 == 1
+    }
+    /// True if the set has no guard.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+    /// The guards of the set, in the order of the table.
+    pub fn iter(self) -> impl Iterator<Item = Guard> {
+        Guard::ALL.iter().copied().filter(move |g| self.contains(*g))
+    }
+}
+
+impl FromIterator<Guard> for GuardSet {
+    fn from_iter<I: IntoIterator<Item = Guard>>(guards: I) -> GuardSet {
+        guards.into_iter().fold(GuardSet::EMPTY, GuardSet::with)
+    }
+}

@@ -1,0 +1,40 @@
+//! What KVM asks of the rest of the host kernel: pages, their flags, and guest memory.
+
+use crate::spte::Gpte;
+use crate::types::{Gfn, Pfn};
+
+/// A page that was looked up, with a reference held on it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PinnedPage {
+    /// The page.
+    pub pfn: Pfn,
+    /// The host maps it writable (`map_writable`).
+    pub writable: bool,
+}
+
+/// The host kernel around KVM. Each call is one step that takes effect at once.
+pub trait Host {
+    /// `gfn_to_pfn`: may sleep, brings the page in, takes a reference. `None`: the lookup has to
+    /// break a shared page first, which runs this VM's own notifiers; the fault is retried after
+    /// that.
+    #[track_caller]
+    fn gfn_to_pfn(&self, gfn: Gfn, write: bool) -> Option<PinnedPage>;
+    /// `gfn_to_pfn_atomic`: never sleeps and never brings a page in; takes a reference.
+    #[track_caller]
+    fn gfn_to_pfn_atomic(&self, gfn: Gfn, write: bool) -> Option<PinnedPage>;
+    /// `kvm_release_pfn_clean`: gives the reference back.
+    #[track_caller]
+    fn kvm_release_pfn_clean(&self, pfn: Pfn);
+    /// `kvm_set_pfn_dirty`: sets the page's own dirty flag.
+    #[track_caller]
+    fn kvm_set_pfn_dirty(&self, pfn: Pfn);
+    /// `kvm_set_pfn_accessed`: tells reclaim that the page was used.
+    #[track_caller]
+    fn kvm_set_pfn_accessed(&self, pfn: Pfn);
+    /// Reads an entry of a guest page table from guest memory (`kvm_vcpu_read_guest_atomic`).
+    #[track_caller]
+    fn read_gpte(&self, table: Gfn, index: u8) -> Gpte;
+    /// Stores an entry of a guest page table on the guest's behalf (`kvm_vcpu_write_guest`).
+    #[track_caller]
+    fn write_gpte(&self, table: Gfn, index: u8, gpte: Gpte);
+}

@@ -1,0 +1,112 @@
+//! Named moments. A scenario's `sometimes` witnesses and stories are made of these.
+
+macro_rules! marks {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Something worth a name that happened in a step.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum Mark { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl Mark {
+            /// Every mark, in declaration order.
+            pub const ALL: &'static [Mark] = &[$(Mark::$variant,)+];
+
+            /// The name that scenario files use.
+            pub const fn name(self) -> &'static str {
+                match self { $(Mark::$variant => $name,)+ }
+            }
+
+            /// One sentence: when it happens.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Mark::$variant => concat!($($doc),+),)+ }
+            }
+        }
+    };
+}
+
+marks! {
+    /// fast_page_fault read the SPTE that it is about to judge.
+    FastFaultRead = "fast-fault-read",
+    /// fast_page_fault's cmpxchg succeeded.
+    FastFaultFixed = "fast-fault-fixed",
+    /// fast_page_fault's cmpxchg met another value.
+    FastFaultLost = "fast-fault-lost",
+    /// fast_page_fault found the access allowed already.
+    FastFaultSpurious = "fast-fault-spurious",
+    /// fast_page_fault restored the R and X bits of an access-tracked SPTE.
+    AccessTrackRestored = "access-track-restored",
+    /// fast_page_fault made an SPTE writable.
+    FastFaultWritable = "fast-fault-writable",
+    /// mark_page_dirty set a bit of a dirty bitmap.
+    MarkDirty = "mark-dirty",
+    /// mmu_spte_clear_track_bits or mmu_spte_update read the old SPTE and judged it not volatile.
+    JudgedNotVolatile = "judged-not-volatile",
+    /// A plain (not atomic) store replaced an SPTE.
+    SptePlainStore = "spte-plain-store",
+    /// A shadow-present leaf SPTE was cleared.
+    SpteZapped = "spte-zapped",
+    /// A shadow-present leaf SPTE was installed or rewritten.
+    SpteSet = "spte-set",
+    /// An SPTE was write-protected for the dirty log.
+    WriteProtected = "write-protected",
+    /// An SPTE was write-protected because its page is a guest page table.
+    WriteProtectedPt = "write-protected-pt",
+    /// spte_write_protect decided that no flush is owed.
+    NoFlushOwed = "no-flush-owed",
+    /// An SPTE was marked for access tracking.
+    AccessTracked = "access-tracked",
+    /// A page fault was handled under mmu_lock.
+    SlowFault = "slow-fault",
+    /// A page fault gave up because a notifier ran or is running.
+    NotifierRetry = "notifier-retry",
+    /// A page fault gave up because a guest page table changed under it.
+    GpteChanged = "gpte-changed",
+    /// A guest page fault was injected or an access was emulated.
+    Emulated = "emulated",
+    /// A shadow page was linked.
+    ShadowPageLinked = "shadow-page-linked",
+    /// A shadow page was zapped.
+    ShadowPageZapped = "shadow-page-zapped",
+    /// A shadow page was freed.
+    ShadowPageFreed = "shadow-page-freed",
+    /// A lockless walk read a non-leaf SPTE.
+    LocklessWalkStep = "lockless-walk-step",
+    /// kvm_flush_remote_tlbs raised its requests.
+    FlushRequested = "flush-requested",
+    /// kvm_flush_remote_tlbs returned.
+    FlushDone = "flush-done",
+    /// A vCPU carried out a requested TLB flush.
+    TlbFlushed = "tlb-flushed",
+    /// kvm_mmu_notifier_invalidate_range_start returned.
+    RangeStarted = "range-started",
+    /// kvm_mmu_notifier_invalidate_range_end returned.
+    RangeEnded = "range-ended",
+    /// GET_DIRTY_LOG fetched and cleared a word of the bitmap that was not zero.
+    Harvest = "harvest",
+    /// A fault took a reference on a page by get_user_pages.
+    Gup = "gup",
+    /// The guest stored through a translation.
+    GuestWrite = "guest-write",
+    /// The guest used a translation that its SPTE no longer gives.
+    StaleTranslation = "stale-translation",
+    /// The guest entered.
+    GuestEntered = "guest-entered",
+    /// User space copied a harvested page.
+    PageCopied = "page-copied",
+    /// The host cleared its own page-table entry of a guest page.
+    HostUnmapped = "host-unmapped",
+    /// The host wrote a dirty page out.
+    SwappedOutDirty = "swapped-out-dirty",
+    /// The host dropped a page as clean.
+    ReclaimedClean = "reclaimed-clean",
+    /// The host gave a free page to a guest frame.
+    PageAllocated = "page-allocated",
+    /// Two guest pages became one shared read-only page.
+    KsmMerged = "ksm-merged",
+    /// A shared page got a private copy.
+    CowBroken = "cow-broken",
+    /// change_pte moved an SPTE to another page.
+    PteChanged = "pte-changed",
+    /// The guest edited one of its page tables through a translation.
+    GuestPtWrite = "guest-pt-write",
+}

@@ -1,0 +1,226 @@
+//! `fast_page_fault`: repairs a fault without `mmu_lock`.
+//!
+//! Guarantee: it changes an SPTE only from exactly the value that it judged, to one that the same
+//! page may legally have, and a page that it makes writable is in the dirty log before this vCPU
+//! leaves KVM_RUN. Mechanism: H && M say that the SPTE may be made writable; one cmpxchg does it,
+//! so that any change in between defeats it; the bitmap follows the SPTE, because no lock keeps the
+//! harvest away. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`, `fast_page_fault()`; locking.rst section 2.
+//!
+//! Equal bits are not the same mapping: an SPTE may have been dropped and rebuilt in between (ABA).
+//! The frame that an SPTE of a *direct* page maps is fixed by its place, so the mark is right all
+//! the same. That is why faults on indirect pages do not come here.
+
+use super::direct::RetPf;
+use super::{Header, Mmu};
+use crate::guard::Guard;
+use crate::host::Host;
+use crate::mark::Mark;
+use crate::platform::Ordering::{AcqRel, Acquire, Relaxed};
+use crate::platform::{Platform, Word};
+use crate::spte::{PT_WRITABLE_MASK, Spte};
+use crate::types::{Access, CpuId, Gfn, Pfn, SpteLoc};
+
+/// Attempts before a fast fault gives up: the first and `retry_count` of 4.
+const ATTEMPTS_MAX: u8 = 5;
+
+/// What a fast fault on an indirect page would do. 5.10 never lets one run; see guard
+/// `fast-fault-direct-only`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum IndirectFastFault {
+    /// Mark `sp->gfns[index]`, read before the cmpxchg.
+    Gfns,
+    /// Mark the frame that the fault's own guest walk found.
+    Walk,
+    /// The document's proposal: hold a reference on the page over the cmpxchg. Needs no guard to be
+    /// taken away.
+    Pinned,
+}
+
+/// A fault, as hardware reports it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Fault {
+    /// The CPU, and the vCPU.
+    pub(super) cpu: CpuId,
+    /// The page: a guest frame (direct) or a guest-virtual page number (shadow).
+    pub(super) page: u64,
+    /// What was tried.
+    pub(super) access: Access,
+    /// `PFERR_PRESENT_MASK`: the translation was there but did not allow it.
+    pub(super) present: bool,
+}
+
+impl<P: Platform, H: Host> Mmu<P, H> {
+    /// `page_fault_can_be_fast`.
+    fn page_fault_can_be_fast(&self, fault: Fault) -> bool {
+        if fault.access == Access::Fetch && fault.present {
+            return false;
+        }
+        self.format.acc_track_mask != 0 || fault.access == Access::Write && fault.present
+    }
+
+    /// `fast_page_fault`. `walk_gfn` is the frame that a guest walk found, for an indirect page.
+    ///
+    /// Locks: none; the vCPU thread holds `kvm->srcu`. Returns [`RetPf::Invalid`] for the slow
+    /// path.
+    #[track_caller]
+    pub(super) fn fast_page_fault(&self, fault: Fault, walk_gfn: Option<Gfn>) -> RetPf {
+        if !self.page_fault_can_be_fast(fault) {
+            return RetPf::Invalid;
+        }
+        self.p.call("fast_page_fault", || {
+            self.walk_shadow_page_lockless_begin(fault.cpu);
+            let mut first_walk = None;
+            let mut ret = RetPf::Invalid;
+            for attempt in 0..ATTEMPTS_MAX {
+                self.p.checkpoint((attempt, first_walk));
+                let (loc, spte) = self.walk_for_attempt(fault, first_walk);
+                if !self.p.guard(Guard::FastFaultRewalk) {
+                    first_walk = Some(loc);
+                }
+                self.p.mark(Mark::FastFaultRead);
+                if let Some(done) = self.fast_page_fault_attempt(fault, walk_gfn, loc, spte) {
+                    ret = done;
+                    break;
+                }
+            }
+            self.walk_shadow_page_lockless_end(fault.cpu);
+            ret
+        })
+    }
+
+    /// The walk of one attempt: from the root each time.
+    #[track_caller]
+    fn walk_for_attempt(&self, fault: Fault, first_walk: Option<SpteLoc>) -> (SpteLoc, Spte) {
+        match first_walk {
+            Some(loc) => (loc, self.mmu_spte_get_lockless(loc)),
+            None => self.walk_lockless(fault.cpu, fault.page),
+        }
+    }
+
+    /// One attempt. `None`: the cmpxchg met another value, try again.
+    #[track_caller]
+    fn fast_page_fault_attempt(
+        &self,
+        fault: Fault,
+        walk_gfn: Option<Gfn>,
+        loc: SpteLoc,
+        spte: Spte,
+    ) -> Option<RetPf> {
+        // ORDERING: relaxed: constant while the page is in use, and the walk keeps it in use.
+        let sp = Header(self.tables[usize::from(loc.sp.0)].header.load(Relaxed));
+        if !spte.is_last(sp.level()) {
+            return Some(RetPf::Invalid);
+        }
+        if self.format.allows(spte, fault.access) {
+            self.p.mark(Mark::FastFaultSpurious);
+            return Some(RetPf::Spurious);
+        }
+        let mut new = spte;
+        if self.format.is_access_track(spte) {
+            new = self.format.restore_acc_track(new);
+        }
+        if fault.access == Access::Write && self.may_be_made_writable(spte) {
+            if sp.level() > super::PG_LEVEL_4K {
+                // One dirty bit cannot stand for a large page.
+                return Some(RetPf::Invalid);
+            }
+            new = new.with(PT_WRITABLE_MASK);
+        }
+        if new == spte || !self.format.allows(new, fault.access) {
+            return Some(RetPf::Invalid);
+        }
+        if sp.is_direct() {
+            let gfn = Gfn(sp.gfn().0 + u64::from(loc.index));
+            return self.fast_pf_fix_spte(fault, loc, spte, new, gfn).then_some(RetPf::Fixed);
+        }
+        self.fast_pf_fix_indirect_spte(fault, walk_gfn, loc, spte, new)
+    }
+
+    /// The test of H and M.
+    fn may_be_made_writable(&self, spte: Spte) -> bool {
+        (spte.is_host_writable() || !self.p.guard(Guard::FastFaultHostWritable))
+            && (spte.is_mmu_writable() || !self.p.guard(Guard::FastFaultMmuWritable))
+    }
+
+    /// `fast_pf_fix_direct_spte`: the cmpxchg, then the mark. True if it succeeded.
+    #[track_caller]
+    fn fast_pf_fix_spte(&self, fault: Fault, loc: SpteLoc, old: Spte, new: Spte, gfn: Gfn) -> bool {
+        let made_writable = new.is_writable() && !old.is_writable();
+        let marks = made_writable
+            && (fault.access == Access::Write || self.p.guard(Guard::RestoreMarksDirty));
+        let mark_first = !self.p.guard(Guard::MarkDirtyAfterCmpxchg);
+        if marks && mark_first {
+            self.mark_page_dirty(gfn);
+        }
+        if !self.write_fixed_spte(loc, old, new) {
+            self.p.mark(Mark::FastFaultLost);
+            return false;
+        }
+        self.p.mark(Mark::FastFaultFixed);
+        if made_writable {
+            self.p.mark(Mark::FastFaultWritable);
+        }
+        if self.format.is_access_track(old) {
+            self.p.mark(Mark::AccessTrackRestored);
+        }
+        if marks && !mark_first {
+            self.mark_page_dirty(gfn);
+        }
+        true
+    }
+
+    /// The cmpxchg itself.
+    #[track_caller]
+    fn write_fixed_spte(&self, loc: SpteLoc, old: Spte, new: Spte) -> bool {
+        if self.p.guard(Guard::FastFaultCmpxchg) {
+            // ORDERING: acq-rel pairs with the xchg of mmu_spte_clear_track_bits and
+            // mmu_spte_update.
+            self.sptep(loc).compare_exchange(old.0, new.0, AcqRel, Acquire).is_ok()
+        } else {
+            // ORDERING: relaxed: this store replaces the cmpxchg and is wrong in any order.
+            self.sptep(loc).store(new.0, Relaxed);
+            true
+        }
+    }
+
+    /// What a fast fault on an indirect page would do: not in any kernel.
+    #[track_caller]
+    fn fast_pf_fix_indirect_spte(
+        &self,
+        fault: Fault,
+        walk_gfn: Option<Gfn>,
+        loc: SpteLoc,
+        old: Spte,
+        new: Spte,
+    ) -> Option<RetPf> {
+        let gfn = match (self.indirect_fast_fault, walk_gfn) {
+            (IndirectFastFault::Walk, Some(gfn)) => gfn,
+            // ORDERING: relaxed: nothing orders a lockless read of gfns[] with the SPTE.
+            _ => Gfn(self.gfns(loc).load(Relaxed)),
+        };
+        if self.indirect_fast_fault != IndirectFastFault::Pinned {
+            return self.fast_pf_fix_spte(fault, loc, old, new, gfn).then_some(RetPf::Fixed);
+        }
+        let Some(pinned) = self.pin(gfn, old) else { return Some(RetPf::Invalid) };
+        if !self.p.guard(Guard::PinHold) {
+            self.host.kvm_release_pfn_clean(pinned);
+        }
+        let fixed = self.fast_pf_fix_spte(fault, loc, old, new, gfn);
+        if self.p.guard(Guard::PinHold) {
+            self.host.kvm_release_pfn_clean(pinned);
+        }
+        fixed.then_some(RetPf::Fixed)
+    }
+
+    /// Takes a reference on the page of a frame, if it is the page that the SPTE maps.
+    #[track_caller]
+    fn pin(&self, gfn: Gfn, spte: Spte) -> Option<Pfn> {
+        let for_write = self.p.guard(Guard::PinForWrite);
+        let page = self.host.gfn_to_pfn_atomic(gfn, for_write)?;
+        if page.pfn != spte.pfn() && self.p.guard(Guard::PinPfnCompare) {
+            self.host.kvm_release_pfn_clean(page.pfn);
+            return None;
+        }
+        Some(page.pfn)
+    }
+}

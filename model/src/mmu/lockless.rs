@@ -1,0 +1,61 @@
+//! Walking shadow pages without `mmu_lock`.
+//!
+//! Guarantee: a shadow page that was reachable when the walk began is not freed before it ends.
+//! Mechanism: the walk runs with interrupts off and `vcpu->mode` = READING_SHADOW_PAGE_TABLES;
+//! whoever frees a page flushes first, and the flush waits for the interrupt of every CPU in that
+//! mode. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`, `walk_shadow_page_lockless_begin()` and `_end()`.
+
+use super::vcpu::{OUTSIDE_GUEST_MODE, READING_SHADOW_PAGE_TABLES};
+use super::{Mmu, ROOT_LEVEL, index_at};
+use crate::guard::Guard;
+use crate::host::Host;
+use crate::mark::Mark;
+use crate::platform::Ordering::{Release, SeqCst};
+use crate::platform::{Platform, Word};
+use crate::spte::Spte;
+use crate::types::{CpuId, SpteLoc};
+
+impl<P: Platform, H: Host> Mmu<P, H> {
+    /// `walk_shadow_page_lockless_begin`.
+    #[track_caller]
+    pub(super) fn walk_shadow_page_lockless_begin(&self, cpu: CpuId) {
+        if self.p.guard(Guard::LocklessWalkIrqOff) {
+            self.p.local_irq_disable(cpu);
+        }
+        if self.p.guard(Guard::LocklessWalkMode) {
+            // ORDERING: smp_store_mb, pairs with the cmpxchg of the mode in kvm_request_needs_ipi:
+            // no SPTE is read before the mode can be seen. Needs TSO to be seen missing.
+            self.vcpu(cpu).mode.store(READING_SHADOW_PAGE_TABLES, SeqCst);
+            self.p.fence(SeqCst);
+        }
+    }
+
+    /// `walk_shadow_page_lockless_end`.
+    #[track_caller]
+    pub(super) fn walk_shadow_page_lockless_end(&self, cpu: CpuId) {
+        if self.p.guard(Guard::LocklessWalkMode) {
+            // ORDERING: release: no read of the walk moves below it. x86 never does that; loom
+            // could show it.
+            self.vcpu(cpu).mode.store(OUTSIDE_GUEST_MODE, Release);
+        }
+        if self.p.guard(Guard::LocklessWalkIrqOff) {
+            self.p.local_irq_enable(cpu);
+        }
+    }
+
+    /// `for_each_shadow_entry_lockless`: down from the root as far as SPTEs are shadow-present.
+    /// Returns the last place and what it held. Between begin and end only.
+    #[track_caller]
+    pub(super) fn walk_lockless(&self, cpu: CpuId, page: u64) -> (SpteLoc, Spte) {
+        let (mut sp, mut level) = (self.vcpu(cpu).root, ROOT_LEVEL);
+        loop {
+            let loc = SpteLoc { sp, index: index_at(level, page) };
+            let spte = self.mmu_spte_get_lockless(loc);
+            if !spte.is_shadow_present() || spte.is_last(level) {
+                return (loc, spte);
+            }
+            self.p.mark(Mark::LocklessWalkStep);
+            (sp, level) = (spte.child(), level - 1);
+        }
+    }
+}

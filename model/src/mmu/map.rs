@@ -1,0 +1,116 @@
+//! Installing a leaf: `make_spte`, `set_spte`, `mmu_set_spte`.
+//!
+//! Guarantee: a new SPTE has W only with H and M, H only if the host maps the page writable, M only
+//! if the guest may write and the frame is not a shadowed guest table; a page mapped writable is in
+//! the dirty log. Linux v5.10 `arch/x86/kvm/mmu/mmu.c` and `spte.c`. Not modelled: MMIO SPTEs,
+//! large pages,
+//! `sync_page` and with it the `!can_unsync && old.W` shortcut.
+
+use super::direct::RetPf;
+use super::vcpu::KVM_REQ_TLB_FLUSH_CURRENT;
+use super::{Mmu, MmuState};
+use crate::guard::Guard;
+use crate::host::{Host, PinnedPage};
+use crate::mark::Mark;
+use crate::platform::Platform;
+use crate::spte::{
+    PT_WRITABLE_MASK, SPTE_AD_DISABLED_MASK, SPTE_HOST_WRITEABLE, SPTE_MMU_WRITEABLE, Spte,
+};
+use crate::types::{CpuId, Gfn, SpteLoc};
+
+/// What a fault maps.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Mapping {
+    /// The CPU of the vCPU that faults.
+    pub(super) cpu: CpuId,
+    /// The frame.
+    pub(super) gfn: Gfn,
+    /// Its page.
+    pub(super) page: PinnedPage,
+    /// The guest's own tables allow writes (`ACC_WRITE_MASK`).
+    pub(super) guest_writable: bool,
+    /// The fault is a write.
+    pub(super) write_fault: bool,
+    /// Nobody asked for it yet (`speculative`, `prefault`).
+    pub(super) speculative: bool,
+}
+
+impl<P: Platform, H: Host> Mmu<P, H> {
+    /// `make_spte`. The flag is `SET_SPTE_WRITE_PROTECTED_PT`: the frame is a shadowed guest table.
+    ///
+    /// Locks: `mmu_lock`.
+    fn make_spte(&self, l: &MmuState, m: Mapping) -> (Spte, bool) {
+        let f = &self.format;
+        let mut spte = Spte(f.present_mask | f.user_mask | f.x_mask).with_pfn(m.page.pfn);
+        if f.accessed_mask == 0 {
+            spte = spte.with(SPTE_AD_DISABLED_MASK);
+        }
+        if !m.speculative {
+            spte = spte.with(f.accessed_mask);
+        }
+        let mut writable = m.guest_writable;
+        if m.page.writable {
+            spte = spte.with(SPTE_HOST_WRITEABLE);
+        } else if self.p.guard(Guard::MakeSpteHostReadonly) {
+            writable = false;
+        }
+        let write_protected_pt = writable && self.mmu_need_write_protect(l, m.gfn);
+        if writable && !write_protected_pt {
+            spte = spte.with(PT_WRITABLE_MASK | SPTE_MMU_WRITEABLE | f.dirty_mask);
+        }
+        if m.speculative {
+            spte = self.mark_spte_for_access_track(spte);
+        }
+        (spte, write_protected_pt)
+    }
+
+    /// `set_spte`, after `make_spte`: true if a remote flush is owed. The page is marked dirty
+    /// *before* the SPTE is written, which is safe only because `mmu_lock` keeps the harvest away.
+    ///
+    /// Locks: `mmu_lock`.
+    #[track_caller]
+    fn set_spte(&self, loc: SpteLoc, new: Spte, gfn: Gfn, spurious: &mut bool) -> bool {
+        self.p.call("set_spte", || {
+            if new.is_writable() && self.p.guard(Guard::SetSpteMarksDirty) {
+                self.mark_page_dirty(gfn);
+            }
+            *spurious = self.mmu_spte_get_lockless(loc) == new;
+            !*spurious && self.mmu_spte_update(loc, new)
+        })
+    }
+
+    /// `mmu_set_spte`: maps a frame at a leaf, flushes what that takes away, and keeps the rmap.
+    ///
+    /// Locks: `mmu_lock`.
+    #[track_caller]
+    pub(super) fn mmu_set_spte(&self, l: &mut MmuState, loc: SpteLoc, m: Mapping) -> RetPf {
+        self.p.call("mmu_set_spte", || {
+            let old = self.mmu_spte_get_lockless(loc);
+            let mut flush = false;
+            let mut was_rmapped = old.is_shadow_present();
+            if was_rmapped && old.pfn() != m.page.pfn {
+                self.drop_spte(l, loc);
+                flush = true;
+                was_rmapped = false;
+            }
+            let (new, write_protected_pt) = self.make_spte(l, m);
+            let mut spurious = false;
+            flush |= self.set_spte(loc, new, m.gfn, &mut spurious);
+            let mut ret = if spurious { RetPf::Spurious } else { RetPf::Fixed };
+            if write_protected_pt {
+                if m.write_fault {
+                    ret = RetPf::Emulate;
+                }
+                self.kvm_make_request(m.cpu, KVM_REQ_TLB_FLUSH_CURRENT);
+            }
+            if flush {
+                self.kvm_flush_remote_tlbs(Some(m.cpu));
+            }
+            if !was_rmapped {
+                self.rmap_add(l, loc, m.gfn);
+                self.p.mark(Mark::SpteSet);
+            }
+            ret
+        })
+    }
+}

@@ -1,0 +1,311 @@
+//! The MMU: its shared state and, file by file, what KVM does with it.
+
+mod direct;
+mod dirty_log;
+mod fast_fault;
+mod flush;
+mod lockless;
+mod map;
+mod notifier;
+mod paging_tmpl;
+mod pte_write;
+mod rmap;
+mod shadow_page;
+mod spte_update;
+mod vcpu;
+mod write_protect;
+
+pub use direct::RetPf;
+pub use fast_fault::IndirectFastFault;
+pub use paging_tmpl::GuestWalk;
+pub use vcpu::{
+    EXITING_GUEST_MODE, IN_GUEST_MODE, KVM_REQ_TLB_FLUSH, KVM_REQ_TLB_FLUSH_CURRENT,
+    OUTSIDE_GUEST_MODE, READING_SHADOW_PAGE_TABLES,
+};
+
+use crate::host::Host;
+use crate::platform::Platform;
+use crate::spte::SpteFormat;
+use crate::tag::{Object, Tag};
+use crate::types::{CpuId, Gfn, SpId, SpteLoc};
+
+/// Entries of a table: 512 in hardware.
+pub const PT_ENTRIES: usize = 4;
+/// Shadow pages in the pool.
+pub const SHADOW_PAGES: usize = 6;
+/// Guest frames.
+pub const GFNS: usize = 8;
+/// vCPUs.
+pub const VCPUS: usize = 4;
+/// Memslots.
+pub const MEMSLOTS: usize = 2;
+/// The level of a root: two levels of tables.
+pub const ROOT_LEVEL: u8 = 2;
+/// `PG_LEVEL_4K`.
+pub const PG_LEVEL_4K: u8 = 1;
+
+/// `struct kvm` and `struct kvm_arch`, as far as the MMU goes.
+#[derive(Debug)]
+pub struct Mmu<P: Platform, H: Host> {
+    /// What it stands on.
+    pub p: P,
+    /// The host kernel around it.
+    pub host: H,
+    /// The layout of its SPTEs.
+    pub format: SpteFormat,
+    /// What a fast fault on an indirect page would do.
+    pub indirect_fast_fault: IndirectFastFault,
+    /// The memory of the shadow pages: what lockless walkers and hardware see of them.
+    pub tables: [Table<P>; SHADOW_PAGES],
+    /// `kvm->mmu_lock` and what only its owner touches.
+    pub mmu_lock: P::Lock<MmuState>,
+    /// `kvm->slots_lock`: taken by every dirty-log and memslot ioctl.
+    pub slots_lock: P::Lock<()>,
+    /// `kvm->mmu_notifier_seq`. Protected by: `mmu_lock`; faults read it before they take the lock.
+    pub notifier_seq: P::Word,
+    /// `kvm->arch.indirect_shadow_pages`. Protected by: `mmu_lock`; `kvm_mmu_pte_write` peeks.
+    pub indirect_shadow_pages: P::Word,
+    /// `slot->arch.gfn_track`, by gfn: how many shadow pages above the 4K level shadow it.
+    /// Protected by: `mmu_lock`; faults read it without.
+    pub gfn_track: [P::Word; GFNS],
+    /// `kvm->memslots`.
+    pub memslots: [Option<Memslot<P>>; MEMSLOTS],
+    /// The vCPUs.
+    pub vcpus: [Vcpu<P>; VCPUS],
+    /// How many vCPUs there are.
+    pub nr_vcpus: u8,
+}
+
+/// The memory of a shadow page.
+#[derive(Debug)]
+pub struct Table<P: Platform> {
+    /// `sp->spt`. Protected by: `mmu_lock`, but for lockless fast faults and for hardware, which
+    /// sets A and D.
+    pub spt: [P::Word; PT_ENTRIES],
+    /// `sp->gfns`, in indirect pages: the gfn that each leaf maps. Protected by: `mmu_lock`.
+    pub gfns: [P::Word; PT_ENTRIES],
+    /// gfn and role, as lockless walkers read them. Constant while the page is in use.
+    pub header: P::Word,
+}
+
+/// `struct kvm_memory_slot`.
+#[derive(Debug)]
+pub struct Memslot<P: Platform> {
+    /// Its first frame.
+    pub base_gfn: Gfn,
+    /// How many frames.
+    pub npages: u64,
+    /// `dirty_bitmap`, present while dirty logging is on: bit i is frame `base_gfn + i`. No lock:
+    /// set by atomic operations, fetched and cleared by the harvest.
+    pub dirty_bitmap: Option<P::Word>,
+}
+
+/// `struct kvm_vcpu`.
+#[derive(Debug)]
+pub struct Vcpu<P: Platform> {
+    /// `vcpu->mode`.
+    pub mode: P::Word,
+    /// `vcpu->requests`.
+    pub requests: P::Word,
+    /// Its root shadow page (`vcpu->arch.mmu->root_hpa`).
+    pub root: SpId,
+    /// The guest frame of its page-table root; `None` with paging off or with two-dimensional
+    /// paging.
+    pub guest_root: Option<Gfn>,
+}
+
+/// What only the owner of `mmu_lock` touches.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct MmuState {
+    /// The shadow pages.
+    pub pages: [ShadowPage; SHADOW_PAGES],
+    /// `slot->arch.rmap`, by gfn: the 4K leaf SPTEs that map it.
+    /// Invariant: when the lock is released, a leaf is shadow-present if and only if it is here
+    /// once.
+    pub rmap: [SpteSet; GFNS],
+    /// `kvm->mmu_notifier_count`: invalidations in progress.
+    pub notifier_count: u8,
+}
+
+/// `struct kvm_mmu_page`, the part that only the owner of `mmu_lock` touches.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ShadowPage {
+    /// Whether the memory is in use.
+    pub in_use: bool,
+    /// The frame: of the guest table (indirect) or the first that it maps (direct).
+    pub gfn: Gfn,
+    /// What it is for.
+    pub role: Role,
+    /// `sp->parent_ptes`: the non-leaf SPTEs that point here.
+    pub parent_ptes: SpteSet,
+    /// `sp->root_count`: vCPUs that use it as their root.
+    pub root_count: u8,
+}
+
+/// `union kvm_mmu_page_role`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Role {
+    /// The level of its table: 1 maps 4 KiB pages.
+    pub level: u8,
+    /// True if it shadows no guest table.
+    pub direct: bool,
+    /// True once it was zapped.
+    pub invalid: bool,
+}
+
+/// A set of SPTE places: an rmap chain, or the parents of a shadow page.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct SpteSet(pub u32);
+
+impl SpteSet {
+    const fn bit(loc: SpteLoc) -> u32 {
+        1 << (loc.sp.0 as usize * PT_ENTRIES + loc.index as usize)
+    }
+    /// Adds a place.
+    pub fn insert(&mut self, loc: SpteLoc) {
+        self.0 |= SpteSet::bit(loc);
+    }
+    /// Takes a place out.
+    pub fn remove(&mut self, loc: SpteLoc) {
+        self.0 &= !SpteSet::bit(loc);
+    }
+    /// True if the place is in.
+    pub fn contains(self, loc: SpteLoc) -> bool {
+        self.0 & SpteSet::bit(loc) != 0
+    }
+    /// True if there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+    /// The places, lowest first.
+    pub fn iter(self) -> impl Iterator<Item = SpteLoc> {
+        all_spte_locs().filter(move |loc| self.contains(*loc))
+    }
+}
+
+/// Every SPTE place of the pool.
+pub fn all_spte_locs() -> impl Iterator<Item = SpteLoc> {
+    (0..SHADOW_PAGES as u8)
+        .flat_map(|sp| (0..PT_ENTRIES as u8).map(move |index| SpteLoc { sp: SpId(sp), index }))
+}
+
+/// The entries of one shadow page.
+pub fn entries_of(sp: SpId) -> impl Iterator<Item = SpteLoc> {
+    (0..PT_ENTRIES as u8).map(move |index| SpteLoc { sp, index })
+}
+
+/// The index that an address (a gfn or a guest-virtual page number) has in a table of this level.
+pub fn index_at(level: u8, page: u64) -> u8 {
+    (page >> (2 * (level - 1)) & (PT_ENTRIES as u64 - 1)) as u8
+}
+
+impl ShadowPage {
+    const UNUSED: ShadowPage = ShadowPage {
+        in_use: false,
+        gfn: Gfn(0),
+        role: Role { level: 0, direct: true, invalid: true },
+        parent_ptes: SpteSet(0),
+        root_count: 0,
+    };
+    /// In the hash table and not zapped.
+    pub fn is_valid(&self) -> bool {
+        self.in_use && !self.role.invalid
+    }
+    /// gfn and role in one word, for lockless walkers.
+    pub fn header(&self) -> u64 {
+        self.gfn.0 << 8 | u64::from(self.role.level) << 1 | u64::from(self.role.direct)
+    }
+}
+
+/// gfn and role as a lockless walker reads them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Header(pub u64);
+
+impl Header {
+    /// `sp->gfn`.
+    pub fn gfn(self) -> Gfn {
+        Gfn(self.0 >> 8)
+    }
+    /// `sp->role.level`.
+    pub fn level(self) -> u8 {
+        (self.0 >> 1 & 0x7f) as u8
+    }
+    /// `sp->role.direct`.
+    pub fn is_direct(self) -> bool {
+        self.0 & 1 != 0
+    }
+}
+
+/// A memslot to be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemslotConfig {
+    /// Its first frame.
+    pub base_gfn: Gfn,
+    /// How many frames.
+    pub npages: u64,
+    /// True if dirty logging is on.
+    pub log: bool,
+}
+
+impl<P: Platform, H: Host> Mmu<P, H> {
+    /// An MMU with no shadow pages. vCPU roots are set by [`Mmu::kvm_mmu_load`].
+    ///
+    /// # Panics
+    /// If there are more slots or vCPUs than the model has room for.
+    pub fn new(p: &P, host: H, format: SpteFormat, slots: &[MemslotConfig], nr_vcpus: u8) -> Self {
+        assert!(slots.len() <= MEMSLOTS && usize::from(nr_vcpus) <= VCPUS);
+        let one = |object| p.word(Tag::one(object), 0);
+        let memslots = core::array::from_fn(|i| {
+            slots.get(i).map(|s| Memslot {
+                base_gfn: s.base_gfn,
+                npages: s.npages,
+                dirty_bitmap: s.log.then(|| p.word(Tag::nth(Object::DirtyBitmap, i), 0)),
+            })
+        });
+        let state = MmuState {
+            pages: [ShadowPage::UNUSED; SHADOW_PAGES],
+            rmap: [SpteSet::default(); GFNS],
+            notifier_count: 0,
+        };
+        Mmu {
+            format,
+            indirect_fast_fault: IndirectFastFault::Gfns,
+            tables: core::array::from_fn(|i| Table {
+                spt: core::array::from_fn(|j| p.word(Tag::at(Object::Spte, i, j), 0)),
+                gfns: core::array::from_fn(|j| p.word(Tag::at(Object::Gfns, i, j), 0)),
+                header: p.word(Tag::nth(Object::SpHeader, i), 0),
+            }),
+            mmu_lock: p.lock(Tag::one(Object::MmuLock), state),
+            slots_lock: p.lock(Tag::one(Object::SlotsLock), ()),
+            notifier_seq: one(Object::NotifierSeq),
+            indirect_shadow_pages: one(Object::IndirectShadowPages),
+            gfn_track: core::array::from_fn(|i| p.word(Tag::nth(Object::GfnTrack, i), 0)),
+            memslots,
+            vcpus: core::array::from_fn(|i| Vcpu {
+                mode: p.word(Tag::nth(Object::VcpuMode, i), OUTSIDE_GUEST_MODE),
+                requests: p.word(Tag::nth(Object::VcpuRequests, i), 0),
+                root: SpId(0),
+                guest_root: None,
+            }),
+            nr_vcpus,
+            p: p.clone(),
+            host,
+        }
+    }
+
+    /// The memory of an SPTE.
+    pub fn sptep(&self, loc: SpteLoc) -> &P::Word {
+        &self.tables[usize::from(loc.sp.0)].spt[usize::from(loc.index)]
+    }
+
+    /// A vCPU, which is also its CPU.
+    pub fn vcpu(&self, cpu: CpuId) -> &Vcpu<P> {
+        &self.vcpus[usize::from(cpu.0)]
+    }
+
+    /// The memslot that has the frame (`gfn_to_memslot`) and the frame's place in it.
+    pub fn gfn_to_memslot(&self, gfn: Gfn) -> Option<(&Memslot<P>, u64)> {
+        let has = |s: &&Memslot<P>| gfn >= s.base_gfn && gfn.0 < s.base_gfn.0 + s.npages;
+        self.memslots.iter().flatten().find(has).map(|s| (s, gfn.0 - s.base_gfn.0))
+    }
+}

@@ -1,0 +1,189 @@
+//! The accessors of an SPTE: how KVM changes one that hardware and fast faults change too.
+//!
+//! Guarantee: no W, A or D that was set outside `mmu_lock` is lost, and every caller learns whether
+//! a TLB may still hold more than the new SPTE allows. Mechanism: an SPTE that can change outside
+//! the lock is *volatile* and replaced by `xchg`, whose result is then what counts. Linux v5.10
+//! `arch/x86/kvm/mmu/mmu.c`; locking.rst section 2, cases 2 and 3.
+
+use super::Mmu;
+use crate::guard::Guard;
+use crate::host::Host;
+use crate::mark::Mark;
+use crate::platform::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::platform::{Platform, Word};
+use crate::spte::Spte;
+use crate::types::SpteLoc;
+
+impl<P: Platform, H: Host> Mmu<P, H> {
+    /// `mmu_spte_get_lockless`, and every other plain read of an SPTE.
+    #[track_caller]
+    pub fn mmu_spte_get_lockless(&self, loc: SpteLoc) -> Spte {
+        // ORDERING: acquire pairs with the release of mmu_spte_set: whoever sees a link sees the
+        // child.
+        Spte(self.sptep(loc).load(Acquire))
+    }
+
+    /// `mmu_spte_set`: the SPTE must not be shadow-present.
+    ///
+    /// Locks: `mmu_lock`.
+    #[track_caller]
+    pub(super) fn mmu_spte_set(&self, loc: SpteLoc, new: Spte) {
+        // ORDERING: release pairs with mmu_spte_get_lockless; x86 stores are never weaker.
+        self.sptep(loc).store(new.0, Release);
+    }
+
+    /// `spte_has_volatile_bits`: may this SPTE change outside `mmu_lock`?
+    pub fn spte_has_volatile_bits(&self, spte: Spte) -> bool {
+        if !spte.is_shadow_present() {
+            return false;
+        }
+        let lacks = |guard| !self.p.guard(guard);
+        if spte.can_locklessly_be_made_writable() && !lacks(Guard::VolatileLocklesslyWritable) {
+            return true;
+        }
+        if self.format.is_access_track(spte) && !lacks(Guard::VolatileAccessTrack) {
+            return true;
+        }
+        if !spte.ad_enabled() {
+            return false;
+        }
+        let accessed = spte.0 & self.format.accessed_mask != 0;
+        let dirty = spte.0 & self.format.dirty_mask != 0;
+        !accessed && !lacks(Guard::VolatileNotAccessed)
+            || spte.is_writable() && !dirty && !lacks(Guard::VolatileWriteNotDirty)
+    }
+
+    /// Replaces a shadow-present SPTE that read as `old`: by `xchg` if it is volatile. Returns what
+    /// KVM believes it held, which for a plain store is the first read.
+    #[track_caller]
+    fn replace_spte(&self, loc: SpteLoc, old: Spte, new: Spte) -> Spte {
+        if self.spte_has_volatile_bits(old) {
+            // ORDERING: acq-rel pairs with the cmpxchg of fast_page_fault: one sees the other's
+            // value.
+            Spte(self.sptep(loc).swap(new.0, AcqRel))
+        } else {
+            self.p.mark(Mark::JudgedNotVolatile);
+            // ORDERING: relaxed: a plain store under mmu_lock; no lockless path may write this
+            // SPTE.
+            self.sptep(loc).store(new.0, Relaxed);
+            self.p.mark(Mark::SptePlainStore);
+            old
+        }
+    }
+
+    /// `mmu_spte_update_no_track`: replaces an SPTE and returns what it held. The pfn must not
+    /// change.
+    ///
+    /// Locks: `mmu_lock`.
+    #[track_caller]
+    pub(super) fn mmu_spte_update_no_track(&self, loc: SpteLoc, new: Spte) -> Spte {
+        let old = self.mmu_spte_get_lockless(loc);
+        if !old.is_shadow_present() {
+            self.mmu_spte_set(loc, new);
+            return old;
+        }
+        debug_assert_eq!(old.pfn(), new.pfn(), "mmu_spte_update must not change the pfn");
+        self.replace_spte(loc, old, new)
+    }
+
+    /// `mmu_spte_update`: replaces an SPTE; true if the caller owes a flush of all TLBs.
+    ///
+    /// A flush is owed if the old SPTE *could* be written, not only if it was: an earlier writer
+    /// may have cleared W and not flushed yet.
+    ///
+    /// Locks: `mmu_lock`; the flush may follow after it for the dirty log only.
+    #[track_caller]
+    pub(super) fn mmu_spte_update(&self, loc: SpteLoc, new: Spte) -> bool {
+        self.p.call("mmu_spte_update", || {
+            let old = self.mmu_spte_update_no_track(loc, new);
+            self.p.mark(Mark::SpteSet);
+            if !old.is_shadow_present() {
+                return false;
+            }
+            let was_writable = if self.p.guard(Guard::FlushOnLocklesslyWritable) {
+                old.can_locklessly_be_made_writable()
+            } else {
+                old.is_writable()
+            };
+            let mut flush = was_writable && !new.is_writable();
+            if self.format.is_accessed(old) && !self.format.is_accessed(new) {
+                flush = true;
+                self.host.kvm_set_pfn_accessed(old.pfn());
+            }
+            if self.format.is_dirty(old) && !self.format.is_dirty(new) {
+                flush = true;
+                self.host.kvm_set_pfn_dirty(old.pfn());
+            }
+            flush
+        })
+    }
+
+    /// `mmu_spte_clear_track_bits`: clears a leaf and passes its A and D on to the host. True if
+    /// there was something to clear. The caller owes the flush.
+    ///
+    /// Locks: `mmu_lock`.
+    #[track_caller]
+    pub(super) fn mmu_spte_clear_track_bits(&self, loc: SpteLoc) -> bool {
+        self.p.call("mmu_spte_clear_track_bits", || {
+            let first = self.mmu_spte_get_lockless(loc);
+            if !first.is_shadow_present() {
+                // ORDERING: relaxed: nothing to publish.
+                self.sptep(loc).store(0, Relaxed);
+                return false;
+            }
+            let old = self.replace_spte(loc, first, Spte::ZERO);
+            self.p.mark(Mark::SpteZapped);
+            if !old.is_shadow_present() {
+                return false;
+            }
+            if self.format.is_accessed(old) {
+                self.host.kvm_set_pfn_accessed(old.pfn());
+            }
+            if self.format.is_dirty(old) {
+                self.host.kvm_set_pfn_dirty(old.pfn());
+            }
+            true
+        })
+    }
+
+    /// `mmu_spte_clear_no_track`: clears a non-leaf by a plain store.
+    ///
+    /// Locks: `mmu_lock`.
+    #[track_caller]
+    pub(super) fn mmu_spte_clear_no_track(&self, loc: SpteLoc) {
+        // ORDERING: relaxed: hardware sets A in a non-leaf too, but nobody asks for it.
+        self.sptep(loc).store(0, Relaxed);
+    }
+
+    /// `mmu_spte_age`: takes the Accessed state away; true if it was there. No flush here.
+    ///
+    /// Locks: `mmu_lock`.
+    #[track_caller]
+    pub(super) fn mmu_spte_age(&self, loc: SpteLoc) -> bool {
+        self.p.call("mmu_spte_age", || {
+            let spte = self.mmu_spte_get_lockless(loc);
+            if !self.format.is_accessed(spte) {
+                return false;
+            }
+            if spte.ad_enabled() {
+                // ORDERING: relaxed: an atomic bit operation; the bit is a hint.
+                self.sptep(loc).fetch_and(!self.format.accessed_mask, Relaxed);
+                return true;
+            }
+            let new = self.mark_spte_for_access_track(spte);
+            let replaced = self.mmu_spte_update_no_track(loc, new);
+            self.p.mark(Mark::AccessTracked);
+            let old = if self.p.guard(Guard::AgeUsesXchgResult) { replaced } else { spte };
+            if old.is_writable() {
+                self.host.kvm_set_pfn_dirty(old.pfn());
+            }
+            true
+        })
+    }
+
+    /// `mark_spte_for_access_track`. W is dropped, not saved: the restore decides it anew.
+    pub(super) fn mark_spte_for_access_track(&self, spte: Spte) -> Spte {
+        let save_w = !self.p.guard(Guard::AccessTrackDropsW);
+        self.format.mark_for_access_track(spte, save_w)
+    }
+}

@@ -1,0 +1,167 @@
+//! Seam 1: what KVM's MMU code needs from below.
+//!
+//! The model is written once against [`Platform`]. A simulator, loom, shuttle, real threads or real
+//! page tables supply it. Everything here is either a shared access (a step that another CPU can
+//! see) or a note for an observer; an observer that does not care implements neither
+//! [`Platform::call`], [`Platform::checkpoint`] nor [`Platform::mark`], and the compiler removes
+//! them.
+//!
+//! *Shared data* is one of two kinds. [`Word`]s are 64-bit atomics: anything that a lockless
+//! reader, a hardware walker or a variant with a guard taken away may touch. [`Lock`]ed data is
+//! touched by the owner of the lock only, so its accesses are not steps: acquiring the lock is.
+
+use core::fmt::Debug;
+use core::hash::Hash;
+use core::ops::DerefMut;
+
+pub use core::sync::atomic::Ordering;
+
+use crate::guard::Guard;
+use crate::mark::Mark;
+use crate::tag::Tag;
+use crate::types::{CpuId, CpuMask};
+
+/// A shared 64-bit word.
+///
+/// Each method is one atomic step and carries its caller's place in the source into traces.
+pub trait Word {
+    /// Reads the word (`READ_ONCE`, `smp_load_acquire`).
+    #[track_caller]
+    fn load(&self, order: Ordering) -> u64;
+    /// Writes the word (`WRITE_ONCE`, `smp_store_release`).
+    #[track_caller]
+    fn store(&self, value: u64, order: Ordering);
+    /// Writes the word and returns what it held (`xchg`).
+    #[track_caller]
+    fn swap(&self, value: u64, order: Ordering) -> u64;
+    /// Writes `new` if the word holds `current` (`cmpxchg`).
+    ///
+    /// # Errors
+    /// What the word held, if that was not `current`. Never fails spuriously.
+    #[track_caller]
+    fn compare_exchange(
+        &self,
+        current: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64>;
+    /// Sets bits and returns what the word held.
+    #[track_caller]
+    fn fetch_or(&self, bits: u64, order: Ordering) -> u64;
+    /// Keeps only `bits` and returns what the word held.
+    #[track_caller]
+    fn fetch_and(&self, bits: u64, order: Ordering) -> u64;
+    /// Adds, wrapping, and returns what the word held.
+    #[track_caller]
+    fn fetch_add(&self, value: u64, order: Ordering) -> u64;
+    /// Blocks until the word satisfies `until` and returns the value that did. The only way to
+    /// wait: a simulator sees whether the thread is enabled, loom blocks natively, nothing ever
+    /// spins.
+    #[track_caller]
+    fn wait_until(&self, until: Until) -> u64;
+}
+
+/// What a thread waits for. Plain data, so that a simulator can ask without running the thread.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Until {
+    /// The word equals this value.
+    Is(u64),
+    /// The word differs from this value.
+    Not(u64),
+    /// At least one of these bits is clear.
+    NotAll(u64),
+}
+
+impl Until {
+    /// True if `value` ends the wait.
+    #[inline]
+    pub fn is_met_by(self, value: u64) -> bool {
+        match self {
+            Until::Is(v) => value == v,
+            Until::Not(v) => value != v,
+            Until::NotAll(bits) => value & bits != bits,
+        }
+    }
+}
+
+/// What a lock may guard: plain data without pointers, which can be copied, compared and hashed.
+pub trait Guarded: Copy + Hash + PartialEq + Debug + 'static {}
+impl<T: Copy + Hash + PartialEq + Debug + 'static> Guarded for T {}
+
+/// A lock and the data that only its owner touches.
+pub trait Lock<T: Guarded> {
+    /// Ownership of the lock; dropping it releases.
+    type Guard<'a>: DerefMut<Target = T>
+    where
+        Self: 'a;
+    /// Waits for the lock and takes it. One step; it observes the data.
+    #[track_caller]
+    fn lock(&self) -> Self::Guard<'_>;
+    /// Gives others a chance in the middle of long work, as `cond_resched_lock()` does. Whatever
+    /// was read from the data before must be read again after.
+    #[track_caller]
+    fn relax<'a>(&'a self, guard: Self::Guard<'a>) -> Self::Guard<'a> {
+        drop(guard);
+        self.lock()
+    }
+}
+
+/// What the MMU stands on. A cheap handle: the MMU, the host and the hardware each hold a copy.
+pub trait Platform: Clone + Debug {
+    /// A shared atomic word.
+    type Word: Word + Debug;
+    /// A lock around data.
+    type Lock<T: Guarded>: Lock<T> + Debug;
+
+    /// Makes a word. `tag` names it in reports and says which lock should protect it.
+    fn word(&self, tag: Tag, init: u64) -> Self::Word;
+    /// Makes a lock.
+    fn lock<T: Guarded>(&self, tag: Tag, init: T) -> Self::Lock<T>;
+    /// A memory barrier (`smp_mb()` is `SeqCst`, `smp_rmb()` `Acquire`, `smp_wmb()` `Release`).
+    #[track_caller]
+    fn fence(&self, order: Ordering);
+
+    /// Turns interrupts off on `cpu`: an IPI sent to it from now on is handled at
+    /// [`Platform::local_irq_enable`] and not before.
+    #[track_caller]
+    fn local_irq_disable(&self, cpu: CpuId);
+    /// Turns interrupts on; every IPI that arrived meanwhile is handled here.
+    #[track_caller]
+    fn local_irq_enable(&self, cpu: CpuId);
+    /// Interrupts every CPU of `targets` except `me`, all at once. With `wait` it returns only
+    /// after each target has handled its interrupt, that is, had interrupts on or left the guest.
+    #[track_caller]
+    fn smp_call_function_many(&self, me: Option<CpuId>, targets: CpuMask, wait: bool);
+
+    /// False if this protective step is taken away in this run. Constant `true` outside simulators.
+    #[inline(always)]
+    fn guard(&self, _guard: Guard) -> bool {
+        true
+    }
+    /// Runs `body` as the kernel function `name`. Reports name it. All that the caller keeps of the
+    /// call is what it returns; what the body saw besides is forgotten.
+    #[inline(always)]
+    #[track_caller]
+    fn call<R: Hash>(&self, _name: &'static str, body: impl FnOnce() -> R) -> R {
+        body()
+    }
+    /// Forgets what the running call has observed except `live`, which must be everything that the
+    /// rest of this call still depends on. Never forgets what a caller holds.
+    #[inline(always)]
+    #[track_caller]
+    fn checkpoint<T: Hash>(&self, _live: T) {}
+    /// Something worth a name happened in the step that is running. Stories and witnesses are made
+    /// of these.
+    #[inline(always)]
+    #[track_caller]
+    fn mark(&self, _mark: Mark) {}
+    /// The memory of these words was freed: touching one before [`Platform::allocated`] is a use
+    /// after free.
+    #[inline(always)]
+    #[track_caller]
+    fn freed(&self, _words: &[Self::Word]) {}
+    /// The memory of these words is in use (again).
+    #[inline(always)]
+    fn allocated(&self, _words: &[Self::Word]) {}
+}

@@ -1,0 +1,67 @@
+//! The quantities of the protocol, as types that cannot be mixed up.
+
+/// A guest frame number: a guest-physical address in units of 4 KiB.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Gfn(pub u64);
+
+/// A host page frame number: a host-physical address in units of 4 KiB.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Pfn(pub u64);
+
+/// A guest-virtual page number. With guest paging off it equals the [`Gfn`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Gva(pub u64);
+
+/// A physical CPU and the vCPU that runs on it: the model pins each vCPU to a CPU of its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct CpuId(pub u8);
+
+/// A set of CPUs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct CpuMask(pub u64);
+
+impl CpuMask {
+    /// Adds a CPU.
+    #[inline]
+    pub fn insert(&mut self, cpu: CpuId) {
+        self.0 |= 1 << cpu.0;
+    }
+    /// True if the CPU is in the set.
+    #[inline]
+    pub fn contains(self, cpu: CpuId) -> bool {
+        self.0 >> cpu.0 & 1 == 1
+    }
+    /// True if no CPU is in the set.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+    /// The CPUs of the set, lowest first.
+    pub fn iter(self) -> impl Iterator<Item = CpuId> {
+        (0..64).filter(move |c| self.0 >> c & 1 == 1).map(CpuId)
+    }
+}
+
+/// A shadow page (`struct kvm_mmu_page`), by its place in the pool.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct SpId(pub u8);
+
+/// The place of an SPTE: a shadow page and an index into its table (`u64 *sptep`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct SpteLoc {
+    /// The shadow page.
+    pub sp: SpId,
+    /// The index into its table.
+    pub index: u8,
+}
+
+/// What the guest tried to do.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Access {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+    /// An instruction fetch.
+    Fetch,
+}

@@ -1,0 +1,307 @@
+//! Goal: whatever faults, invalidations, aging and harvests do one after the other, each leaf SPTE
+//! that results is one that KVM may make. Method: random sequences of operations of the model
+//! on a machine of plain cells and one thread, with every layout, all leaves checked after each.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::rc::Rc;
+
+use kvmmu_model::mmu::{MemslotConfig, PG_LEVEL_4K, ROOT_LEVEL, all_spte_locs, index_at};
+use kvmmu_model::{
+    Access, CpuId, CpuMask, Gfn, Gpte, Guard, GuardSet, Guarded, Host, Lock, Mmu, Ordering, Pfn,
+    PinnedPage, Platform, Spte, SpteFormat, SpteLoc, Tag, Until, Word,
+};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+/// One thread: words are cells, locks are free, interrupts have nobody to interrupt.
+#[derive(Clone, Copy, Debug)]
+struct Plain {
+    without: GuardSet,
+}
+
+#[derive(Debug)]
+struct PlainWord(Cell<u64>);
+
+impl Word for PlainWord {
+    fn load(&self, _: Ordering) -> u64 {
+        self.0.get()
+    }
+    fn store(&self, value: u64, _: Ordering) {
+        self.0.set(value);
+    }
+    fn swap(&self, value: u64, _: Ordering) -> u64 {
+        self.0.replace(value)
+    }
+    fn compare_exchange(&self, old: u64, new: u64, _: Ordering, _: Ordering) -> Result<u64, u64> {
+        let found = self.0.get();
+        if found != old {
+            return Err(found);
+        }
+        Ok(self.0.replace(new))
+    }
+    fn fetch_or(&self, bits: u64, _: Ordering) -> u64 {
+        self.0.replace(self.0.get() | bits)
+    }
+    fn fetch_and(&self, bits: u64, _: Ordering) -> u64 {
+        self.0.replace(self.0.get() & bits)
+    }
+    fn fetch_add(&self, value: u64, _: Ordering) -> u64 {
+        self.0.replace(self.0.get().wrapping_add(value))
+    }
+    fn wait_until(&self, until: Until) -> u64 {
+        assert!(until.is_met_by(self.0.get()), "one thread waits for itself");
+        self.0.get()
+    }
+}
+
+#[derive(Debug)]
+struct PlainLock<T>(RefCell<T>);
+
+impl<T: Guarded> Lock<T> for PlainLock<T> {
+    type Guard<'a> = RefMut<'a, T>;
+    fn lock(&self) -> RefMut<'_, T> {
+        self.0.try_borrow_mut().expect("one thread takes a lock twice")
+    }
+}
+
+impl Platform for Plain {
+    type Word = PlainWord;
+    type Lock<T: Guarded> = PlainLock<T>;
+
+    fn word(&self, _: Tag, init: u64) -> PlainWord {
+        PlainWord(Cell::new(init))
+    }
+    fn lock<T: Guarded>(&self, _: Tag, init: T) -> PlainLock<T> {
+        PlainLock(RefCell::new(init))
+    }
+    fn fence(&self, _: Ordering) {}
+    fn local_irq_disable(&self, _: CpuId) {}
+    fn local_irq_enable(&self, _: CpuId) {}
+    fn smp_call_function_many(&self, _: Option<CpuId>, _: CpuMask, _: bool) {}
+    fn guard(&self, guard: Guard) -> bool {
+        !self.without.contains(guard)
+    }
+}
+
+/// How many guest frames there are; frame `g` is on page `g` at first.
+const FRAMES: u64 = 3;
+
+/// What the host maps: a page and whether it is writable, by gfn.
+type Backing = Rc<RefCell<Vec<PinnedPage>>>;
+
+/// A host that always has the page.
+#[derive(Debug)]
+struct Backed(Backing);
+
+impl Backed {
+    fn page(&self, gfn: Gfn) -> PinnedPage {
+        self.0.borrow()[gfn.0 as usize]
+    }
+}
+
+impl Host for Backed {
+    fn gfn_to_pfn(&self, gfn: Gfn, write: bool) -> Option<PinnedPage> {
+        let page = self.page(gfn);
+        (page.writable || !write).then_some(page)
+    }
+    fn gfn_to_pfn_atomic(&self, gfn: Gfn, write: bool) -> Option<PinnedPage> {
+        self.gfn_to_pfn(gfn, write)
+    }
+    fn kvm_release_pfn_clean(&self, _: Pfn) {}
+    fn kvm_set_pfn_dirty(&self, _: Pfn) {}
+    fn kvm_set_pfn_accessed(&self, _: Pfn) {}
+    fn read_gpte(&self, _: Gfn, _: u8) -> Gpte {
+        unreachable!("direct paging reads no guest tables")
+    }
+    fn write_gpte(&self, _: Gfn, _: u8, _: Gpte) {
+        unreachable!("direct paging writes no guest tables")
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Fault(Access, u64),
+    Prefault(u64),
+    Age(u64),
+    Harvest,
+    /// The host takes the page back and maps another one, writable or not.
+    Invalidate(u64, bool),
+    /// The host maps another page, read-only, by change_pte alone.
+    ChangePte(u64),
+    /// The guest writes: hardware sets A and D if the SPTE lets it.
+    GuestWrite(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let access = prop_oneof![Just(Access::Read), Just(Access::Write), Just(Access::Fetch)];
+    prop_oneof![
+        4 => (access, 0..FRAMES).prop_map(|(a, g)| Op::Fault(a, g)),
+        2 => (0..FRAMES).prop_map(Op::Prefault),
+        2 => (0..FRAMES).prop_map(Op::Age),
+        2 => Just(Op::Harvest),
+        1 => (0..FRAMES, any::<bool>()).prop_map(|(g, w)| Op::Invalidate(g, w)),
+        1 => (0..FRAMES).prop_map(Op::ChangePte),
+        2 => (0..FRAMES).prop_map(Op::GuestWrite),
+    ]
+}
+
+struct World {
+    mmu: Mmu<Plain, Backed>,
+    backing: Backing,
+    next_pfn: u64,
+}
+
+const CPU: CpuId = CpuId(0);
+
+impl World {
+    fn new(format: SpteFormat, without: GuardSet, writable: &[bool]) -> World {
+        let page = |g: usize| PinnedPage { pfn: Pfn(g as u64), writable: writable[g] };
+        let backing = Rc::new(RefCell::new((0..FRAMES as usize).map(page).collect()));
+        let slot = MemslotConfig { base_gfn: Gfn(0), npages: FRAMES, log: true };
+        let host = Backed(Rc::clone(&backing));
+        let mut mmu = Mmu::new(&Plain { without }, host, format, &[slot], 1);
+        mmu.kvm_mmu_load(CPU, None);
+        World { mmu, backing, next_pfn: FRAMES }
+    }
+
+    /// The leaf of a frame, as a walk of hardware finds it.
+    fn leaf(&self, gfn: u64) -> Option<SpteLoc> {
+        let index = index_at(ROOT_LEVEL, gfn);
+        let parent = self.mmu.mmu_spte_get_lockless(SpteLoc { sp: self.mmu.vcpu(CPU).root, index });
+        let index = index_at(PG_LEVEL_4K, gfn);
+        parent.is_shadow_present().then(|| SpteLoc { sp: parent.child(), index })
+    }
+
+    fn run(&mut self, op: Op) {
+        match op {
+            Op::Fault(access, g) => {
+                let present =
+                    |loc| self.mmu.format.allows(self.mmu.mmu_spte_get_lockless(loc), Access::Read);
+                let present = self.leaf(g).is_some_and(present);
+                self.mmu.direct_page_fault(CPU, Gfn(g), access, present);
+            }
+            Op::Prefault(g) => drop(self.mmu.prefault(CPU, Gfn(g))),
+            Op::Age(g) => drop(self.mmu.clear_young(Gfn(g), true)),
+            Op::Harvest => drop(self.mmu.kvm_vm_ioctl_get_dirty_log(0)),
+            Op::Invalidate(g, writable) => {
+                self.mmu.invalidate_range_start(Gfn(g));
+                self.back(g, writable);
+                self.mmu.invalidate_range_end();
+            }
+            Op::ChangePte(g) => {
+                let pfn = self.back(g, false);
+                self.mmu.change_pte(Gfn(g), pfn);
+            }
+            Op::GuestWrite(g) => self.guest_write(g),
+        }
+    }
+
+    fn back(&mut self, gfn: u64, writable: bool) -> Pfn {
+        let pfn = Pfn(self.next_pfn);
+        self.next_pfn += 1;
+        self.backing.borrow_mut()[gfn as usize] = PinnedPage { pfn, writable };
+        pfn
+    }
+
+    fn guest_write(&self, gfn: u64) {
+        let Some(loc) = self.leaf(gfn) else { return };
+        let (f, spte) = (&self.mmu.format, self.mmu.mmu_spte_get_lockless(loc));
+        if f.allows(spte, Access::Write) {
+            self.mmu.sptep(loc).fetch_or(f.accessed_mask | f.dirty_mask, Ordering::SeqCst);
+        }
+    }
+
+    /// Holds every leaf against the law.
+    fn check(&self) -> Result<(), TestCaseError> {
+        let parents: Vec<SpteLoc> = (0..FRAMES).filter_map(|g| self.leaf(g)).collect();
+        for loc in all_spte_locs().filter(|loc| parents.iter().any(|p| p.sp == loc.sp)) {
+            let spte = self.mmu.mmu_spte_get_lockless(loc);
+            if spte == Spte::ZERO {
+                continue;
+            }
+            let backing = self.backing.borrow()[usize::from(loc.index)];
+            self.law(spte, backing)?;
+        }
+        Ok(())
+    }
+
+    fn law(&self, spte: Spte, page: PinnedPage) -> Result<(), TestCaseError> {
+        let f = &self.mmu.format;
+        prop_assert!(spte.is_shadow_present() && !spte.is_mmio(), "{:?}", spte);
+        prop_assert!(spte.is_legal_leaf(), "{:?}", spte);
+        prop_assert_eq!(spte.pfn(), page.pfn);
+        prop_assert_eq!(spte.is_host_writable(), page.writable);
+        prop_assert_eq!(spte.ad_enabled(), f.accessed_mask != 0);
+        prop_assert!(!spte.is_writable() || f.allows(spte, Access::Write), "{:?}", spte);
+        // Permissions are saved if and only if they are taken away; W never is.
+        let saved = spte.0 >> 54 & 0b111;
+        prop_assert_eq!(saved, if f.is_access_track(spte) { 0b101 } else { 0 }, "{:?}", spte);
+        if !f.is_access_track(spte) {
+            prop_assert!(f.allows(spte, Access::Read) && f.allows(spte, Access::Fetch));
+        }
+        // D only where the guest may write: with W now, or after a harvest took W.
+        let dirty = spte.0 & f.dirty_mask != 0;
+        prop_assert!(!dirty || spte.is_mmu_writable() || !page.writable, "{:?}", spte);
+        Ok(())
+    }
+}
+
+/// The same sequences in every run, unless the environment says otherwise (`PROPTEST_RNG_SEED`).
+fn config() -> ProptestConfig {
+    let environment = ProptestConfig::default();
+    let rng_seed = match environment.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(1),
+        fixed => fixed,
+    };
+    ProptestConfig { rng_seed, failure_persistence: None, cases: 2_000, ..environment }
+}
+
+fn run(
+    format: SpteFormat,
+    without: GuardSet,
+    writable: &[bool],
+    ops: &[Op],
+) -> Result<(), TestCaseError> {
+    let mut world = World::new(format, without, writable);
+    for op in ops {
+        world.run(*op);
+        world.check()?;
+    }
+    Ok(())
+}
+
+fn writable() -> impl Strategy<Value = Vec<bool>> {
+    prop::collection::vec(prop::bool::weighted(0.7), FRAMES as usize)
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn every_leaf_that_any_sequence_makes_is_legal(
+        format in 0..SpteFormat::ALL.len(),
+        writable in writable(),
+        ops in prop::collection::vec(op(), 1..16),
+    ) {
+        run(SpteFormat::ALL[format], GuardSet::EMPTY, &writable, &ops)?;
+    }
+}
+
+#[test]
+fn the_law_is_broken_without_each_guard_that_keeps_it() {
+    let fault = |access| Op::Fault(access, 0);
+    let (read, write) = (fault(Access::Read), fault(Access::Write));
+    let cases: [(Guard, bool, &[Op]); 3] = [
+        (Guard::MakeSpteHostReadonly, false, &[read]),
+        (Guard::ChangePteClearsMmuWritable, true, &[write, Op::ChangePte(0)]),
+        (Guard::AccessTrackDropsW, true, &[write, Op::Age(0)]),
+    ];
+    for (guard, writable, ops) in cases {
+        let broken = |without| {
+            let one = |f: &SpteFormat| run(*f, without, &[writable; FRAMES as usize], ops);
+            SpteFormat::ALL.iter().filter(|f| one(f).is_err()).count()
+        };
+        assert_eq!(broken(GuardSet::EMPTY), 0, "{guard:?}");
+        assert!(broken(GuardSet::EMPTY.with(guard)) > 0, "{guard:?}");
+    }
+}
