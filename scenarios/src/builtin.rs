@@ -1,0 +1,33 @@
+//! The scenario files that are compiled in: `scenarios/*.toml`, by an explicit list.
+
+macro_rules! files {
+    ($($name:literal,)+) => {
+        /// File name and text of each built-in scenario, sorted by name.
+        pub const FILES: &[(&str, &str)] =
+            &[$((concat!($name, ".toml"), include_str!(concat!("../", $name, ".toml"))),)+];
+    };
+}
+
+files! {
+    "aba-direct",
+    "aba-indirect",
+    "aba-indirect-pinned",
+    "aba-indirect-pinned-ksm",
+    "access-track-read",
+    "access-track-vs-zap",
+    "access-track-write",
+    "age-vs-fast-fault",
+    "canary",
+    "change-pte",
+    "hardware-dirty-vs-zap",
+    "host-writable",
+    "lockless-walk-vs-free",
+    "lost-dirty-clear",
+    "lost-dirty-update",
+    "mark-dirty-order",
+    "mmu-writable",
+    "notifier-retry",
+    "stale-tlb-dirty-log",
+    "stale-tlb-write-protect",
+    "stale-walk-indirect",
+}

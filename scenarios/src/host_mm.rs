@@ -1,0 +1,242 @@
+//! The host's memory manager: its page table for the guest's memory, pages, references, swap, KSM.
+//!
+//! Each of its actions is one critical section of one lock and so one step, but for copies of page
+//! contents. Page flags are atomic, as in the kernel, where they are set under `mmu_lock`.
+
+use kvmmu_model::mmu::GFNS;
+use kvmmu_model::platform::Ordering::{AcqRel, Relaxed};
+use kvmmu_model::{Gfn, Gpte, Host, Lock, Mark, Object, Pfn, PinnedPage, Tag, Word};
+
+use crate::machine::{Cell, Machine};
+use crate::property::Property;
+use crate::scenario::Backing;
+
+/// Host pages.
+pub const PFNS: usize = 8;
+
+/// The host's entry for a guest frame.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct HostPte {
+    /// The page; `None`: not mapped.
+    pub pfn: Option<Pfn>,
+    /// The host maps it writable.
+    pub writable: bool,
+}
+
+/// What the host knows, beside page contents and flags.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct HostState {
+    /// The page table, by gfn.
+    pub pte: [HostPte; GFNS],
+    /// Pages that were unmapped while somebody held a reference: they keep their contents.
+    pub swap_cache: [Option<Pfn>; GFNS],
+    /// Contents of swapped-out frames; of a page that is in memory, what a clean drop leaves.
+    pub swap: [u64; GFNS],
+}
+
+impl HostState {
+    /// True if some frame maps the page.
+    pub fn is_mapped(&self, pfn: Pfn) -> bool {
+        self.pte.iter().any(|p| p.pfn == Some(pfn))
+    }
+    /// True if frames map the page, all of them read-only.
+    pub fn is_read_only(&self, pfn: Pfn) -> bool {
+        self.is_mapped(pfn) && !self.pte.iter().any(|p| p.pfn == Some(pfn) && p.writable)
+    }
+    /// True if two frames or more map the page.
+    pub fn is_shared(&self, pfn: Pfn) -> bool {
+        self.pte.iter().filter(|p| p.pfn == Some(pfn)).count() > 1
+    }
+    /// True if the host itself has no use for the page.
+    fn is_unused(&self, pfn: Pfn) -> bool {
+        !self.is_mapped(pfn) && !self.swap_cache.contains(&Some(pfn))
+    }
+}
+
+/// The memory manager.
+#[derive(Debug)]
+pub struct HostMm<M: Machine> {
+    m: M,
+    lock: M::Lock<()>,
+    state: M::Cell<HostState>,
+    /// References held on each page, those of page tables not counted.
+    refs: M::Cell<[u8; PFNS]>,
+    /// Contents of each page: eight bytes stand for it.
+    memory: [M::Word; PFNS],
+    /// Bit i: page i is dirty.
+    dirty: M::Word,
+    pages: u8,
+}
+
+impl<M: Machine> HostMm<M> {
+    /// A host with so many pages and this backing of guest frames.
+    pub fn new(m: &M, pages: u8, backing: &[Backing]) -> Self {
+        let mut state = HostState {
+            pte: [HostPte::default(); GFNS],
+            swap_cache: [None; GFNS],
+            swap: [0; GFNS],
+        };
+        let mut dirty = 0;
+        for b in backing {
+            state.pte[b.gfn.0 as usize] = HostPte { pfn: b.pfn, writable: b.writable };
+            if let (Some(pfn), true) = (b.pfn, b.dirty) {
+                dirty |= 1 << pfn.0;
+            }
+        }
+        HostMm {
+            lock: m.lock(Tag::one(Object::HostMm), ()),
+            state: m.cell(state),
+            refs: m.cell([0; PFNS]),
+            memory: core::array::from_fn(|i| m.word(Tag::nth(Object::Page, i), 0)),
+            dirty: m.word(Tag::one(Object::PageFlags), dirty),
+            pages,
+            m: m.clone(),
+        }
+    }
+
+    /// The contents of a page.
+    pub fn page(&self, pfn: Pfn) -> &M::Word {
+        &self.memory[pfn.0 as usize]
+    }
+    /// What the host knows. Not a step.
+    pub fn state(&self) -> HostState {
+        self.state.get()
+    }
+    /// Takes the host's lock, which every change of its page table does.
+    #[track_caller]
+    pub fn lock(&self) -> <M::Lock<()> as Lock<()>>::Guard<'_> {
+        self.lock.lock()
+    }
+    /// Changes what the host knows; the lock is held.
+    pub fn update<R>(&self, f: impl FnOnce(&mut HostState) -> R) -> R {
+        self.state.with(f)
+    }
+    /// True if somebody holds a reference on the page. The host's lock is held.
+    pub fn is_referenced(&self, pfn: Pfn) -> bool {
+        self.refs.get()[pfn.0 as usize] != 0
+    }
+    /// Reads and clears a page's dirty flag.
+    #[track_caller]
+    pub fn test_clear_page_dirty(&self, pfn: Pfn) -> bool {
+        // ORDERING: acq-rel: a locked bit operation.
+        self.dirty.fetch_and(!(1 << pfn.0), AcqRel) >> pfn.0 & 1 == 1
+    }
+
+    /// The lowest free page. The host's lock is held. Without one the run ends: the scenario gave
+    /// the host too few pages.
+    #[track_caller]
+    pub fn alloc_page(&self) -> Pfn {
+        let state = self.state.get();
+        let free = (0..u64::from(self.pages))
+            .map(Pfn)
+            .find(|p| state.is_unused(*p) && !self.is_referenced(*p));
+        free.unwrap_or_else(|| {
+            let pages = self.pages;
+            self.m.violate(Property::EnoughPages, format_args!("all {pages} pages are in use"));
+            Pfn(0)
+        })
+    }
+
+    /// Handles a fault of the host's own page table: maps the frame, brings its contents in, breaks
+    /// nothing. The host's lock is held.
+    #[track_caller]
+    pub fn fault_in(&self, gfn: Gfn, write: bool) -> PinnedPage {
+        let g = gfn.0 as usize;
+        let state = self.state.get();
+        let pte = state.pte[g];
+        let pfn = match (pte.pfn, state.swap_cache[g]) {
+            (Some(pfn), _) | (None, Some(pfn)) => pfn,
+            (None, None) => {
+                let pfn = self.alloc_page();
+                // ORDERING: relaxed: the page is ours until it is mapped.
+                self.page(pfn).store(state.swap[g], Relaxed);
+                self.m.mark(Mark::PageAllocated);
+                self.m.note(format_args!("host: pfn{} allocated for gfn{g}", pfn.0));
+                pfn
+            }
+        };
+        let made_writable = write && !pte.writable;
+        let writable = pte.pfn.is_some() && pte.writable || write;
+        self.update(|s| {
+            s.pte[g] = HostPte { pfn: Some(pfn), writable };
+            s.swap_cache[g] = None;
+        });
+        if made_writable {
+            self.kvm_set_pfn_dirty(pfn);
+        }
+        PinnedPage { pfn, writable }
+    }
+
+    fn get_page(&self, pfn: Pfn) {
+        self.refs.commute(|refs| refs[pfn.0 as usize] += 1);
+        self.m.mark(Mark::Gup);
+    }
+}
+
+impl<M: Machine> Host for HostMm<M> {
+    #[track_caller]
+    fn gfn_to_pfn(&self, gfn: Gfn, write: bool) -> Option<PinnedPage> {
+        self.m.call("gfn_to_pfn", || {
+            let _mm = self.lock.lock();
+            let state = self.state.get();
+            let pte = state.pte[gfn.0 as usize];
+            self.m.checkpoint((pte, state.swap_cache[gfn.0 as usize]));
+            let breaks = |pfn| write && !pte.writable && state.is_shared(pfn);
+            if pte.pfn.is_some_and(breaks) {
+                return None;
+            }
+            let page = self.fault_in(gfn, write);
+            self.get_page(page.pfn);
+            self.m.note(format_args!("gup: gfn{} is pfn{}", gfn.0, page.pfn.0));
+            Some(page)
+        })
+    }
+
+    #[track_caller]
+    fn gfn_to_pfn_atomic(&self, gfn: Gfn, write: bool) -> Option<PinnedPage> {
+        self.m.call("gfn_to_pfn_atomic", || {
+            let _mm = self.lock.lock();
+            let pte = self.state.get().pte[gfn.0 as usize];
+            self.m.checkpoint(pte);
+            let pfn = pte.pfn?;
+            if write && !pte.writable {
+                return None;
+            }
+            self.get_page(pfn);
+            self.m.note(format_args!("gup: gfn{} is pfn{}", gfn.0, pfn.0));
+            Some(PinnedPage { pfn, writable: pte.writable })
+        })
+    }
+
+    #[track_caller]
+    fn kvm_release_pfn_clean(&self, pfn: Pfn) {
+        self.m.call("kvm_release_pfn_clean", || {
+            let _mm = self.lock.lock();
+            self.refs.commute(|refs| refs[pfn.0 as usize] -= 1);
+        });
+    }
+
+    #[track_caller]
+    fn kvm_set_pfn_dirty(&self, pfn: Pfn) {
+        // ORDERING: acq-rel: a locked bit operation.
+        self.dirty.fetch_or(1 << pfn.0, AcqRel);
+    }
+
+    /// A hint for reclaim that nothing here depends on: not even a step.
+    fn kvm_set_pfn_accessed(&self, _pfn: Pfn) {}
+
+    /// The frames of guest page tables stay where they are: scenario files cannot swap them.
+    #[track_caller]
+    fn read_gpte(&self, table: Gfn, index: u8) -> Gpte {
+        let pfn = self.state.get().pte[table.0 as usize].pfn.expect("a guest table in memory");
+        // ORDERING: relaxed: guest memory, which other vCPUs write as they like.
+        Gpte((self.page(pfn).load(Relaxed) >> (8 * u32::from(index))) as u8)
+    }
+
+    #[track_caller]
+    fn write_gpte(&self, table: Gfn, index: u8, gpte: Gpte) {
+        let pfn = self.state.get().pte[table.0 as usize].pfn.expect("a guest table in memory");
+        self.m.store_byte(self.page(pfn), index, gpte.0);
+        self.m.note(format_args!("guest: gfn{}[{index}] = gfn{}", table.0, gpte.gfn().0));
+    }
+}

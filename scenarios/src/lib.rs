@@ -1,0 +1,24 @@
+//! What runs and what must hold: operations, their interpreter, properties and scenario files.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(feature = "loader")]
+extern crate std;
+
+pub mod builtin;
+pub mod host_mm;
+pub mod interpret;
+#[cfg(feature = "loader")]
+pub mod loader;
+pub mod machine;
+pub mod oracle;
+pub mod property;
+pub mod scenario;
+pub mod software_tlb;
+pub mod world;
+
+pub use machine::Machine;
+pub use property::Property;
+pub use scenario::Scenario;
+pub use world::World;

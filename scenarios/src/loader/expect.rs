@@ -1,0 +1,222 @@
+//! `[check]` and `[[expect]]`: what must hold, what must be seen, and what breaks without what.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use kvmmu_model::{Guard, GuardSet, Mark};
+
+use super::error::{LoadError, quoted};
+use super::table::{Table, Text};
+use super::threads::{self, Draft};
+use crate::property::Property;
+use crate::scenario::{Engine, Expect, Expected, Moment, Thread, Witness};
+
+const VERDICTS: &[(&str, Expected)] =
+    &[("holds", Expected::Holds), ("violated", Expected::Violated)];
+const ENGINES: &[(&str, Engine)] =
+    &[("skip", Engine::Skip), ("holds", Engine::Holds), ("violated", Engine::Violated)];
+
+/// What is checked whether the file says so or not.
+const IMPLIED: [Property; 4] =
+    [Property::UseAfterFree, Property::Deadlock, Property::Livelock, Property::EnoughPages];
+
+/// The threads that a witness may name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cast<'a> {
+    pub(super) drafts: &'a [Draft<'a>],
+    pub(super) threads: &'a [Thread],
+}
+
+/// `[check]`
+pub(super) fn check(
+    root: &Table<'_>,
+    cast: Cast<'_>,
+) -> Result<(Vec<Property>, Vec<Witness>), LoadError> {
+    let Some(table) = root.table("check", "[check]")? else {
+        return Err(root.missing("check", "[check] with always = [\"migration\"]"));
+    };
+    table.only(&["always", "sometimes"])?;
+    let mut always = Vec::new();
+    for text in table.texts("always")? {
+        let property = property(&text)?;
+        if always.contains(&property) {
+            return Err(
+                text.error(format!("{} twice", quoted(text.value)), "remove one of the two")
+            );
+        }
+        always.push(property);
+    }
+    for implied in IMPLIED {
+        if !always.contains(&implied) {
+            always.push(implied);
+        }
+    }
+    let sometimes = table
+        .texts("sometimes")?
+        .iter()
+        .map(|text| witness(text, cast))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((always, sometimes))
+}
+
+fn property(text: &Text<'_>) -> Result<Property, LoadError> {
+    Property::by_name(text.value).ok_or_else(|| {
+        let legal: Vec<&str> = Property::ALL.iter().map(|p| p.name()).collect();
+        text.source.unknown(text.at(0), "property", text.value, &legal)
+    })
+}
+
+/// `mark`, `mark@thread`, or several of them joined by `<`.
+fn witness(text: &Text<'_>, cast: Cast<'_>) -> Result<Witness, LoadError> {
+    let mut moments = Vec::new();
+    for part in text.split('<') {
+        let part = part.trimmed();
+        let sides = part.split('@');
+        let (name, thread) = match sides.as_slice() {
+            [name] => (name.trimmed(), None),
+            [name, thread] => (name.trimmed(), Some(thread.trimmed())),
+            _ => {
+                return Err(part.error(
+                    format!("{} is no moment", quoted(part.value)),
+                    "write mark or mark@thread, and '<' between moments",
+                ));
+            }
+        };
+        let Some(mark) = Mark::ALL.iter().copied().find(|m| m.name() == name.value) else {
+            let legal: Vec<&str> = Mark::ALL.iter().map(|m| m.name()).collect();
+            return Err(text.source.unknown(name.at(0), "mark", name.value, &legal));
+        };
+        let thread = thread.map(|t| threads::index(&t, cast.drafts, cast.threads)).transpose()?;
+        moments.push(Moment { mark, thread });
+    }
+    Ok(Witness { text: text.value.into(), moments })
+}
+
+/// `[[expect]]`
+pub(super) fn expects(
+    root: &Table<'_>,
+    cast: Cast<'_>,
+    always: &[Property],
+    size: u8,
+) -> Result<Vec<Expect>, LoadError> {
+    let mut expects: Vec<Expect> = Vec::new();
+    for table in root.tables("expect", "an [[expect]]")? {
+        let expect = expect(&table, cast, always, size)?;
+        if expects.iter().any(|e| e.without == expect.without) {
+            return Err(root.source.error(
+                table.place("without"),
+                "a second expectation for the same missing guards",
+                "join the two, or change 'without'",
+            ));
+        }
+        if expects.is_empty() && !expect.without.is_empty() {
+            return Err(root.source.error(
+                table.place("without"),
+                "the first expectation has guards missing",
+                "begin with the one for every guard: without = [] and verdict = \"holds\"",
+            ));
+        }
+        expects.push(expect);
+    }
+    Ok(expects)
+}
+
+fn expect(
+    table: &Table<'_>,
+    cast: Cast<'_>,
+    always: &[Property],
+    size: u8,
+) -> Result<Expect, LoadError> {
+    table.only(&[
+        "without",
+        "verdict",
+        "property",
+        "story",
+        "because",
+        "dpor-executions",
+        "engines",
+    ])?;
+    if !table.has("without") {
+        return Err(table.missing("without", "without = []"));
+    }
+    let without = guards(table)?;
+    let text = table.need_text("verdict", "verdict = \"holds\"")?;
+    let verdict = text.choose("verdict", VERDICTS)?;
+    let property = table.text("property")?.map(|t| watched(&t, always)).transpose()?;
+    let story = table.text("story")?.map(|t| witness(&t, cast)).transpose()?;
+    match verdict {
+        Expected::Violated if property.is_none() => {
+            let example = "property = \"migration\"   # which property is violated";
+            return Err(table.missing("property", example));
+        }
+        Expected::Violated if story.is_none() => {
+            let example = "story = \"mark-dirty < harvest\"   # what the counterexample passes";
+            return Err(table.missing("story", example));
+        }
+        Expected::Holds => {
+            if let Some(key) = ["property", "story"].into_iter().find(|k| table.has(k)) {
+                return Err(table.source.error(
+                    table.place(key),
+                    format!("'{key}' with verdict = \"holds\""),
+                    "remove it, or set verdict = \"violated\"",
+                ));
+            }
+        }
+        Expected::Violated => {}
+    }
+    let (loom, shuttle) = engines(table)?;
+    let executions = table.integer("dpor-executions", 1..=u64::MAX)?.map(|n| n.value);
+    Ok(Expect {
+        without,
+        verdict,
+        property,
+        story,
+        // The number is that of the default size.
+        dpor_executions: executions.filter(|_| size == 1),
+        loom,
+        shuttle,
+        because: table.text("because")?.map_or(String::new(), |t| t.value.trim().into()),
+    })
+}
+
+fn guards(table: &Table<'_>) -> Result<GuardSet, LoadError> {
+    let mut without = GuardSet::EMPTY;
+    for text in table.texts("without")? {
+        let Some(guard) = Guard::by_name(text.value) else {
+            let legal: Vec<&str> = Guard::ALL.iter().map(|g| g.info().name).collect();
+            return Err(text.source.unknown(text.at(0), "guard", text.value, &legal));
+        };
+        if without.contains(guard) {
+            return Err(
+                text.error(format!("{} twice", quoted(text.value)), "remove one of the two")
+            );
+        }
+        without = without.with(guard);
+    }
+    Ok(without)
+}
+
+/// A property that `[check]` watches.
+fn watched(text: &Text<'_>, always: &[Property]) -> Result<Property, LoadError> {
+    let property = property(text)?;
+    if always.contains(&property) {
+        return Ok(property);
+    }
+    Err(text.error(
+        format!("{} is not checked", quoted(text.value)),
+        format!("add \"{}\" to 'always' in [check]", text.value),
+    ))
+}
+
+fn engines(table: &Table<'_>) -> Result<(Engine, Engine), LoadError> {
+    let Some(engines) = table.table("engines", "'engines'")? else {
+        return Ok((Engine::Skip, Engine::Skip));
+    };
+    engines.only(&["loom", "shuttle"])?;
+    let read = |key: &str| match engines.text(key)? {
+        Some(text) => text.choose("verdict of an engine", ENGINES),
+        None => Ok(Engine::Skip),
+    };
+    Ok((read("loom")?, read("shuttle")?))
+}

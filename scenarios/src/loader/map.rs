@@ -1,0 +1,246 @@
+//! `[map]`: the SPTEs that are there before the first step, and whether they contradict the rest.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use kvmmu_model::{Gfn, Gva};
+
+use super::error::{LoadError, quoted};
+use super::memory::{GFNS, Memory, frame, need_page};
+use super::program::numbered;
+use super::table::{Table, Text};
+use crate::scenario::{Address, Backing, Format, InitialSpte};
+
+/// Which kinds of translation the vCPUs of the file use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Uses {
+    pub(super) direct: bool,
+    pub(super) shadow: bool,
+}
+
+/// Reads `[map]`, and backs the frames that it maps.
+pub(super) fn read(
+    root: &Table<'_>,
+    memory: &mut Memory,
+    format: Format,
+    uses: Uses,
+) -> Result<Vec<InitialSpte>, LoadError> {
+    let Some(map) = root.table("map", "[map]")? else { return Ok(Vec::new()) };
+    let mut sptes = Vec::new();
+    for key in map.keys() {
+        let address = address(&key, memory, uses)?;
+        let Some(table) = map.table(key.value, "an SPTE in [map]")? else { continue };
+        let spte = spte(&table, address, memory, format)?;
+        let gfn = target(&key, &spte, memory)?;
+        back(&table, &spte, gfn, memory)?;
+        sptes.push((spte, gfn, table));
+    }
+    for (spte, gfn, table) in &sptes {
+        shadowed(table, spte, *gfn, memory, uses, sptes.iter().map(|(s, ..)| s))?;
+    }
+    Ok(sptes.into_iter().map(|(spte, ..)| spte).collect())
+}
+
+fn address(key: &Text<'_>, memory: &Memory, uses: Uses) -> Result<Address, LoadError> {
+    if !key.value.starts_with("gva") {
+        if !key.value.starts_with("gfn") {
+            return Err(key.error(
+                format!("{} is not an address", quoted(key.value)),
+                "map a guest frame (\"gfn0\") or, with shadow paging, a virtual page (\"gva0\")",
+            ));
+        }
+        let gfn = frame(key, memory)?;
+        return if uses.direct {
+            Ok(Address::Gfn(gfn))
+        } else {
+            Err(key.error(
+                format!("no vCPU reaches {} by a direct mapping", key.value),
+                "map virtual pages (\"gva0\"), or give a vCPU paging = \"direct\"",
+            ))
+        };
+    }
+    if !uses.shadow {
+        return Err(key.error(
+            format!("no vCPU uses the guest page tables that {} needs", quoted(key.value)),
+            "map guest frames (\"gfn0\"), or give a vCPU paging = \"shadow\"",
+        ));
+    }
+    match numbered(key.value, "gva") {
+        Some(n) if n < u64::from(GFNS) => Ok(Address::Gva(Gva(n))),
+        _ => Err(key.error(
+            format!("{} is not a virtual page", quoted(key.value)),
+            format!("gva0 to gva{} exist: root index * 4 + leaf index", GFNS - 1),
+        )),
+    }
+}
+
+fn spte(
+    table: &Table<'_>,
+    address: Address,
+    memory: &Memory,
+    format: Format,
+) -> Result<InitialSpte, LoadError> {
+    table.only(&["pfn", "spte", "accessed", "dirty", "tracked", "cached"])?;
+    let pfn = need_page(table, memory.host_pages)?;
+    let text = table.need_text("spte", "spte = \"110\"   # H, M, W")?;
+    let bits: Vec<bool> = text.value.chars().map(|c| c == '1').collect();
+    let [host_writable, mmu_writable, writable] = bits[..] else {
+        return Err(malformed_bits(&text));
+    };
+    if text.value.chars().any(|c| c != '0' && c != '1') {
+        return Err(malformed_bits(&text));
+    }
+    if writable && !(host_writable && mmu_writable) {
+        return Err(text.error(
+            format!("{}: writable without host-writable and MMU-writable", quoted(text.value)),
+            "W = 1 needs H = 1 and M = 1: write \"111\", or take W away",
+        ));
+    }
+    let tracked = table.flag("tracked")?.unwrap_or(false);
+    if tracked && format != Format::EptNoAd {
+        return Err(table.source.error(
+            table.place("tracked"),
+            "access tracking with a format that has accessed bits",
+            "remove 'tracked', or set spte = \"ept-no-ad\"",
+        ));
+    }
+    if tracked && writable {
+        return Err(table.source.error(
+            table.place("tracked"),
+            "an access-tracked SPTE that is writable",
+            "marking for access tracking clears R, W and X: write spte = \"110\"",
+        ));
+    }
+    if format == Format::EptNoAd
+        && let Some(key) = ["accessed", "dirty"].into_iter().find(|k| table.has(k))
+    {
+        return Err(table.source.error(
+            table.place(key),
+            format!("'{key}' with a format that has no such bit"),
+            "remove it, or set spte = \"ept\" or \"npt\"",
+        ));
+    }
+    let accessed = table.flag("accessed")?.unwrap_or(format != Format::EptNoAd);
+    let dirty = table.flag("dirty")?.unwrap_or(format != Format::EptNoAd && mmu_writable);
+    let cached = table.flag("cached")?.unwrap_or(false);
+    if cached && (tracked || format != Format::EptNoAd && !accessed) {
+        return Err(table.source.error(
+            table.place("cached"),
+            "a cached translation of an SPTE that was never used",
+            "filling a TLB sets A: remove 'cached', or the mark that the page is not accessed",
+        ));
+    }
+    Ok(InitialSpte {
+        address,
+        pfn,
+        host_writable,
+        mmu_writable,
+        writable,
+        accessed,
+        dirty,
+        tracked,
+        cached,
+    })
+}
+
+fn malformed_bits(text: &Text<'_>) -> LoadError {
+    text.error(
+        format!("{} is not three bits", quoted(text.value)),
+        "write H, M and W as in \"110\": host-writable, MMU-writable, not writable now",
+    )
+}
+
+/// The frame that the SPTE maps.
+fn target(key: &Text<'_>, spte: &InitialSpte, memory: &Memory) -> Result<Gfn, LoadError> {
+    let gva = match spte.address {
+        Address::Gfn(gfn) => return Ok(gfn),
+        Address::Gva(gva) => gva,
+    };
+    match memory.translate(gva) {
+        None => Err(key.error(
+            format!("the guest's page tables do not translate gva{}", gva.0),
+            format!(
+                "fill entry {} of the table that entry {} of the root points to, in [guest]",
+                gva.0 % 4,
+                gva.0 / 4
+            ),
+        )),
+        Some((_, false)) if spte.mmu_writable => Err(key.error(
+            format!("gva{} is MMU-writable here but read-only in the guest's page tables", gva.0),
+            "write the guest's entries as \"gfnN w\", or spte = \"100\"",
+        )),
+        Some((gfn, _)) => Ok(gfn),
+    }
+}
+
+/// Holds the SPTE against what backs its frame, or backs the frame with it.
+fn back(
+    table: &Table<'_>,
+    spte: &InitialSpte,
+    gfn: Gfn,
+    memory: &mut Memory,
+) -> Result<(), LoadError> {
+    if let Some(backing) = memory.backing(gfn) {
+        if backing.pfn != Some(spte.pfn) {
+            let is = backing.pfn.map_or("is swapped out".into(), |p| format!("is pfn{}", p.0));
+            return Err(table.source.error(
+                table.place("pfn"),
+                format!("the SPTE maps pfn{}, but gfn{} {is} in the host", spte.pfn.0, gfn.0),
+                "make [host] and every entry of [map] name the same page for the frame",
+            ));
+        }
+        if spte.host_writable && !backing.writable {
+            return Err(table.source.error(
+                table.place("spte"),
+                format!("host-writable, but the host maps gfn{} read-only", gfn.0),
+                "write spte = \"000\", or writable = true in [host]",
+            ));
+        }
+        return Ok(());
+    }
+    let writable = spte.host_writable;
+    let backing = Backing { gfn, pfn: Some(spte.pfn), writable, dirty: false };
+    if let Some(other) = memory.clash(&backing) {
+        return Err(table.source.error(
+            table.place("pfn"),
+            format!("pfn{} backs gfn{} already", spte.pfn.0, other.0),
+            "give each frame a page of its own; only pages that the host maps read-only are shared",
+        ));
+    }
+    memory.backing.push(backing);
+    Ok(())
+}
+
+/// Refuses an SPTE that lets the guest write a page table whose shadow page exists.
+fn shadowed<'s>(
+    table: &Table<'_>,
+    spte: &InitialSpte,
+    gfn: Gfn,
+    memory: &Memory,
+    uses: Uses,
+    mut all: impl Iterator<Item = &'s InitialSpte>,
+) -> Result<(), LoadError> {
+    if !spte.mmu_writable {
+        return Ok(());
+    }
+    let root = memory.guest_root.filter(|_| uses.shadow);
+    let on_path = |s: &InitialSpte| match s.address {
+        Address::Gva(gva) => leaf_table(memory, gva) == Some(gfn),
+        Address::Gfn(_) => false,
+    };
+    if root != Some(gfn) && !all.any(on_path) {
+        return Ok(());
+    }
+    Err(table.source.error(
+        table.place("spte"),
+        format!("MMU-writable, but gfn{} is a guest page table that is shadowed already", gfn.0),
+        "write spte = \"100\", or take the virtual pages of that table out of [map]",
+    ))
+}
+
+/// The frame of the guest's leaf table for a virtual page.
+fn leaf_table(memory: &Memory, gva: Gva) -> Option<Gfn> {
+    let top = memory.table(memory.guest_root?)?;
+    let entry = top.entries.get(usize::try_from(gva.0 / 4).ok()?)?;
+    entry.map(|e| e.gfn)
+}

@@ -1,0 +1,324 @@
+//! `[[slot]]`, `[host]` and `[guest]`: what memory there is before the first step.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use kvmmu_model::mmu;
+use kvmmu_model::{Gfn, Gva, Pfn};
+
+use super::error::{LoadError, Source, quoted};
+use super::program::numbered;
+use super::table::{Table, Text};
+use crate::host_mm;
+use crate::scenario::{Backing, GuestEntry, GuestTable, Slot};
+
+/// How many guest frames there may be; also how many virtual pages: two guest tables of four.
+pub(super) const GFNS: u8 = mmu::GFNS as u8;
+/// How many host pages there may be.
+pub(super) const PFNS: u8 = host_mm::PFNS as u8;
+/// How many entries a guest page table has.
+pub(super) const TABLE_ENTRIES: u8 = mmu::PT_ENTRIES as u8;
+/// How many of them a root has: virtual pages are numbered root index * 4 + leaf index.
+const ROOT_ENTRIES: u8 = GFNS / TABLE_ENTRIES;
+
+/// Memory, as far as the file has been read.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Memory {
+    pub(super) slots: Vec<Slot>,
+    pub(super) host_pages: u8,
+    /// What `[host]` says of each frame; then, by [`Memory::back_the_rest`], of all of them.
+    pub(super) backing: Vec<Backing>,
+    pub(super) guest_root: Option<Gfn>,
+    pub(super) guest_tables: Vec<GuestTable>,
+}
+
+impl Memory {
+    /// Refuses a frame that KVM does not know.
+    pub(super) fn in_slot(&self, gfn: Gfn, source: Source<'_>, at: usize) -> Result<(), LoadError> {
+        if self.slots.iter().any(|s| contains(s, gfn)) {
+            return Ok(());
+        }
+        Err(source.error(
+            at,
+            format!("gfn{} is in no slot", gfn.0),
+            format!("add a [[slot]] with gfn = {} and pages = 1, or name another frame", gfn.0),
+        ))
+    }
+
+    pub(super) fn backing(&self, gfn: Gfn) -> Option<&Backing> {
+        self.backing.iter().find(|b| b.gfn == gfn)
+    }
+
+    /// Another frame on the same host page, unless the host maps both read-only.
+    pub(super) fn clash(&self, of: &Backing) -> Option<Gfn> {
+        let shared = |b: &&Backing| {
+            b.gfn != of.gfn && b.pfn == of.pfn && of.pfn.is_some() && (b.writable || of.writable)
+        };
+        self.backing.iter().find(shared).map(|b| b.gfn)
+    }
+
+    pub(super) fn table(&self, gfn: Gfn) -> Option<&GuestTable> {
+        self.guest_tables.iter().find(|t| t.gfn == gfn)
+    }
+
+    /// What the guest's tables say of a virtual page: the frame, and if all levels are writable.
+    pub(super) fn translate(&self, gva: Gva) -> Option<(Gfn, bool)> {
+        let entries = u64::from(TABLE_ENTRIES);
+        let upper = self.entry(self.guest_root?, gva.0 / entries)?;
+        let lower = self.entry(upper.gfn, gva.0 % entries)?;
+        Some((lower.gfn, upper.writable && lower.writable))
+    }
+
+    fn entry(&self, table: Gfn, index: u64) -> Option<GuestEntry> {
+        *self.table(table)?.entries.get(usize::try_from(index).ok()?)?
+    }
+
+    /// Backs the frames that neither `[host]` nor `[map]` names with the lowest free host pages.
+    pub(super) fn back_the_rest(&mut self, root: &Table<'_>) -> Result<(), LoadError> {
+        let frames: Vec<Gfn> = (0..u64::from(GFNS))
+            .map(Gfn)
+            .filter(|gfn| self.slots.iter().any(|s| contains(s, *gfn)))
+            .collect();
+        for gfn in frames {
+            if self.backing(gfn).is_some() {
+                continue;
+            }
+            let used = |pfn: &u64| self.backing.iter().any(|b| b.pfn == Some(Pfn(*pfn)));
+            let Some(pfn) = (0..u64::from(self.host_pages)).find(|pfn| !used(pfn)) else {
+                return Err(root.source.error(
+                    root.place("host"),
+                    format!("no host page is left for gfn{}", gfn.0),
+                    format!(
+                        "raise 'pages' in [host] (at most {PFNS}), or write \"gfn{}\" = \
+                         \"swapped\" there",
+                        gfn.0
+                    ),
+                ));
+            };
+            self.backing.push(Backing { gfn, pfn: Some(Pfn(pfn)), writable: true, dirty: false });
+        }
+        self.backing.sort_by_key(|b| b.gfn);
+        Ok(())
+    }
+}
+
+fn contains(slot: &Slot, gfn: Gfn) -> bool {
+    (slot.base.0..slot.base.0 + u64::from(slot.pages)).contains(&gfn.0)
+}
+
+/// `[[slot]]`
+pub(super) fn slots(root: &Table<'_>) -> Result<Vec<Slot>, LoadError> {
+    let mut slots: Vec<Slot> = Vec::new();
+    for table in root.tables("slot", "a [[slot]]")? {
+        table.only(&["gfn", "pages", "log"])?;
+        let gfn = table.need_small("gfn", 0..=GFNS - 1, "gfn = 0")?;
+        let pages = table.need_small("pages", 1..=GFNS, "pages = 1")?;
+        if slots.len() == mmu::MEMSLOTS {
+            return Err(root.source.error(
+                gfn.at,
+                format!("slot number {}", slots.len() + 1),
+                format!("at most {} slots fit: join or remove some", mmu::MEMSLOTS),
+            ));
+        }
+        if gfn.value + pages.value > GFNS {
+            return Err(root.source.error(
+                pages.at,
+                format!("the slot ends at gfn{}", gfn.value + pages.value - 1),
+                format!("gfn0 to gfn{} exist", GFNS - 1),
+            ));
+        }
+        let new = Slot {
+            base: Gfn(u64::from(gfn.value)),
+            pages: pages.value,
+            log: table.flag("log")?.unwrap_or(false),
+        };
+        let meets = |gfn: &u64| slots.iter().any(|s| contains(s, Gfn(*gfn)));
+        if let Some(gfn) = (new.base.0..new.base.0 + u64::from(new.pages)).find(meets) {
+            return Err(root.source.error(
+                table.place("gfn"),
+                format!("gfn{gfn} is in an earlier slot already"),
+                "slots must not overlap: change 'gfn' or 'pages' of one of them",
+            ));
+        }
+        slots.push(new);
+    }
+    if slots.is_empty() {
+        return Err(root.missing("slot", "[[slot]] with gfn = 0 and pages = 1"));
+    }
+    Ok(slots)
+}
+
+/// A guest frame as a key or in a list: `gfn3`.
+pub(super) fn frame(text: &Text<'_>, memory: &Memory) -> Result<Gfn, LoadError> {
+    match numbered(text.value, "gfn") {
+        Some(n) if n < u64::from(GFNS) => {
+            memory.in_slot(Gfn(n), text.source, text.at(0)).map(|()| Gfn(n))
+        }
+        Some(_) => Err(text.error(
+            format!("{} is out of range", quoted(text.value)),
+            format!("gfn0 to gfn{} exist", GFNS - 1),
+        )),
+        None => Err(text.error(
+            format!("{} is not a guest frame", quoted(text.value)),
+            "write a frame as gfn0, gfn1, ...",
+        )),
+    }
+}
+
+/// `[host]`: fills the backing of the frames that it names.
+pub(super) fn host(root: &Table<'_>, memory: &mut Memory) -> Result<(), LoadError> {
+    let Some(host) = root.table("host", "[host]")? else {
+        memory.host_pages = default_pages(memory);
+        return Ok(());
+    };
+    if let Some(pages) = host.small("pages", 1..=PFNS)? {
+        memory.host_pages = pages.value;
+    } else {
+        memory.host_pages = default_pages(memory);
+    }
+    for key in host.keys().into_iter().filter(|k| k.value != "pages") {
+        if !key.value.starts_with("gfn") {
+            let legal = ["pages", "gfn0", "gfn1"];
+            return Err(root.source.unknown(key.at(0), "key of [host]:", key.value, &legal));
+        }
+        let gfn = frame(&key, memory)?;
+        let backing = backing(&host, key, gfn, memory.host_pages)?;
+        if let Some(other) = memory.clash(&backing) {
+            return Err(root.source.error(
+                host.place(key.value),
+                format!("gfn{} and gfn{} share a host page that is writable", other.0, gfn.0),
+                "give them two pages, or writable = false for both",
+            ));
+        }
+        memory.backing.push(backing);
+    }
+    Ok(())
+}
+
+/// One page for each frame of the slots.
+fn default_pages(memory: &Memory) -> u8 {
+    memory.slots.iter().map(|s| s.pages).sum()
+}
+
+fn backing(
+    host: &Table<'_>,
+    key: Text<'_>,
+    gfn: Gfn,
+    host_pages: u8,
+) -> Result<Backing, LoadError> {
+    if let Ok(Some(text)) = host.text(key.value) {
+        text.choose("state of a frame", &[("swapped", ())])?;
+        return Ok(Backing { gfn, pfn: None, writable: false, dirty: false });
+    }
+    let Some(table) = host.table(key.value, "a frame in [host]")? else {
+        return Err(host.missing(key.value, "\"gfn0\" = { pfn = 0 }"));
+    };
+    table.only(&["pfn", "writable", "dirty"])?;
+    let pfn = need_page(&table, host_pages)?;
+    Ok(Backing {
+        gfn,
+        pfn: Some(pfn),
+        writable: table.flag("writable")?.unwrap_or(true),
+        dirty: table.flag("dirty")?.unwrap_or(false),
+    })
+}
+
+/// `pfn = N` of a host that has so many pages.
+pub(super) fn need_page(table: &Table<'_>, host_pages: u8) -> Result<Pfn, LoadError> {
+    let pfn = table.need_small("pfn", 0..=PFNS - 1, "pfn = 0")?;
+    if pfn.value < host_pages {
+        return Ok(Pfn(u64::from(pfn.value)));
+    }
+    Err(table.source.error(
+        pfn.at,
+        format!("pfn{} does not exist in the host", pfn.value),
+        format!("the host has {host_pages} pages: raise 'pages' in [host]"),
+    ))
+}
+
+/// `[guest]`
+pub(super) fn guest(root: &Table<'_>, memory: &mut Memory) -> Result<(), LoadError> {
+    let Some(guest) = root.table("guest", "[guest]")? else { return Ok(()) };
+    let top = frame(&guest.need_text("root", "root = \"gfn4\"")?, memory)?;
+    for key in guest.keys().into_iter().filter(|k| k.value != "root") {
+        if !key.value.starts_with("gfn") {
+            let legal = ["root", "gfn0", "gfn1"];
+            return Err(root.source.unknown(key.at(0), "key of [guest]:", key.value, &legal));
+        }
+        let gfn = frame(&key, memory)?;
+        if memory.backing(gfn).is_some_and(|b| b.pfn.is_none()) {
+            return Err(key.error(
+                format!("the guest page table in gfn{} is swapped out", gfn.0),
+                "give the frame a page in [host]",
+            ));
+        }
+        let texts = guest.texts(key.value)?;
+        let limit = if gfn == top { ROOT_ENTRIES } else { TABLE_ENTRIES };
+        if let Some(text) = texts.get(usize::from(limit)) {
+            return Err(text.error(
+                format!("a guest page table with {} entries", texts.len()),
+                format!("a root has at most {ROOT_ENTRIES}, another table {TABLE_ENTRIES}"),
+            ));
+        }
+        let mut entries = Vec::new();
+        for text in &texts {
+            entries.push(entry(text, memory)?);
+        }
+        memory.guest_tables.push(GuestTable { gfn, entries });
+    }
+    memory.guest_root = Some(top);
+    check_root(&guest, top, memory)
+}
+
+/// Refuses more tables than the pool of shadow pages can hold beside those of direct mappings.
+pub(super) fn check_pool(root: &Table<'_>, memory: &Memory, direct: bool) -> Result<(), LoadError> {
+    let others = if direct { 1 + mmu::GFNS / mmu::PT_ENTRIES } else { 0 };
+    let tables = memory.guest_tables.len();
+    if tables + others <= mmu::SHADOW_PAGES {
+        return Ok(());
+    }
+    Err(root.source.error(
+        root.place("guest"),
+        format!("{tables} guest page tables"),
+        format!("at most {} fit here, the root among them", mmu::SHADOW_PAGES - others),
+    ))
+}
+
+/// One entry: `"-"`, `"gfn1"` or `"gfn1 w"`.
+fn entry(text: &Text<'_>, memory: &Memory) -> Result<Option<GuestEntry>, LoadError> {
+    let words = text.words();
+    match words.as_slice() {
+        [word] if word.text == "-" => return Ok(None),
+        [first, rest @ ..] if rest.is_empty() || rest.len() == 1 && rest[0].text == "w" => {
+            let start = text.value.len() - text.value.trim_start().len();
+            let gfn = frame(&text.part(start..start + first.text.len()), memory)?;
+            return Ok(Some(GuestEntry { gfn, writable: rest.len() == 1 }));
+        }
+        _ => {}
+    }
+    Err(text.error(
+        format!("{} is no entry of a guest page table", quoted(text.value)),
+        "write \"gfn1 w\" (writable), \"gfn1\" (read-only) or \"-\" (not present)",
+    ))
+}
+
+/// The root is described, and so is each table that it points to.
+fn check_root(guest: &Table<'_>, top: Gfn, memory: &Memory) -> Result<(), LoadError> {
+    let Some(table) = memory.table(top) else {
+        return Err(guest.source.error(
+            guest.place("root"),
+            format!("the root gfn{} is not described", top.0),
+            format!("add its entries: \"gfn{}\" = [\"gfn3 w\"]", top.0),
+        ));
+    };
+    for entry in table.entries.iter().flatten() {
+        if entry.gfn == top || memory.table(entry.gfn).is_none() {
+            return Err(guest.source.error(
+                guest.place(&format!("gfn{}", top.0)),
+                format!("the root points to gfn{}, which is no leaf table", entry.gfn.0),
+                format!("describe it in [guest]: \"gfn{}\" = [\"gfn0 w\", \"-\"]", entry.gfn.0),
+            ));
+        }
+    }
+    Ok(())
+}

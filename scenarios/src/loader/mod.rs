@@ -1,0 +1,184 @@
+//! Reads a scenario file: TOML in, a [`Scenario`] or a message with line, column and a hint out.
+//!
+//! The format is described for its users in `docs/scenario-format.md`; the tables there are made
+//! from the ones here. The file is read as a tree that remembers the place of every key and value,
+//! and that tree is walked by hand: each message can then name what is legal at its place.
+//! No input makes the loader panic.
+
+mod error;
+mod expect;
+pub mod manual;
+mod map;
+mod memory;
+pub mod ops;
+mod program;
+mod table;
+mod threads;
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+pub use self::error::LoadError;
+use self::error::Source;
+use self::expect::Cast;
+use self::memory::Memory;
+use self::table::{Table, Text};
+use crate::scenario::{Format, IndirectFastFault, Profile, Scenario};
+
+/// The keys and tables of a file.
+pub const KEYS: &[&str] = &[
+    "title",
+    "source",
+    "about",
+    "profile",
+    "paging",
+    "spte",
+    "indirect-fast-fault",
+    "host",
+    "slot",
+    "guest",
+    "map",
+    "thread",
+    "at-stop",
+    "check",
+    "expect",
+];
+const PROFILES: &[(&str, Profile)] = &[("fixed", Profile::Fixed)];
+const FORMATS: &[(&str, Format)] =
+    &[("ept", Format::Ept), ("ept-no-ad", Format::EptNoAd), ("npt", Format::Npt)];
+const INDIRECT: &[(&str, IndirectFastFault)] = &[
+    ("gfns", IndirectFastFault::Gfns),
+    ("walk", IndirectFastFault::Walk),
+    ("pinned", IndirectFastFault::Pinned),
+];
+
+/// The longest file that is read: far more than a scenario needs.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// Reads a scenario file's text. `size` is 1 by default; larger ones add what the file says.
+///
+/// # Errors
+///
+/// The first thing in the text that is wrong.
+pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError> {
+    let source = Source { file: file_name, text };
+    if size == 0 {
+        return Err(source.error(0, "size 0", "sizes count from 1"));
+    }
+    let document = DeTable::parse(text).map_err(|e| {
+        source.error(
+            e.span().map_or(0, |s| s.start),
+            format!("not TOML: {}", e.message().lines().next().unwrap_or("")),
+            "see https://toml.io for the notation and docs/scenario-format.md for the keys",
+        )
+    })?;
+    let root = Table::root(source, &document);
+    root.only(KEYS)?;
+    let title = prose(&root, "title", "title = \"One line\"")?;
+    let origin = prose(&root, "source", "source = \"locking.rst v5.10 section 2\"")?;
+    let about = prose(&root, "about", "about = \"What happens, in a few sentences\"")?;
+    let profile = choice(&root, "profile", "profile", PROFILES, Profile::Fixed)?;
+    let paging = root.need_text("paging", "paging = \"direct\"")?;
+    let paging = paging.choose("paging mode", threads::PAGING)?;
+    let spte = root.need_text("spte", "spte = \"ept\"")?.choose("SPTE format", FORMATS)?;
+    let gfns = IndirectFastFault::Gfns;
+    let indirect = choice(&root, "indirect-fast-fault", "indirect fast fault", INDIRECT, gfns)?;
+
+    let mut memory = Memory { slots: memory::slots(&root)?, ..Memory::default() };
+    memory::host(&root, &mut memory)?;
+    memory::guest(&root, &mut memory)?;
+    let drafts = threads::drafts(&root, paging, memory.guest_root.is_some())?;
+    let uses = threads::uses(&drafts);
+    memory::check_pool(&root, &memory, uses.direct)?;
+    let map = map::read(&root, &mut memory, spte, uses)?;
+    memory.back_the_rest(&root)?;
+    let threads = threads::programs(&root, &drafts, &memory, size)?;
+    let at_stop = threads::at_stop(&root, &memory)?;
+    let cast = Cast { drafts: &drafts, threads: &threads };
+    let (always, sometimes) = expect::check(&root, cast)?;
+    let expects = expect::expects(&root, cast, &always, size)?;
+    Ok(Scenario {
+        name: name(file_name),
+        title,
+        source: origin,
+        about,
+        profile,
+        paging,
+        spte,
+        indirect,
+        slots: memory.slots,
+        host_pages: memory.host_pages,
+        backing: memory.backing,
+        guest_tables: memory.guest_tables,
+        guest_root: memory.guest_root,
+        map,
+        threads,
+        at_stop,
+        always,
+        sometimes,
+        expects,
+        size,
+    })
+}
+
+/// Reads a scenario file.
+///
+/// # Errors
+///
+/// The file cannot be read, or the first thing in it that is wrong.
+pub fn load_path(path: &Path, size: u8) -> Result<Scenario, LoadError> {
+    let file = path.display().to_string();
+    let unread = |message: String| LoadError {
+        file: file.clone(),
+        line: 0,
+        column: 0,
+        message,
+        hint: "name a file that ends in .toml; `kvmmu list` names the built-in scenarios".into(),
+    };
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|f| f.take(BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|e| unread(format!("cannot be read: {e}")))?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(unread("is larger than 1 MiB: not a scenario".into()));
+    }
+    match core::str::from_utf8(&bytes) {
+        Ok(text) => load(&file, text, size),
+        Err(e) => {
+            let good = String::from_utf8_lossy(&bytes[..e.valid_up_to()]);
+            let source = Source { file: &file, text: &good };
+            Err(source.error(good.len(), "not UTF-8", "save the file as UTF-8 text"))
+        }
+    }
+}
+
+/// `dir/my-race.toml` is `my-race`.
+fn name(file_name: &str) -> String {
+    let base = file_name.rsplit(['/', '\\']).next().unwrap_or(file_name);
+    base.strip_suffix(".toml").unwrap_or(base).into()
+}
+
+/// A text that must be there and say something.
+fn prose(root: &Table<'_>, key: &str, example: &str) -> Result<String, LoadError> {
+    let text: Text<'_> = root.need_text(key, example)?;
+    match text.value.trim() {
+        "" => Err(text.error(format!("'{key}' is empty"), format!("such as: {example}"))),
+        said => Ok(said.into()),
+    }
+}
+
+fn choice<T: Copy>(
+    root: &Table<'_>,
+    key: &str,
+    what: &str,
+    choices: &[(&'static str, T)],
+    default: T,
+) -> Result<T, LoadError> {
+    root.text(key)?.map_or(Ok(default), |text| text.choose(what, choices))
+}

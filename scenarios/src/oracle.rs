@@ -1,0 +1,122 @@
+//! The checks behind the properties: what observers look at, in the running step or at the end.
+
+use kvmmu_model::mmu::{GFNS, MmuState, PG_LEVEL_4K, all_spte_locs};
+use kvmmu_model::{Gfn, Pfn, Spte, SpteLoc};
+
+use crate::machine::{Cell, Machine};
+use crate::property::Property;
+use crate::world::World;
+
+impl<M: Machine> World<M> {
+    /// True if the scenario asks for this property.
+    pub fn watches(&self, property: Property) -> bool {
+        self.watched >> property as u32 & 1 == 1
+    }
+}
+
+/// A guest access reached a page.
+#[track_caller]
+pub(crate) fn check_access<M: Machine>(w: &World<M>, pfn: Pfn, write: bool) {
+    let host = w.mmu.host.state();
+    if w.watches(Property::PfnSafety) && !host.is_mapped(pfn) {
+        let what = if write { "writes" } else { "reads" };
+        w.m.violate(
+            Property::PfnSafety,
+            format_args!("the guest {what} pfn{}, which the host has taken back", pfn.0),
+        );
+    }
+    if !write {
+        return;
+    }
+    w.wrote.with(|wrote| *wrote = true);
+    if w.watches(Property::HostReadonly) && host.is_read_only(pfn) {
+        w.m.violate(
+            Property::HostReadonly,
+            format_args!("the guest writes pfn{}, which the host maps read-only", pfn.0),
+        );
+    }
+    if w.watches(Property::GuestNeverWrites) {
+        w.m.violate(Property::GuestNeverWrites, format_args!("the guest wrote pfn{}", pfn.0));
+    }
+}
+
+/// A frame that is a guest table with a linked shadow page, if this page is one.
+pub fn shadowed_table<M: Machine>(w: &World<M>, l: &MmuState, pfn: Pfn) -> Option<Gfn> {
+    let host = w.mmu.host.state();
+    let linked = |sp: &&kvmmu_model::mmu::ShadowPage| {
+        sp.is_valid() && !sp.role.direct && (sp.root_count > 0 || !sp.parent_ptes.is_empty())
+    };
+    let backs = |gfn: &Gfn| host.pte[gfn.0 as usize].pfn == Some(pfn);
+    l.pages.iter().filter(linked).map(|sp| sp.gfn).find(backs)
+}
+
+/// The state at a release of `mmu_lock`: rmap and shadowed tables. `spte` reads an SPTE and `gfns`
+/// an entry of `sp->gfns`, without a step.
+pub fn check_release<M: Machine>(
+    w: &World<M>,
+    l: &MmuState,
+    spte: impl Fn(SpteLoc) -> Spte,
+    gfns: impl Fn(SpteLoc) -> Gfn,
+) {
+    for loc in all_spte_locs() {
+        let sp = &l.pages[usize::from(loc.sp.0)];
+        if !sp.in_use || sp.role.level != PG_LEVEL_4K {
+            continue;
+        }
+        let entry = spte(loc);
+        let present = entry.is_shadow_present();
+        let gfn = if sp.role.direct { Gfn(sp.gfn.0 + u64::from(loc.index)) } else { gfns(loc) };
+        if w.watches(Property::RmapExact) {
+            check_rmap(w, l, loc, present, gfn);
+        }
+        if present
+            && entry.is_writable()
+            && w.watches(Property::ShadowedPtReadonly)
+            && let Some(table) = shadowed_table(w, l, entry.pfn())
+        {
+            let what = format_args!(
+                "gfn{} is a shadowed guest table, and an SPTE maps it writable",
+                table.0
+            );
+            w.m.violate(Property::ShadowedPtReadonly, what);
+        }
+    }
+}
+
+fn check_rmap<M: Machine>(w: &World<M>, l: &MmuState, loc: SpteLoc, present: bool, gfn: Gfn) {
+    for g in 0..GFNS {
+        let listed = l.rmap[g].contains(loc);
+        if listed != (present && g as u64 == gfn.0) {
+            w.m.violate(
+                Property::RmapExact,
+                format_args!(
+                    "spte[{}][{}] is {} and {} in the rmap of gfn{g}",
+                    loc.sp.0,
+                    loc.index,
+                    if present { "present" } else { "not present" },
+                    if listed { "listed" } else { "not listed" },
+                ),
+            );
+        }
+    }
+}
+
+/// The end of a run, after the stop phase: the migration's destination equals its source.
+pub fn check_end<M: Machine>(w: &World<M>) {
+    if !w.watches(Property::Migration) {
+        return;
+    }
+    let user = w.user.get();
+    for slot in w.mmu.memslots.iter().flatten().filter(|s| s.dirty_bitmap.is_some()) {
+        for gfn in slot.base_gfn.0..slot.base_gfn.0 + slot.npages {
+            if w.content(Gfn(gfn)) != user.copy[gfn as usize] {
+                w.m.violate(
+                    Property::Migration,
+                    format_args!(
+                        "gfn{gfn} was written after its last copy and no harvest names it: it is lost"
+                    ),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Seam 5: what must always hold, named and stated once.
+
+macro_rules! properties {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Something that must always hold.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum Property { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl Property {
+            /// Every property, in declaration order.
+            pub const ALL: &'static [Property] = &[$(Property::$variant,)+];
+
+            /// The name that scenario files and reports use.
+            pub const fn name(self) -> &'static str {
+                match self { $(Property::$variant => $name,)+ }
+            }
+
+            /// What it says.
+            pub const fn statement(self) -> &'static str {
+                match self { $(Property::$variant => concat!($($doc),+),)+ }
+            }
+
+            /// The property with this name.
+            pub fn by_name(name: &str) -> Option<Property> {
+                Property::ALL.iter().copied().find(|p| p.name() == name)
+            }
+        }
+    };
+}
+
+properties! {
+    /// After the last harvest and copy the destination of a migration equals its source.
+    Migration = "migration",
+    /// A page that the guest wrote is not dropped as clean.
+    Swap = "swap",
+    /// The guest does not reach a page that the host has taken back.
+    PfnSafety = "pfn-safety",
+    /// No writable translation of a shadowed guest page table exists once its shadow page is
+    /// linked.
+    ShadowedPtReadonly = "shadowed-pt-readonly",
+    /// The guest does not write to a page that the host maps read-only.
+    HostReadonly = "host-readonly",
+    /// The H, M and W bits of each SPTE are a legal combination.
+    SpteLegal = "spte-legal",
+    /// When mmu_lock is released, each leaf SPTE has its one place in the rmap of the gfn that it
+    /// maps.
+    RmapExact = "rmap-exact",
+    /// No thread touches a shadow page that was freed. Always checked.
+    UseAfterFree = "use-after-free",
+    /// Some thread can go on until all have ended. Always checked.
+    Deadlock = "deadlock",
+    /// No cycle and no set of blocked retries keeps every operation from completing. Always
+    /// checked.
+    Livelock = "livelock",
+    /// The host does not run out of pages: the scenario gave it enough. Always checked.
+    EnoughPages = "enough-pages",
+    /// The guest never writes. False on purpose: what the canary must be caught by.
+    GuestNeverWrites = "guest-never-writes",
+}

@@ -1,0 +1,117 @@
+//! A TLB on words: for machines that have none of their own.
+
+use kvmmu_model::mmu::{PG_LEVEL_4K, ROOT_LEVEL, VCPUS, index_at};
+use kvmmu_model::platform::Ordering::{AcqRel, Acquire, Relaxed};
+use kvmmu_model::{Access, CpuId, Mark, Object, Spte, SpteLoc, Tag, Word};
+
+use crate::machine::{AccessResult, GuestAccess, Machine, PAGES, cacheable};
+use crate::world::World;
+
+/// The TLBs of all CPUs, by CPU and page. Only a CPU's own thread touches its entries.
+#[derive(Debug)]
+pub struct SoftwareTlb<M: Machine> {
+    entries: [[M::Word; PAGES]; VCPUS],
+}
+
+impl<M: Machine> SoftwareTlb<M> {
+    /// Empty TLBs.
+    pub fn new(m: &M) -> Self {
+        let word = |cpu, page| m.word(Tag::at(Object::TlbView, cpu, page), 0);
+        SoftwareTlb { entries: core::array::from_fn(|c| core::array::from_fn(|p| word(c, p))) }
+    }
+
+    /// What a CPU has cached of a page's translation: an SPTE, 0 for none.
+    pub fn entry(&self, cpu: CpuId, page: u64) -> &M::Word {
+        &self.entries[usize::from(cpu.0)][page as usize]
+    }
+}
+
+/// Empties the TLB of a CPU.
+#[track_caller]
+pub fn flush<M: Machine<Hardware = SoftwareTlb<M>>>(world: &World<M>, cpu: CpuId) {
+    for entry in &world.hardware.entries[usize::from(cpu.0)] {
+        // ORDERING: relaxed: only this CPU's thread touches its TLB.
+        entry.store(0, Relaxed);
+    }
+}
+
+/// Puts a translation into the TLB of a CPU before the first step.
+pub fn preload<M: Machine<Hardware = SoftwareTlb<M>>>(
+    world: &World<M>,
+    cpu: CpuId,
+    page: u64,
+    spte: Spte,
+) {
+    // ORDERING: relaxed: before any thread runs.
+    world.hardware.entries[usize::from(cpu.0)][page as usize].store(spte.0, Relaxed);
+}
+
+/// One guest access: by the TLB if that suffices, else by a walk.
+#[track_caller]
+pub fn access<M: Machine<Hardware = SoftwareTlb<M>>>(
+    w: &World<M>,
+    cpu: CpuId,
+    access: GuestAccess,
+) -> AccessResult {
+    let format = &w.mmu.format;
+    let entry = &w.hardware.entries[usize::from(cpu.0)][access.page as usize];
+    // ORDERING: relaxed: only this CPU's thread touches its TLB.
+    let mut spte = Spte(entry.load(Relaxed));
+    let from_tlb = cacheable(format, spte, access.access);
+    if !from_tlb {
+        match walk(w, cpu, access) {
+            Ok(found) => spte = found,
+            Err(present) => {
+                // ORDERING: relaxed: as above. A fault drops the stale entry.
+                entry.store(0, Relaxed);
+                return AccessResult::Fault(present);
+            }
+        }
+        // ORDERING: relaxed: as above.
+        entry.store(spte.0, Relaxed);
+    }
+    let write = access.access == Access::Write;
+    let page = w.mmu.host.page(spte.pfn());
+    if write {
+        w.m.store_byte(page, access.byte.0, access.byte.1);
+    } else {
+        // ORDERING: relaxed: a guest load.
+        page.load(Relaxed);
+    }
+    M::guest_translated(w, cpu, access, spte.pfn(), from_tlb);
+    if write {
+        w.m.mark(Mark::GuestWrite);
+    }
+    w.check_access(spte.pfn(), write);
+    AccessResult::Done
+}
+
+/// The hardware walk: sets A and D by a conditional atomic update of the entry that it uses.
+fn walk<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess) -> Result<Spte, bool> {
+    let format = &w.mmu.format;
+    let root = SpteLoc { sp: w.mmu.vcpu(cpu).root, index: index_at(ROOT_LEVEL, access.page) };
+    // ORDERING: acquire: the walker sees a table before its entries.
+    let upper = Spte(w.mmu.sptep(root).load(Acquire));
+    if !format.allows(upper, Access::Read) {
+        return Err(false);
+    }
+    let loc = SpteLoc { sp: upper.child(), index: index_at(PG_LEVEL_4K, access.page) };
+    let word = w.mmu.sptep(loc);
+    // ORDERING: acquire: as above.
+    let mut spte = Spte(word.load(Acquire));
+    loop {
+        if !format.allows(spte, access.access) {
+            return Err(spte.0 & (format.present_mask | format.acc_track_mask) != 0);
+        }
+        let dirty = if access.access == Access::Write { format.dirty_mask } else { 0 };
+        let new = spte.with(format.accessed_mask | dirty);
+        if new == spte {
+            return Ok(spte);
+        }
+        // ORDERING: acq-rel: hardware's locked update.
+        match word.compare_exchange(spte.0, new.0, AcqRel, Acquire) {
+            Ok(_) => return Ok(new),
+            Err(now) => spte = Spte(now),
+        }
+    }
+}

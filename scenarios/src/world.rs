@@ -1,0 +1,196 @@
+//! A scenario's world: the MMU, the host around it, hardware, user space, and what observers keep.
+
+use kvmmu_model::mmu::{GFNS, IndirectFastFault, MemslotConfig, index_at};
+use kvmmu_model::platform::Ordering::Relaxed;
+use kvmmu_model::spte::{
+    PT_WRITABLE_MASK, SPTE_AD_DISABLED_MASK, SPTE_HOST_WRITEABLE, SPTE_MMU_WRITEABLE,
+};
+use kvmmu_model::{CpuId, Gfn, Gpte, Mmu, Spte, SpteFormat, SpteLoc, Word};
+
+use crate::host_mm::HostMm;
+use crate::machine::{GuestAccess, Machine};
+use crate::scenario::{Address, Format, InitialSpte, Paging, Scenario, ThreadKind};
+
+/// Everything that threads share.
+#[derive(Debug)]
+pub struct World<M: Machine> {
+    /// The machine.
+    pub m: M,
+    /// The MMU; it owns the host's memory manager.
+    pub mmu: Mmu<M, HostMm<M>>,
+    /// TLBs, and what else hardware keeps.
+    pub hardware: M::Hardware,
+    /// User space.
+    pub user: M::Cell<User>,
+    /// The guest has written something.
+    pub wrote: M::Cell<bool>,
+    /// Which properties are watched, a bit each.
+    pub watched: u32,
+}
+
+/// User space's own memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct User {
+    /// The frames that its last harvest named.
+    pub harvested: u64,
+    /// The destination of the migration, by gfn.
+    pub copy: [u64; GFNS],
+}
+
+impl<M: Machine> World<M> {
+    /// Builds the world that a scenario begins in. Runs alone.
+    pub fn new(m: &M, scenario: &Scenario) -> Self {
+        let host = HostMm::new(m, scenario.host_pages, &scenario.backing);
+        let mut slots = [MemslotConfig { base_gfn: Gfn(0), npages: 0, log: false }; 2];
+        for (config, slot) in slots.iter_mut().zip(&scenario.slots) {
+            *config =
+                MemslotConfig { base_gfn: slot.base, npages: u64::from(slot.pages), log: slot.log };
+        }
+        let vcpus = scenario.threads.iter().filter(|t| t.kind == ThreadKind::Vcpu).count();
+        let format = format_of(scenario.spte);
+        let slots = &slots[..scenario.slots.len()];
+        let mut mmu = Mmu::new(m, host, format, slots, vcpus as u8);
+        mmu.indirect_fast_fault = match scenario.indirect {
+            crate::scenario::IndirectFastFault::Gfns => IndirectFastFault::Gfns,
+            crate::scenario::IndirectFastFault::Walk => IndirectFastFault::Walk,
+            crate::scenario::IndirectFastFault::Pinned => IndirectFastFault::Pinned,
+        };
+        let mut world = World {
+            mmu,
+            hardware: m.hardware(),
+            user: m.cell(User { harvested: 0, copy: [0; GFNS] }),
+            wrote: m.cell(false),
+            watched: scenario.always.iter().fold(0, |bits, p| bits | 1 << *p as u32),
+            m: m.clone(),
+        };
+        world.store_guest_tables(scenario);
+        world.load_roots(scenario);
+        for entry in &scenario.map {
+            world.install(scenario, entry);
+        }
+        world.start_migration();
+        world
+    }
+
+    /// A scenario that checks nothing else starts with destination equal to source.
+    fn start_migration(&self) {
+        use crate::machine::Cell;
+        let mut copy = [0; GFNS];
+        for (gfn, content) in copy.iter_mut().enumerate() {
+            *content = self.content(Gfn(gfn as u64));
+        }
+        self.user.with(|u| u.copy = copy);
+    }
+
+    fn store_guest_tables(&self, scenario: &Scenario) {
+        for table in &scenario.guest_tables {
+            let Some(pfn) = self.mmu.host.state().pte[table.gfn.0 as usize].pfn else { continue };
+            let mut content = 0;
+            for (i, entry) in table.entries.iter().enumerate() {
+                let Some(e) = entry else { continue };
+                content |= u64::from(Gpte::new(e.gfn, e.writable).0) << (8 * i);
+            }
+            // ORDERING: relaxed: before any thread runs.
+            self.mmu.host.page(pfn).store(content, Relaxed);
+        }
+    }
+
+    fn load_roots(&mut self, scenario: &Scenario) {
+        let vcpus = scenario.threads.iter().filter(|t| t.kind == ThreadKind::Vcpu);
+        for (cpu, thread) in vcpus.enumerate() {
+            let root = match thread.paging {
+                Paging::Direct => None,
+                Paging::Shadow => scenario.guest_root,
+            };
+            self.mmu.kvm_mmu_load(CpuId(cpu as u8), root);
+        }
+    }
+
+    /// Installs an SPTE of the initial state on the path of the first vCPU that translates this
+    /// way.
+    fn install(&self, scenario: &Scenario, entry: &InitialSpte) {
+        let (page, paging) = match entry.address {
+            Address::Gfn(gfn) => (gfn.0, Paging::Direct),
+            Address::Gva(gva) => (gva.0, Paging::Shadow),
+        };
+        let vcpus = scenario.threads.iter().filter(|t| t.kind == ThreadKind::Vcpu);
+        let cpus =
+            vcpus.enumerate().filter(|(_, t)| t.paging == paging).map(|(i, _)| CpuId(i as u8));
+        let mut place: Option<(SpteLoc, Spte)> = None;
+        for cpu in cpus {
+            let (loc, spte) = *place.get_or_insert_with(|| {
+                let (gfn, table) = self.guest_translation(cpu, page);
+                let loc = self.mmu.setup_path(cpu, page, table);
+                let spte = initial_spte(&self.mmu.format, entry);
+                self.mmu.setup_leaf(loc, gfn, spte);
+                if spte.is_writable() {
+                    // Whoever made it writable marked it: a writable page of a logged slot is in
+                    // the log.
+                    self.mmu.mark_page_dirty(gfn);
+                }
+                (loc, spte)
+            });
+            if entry.cached {
+                M::preload_tlb(self, cpu, page, loc, spte);
+            }
+        }
+    }
+
+    /// What the guest's tables say in the initial state: the frame, and the leaf table that says
+    /// so.
+    fn guest_translation(&self, cpu: CpuId, page: u64) -> (Gfn, Option<Gfn>) {
+        use kvmmu_model::Host;
+        let Some(root) = self.mmu.vcpu(cpu).guest_root else { return (Gfn(page), None) };
+        let table = self.mmu.host.read_gpte(root, index_at(2, page)).gfn();
+        (self.mmu.host.read_gpte(table, index_at(1, page)).gfn(), Some(table))
+    }
+
+    /// The contents of a guest frame, wherever they are. For observers and for setting up.
+    pub fn content(&self, gfn: Gfn) -> u64 {
+        let state = self.mmu.host.state();
+        let g = gfn.0 as usize;
+        match state.pte[g].pfn.or(state.swap_cache[g]) {
+            // ORDERING: relaxed: nothing else runs.
+            Some(pfn) => self.mmu.host.page(pfn).load(Relaxed),
+            None => state.swap[g],
+        }
+    }
+
+    /// A guest store or load reached this page: is that allowed? Part of the step of the access.
+    #[track_caller]
+    pub fn check_access(&self, pfn: kvmmu_model::Pfn, write: bool) {
+        crate::oracle::check_access(self, pfn, write);
+    }
+
+    /// One guest access on this machine.
+    #[track_caller]
+    pub(crate) fn guest_access(
+        &self,
+        cpu: CpuId,
+        access: GuestAccess,
+    ) -> crate::machine::AccessResult {
+        M::guest_access(self, cpu, access)
+    }
+}
+
+/// The layout that a scenario names.
+pub fn format_of(format: Format) -> SpteFormat {
+    match format {
+        Format::Ept => SpteFormat::EPT,
+        Format::EptNoAd => SpteFormat::EPT_NO_AD,
+        Format::Npt => SpteFormat::NPT,
+    }
+}
+
+fn initial_spte(format: &SpteFormat, e: &InitialSpte) -> Spte {
+    let bit = |on: bool, mask: u64| if on { mask } else { 0 };
+    let spte = Spte(format.present_mask | format.user_mask | format.x_mask)
+        .with_pfn(e.pfn)
+        .with(bit(e.host_writable, SPTE_HOST_WRITEABLE))
+        .with(bit(e.mmu_writable, SPTE_MMU_WRITEABLE))
+        .with(bit(e.writable, PT_WRITABLE_MASK))
+        .with(bit(e.accessed, format.accessed_mask))
+        .with(bit(e.dirty, format.dirty_mask))
+        .with(bit(format.accessed_mask == 0, SPTE_AD_DISABLED_MASK));
+    if e.tracked { format.mark_for_access_track(spte, false) } else { spte }
+}

@@ -1,0 +1,97 @@
+//! The scenario files that are compiled in.
+#![cfg(feature = "loader")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use kvmmu_model::{Guard, GuardSet};
+use kvmmu_scenarios::builtin::FILES;
+use kvmmu_scenarios::loader;
+use kvmmu_scenarios::scenario::{Expected, Scenario};
+
+fn load_all(size: u8) -> Vec<Scenario> {
+    FILES
+        .iter()
+        .map(|(name, text)| loader::load(name, text, size).unwrap_or_else(|e| panic!("{e}")))
+        .collect()
+}
+
+/// Goal: a file in the directory cannot be forgotten. Method: list it.
+#[test]
+fn the_directory_and_the_list_agree() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let on_disk: BTreeSet<String> = std::fs::read_dir(directory)
+        .expect("scenarios/")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".toml") && name != "Cargo.toml")
+        .collect();
+    let listed: BTreeSet<String> = FILES.iter().map(|(name, _)| String::from(*name)).collect();
+    assert_eq!(on_disk, listed);
+    let stems: Vec<&str> = FILES.iter().filter_map(|(n, _)| n.strip_suffix(".toml")).collect();
+    assert!(stems.is_sorted(), "src/builtin.rs is not sorted: {stems:?}");
+}
+
+/// Goal: what is compiled in is what the path names. Method: read both.
+#[test]
+fn a_file_on_disk_and_its_text_give_the_same_scenario() {
+    for (name, text) in FILES {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        assert_eq!(loader::load_path(&path, 2), loader::load(name, text, 2), "{name}");
+    }
+}
+
+#[test]
+fn every_file_loads_at_sizes_one_to_three_and_grows() {
+    for (one, three) in load_all(1).iter().zip(&load_all(3)) {
+        let ops = |s: &Scenario| s.threads.iter().map(|t| t.run.len()).sum::<usize>();
+        assert!(ops(one) <= ops(three), "{}", one.name);
+    }
+    load_all(2);
+}
+
+#[test]
+fn every_file_has_witnesses_and_expectations() {
+    for scenario in load_all(1) {
+        assert!(!scenario.sometimes.is_empty(), "{}: no 'sometimes'", scenario.name);
+        assert!(!scenario.expects.is_empty(), "{}: no expectation", scenario.name);
+        let canary = scenario.name == "canary";
+        let fails = scenario.expects[0].verdict == Expected::Violated;
+        assert_eq!(fails, canary, "{}", scenario.name);
+        for expect in &scenario.expects {
+            let bare = expect.without.is_empty() && !canary;
+            assert!(bare || !expect.because.is_empty(), "{}: say why", scenario.name);
+        }
+    }
+}
+
+/// Goal: no guard's removal goes unnoticed. Method: each that is not listed as masked has a
+/// violation of its own.
+#[test]
+fn every_guard_that_is_not_masked_is_broken_by_a_scenario() {
+    let scenarios = load_all(1);
+    let violated: Vec<GuardSet> = scenarios
+        .iter()
+        .flat_map(|s| &s.expects)
+        .filter(|e| e.verdict == Expected::Violated)
+        .map(|e| e.without)
+        .collect();
+    let missed: Vec<&str> = Guard::ALL
+        .iter()
+        .filter(|g| g.info().masked.is_none())
+        .filter(|g| {
+            let alone = GuardSet::EMPTY.with(**g);
+            !violated.contains(&alone)
+        })
+        .map(|g| g.info().name)
+        .collect();
+    assert!(missed.is_empty(), "no scenario fails without {missed:?}");
+}
+
+#[test]
+fn every_masked_guard_is_in_some_expectation() {
+    let scenarios = load_all(1);
+    let named = |g: Guard| scenarios.iter().flat_map(|s| &s.expects).any(|e| e.without.contains(g));
+    let missed: Vec<&str> =
+        Guard::ALL.iter().filter(|g| !named(**g)).map(|g| g.info().name).collect();
+    assert!(missed.is_empty(), "{missed:?}");
+}

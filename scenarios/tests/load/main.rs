@@ -1,0 +1,9 @@
+//! What the loader accepts, what it refuses, and what it says: file, line, column, the offending
+//! token, and a hint.
+#![cfg(feature = "loader")]
+
+mod common;
+mod errors;
+mod manual;
+mod memory;
+mod robust;

@@ -1,0 +1,194 @@
+//! Memory that contradicts itself is refused where the contradiction stands.
+
+use crate::common::{DIRECT, SHADOW, check};
+
+#[test]
+fn contradictory_memory_is_refused_where_it_stands() {
+    check(
+        DIRECT,
+        &[
+            (
+                "log = true",
+                "log = true\n[[slot]]\ngfn = 2\npages = 1",
+                "16:7: gfn2 is in an earlier slot already",
+                "overlap",
+            ),
+            ("gfn = 0\npages = 3", "gfn = 6\npages = 3", "13:9: the slot ends at gfn8", "gfn7"),
+            (
+                "log = true",
+                "[[slot]]\ngfn = 4\npages = 1\n[[slot]]\ngfn = 6\npages = 1",
+                "18:7: slot number 3",
+                "at most 2",
+            ),
+            ("{ pfn = 0,", "{ pfn = 7,", "17:18: pfn7 does not exist in the host", "3 pages"),
+            ("{ pfn = 0,", "{ pfn = 1,", "17:18: pfn1 backs gfn1 already", "page of its own"),
+            (
+                "\"gfn0\" = { pfn = 0,",
+                "\"gfn1\" = { pfn = 0,",
+                "17:18: the SPTE maps pfn0, but gfn1 is pfn1 in the host",
+                "same page",
+            ),
+            (
+                "\"gfn0\" = { pfn = 0,",
+                "\"gfn1\" = { pfn = 1,",
+                "17:29: host-writable, but the host maps gfn1 read-only",
+                "\"000\"",
+            ),
+            (
+                "pages = 3\n\"gfn1\"",
+                "pages = 3\n\"gfn0\" = \"swapped\"\n\"gfn1\"",
+                "18:18: the SPTE maps pfn0, but gfn0 is swapped out in the host",
+                "same page",
+            ),
+            (
+                "writable = false }",
+                "writable = false }\n\"gfn2\" = { pfn = 1 }",
+                "10:10: gfn1 and gfn2 share a host page that is writable",
+                "two pages",
+            ),
+            ("\"gfn1\" = {", "\"gfn5\" = {", "9:2: gfn5 is in no slot", "[[slot]]"),
+            ("\"gfn0\" = {", "\"gfn5\" = {", "17:2: gfn5 is in no slot", "[[slot]]"),
+            (
+                "pages = 3\n\"gfn1\"",
+                "pages = 2\n\"gfn1\"",
+                "7:1: no host page is left for gfn2",
+                "raise 'pages'",
+            ),
+            (
+                "= { pfn = 1, writable = false }",
+                "= \"swaped\"",
+                "9:11: unknown state of a frame 'swaped'",
+                "'swapped'",
+            ),
+            (
+                "\"110\"",
+                "\"011\"",
+                "17:29: '011': writable without host-writable and MMU-writable",
+                "\"111\"",
+            ),
+            ("\"110\"", "\"11\"", "17:29: '11' is not three bits", "H, M and W"),
+            ("\"110\"", "\"112\"", "17:29: '112' is not three bits", "H, M and W"),
+            (
+                "\"110\" }",
+                "\"110\", tracked = true }",
+                "17:45: access tracking with a format that has accessed bits",
+                "ept-no-ad",
+            ),
+            (
+                "\"110\" }",
+                "\"110\", accessed = false, cached = true }",
+                "17:62: a cached translation of an SPTE that was never used",
+                "sets A",
+            ),
+            (
+                "\"gfn0\" = {",
+                "\"gva0\" = {",
+                "17:2: no vCPU uses the guest page tables that 'gva0' needs",
+                "paging = \"shadow\"",
+            ),
+            ("\"gfn0\" = {", "\"x\" = {", "17:2: 'x' is not an address", "guest frame"),
+        ],
+    );
+    let no_ad = DIRECT.replacen("\"ept\"", "\"ept-no-ad\"", 1);
+    check(
+        &no_ad,
+        &[
+            (
+                "\"110\" }",
+                "\"110\", dirty = true }",
+                "17:43: 'dirty' with a format that has no such bit",
+                "\"ept\" or \"npt\"",
+            ),
+            (
+                "\"110\" }",
+                "\"111\", tracked = true }",
+                "17:45: an access-tracked SPTE that is writable",
+                "\"110\"",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn guest_page_tables_and_their_shadows_must_agree() {
+    check(
+        SHADOW,
+        &[
+            (
+                "root = \"gfn4\"",
+                "root = \"gfn5\"",
+                "12:9: the root gfn5 is not described",
+                "\"gfn5\"",
+            ),
+            ("root = \"gfn4\"\n", "", "11:1: [guest] lacks 'root'", "root ="),
+            (
+                "[\"gfn3 w\"]",
+                "[\"gfn2 w\"]",
+                "13:10: the root points to gfn2, which is no leaf table",
+                "\"gfn2\" =",
+            ),
+            (
+                "[\"gfn3 w\"]",
+                "[\"gfn3 w\", \"-\", \"-\"]",
+                "13:27: a guest page table with 3 entries",
+                "at most 2",
+            ),
+            (
+                "\"gfn1\", \"-\"",
+                "\"gfn1 r\", \"-\"",
+                "14:22: 'gfn1 r' is no entry of a guest page table",
+                "\"gfn1 w\"",
+            ),
+            ("\"gfn1\", \"-\"", "\"gfn7\", \"-\"", "14:22: gfn7 is in no slot", "[[slot]]"),
+            (
+                "\"gva0\" =",
+                "\"gva2\" =",
+                "17:2: the guest's page tables do not translate gva2",
+                "entry 2",
+            ),
+            (
+                "\"gva0\" =",
+                "\"gva5\" =",
+                "17:2: the guest's page tables do not translate gva5",
+                "entry 1 of the root",
+            ),
+            (
+                "\"gva0\" =",
+                "\"gva1\" =",
+                "17:2: gva1 is MMU-writable here but read-only in the guest's page tables",
+                "\"100\"",
+            ),
+            ("\"gva0\" =", "\"gva9\" =", "17:2: 'gva9' is not a virtual page", "gva0 to gva7"),
+            (
+                "pfn = 3, spte = \"100\"",
+                "pfn = 3, spte = \"110\"",
+                "18:29: MMU-writable, but gfn3 is a guest page table that is shadowed already",
+                "\"100\"",
+            ),
+            (
+                "\"gfn3\" = { pfn = 3, spte = \"100\"",
+                "\"gfn4\" = { pfn = 4, spte = \"111\"",
+                "18:29: MMU-writable, but gfn4 is a guest page table that is shadowed already",
+                "\"100\"",
+            ),
+            (
+                "[guest]",
+                "[host]\n\"gfn3\" = \"swapped\"\n[guest]",
+                "16:2: the guest page table in gfn3 is swapped out",
+                "[host]",
+            ),
+            (
+                "\"-\"]",
+                "\"-\"]\n\"gfn5\" = []\n\"gfn2\" = []",
+                "11:1: 4 guest page tables",
+                "at most 3",
+            ),
+            (
+                "paging = \"direct\"\nrun = [\"prefault gfn0\"]",
+                "run = [\"read gva0\"]",
+                "18:2: no vCPU reaches gfn3 by a direct mapping",
+                "virtual pages",
+            ),
+        ],
+    );
+}
