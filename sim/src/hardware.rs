@@ -1,0 +1,390 @@
+//! The exact hardware: page-table walkers that set A and D, and TLBs as views.
+//!
+//! A TLB is no actor that fills and evicts. It is the set of what a CPU *may* have cached:
+//! everything cacheable that an entry has held while this CPU ran guest code under a root that
+//! reaches it, since the CPU's last flush. An access may use any of it, so it has one outcome for
+//! the walk of the tables as they are and one for each cached translation that would end
+//! differently. Faults are decided by a fresh walk, which also drops what was stale (KVM.md
+//! sections 14 and 16). Upper levels are cached in the same way: a walk may go through a table that
+//! is linked no more.
+
+use kvmmu_model::mmu::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES, VCPUS, index_at};
+use kvmmu_model::{Access, CpuId, Guarded, Mark, Pfn, Platform, SpId, Spte, SpteLoc, Tag};
+use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, cacheable, with_byte};
+use kvmmu_scenarios::oracle::shadowed_table;
+use kvmmu_scenarios::{Property, World};
+
+use crate::{Sim, SimCell};
+
+const ENTRIES: usize = SHADOW_PAGES * PT_ENTRIES;
+
+/// The TLBs of all CPUs.
+#[derive(Debug)]
+pub struct Tlbs {
+    cpus: [SimCell<Tlb>; VCPUS],
+}
+
+/// What one CPU may have cached.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Tlb {
+    /// Runs guest code now, and so may cache what it can reach.
+    running: bool,
+    /// By SPTE: bits 0-7 pages that it may read, 8-15 pages that it may write without touching the
+    /// SPTE again, 16-23 tables that it may walk.
+    entries: [u32; ENTRIES],
+}
+
+const WRITE_SHIFT: u32 = 8;
+const TABLE_SHIFT: u32 = 16;
+
+fn place(loc: SpteLoc) -> usize {
+    usize::from(loc.sp.0) * PT_ENTRIES + usize::from(loc.index)
+}
+
+/// One way an access may be translated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Translation {
+    /// By a walk: the leaf that it reaches, if the upper entry is there.
+    Walk(Option<SpteLoc>),
+    /// By a cached leaf.
+    Cached(SpteLoc, Pfn),
+}
+
+/// All the ways an access may be translated; the first is the walk of the tables as they are.
+struct Translations {
+    list: [Translation; 32],
+    len: usize,
+}
+
+impl Translations {
+    fn push(&mut self, translation: Translation) {
+        if self.len < self.list.len() {
+            self.list[self.len] = translation;
+            self.len += 1;
+        }
+    }
+
+    fn of(w: &World<Sim>, cpu: CpuId, page: u64, access: Access) -> Translations {
+        let format = &w.mmu.format;
+        let upper = SpteLoc { sp: w.mmu.vcpu(cpu).root, index: index_at(ROOT_LEVEL, page) };
+        let entry = peek(w, upper);
+        let child = format.allows(entry, Access::Read).then(|| entry.child());
+        let leaf_of = |sp| SpteLoc { sp, index: index_at(PG_LEVEL_4K, page) };
+        let mut all = Translations { list: [Translation::Walk(None); 32], len: 0 };
+        let walk = child.map(leaf_of);
+        all.push(Translation::Walk(walk));
+        let tlb = w.hardware.cpus[usize::from(cpu.0)].get();
+        let quiet = walk.and_then(|leaf| quiet_page(w, peek(w, leaf), access));
+        if let Some(leaf) = walk {
+            all.push_cached(&tlb, leaf, access, quiet);
+        }
+        let tables = tlb.entries[place(upper)] >> TABLE_SHIFT;
+        for table in (0..SHADOW_PAGES as u8).map(SpId).filter(|t| tables >> t.0 & 1 == 1) {
+            if Some(table) != child {
+                all.push(Translation::Walk(Some(leaf_of(table))));
+                all.push_cached(&tlb, leaf_of(table), access, quiet);
+            }
+        }
+        all
+    }
+
+    /// Adds what is cached of a leaf, unless it does what the walk does.
+    fn push_cached(&mut self, tlb: &Tlb, leaf: SpteLoc, access: Access, quiet: Option<Pfn>) {
+        let shift = if access == Access::Write { WRITE_SHIFT } else { 0 };
+        let pages = tlb.entries[place(leaf)] >> shift & 0xff;
+        for pfn in (0..8).filter(|p| pages >> p & 1 == 1).map(Pfn) {
+            if Some(pfn) != quiet {
+                self.push(Translation::Cached(leaf, pfn));
+            }
+        }
+    }
+}
+
+/// The page of an SPTE that a walk may use without changing it: a cached copy does just the same.
+fn quiet_page(w: &World<Sim>, spte: Spte, access: Access) -> Option<Pfn> {
+    cacheable(&w.mmu.format, spte, access).then(|| spte.pfn())
+}
+
+fn peek(w: &World<Sim>, loc: SpteLoc) -> Spte {
+    Spte(w.mmu.sptep(loc).peek())
+}
+
+/// What a CPU that runs under `root` may cache of this entry.
+fn cacheable_bits(w: &World<Sim>, root: SpId, loc: SpteLoc, spte: Spte) -> u32 {
+    let format = &w.mmu.format;
+    if loc.sp == root {
+        let walks = format.allows(spte, Access::Read);
+        return if walks { 1 << (TABLE_SHIFT + u32::from(spte.child().0)) } else { 0 };
+    }
+    let bit = |access, shift: u32| {
+        if cacheable(format, spte, access) { 1 << (shift + spte.pfn().0 as u32) } else { 0 }
+    };
+    bit(Access::Read, 0) | bit(Access::Write, WRITE_SHIFT)
+}
+
+/// Adds everything cacheable under an entry of the root.
+fn cache_under(w: &World<Sim>, tlb: &mut Tlb, root: SpId, upper: SpteLoc, entry: Spte) {
+    let bits = cacheable_bits(w, root, upper, entry);
+    tlb.entries[place(upper)] |= bits;
+    if bits == 0 {
+        return;
+    }
+    for index in 0..PT_ENTRIES as u8 {
+        let leaf = SpteLoc { sp: entry.child(), index };
+        tlb.entries[place(leaf)] |= cacheable_bits(w, root, leaf, peek(w, leaf));
+    }
+}
+
+/// An SPTE changed: CPUs that run under a root that reaches it may cache the new value.
+pub(crate) fn spte_written(w: &World<Sim>, tag: Tag, new: u64) {
+    let loc = SpteLoc { sp: SpId(tag.index[0]), index: tag.index[1] };
+    let new = Spte(new);
+    let mut is_root = false;
+    for cpu in (0..w.mmu.nr_vcpus).map(CpuId) {
+        let root = w.mmu.vcpu(cpu).root;
+        is_root |= loc.sp == root;
+        let cell = &w.hardware.cpus[usize::from(cpu.0)];
+        let mut tlb = cell.get();
+        if !tlb.running {
+            continue;
+        }
+        let before = tlb;
+        if loc.sp == root {
+            cache_under(w, &mut tlb, root, loc, new);
+        } else if reaches(&tlb, root, loc.sp) {
+            tlb.entries[place(loc)] |= cacheable_bits(w, root, loc, new);
+        }
+        if tlb != before {
+            cell.set(tlb);
+        }
+    }
+    if !is_root && new.is_shadow_present() && !new.is_legal_leaf() && w.watches(Property::SpteLegal)
+    {
+        let (h, m, wr) = (new.is_host_writable(), new.is_mmu_writable(), new.is_writable());
+        Machine::violate(
+            &w.m,
+            Property::SpteLegal,
+            format_args!(
+                "spte[{}][{}] has (H, M, W) = ({}, {}, {})",
+                loc.sp.0,
+                loc.index,
+                u8::from(h),
+                u8::from(m),
+                u8::from(wr)
+            ),
+        );
+    }
+}
+
+fn reaches(tlb: &Tlb, root: SpId, table: SpId) -> bool {
+    (0..PT_ENTRIES as u8)
+        .map(|index| tlb.entries[place(SpteLoc { sp: root, index })] >> TABLE_SHIFT)
+        .any(|tables| tables >> table.0 & 1 == 1)
+}
+
+/// No CPU that runs guest code may have a shadowed guest table writable in its TLB.
+pub(crate) fn check_release(w: &World<Sim>) {
+    if !w.watches(Property::ShadowedPtReadonly) {
+        return;
+    }
+    let l = w.mmu.mmu_lock.peek();
+    for cpu in (0..w.mmu.nr_vcpus).map(CpuId) {
+        let tlb = w.hardware.cpus[usize::from(cpu.0)].get();
+        let writable = tlb.entries.iter().fold(0, |bits, e| bits | e >> WRITE_SHIFT & 0xff);
+        for pfn in (0..8).filter(|p| tlb.running && writable >> p & 1 == 1).map(Pfn) {
+            if let Some(table) = shadowed_table(w, &l, pfn) {
+                Machine::violate(
+                    &w.m,
+                    Property::ShadowedPtReadonly,
+                    format_args!(
+                        "gfn{} is a shadowed guest table, and vcpu{} has it writable in its TLB",
+                        table.0, cpu.0
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// How many ways the access that a request stands for may be translated.
+pub(crate) fn choices(w: &World<Sim>, request: u64) -> u8 {
+    let access = match request >> 16 {
+        0 => Access::Read,
+        1 => Access::Write,
+        _ => Access::Fetch,
+    };
+    let (cpu, page) = (CpuId(request as u8), request >> 8 & 0xff);
+    Translations::of(w, cpu, page, access).len as u8
+}
+
+fn request(cpu: CpuId, access: GuestAccess) -> u64 {
+    u64::from(cpu.0) | access.page << 8 | (access.access as u64) << 16
+}
+
+/// The walk ended at a leaf: what it gives, with A and D set, or a fault.
+fn use_leaf(w: &World<Sim>, cpu: CpuId, leaf: SpteLoc, access: Access) -> Result<Pfn, bool> {
+    let format = &w.mmu.format;
+    let spte = peek(w, leaf);
+    if !format.allows(spte, access) {
+        return Err(spte.0 & (format.present_mask | format.acc_track_mask) != 0);
+    }
+    let dirty = if access == Access::Write { format.dirty_mask } else { 0 };
+    let new = spte.with(format.accessed_mask | dirty);
+    if new != spte {
+        w.m.hardware_write(w.mmu.sptep(leaf), new.0);
+    }
+    let in_use = w.mmu.mmu_lock.peek().pages[usize::from(leaf.sp.0)].in_use;
+    if !in_use {
+        Machine::violate(
+            &w.m,
+            Property::UseAfterFree,
+            format_args!("vcpu{} walks a shadow page that was freed", cpu.0),
+        );
+    }
+    Ok(spte.pfn())
+}
+
+/// A fault drops what is cached of the entries that it came from.
+fn drop_stale(w: &World<Sim>, cpu: CpuId, page: u64, leaf: Option<SpteLoc>) {
+    let root = w.mmu.vcpu(cpu).root;
+    let upper = SpteLoc { sp: root, index: index_at(ROOT_LEVEL, page) };
+    w.hardware.cpus[usize::from(cpu.0)].with(|tlb| {
+        for loc in [Some(upper), leaf].into_iter().flatten() {
+            tlb.entries[place(loc)] = cacheable_bits(w, root, loc, peek(w, loc));
+        }
+    });
+}
+
+/// The guest reaches a page.
+#[track_caller]
+fn touch(w: &World<Sim>, cpu: CpuId, access: GuestAccess, pfn: Pfn, stale: bool) {
+    let verb = match access.access {
+        Access::Read => "reads",
+        Access::Write => "writes",
+        Access::Fetch => "fetches from",
+    };
+    let how = if stale { " through its TLB" } else { "" };
+    w.m.note(|| format!("guest: vcpu{} {verb} pfn{}{how}", cpu.0, pfn.0));
+    if stale {
+        w.m.mark(Mark::StaleTranslation);
+    }
+    if access.access == Access::Write {
+        w.m.mark(Mark::GuestWrite);
+        let page = w.mmu.host.page(pfn);
+        let (byte, value) = access.byte;
+        w.m.hardware_write(page, with_byte(page.peek(), byte, value));
+        if w.watches(Property::ShadowedPtReadonly) {
+            check_table_write(w, pfn);
+        }
+    }
+    w.check_access(pfn, access.access == Access::Write);
+}
+
+#[track_caller]
+fn check_table_write(w: &World<Sim>, pfn: Pfn) {
+    if let Some(table) = shadowed_table(w, &w.mmu.mmu_lock.peek(), pfn) {
+        Machine::violate(
+            &w.m,
+            Property::ShadowedPtReadonly,
+            format_args!("the guest writes gfn{}, a shadowed guest table, unseen by KVM", table.0),
+        );
+    }
+}
+
+impl<T: Guarded> Cell<T> for SimCell<T> {
+    fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        SimCell::with(self, f)
+    }
+    fn get(&self) -> T {
+        SimCell::get(self)
+    }
+    fn commute(&self, f: impl FnOnce(&mut T)) {
+        SimCell::commute(self, f);
+    }
+}
+
+impl Machine for Sim {
+    type Cell<T: Guarded> = SimCell<T>;
+    type Hardware = Tlbs;
+
+    fn cell<T: Guarded>(&self, init: T) -> SimCell<T> {
+        Sim::cell(self, init)
+    }
+    #[track_caller]
+    fn violate(&self, property: Property, detail: core::fmt::Arguments<'_>) {
+        Sim::violate(self, property.name(), || detail.to_string());
+    }
+    #[track_caller]
+    fn note(&self, what: core::fmt::Arguments<'_>) {
+        Sim::note(self, || what.to_string());
+    }
+    #[track_caller]
+    fn irq_pending(&self, cpu: CpuId) -> bool {
+        Sim::irq_pending(self, cpu)
+    }
+    #[track_caller]
+    fn store_byte(&self, page: &crate::SimWord, byte: u8, value: u8) {
+        Sim::access(self, u64::MAX);
+        self.hardware_write(page, with_byte(page.peek(), byte, value));
+    }
+    fn hardware(&self) -> Tlbs {
+        let empty = Tlb { running: false, entries: [0; ENTRIES] };
+        Tlbs { cpus: core::array::from_fn(|_| Sim::cell(self, empty)) }
+    }
+
+    #[track_caller]
+    fn guest_access(w: &World<Sim>, cpu: CpuId, access: GuestAccess) -> AccessResult {
+        let choice = w.m.access(request(cpu, access));
+        let all = Translations::of(w, cpu, access.page, access.access);
+        let result = match all.list[usize::from(choice)] {
+            Translation::Cached(_, pfn) => Ok((pfn, true)),
+            Translation::Walk(None) => Err((false, None)),
+            Translation::Walk(Some(leaf)) => match use_leaf(w, cpu, leaf, access.access) {
+                Ok(pfn) => Ok((pfn, choice > 0)),
+                Err(present) => Err((present, Some(leaf))),
+            },
+        };
+        let result = match result {
+            Ok((pfn, stale)) => {
+                touch(w, cpu, access, pfn, stale);
+                AccessResult::Done
+            }
+            Err((present, leaf)) => {
+                drop_stale(w, cpu, access.page, leaf);
+                AccessResult::Fault(present)
+            }
+        };
+        w.m.observe(&result);
+        result
+    }
+
+    fn guest_entered(w: &World<Sim>, cpu: CpuId) {
+        let root = w.mmu.vcpu(cpu).root;
+        w.hardware.cpus[usize::from(cpu.0)].with(|tlb| {
+            tlb.running = true;
+            for index in 0..PT_ENTRIES as u8 {
+                let upper = SpteLoc { sp: root, index };
+                cache_under(w, tlb, root, upper, peek(w, upper));
+            }
+        });
+    }
+
+    fn guest_left(w: &World<Sim>, cpu: CpuId) {
+        w.hardware.cpus[usize::from(cpu.0)].with(|tlb| tlb.running = false);
+    }
+
+    #[track_caller]
+    fn flush_tlb(w: &World<Sim>, cpu: CpuId) {
+        w.hardware.cpus[usize::from(cpu.0)].with(|tlb| tlb.entries = [0; ENTRIES]);
+        Machine::note(&w.m, format_args!("vcpu{}: TLB flushed", cpu.0));
+    }
+
+    fn preload_tlb(w: &World<Sim>, cpu: CpuId, page: u64, loc: SpteLoc, spte: Spte) {
+        let root = w.mmu.vcpu(cpu).root;
+        let upper = SpteLoc { sp: root, index: index_at(ROOT_LEVEL, page) };
+        w.hardware.cpus[usize::from(cpu.0)].with(|tlb| {
+            tlb.entries[place(upper)] |= cacheable_bits(w, root, upper, peek(w, upper));
+            tlb.entries[place(loc)] |= cacheable_bits(w, root, loc, spte);
+        });
+    }
+}

@@ -1,0 +1,71 @@
+//! Takes a schedule again and says what happened.
+
+use core::fmt;
+
+use crate::engine::Engine;
+use crate::event::Event;
+use crate::goal::Violation;
+use crate::schedule::{Move, Schedule};
+
+/// A schedule and what happens in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replay {
+    /// What happened, the stop phase included if the schedule is complete.
+    pub events: Vec<Event>,
+    /// What it violated.
+    pub violation: Option<Violation>,
+    /// True if no move was left.
+    pub complete: bool,
+    /// The key of the state that each step led to.
+    pub keys: Vec<u128>,
+}
+
+/// A schedule does not fit the program.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplayError {
+    /// Which step, counted from 1.
+    pub step: usize,
+    /// The move that cannot be made.
+    pub wanted: Move,
+    /// The moves that could.
+    pub possible: Vec<Move>,
+}
+
+impl fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |m: &Move| Schedule(vec![*m]).to_string();
+        let possible: Vec<String> = self.possible.iter().map(text).collect();
+        let possible = if possible.is_empty() { "none".into() } else { possible.join(", ") };
+        let (step, wanted) = (self.step, text(&self.wanted));
+        write!(f, "step {step}: move {wanted} is not possible; possible are: {possible}")
+    }
+}
+
+impl core::error::Error for ReplayError {}
+
+/// Takes the schedule's moves from the first state on.
+///
+/// # Errors
+/// If a move cannot be made where the schedule makes it.
+pub fn replay(engine: &mut Engine, schedule: &Schedule) -> Result<Replay, ReplayError> {
+    engine.set_tracing(true);
+    let result = run(engine, schedule);
+    engine.set_tracing(false);
+    result
+}
+
+fn run(engine: &mut Engine, schedule: &Schedule) -> Result<Replay, ReplayError> {
+    let mut keys = Vec::with_capacity(schedule.0.len());
+    for (i, step) in schedule.0.iter().enumerate() {
+        if !engine.can(*step) {
+            let mut possible = Vec::new();
+            engine.moves(&mut possible);
+            return Err(ReplayError { step: i + 1, wanted: *step, possible });
+        }
+        engine.step(*step);
+        keys.push(engine.key());
+    }
+    let complete = engine.enabled() == 0;
+    let violation = if complete { engine.finish() } else { None };
+    Ok(Replay { events: engine.take_events(), violation, complete, keys })
+}

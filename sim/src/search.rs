@@ -1,0 +1,94 @@
+//! What every explorer does with what it finds.
+
+use std::time::Instant;
+
+use crate::engine::Engine;
+use crate::explore::Limits;
+use crate::goal::{Goal, Violation, property};
+use crate::outcome::{Found, Outcome, Reason, Stats, Verdict};
+use crate::schedule::{Move, Schedule};
+
+/// How many ticks there are between two looks at the clock.
+const TICKS: u32 = 4096;
+
+/// An exploration that runs.
+pub(crate) struct Search<'a> {
+    limits: Limits,
+    progress: &'a mut dyn FnMut(&Stats) -> bool,
+    started: Instant,
+    ticks: u32,
+    steps_before: u64,
+    others: Vec<Found>,
+    pub(crate) stats: Stats,
+}
+
+impl<'a> Search<'a> {
+    pub(crate) fn new(
+        engine: &mut Engine,
+        limits: &Limits,
+        progress: &'a mut dyn FnMut(&Stats) -> bool,
+    ) -> Search<'a> {
+        engine.set_tracing(false);
+        engine.forget_seen();
+        Search {
+            limits: *limits,
+            progress,
+            started: Instant::now(),
+            ticks: 0,
+            steps_before: engine.steps_taken(),
+            others: Vec::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Called often: the reason to end here, if there is one.
+    #[inline(always)]
+    pub(crate) fn tick(&mut self) -> Option<Reason> {
+        self.ticks += 1;
+        if self.ticks < TICKS {
+            return None;
+        }
+        self.ticks = 0;
+        self.look()
+    }
+
+    #[cold]
+    fn look(&mut self) -> Option<Reason> {
+        if self.limits.time_max.is_some_and(|max| self.started.elapsed() >= max) {
+            return Some(Reason::Time);
+        }
+        (!(self.progress)(&self.stats)).then_some(Reason::Interrupted)
+    }
+
+    /// A violation was met at the end of `path`: the verdict, if that settles it.
+    pub(crate) fn judge(
+        &mut self,
+        goal: &Goal,
+        violation: Violation,
+        path: impl FnOnce() -> Vec<Move>,
+    ) -> Option<Verdict> {
+        let Violation { property, detail, story } = violation;
+        let wanted = story && goal.property.is_none_or(|wanted| wanted == property);
+        let internal = property == property::INTERNAL_ERROR;
+        let known = |found: &Found| found.property == property && found.story == story;
+        if !wanted && self.others.iter().any(known) {
+            return None;
+        }
+        let found = Found { property, detail, schedule: Schedule(path()), story };
+        if internal {
+            self.others.push(found);
+            return Some(Verdict::Inconclusive(Reason::InternalError));
+        }
+        if wanted {
+            return Some(Verdict::Violated(found));
+        }
+        self.others.push(found);
+        None
+    }
+
+    /// The result.
+    pub(crate) fn outcome(mut self, engine: &Engine, verdict: Verdict) -> Outcome {
+        self.stats.steps = engine.steps_taken() - self.steps_before;
+        Outcome { verdict, others: self.others, seen: engine.seen(), stats: self.stats }
+    }
+}
