@@ -1,0 +1,361 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// What `-h` prints: examples first, at most 24 lines.
+pub const HELP: &str = "\
+Explores every interleaving of the KVM MMU's locking protocol, with and without its guards.
+
+Examples:
+  kvmmu                            check every built-in scenario and all its variants
+  kvmmu check 'aba-*' my-race.toml check scenarios by name, pattern or file
+  kvmmu check aba-direct --without fast-fault-cmpxchg
+  kvmmu explain aba-indirect       a counterexample as a two-column table
+  kvmmu replay target/kvmmu/canary/all-guards/trace.jsonl
+
+Usage: kvmmu [COMMAND] [OPTIONS]
+
+Commands:
+  check    [NAME|GLOB|FILE.toml]... explore and compare with what is expected (the default)
+  list     the scenarios           guards   the protective steps, and what fails without them
+  explain  NAME  find, minimise and tell    replay   FILE, or NAME --schedule S
+
+Options of check:
+  --without G[,G]  --strategy S  --engine E  --seed N  --jobs N  --time-max T  --size N
+  --message-format human|json
+Options of all: --color auto|always|never, -v, -q, -h, -V;  'kvmmu check --help' says more
+Exit: 0 as expected, 1 unexpected, 2 bad usage or input, 3 a bound was hit, 4 nothing selected,
+  5 replay diverged or refused, 70 internal error, 130 Ctrl-C";
+
+/// The environment variables that mirror options.
+pub const ENVIRONMENT: &[&str] = &[
+    "KVMMU_COLOR",
+    "KVMMU_ENGINE",
+    "KVMMU_EXECUTIONS_MAX",
+    "KVMMU_JOBS",
+    "KVMMU_MESSAGE_FORMAT",
+    "KVMMU_SEED",
+    "KVMMU_SIZE",
+    "KVMMU_STATES_MAX",
+    "KVMMU_STEPS_MAX",
+    "KVMMU_STRATEGY",
+    "KVMMU_TIME_MAX",
+    "KVMMU_TRACE_DIR",
+];
+
+/// The whole command line.
+#[derive(Parser, Debug)]
+#[command(name = "kvmmu", version, override_help = HELP, disable_help_subcommand = true)]
+#[command(term_width = 98)]
+pub struct Cli {
+    /// What all commands share.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Colour: on terminals, always or never
+    #[arg(long, global = true, value_name = "auto|always|never", default_value = "auto")]
+    #[arg(env = "KVMMU_COLOR", hide_env = true, hide_possible_values = true)]
+    pub color: Color,
+    /// Say more
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// No progress and no notes
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// When to use colour.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Color {
+    /// On terminals.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Explores scenarios and compares the verdicts with what is expected
+    #[command(before_help = "Example: kvmmu check 'aba-*' --without fast-fault-cmpxchg --jobs 2")]
+    Check(CheckArgs),
+    /// Lists the scenarios, their variants and properties
+    List(ListArgs),
+    /// Lists the guards: what each prevents, and which scenarios fail without it
+    Guards(GuardsArgs),
+    /// Finds a counterexample, minimises it and tells it as a two-column table
+    #[command(before_help = "Example: kvmmu explain aba-indirect --format rst")]
+    Explain(ExplainArgs),
+    /// Runs one recorded or hand-written schedule
+    #[command(before_help = "Example: kvmmu replay canary --schedule v1-1a2b3c4d:0*3,1*7,0/2")]
+    Replay(ReplayArgs),
+}
+
+/// Options of `check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Scenarios: a name, a pattern with * and ?, or a path that ends in .toml
+    #[arg(value_name = "NAME|GLOB|FILE.toml")]
+    pub select: Vec<String>,
+    /// Take these guards away together; repeat for more sets (default: as the file expects)
+    #[arg(long, value_name = "G[,G]")]
+    pub without: Vec<String>,
+    /// What runs the scenario
+    #[arg(long, value_name = "sim|loom|shuttle", default_value = "sim", env = "KVMMU_ENGINE")]
+    #[arg(hide_env = true, hide_possible_values = true)]
+    pub engine: Engine,
+    /// How to search, and how far
+    #[command(flatten)]
+    pub search: SearchArgs,
+    /// How many threads explore at once (default: one per CPU)
+    #[arg(long, value_name = "N", env = "KVMMU_JOBS", hide_env = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
+    /// Text for people, or one JSON object per line
+    #[arg(long, value_name = "human|json", default_value = "human")]
+    #[arg(env = "KVMMU_MESSAGE_FORMAT", hide_env = true, hide_possible_values = true)]
+    pub message_format: MessageFormat,
+    /// Where traces of unexpected runs go
+    #[arg(long, value_name = "DIR", default_value = "target/kvmmu", env = "KVMMU_TRACE_DIR")]
+    #[arg(hide_env = true, hide_short_help = true)]
+    pub trace_dir: PathBuf,
+}
+
+/// Options of a search.
+#[derive(Args, Clone, Debug)]
+pub struct SearchArgs {
+    /// auto, dpor, stateful, random, pct or naive
+    #[arg(long, value_name = "STRATEGY", default_value = "auto", env = "KVMMU_STRATEGY")]
+    #[arg(hide_env = true, hide_possible_values = true)]
+    pub strategy: Strategy,
+    /// Seed of all random choices
+    #[arg(long, value_name = "N", default_value_t = 1, env = "KVMMU_SEED", hide_env = true)]
+    pub seed: u64,
+    /// Give up a variant after this long: 30s, 5m, 500ms
+    #[arg(long, value_name = "T", value_parser = duration, env = "KVMMU_TIME_MAX")]
+    #[arg(hide_env = true)]
+    pub time_max: Option<Duration>,
+    /// The size at which scenarios are loaded, 1 to 9
+    #[arg(long, value_name = "N", default_value_t = 1, env = "KVMMU_SIZE", hide_env = true)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub size: u8,
+    /// Give up a variant after this many states
+    #[arg(long, value_name = "N", env = "KVMMU_STATES_MAX", hide_env = true)]
+    #[arg(hide_short_help = true)]
+    pub states_max: Option<u64>,
+    /// Give up a variant after this many executions
+    #[arg(long, value_name = "N", env = "KVMMU_EXECUTIONS_MAX", hide_env = true)]
+    #[arg(hide_short_help = true)]
+    pub executions_max: Option<u64>,
+    /// Give up a variant when one execution grows longer than this many steps
+    #[arg(long, value_name = "N", env = "KVMMU_STEPS_MAX", hide_env = true)]
+    #[arg(hide_short_help = true)]
+    pub steps_max: Option<u32>,
+}
+
+/// How to search.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strategy {
+    /// A short seeded search, then an exhaustive one
+    Auto,
+    /// Source sets and sleep sets
+    Dpor,
+    /// Depth first over states
+    Stateful,
+    /// Random schedules
+    Random,
+    /// Random priorities that change at a few steps
+    Pct,
+    /// Every interleaving, without reduction
+    Naive,
+}
+
+/// What runs a scenario.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Engine {
+    /// The simulated machine
+    Sim,
+    /// loom: C11 orderings of the core
+    Loom,
+    /// shuttle: seeded random and PCT
+    Shuttle,
+}
+
+/// How results are printed.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MessageFormat {
+    /// One line per variant
+    Human,
+    /// One JSON object per line
+    Json,
+}
+
+/// Options of `list`.
+#[derive(Args, Clone, Debug)]
+pub struct ListArgs {
+    /// Variants, properties and the kernel reference too
+    #[arg(long)]
+    pub long: bool,
+}
+
+/// Options of `guards`.
+#[derive(Args, Clone, Debug)]
+pub struct GuardsArgs {
+    /// A table of guards and scenarios
+    #[arg(long)]
+    pub matrix: bool,
+}
+
+/// Options of `explain`.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// The scenario: a name, or a path that ends in .toml
+    pub name: String,
+    /// The guards to take away (default: the scenario's first broken variant)
+    #[arg(long, value_name = "G[,G]")]
+    pub without: Option<String>,
+    /// The form of the report
+    #[arg(long, value_name = "text|rst|json", default_value = "text")]
+    #[arg(hide_possible_values = true)]
+    pub format: ReportFormat,
+    /// How to search, and how far
+    #[command(flatten)]
+    pub search: SearchArgs,
+    /// Where the trace goes
+    #[arg(long, value_name = "DIR", default_value = "target/kvmmu", env = "KVMMU_TRACE_DIR")]
+    #[arg(hide_env = true, hide_short_help = true)]
+    pub trace_dir: PathBuf,
+}
+
+/// The form of a report.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReportFormat {
+    /// Plain text, for mail and commit messages
+    Text,
+    /// reStructuredText, for Documentation/
+    Rst,
+    /// JSON
+    Json,
+}
+
+/// Options of `replay`.
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// A trace file, or with --schedule the name of a scenario or a .toml file
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+    /// The guards that are taken away
+    #[arg(long, value_name = "G[,G]", requires = "schedule")]
+    pub without: Option<String>,
+    /// The schedule, such as v1-1a2b3c4d:0*3,1*7,0/2
+    #[arg(long, value_name = "S")]
+    pub schedule: Option<String>,
+    /// The size that the scenario was loaded at
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "schedule")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub size: u8,
+    /// Try a schedule or trace that was made for something else
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// The names of the subcommands.
+const COMMANDS: &[&str] = &["check", "list", "guards", "explain", "replay"];
+
+/// Puts `check` before the first word that is not a subcommand, so that `kvmmu aba-direct` works.
+pub fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut at = 1;
+    while let Some(argument) = arguments.get(at) {
+        let text = argument.to_string_lossy();
+        match text.as_ref() {
+            "-v" | "--verbose" | "-q" | "--quiet" => at += 1,
+            "--color" => at += 2,
+            "-h" | "--help" | "-V" | "--version" => return arguments,
+            _ if text.starts_with("--color=") => at += 1,
+            _ if COMMANDS.contains(&text.as_ref()) => return arguments,
+            _ => break,
+        }
+    }
+    let at = at.min(arguments.len());
+    arguments.insert(at, OsString::from("check"));
+    arguments
+}
+
+/// `30s`, `5m`, `500ms`, `2h` or a plain number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "not a time; try 30s, 5m or 500ms".to_owned())?;
+    let milliseconds = match unit {
+        "ms" => Some(number),
+        "" | "s" => number.checked_mul(1_000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        _ => return Err(format!("'{unit}' is not a unit of time; try ms, s, m or h")),
+    };
+    milliseconds.map(Duration::from_millis).ok_or_else(|| "too long a time".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        let words = line.split(' ').map(OsString::from).collect();
+        Cli::try_parse_from(with_default_command(words))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn check_is_the_default_command() {
+        for line in ["kvmmu", "kvmmu aba-*", "kvmmu --seed 3", "kvmmu -v --color never a b"] {
+            assert!(matches!(parse(line).unwrap().command, Command::Check(_)), "{line}");
+        }
+        assert!(matches!(parse("kvmmu --color never list").unwrap().command, Command::List(_)));
+        assert!(matches!(parse("kvmmu -q guards").unwrap().command, Command::Guards(_)));
+    }
+
+    #[test]
+    fn the_short_help_fits_a_screen_and_names_everything() {
+        assert!(HELP.lines().count() <= 24, "{} lines", HELP.lines().count());
+        assert!(HELP.lines().all(|line| line.len() <= 98));
+        for word in COMMANDS {
+            assert!(HELP.contains(word), "{word}");
+        }
+        for name in ["check", "list", "guards", "explain", "replay"] {
+            let mut command = Cli::command();
+            let text = command.find_subcommand_mut(name).unwrap().render_help().to_string();
+            assert!(text.lines().count() <= 24, "{name} -h has {}", text.lines().count());
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(duration("5y").unwrap_err().contains("try ms"));
+        assert!(duration("x").is_err() && duration("").is_err());
+        assert!(
+            duration("99999999999999999999").is_err() && duration("9999999999999999999h").is_err()
+        );
+    }
+}

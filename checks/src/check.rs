@@ -1,0 +1,201 @@
+//! `kvmmu check`: explores variants on several threads and compares the verdicts with what is
+//! expected.
+//!
+//! Guarantee: standard output is a function of the input, the seed and the bounds in steps, states
+//! and executions. It does not depend on `--jobs`. (`--time-max` and Ctrl-C are the exceptions.)
+
+use std::io::Write;
+use std::path::Path;
+use std::thread;
+
+use kvmmu_model::GuardSet;
+
+use crate::args::{CheckArgs, Common, ENVIRONMENT, Engine, MessageFormat};
+use crate::exit::{Exit, Failure};
+use crate::interrupt;
+use crate::judge::{Judged, Word, is_canary, judge};
+use crate::output::{Counts, Output};
+use crate::pool;
+use crate::progress::Progress;
+use crate::run::{Machine, Search, Simulated};
+use crate::select;
+use crate::trace;
+use crate::variant::Variant;
+
+/// What a run consists of.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// What is explored, in the order of the output.
+    pub variants: Vec<Variant>,
+    /// How, and how far.
+    pub search: Search,
+    /// The size at which the scenarios were loaded.
+    pub size: u8,
+    /// On how many threads.
+    pub jobs: usize,
+    /// How results are printed.
+    pub format: MessageFormat,
+    /// Where traces go.
+    pub trace_dir: &'a Path,
+    /// No progress and no notes.
+    pub quiet: bool,
+}
+
+/// A variant that was explored.
+struct Explored {
+    judged: Judged,
+    trace: Option<Result<String, Failure>>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Bad selections, and an output that cannot be written.
+pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit, Failure> {
+    engine(args)?;
+    let sets = args.without.iter().map(|text| select::guards(text));
+    let sets: Vec<GuardSet> = sets.collect::<Result<_, _>>()?;
+    let selected = select::scenarios(&args.select, args.search.size)?;
+    let mut variants: Vec<Variant> =
+        selected.iter().flat_map(|s| select::variants(s, &sets)).collect();
+    // A run that does not catch the canary cannot be trusted with any other answer: it comes first.
+    variants.sort_by_key(|variant| !is_canary(variant));
+    if variants.is_empty() {
+        return Err(Failure::new(
+            Exit::Nothing,
+            "no scenario was selected",
+            "'kvmmu list' prints the scenarios",
+        ));
+    }
+    let jobs = match args.jobs {
+        Some(jobs) => usize::from(jobs),
+        None => thread::available_parallelism().map_or(1, usize::from),
+    };
+    if !common.quiet {
+        for name in ENVIRONMENT {
+            if let Some(value) = std::env::var_os(name) {
+                eprintln!("note: {name}={} is set", value.to_string_lossy());
+            }
+        }
+        let (version, seed, strategy) =
+            (env!("CARGO_PKG_VERSION"), args.search.seed, args.search.strategy);
+        let count = variants.len();
+        let strategy = format!("{strategy:?}").to_lowercase();
+        let run = format!("{count} variants, strategy {strategy}, seed {seed}, jobs {jobs}");
+        eprintln!("kvmmu {version}: {run}");
+        if common.verbose {
+            eprintln!("sources {}", env!("KVMMU_SOURCE_HASH"));
+        }
+    }
+    interrupt::catch()?;
+    let plan = Plan {
+        variants,
+        search: Search::new(&args.search),
+        size: args.search.size,
+        jobs,
+        format: args.message_format,
+        trace_dir: &args.trace_dir,
+        quiet: common.quiet,
+    };
+    run_plan(&Simulated, &plan, &interrupt::interrupted, to)
+}
+
+/// Refuses an engine that this build does not have.
+fn engine(args: &CheckArgs) -> Result<(), Failure> {
+    let name = match args.engine {
+        Engine::Sim => return Ok(()),
+        Engine::Loom => "loom",
+        Engine::Shuttle => "shuttle",
+    };
+    let what = args.select.join(" ");
+    let command = format!("cargo run --release --features engines -- check {what} --engine {name}");
+    Err(Failure::usage(
+        format!("this build of kvmmu does not have the engine {name}"),
+        format!("build it with '{}'", command.replace("  ", " ")),
+    ))
+}
+
+/// Explores the variants of `plan` on `machine` until all are done or `interrupted` says so.
+///
+/// # Errors
+///
+/// An output that cannot be written.
+pub fn run_plan(
+    machine: &dyn Machine,
+    plan: &Plan<'_>,
+    interrupted: &(dyn Fn() -> bool + Sync),
+    to: &mut dyn Write,
+) -> Result<Exit, Failure> {
+    let count = plan.variants.len();
+    let width = plan.variants.iter().map(|v| v.name().len()).max().unwrap_or(0).min(60);
+    let progress = Progress::new(count, plan.quiet);
+    let mut output = Output::new(to, plan.format, width);
+    output.start(&plan.search, plan.size, count)?;
+    let mut counts = Counts::default();
+    let mut exit = Exit::Expected;
+    let work = |job: usize| match interrupted() {
+        true => Ok(None),
+        false => explore(machine, plan, &plan.variants[job], &progress, interrupted).map(Some),
+    };
+    pool::run(count, plan.jobs, work, |job, result| {
+        let variant = &plan.variants[job];
+        match result {
+            Ok(None) => {}
+            Ok(Some(explored)) => {
+                let judged = &explored.judged;
+                counts.add(judged.word);
+                exit = exit.worse(judged.word.exit());
+                let trace = explored.trace.as_ref().and_then(|t| t.as_ref().ok());
+                progress.done(judged.stats.transitions, || {
+                    output.verdict(variant, judged, trace.map(String::as_str))
+                })?;
+                if let Some(Err(failure)) = &explored.trace {
+                    exit = exit.worse(failure.exit);
+                    progress.done(0, || eprintln!("{failure}"));
+                }
+            }
+            Err(failure) => {
+                counts.errors += 1;
+                exit = exit.worse(failure.exit);
+                progress.done(0, || {
+                    eprintln!("{}: {failure}", variant.name());
+                    output.error(variant, &failure.message, &failure.help)
+                })?;
+            }
+        }
+        Ok(())
+    })?;
+    progress.finish();
+    if interrupted() {
+        exit = exit.worse(Exit::Interrupted);
+    }
+    output.summary(&counts, count, &plan.search, interrupted(), exit as u8)?;
+    Ok(exit)
+}
+
+/// Explores one variant, judges it, and writes the trace of what was not expected at once.
+fn explore(
+    machine: &dyn Machine,
+    plan: &Plan<'_>,
+    variant: &Variant,
+    progress: &Progress,
+    interrupted: &(dyn Fn() -> bool + Sync),
+) -> Result<Explored, Failure> {
+    let name = variant.name();
+    let mut tick = |stats: &kvmmu_sim::outcome::Stats| {
+        progress.tick(&name, stats);
+        !interrupted()
+    };
+    let outcome = machine.explore(variant, &variant.goal(), &plan.search, &mut tick)?;
+    let judged = judge(variant, &plan.search, &outcome);
+    let trace = match &judged.found {
+        Some(found) if matches!(judged.word, Word::Unexpected | Word::Breaks) => {
+            let replayed = machine.replay(variant, &found.schedule)?;
+            let written = trace::write(plan.trace_dir, variant, &found.schedule, &replayed);
+            Some(written.map(|path| path.display().to_string()))
+        }
+        _ => None,
+    };
+    Ok(Explored { judged, trace })
+}

@@ -1,0 +1,163 @@
+//! The exit codes, and errors that name the next thing to try.
+
+use std::fmt;
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+
+/// What the command's exit code means. A smaller code does not mean a milder case: see
+/// [`Exit::worse`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Exit {
+    /// Every selected variant gave its expected verdict: the broken ones did fail.
+    Expected = 0,
+    /// A correct variant was violated, a broken one was not caught as it should have been, or
+    /// `explain` has no counterexample.
+    Unexpected = 1,
+    /// The command line, a scenario file or a trace file is wrong, or an output cannot be written.
+    Usage = 2,
+    /// A bound was hit before a verdict.
+    Inconclusive = 3,
+    /// No scenario was selected.
+    Nothing = 4,
+    /// A replay diverged, or a schedule or trace was made by another version or for another
+    /// scenario.
+    Diverged = 5,
+    /// The tool itself is broken.
+    Internal = 70,
+    /// Ctrl-C.
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// Every code, for the help text and its test.
+    pub const ALL: &'static [(Exit, &'static str)] = &[
+        (Exit::Expected, "every verdict as expected"),
+        (Exit::Unexpected, "an unexpected verdict"),
+        (Exit::Usage, "bad usage or input"),
+        (Exit::Inconclusive, "a bound was hit"),
+        (Exit::Nothing, "nothing selected"),
+        (Exit::Diverged, "replay diverged or refused"),
+        (Exit::Internal, "internal error"),
+        (Exit::Interrupted, "Ctrl-C"),
+    ];
+
+    /// Of two results of one run, the one that the run reports.
+    #[must_use]
+    pub fn worse(self, other: Exit) -> Exit {
+        let rank = |exit| match exit {
+            Exit::Expected => 0,
+            Exit::Nothing => 1,
+            Exit::Inconclusive => 2,
+            Exit::Usage => 3,
+            Exit::Diverged => 4,
+            Exit::Unexpected => 5,
+            Exit::Interrupted => 6,
+            Exit::Internal => 7,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+}
+
+/// The next thing to try is broken into lines of this length.
+const HELP_WIDTH: usize = 96;
+
+/// Why a command ended without a result.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What is wrong; may have several lines. Empty: say nothing (the reader of a pipe has left).
+    pub message: String,
+    /// The next thing to try.
+    pub help: String,
+}
+
+impl Failure {
+    /// A failure with exit code `exit`.
+    pub fn new(exit: Exit, message: impl Into<String>, help: impl Into<String>) -> Failure {
+        Failure { exit, message: message.into(), help: help.into() }
+    }
+
+    /// Bad usage or input.
+    pub fn usage(message: impl Into<String>, help: impl Into<String>) -> Failure {
+        Failure::new(Exit::Usage, message, help)
+    }
+
+    /// An error of the tool itself.
+    pub fn internal(message: impl Into<String>) -> Failure {
+        let help = "this is a bug in kvmmu: please report it with the command line that led here";
+        Failure::new(Exit::Internal, message, help)
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// Of writing to standard output.
+    fn from(error: io::Error) -> Failure {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Failure::usage("", "");
+        }
+        Failure::usage(
+            format!("cannot write to standard output: {error}"),
+            "make room or redirect the output to another place, then run the command again",
+        )
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        let mut column = 0;
+        for (i, word) in self.help.split_whitespace().enumerate() {
+            // Words are never broken: commands must paste.
+            if i == 0 {
+                f.write_str("\n  help:")?;
+                column = 7;
+            } else if column + 1 + word.len() > HELP_WIDTH {
+                f.write_str("\n       ")?;
+                column = 7;
+            }
+            write!(f, " {word}")?;
+            column += 1 + word.len();
+        }
+        Ok(())
+    }
+}
+
+impl core::error::Error for Failure {}
+
+/// Runs `body`; a panic in it becomes an internal error.
+///
+/// # Errors
+///
+/// Those of `body`, and [`Exit::Internal`] after a panic.
+pub fn guarded<T>(body: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
+        let said = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        Err(Failure::internal(format!("internal error: {said}")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_exit_70_with_its_message() {
+        let failure = guarded::<()>(|| panic!("no such state")).unwrap_err();
+        assert_eq!(failure.exit, Exit::Internal);
+        assert!(failure.to_string().contains("no such state"));
+        assert!(failure.to_string().contains("help:"));
+    }
+
+    #[test]
+    fn unexpected_beats_inconclusive() {
+        assert_eq!(Exit::Inconclusive.worse(Exit::Unexpected), Exit::Unexpected);
+        assert_eq!(Exit::Unexpected.worse(Exit::Inconclusive), Exit::Unexpected);
+        assert_eq!(Exit::Expected.worse(Exit::Inconclusive), Exit::Inconclusive);
+    }
+}

@@ -1,0 +1,161 @@
+//! `kvmmu explain`: finds a counterexample, minimises it, and tells it.
+
+use std::io::Write;
+use std::path::Path;
+
+use kvmmu_model::GuardSet;
+use kvmmu_scenarios::scenario::Expected;
+use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
+
+use crate::args::{Common, ExplainArgs, ReportFormat};
+use crate::exit::{Exit, Failure};
+use crate::interrupt;
+use crate::progress::Progress;
+use crate::report::{self, Facts};
+use crate::run::{Machine, Search, Simulated};
+use crate::select::{self, Selected};
+use crate::trace;
+use crate::variant::Variant;
+
+/// How a report is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// How to search, and how far.
+    pub search: &'a Search,
+    /// The form of the report.
+    pub format: ReportFormat,
+    /// Show every step.
+    pub all: bool,
+    /// Where the trace goes.
+    pub trace_dir: &'a Path,
+    /// No progress and no notes.
+    pub quiet: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Bad selections, no counterexample, and an output that cannot be written.
+pub fn run(args: &ExplainArgs, common: &Common, to: &mut dyn Write) -> Result<Exit, Failure> {
+    let without = args.without.as_deref().map(select::guards).transpose()?;
+    let selected = select::scenario(&args.name, args.search.size)?;
+    let variant = choose(&selected, without)?;
+    interrupt::catch()?;
+    let request = Request {
+        search: &Search::new(&args.search),
+        format: args.format,
+        all: common.verbose,
+        trace_dir: &args.trace_dir,
+        quiet: common.quiet,
+    };
+    explain(&Simulated, &variant, &request, &interrupt::interrupted, to)
+}
+
+/// The variant to explain: the one that was asked for, else the scenario's first broken one.
+fn choose(selected: &Selected, without: Option<GuardSet>) -> Result<Variant, Failure> {
+    let scenario = &selected.scenario;
+    let broken = || scenario.expects.iter().find(|e| e.verdict == Expected::Violated);
+    let without = match without {
+        Some(without) => without,
+        None => match broken() {
+            Some(expect) => expect.without,
+            None => {
+                return Err(Failure::usage(
+                    format!("{} expects no variant to be violated", scenario.name),
+                    "say which guards to take away with --without; 'kvmmu guards' lists them",
+                ));
+            }
+        },
+    };
+    Ok(Variant::of(scenario, selected.file.as_deref(), without))
+}
+
+/// Finds, minimises and tells.
+///
+/// # Errors
+///
+/// No counterexample, and an output that cannot be written.
+pub fn explain(
+    machine: &dyn Machine,
+    variant: &Variant,
+    request: &Request<'_>,
+    interrupted: &(dyn Fn() -> bool + Sync),
+    to: &mut dyn Write,
+) -> Result<Exit, Failure> {
+    let goal = variant.goal();
+    let progress = Progress::new(1, request.quiet);
+    let name = variant.name();
+    let mut tick = |stats: &Stats| {
+        progress.tick(&name, stats);
+        !interrupted()
+    };
+    let outcome = machine.explore(variant, &goal, request.search, &mut tick)?;
+    let Verdict::Violated(found) = &outcome.verdict else {
+        progress.finish();
+        return none(variant, &outcome);
+    };
+    let minimised = machine.minimise(variant, &goal, found, request.search, &mut tick)?;
+    progress.finish();
+    let replayed = machine.replay(variant, &minimised.found.schedule)?;
+    let twin = match variant.without.is_empty() {
+        true => None,
+        false => {
+            let whole = Variant { without: GuardSet::EMPTY, ..variant.clone() };
+            Some(machine.replay(&whole, &minimised.found.schedule)?)
+        }
+    };
+    let trace = trace::write(request.trace_dir, variant, &minimised.found.schedule, &replayed);
+    let path = trace.as_ref().ok().map(|path| path.display().to_string());
+    let strategy = format!("{:?}", request.search.strategy).to_lowercase();
+    let report = report::build(&Facts {
+        variant,
+        goal: &goal,
+        found: &minimised.found,
+        events: &replayed.events,
+        twin: twin.as_ref(),
+        how: &format!("{strategy}, seed {}", request.search.seed),
+        stats: outcome.stats,
+        steps_before: found.schedule.0.len(),
+        exact: minimised.exact,
+        trace: path.as_deref(),
+        all: request.all,
+    });
+    match request.format {
+        ReportFormat::Text => to.write_all(report::text::render(&report).as_bytes())?,
+        ReportFormat::Rst => to.write_all(report::rst::render(&report).as_bytes())?,
+        ReportFormat::Json => {
+            serde_json::to_writer(&mut *to, &report).map_err(std::io::Error::from)?;
+            writeln!(to)?;
+        }
+    }
+    to.flush()?;
+    trace.map(|_| Exit::Expected)
+}
+
+/// There is no counterexample to tell.
+fn none(variant: &Variant, outcome: &Outcome) -> Result<Exit, Failure> {
+    let name = variant.name();
+    let others: Vec<&str> = outcome.others.iter().map(|o| o.property).collect();
+    let other = match others.is_empty() {
+        true => String::new(),
+        false => format!(" (other violations were found: {})", others.join(", ")),
+    };
+    match &outcome.verdict {
+        Verdict::Inconclusive(kvmmu_sim::outcome::Reason::Interrupted) => Err(Failure::new(
+            Exit::Interrupted,
+            format!("{name}: interrupted after {} states{other}", outcome.stats.states),
+            "run it again and let it finish",
+        )),
+        Verdict::Inconclusive(reason) => Err(Failure::new(
+            Exit::Inconclusive,
+            format!("{name}: no counterexample before a bound was hit ({reason:?}){other}"),
+            "raise --time-max, --states-max or --executions-max",
+        )),
+        _ => Err(Failure::new(
+            Exit::Unexpected,
+            format!("{name}: there is no counterexample; all was explored{other}"),
+            "take other guards away with --without; 'kvmmu guards' says which matter to a scenario",
+        )),
+    }
+}

@@ -1,0 +1,26 @@
+//! The `kvmmu` command: explores the scenarios, explains counterexamples and replays them.
+//!
+//! Everything that the command does is here, so that tests can do it too; `main.rs` only calls
+//! [`command::main`]. The one place that knows how scenarios are loaded and explored is [`run`].
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod check;
+pub mod command;
+pub mod exit;
+pub mod explain;
+pub mod guards;
+pub mod interrupt;
+pub mod judge;
+pub mod list;
+#[cfg(feature = "engines")]
+pub mod machines;
+pub mod output;
+pub mod pool;
+pub mod progress;
+pub mod replay;
+pub mod report;
+pub mod run;
+pub mod select;
+pub mod trace;
+pub mod variant;

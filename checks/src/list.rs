@@ -1,0 +1,87 @@
+//! `kvmmu list`: the scenarios, their variants, properties and kernel reference.
+
+use std::io::Write;
+
+use kvmmu_scenarios::Scenario;
+use kvmmu_scenarios::scenario::Expected;
+
+use crate::args::ListArgs;
+use crate::exit::{Exit, Failure};
+use crate::report::wrap::wrap;
+use crate::run;
+use crate::variant::join;
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// A built-in file that does not load, and an output that cannot be written.
+pub fn run(args: &ListArgs, to: &mut dyn Write) -> Result<Exit, Failure> {
+    let scenarios = run::builtin(1)?;
+    let width = scenarios.iter().map(|s| s.name.len()).max().unwrap_or(0);
+    for (i, scenario) in scenarios.iter().enumerate() {
+        if args.long {
+            if i > 0 {
+                writeln!(to)?;
+            }
+            long(scenario, to)?;
+        } else {
+            let variants = scenario.expects.len().max(1);
+            writeln!(to, "{:<width$}  {variants:>2} variants  {}", scenario.name, scenario.title)?;
+        }
+    }
+    if !args.long {
+        let variants: usize = scenarios.iter().map(|s| s.expects.len().max(1)).sum();
+        let count = scenarios.len();
+        writeln!(to, "{count} scenarios, {variants} variants; --long says more")?;
+    }
+    Ok(Exit::Expected)
+}
+
+/// Everything about one scenario.
+fn long(scenario: &Scenario, to: &mut dyn Write) -> Result<(), Failure> {
+    writeln!(to, "{}: {}", scenario.name, scenario.title)?;
+    let threads: Vec<&str> = scenario.threads.iter().map(|t| t.name.as_str()).collect();
+    let always: Vec<&str> = scenario.always.iter().map(|p| p.name()).collect();
+    field(to, "kernel", &scenario.source)?;
+    field(to, "about", &scenario.about)?;
+    field(to, "machine", &format!("{:?} paging, {:?}", scenario.paging, scenario.spte))?;
+    field(to, "threads", &threads.join(", "))?;
+    field(to, "always", &always.join(", "))?;
+    for witness in &scenario.sometimes {
+        field(to, "sometimes", &witness.text)?;
+    }
+    for expect in &scenario.expects {
+        let who = match expect.without.is_empty() {
+            true => "every guard".to_owned(),
+            false => format!("without {}", join(expect.without, " + ")),
+        };
+        let verdict = match (expect.verdict, expect.property) {
+            (Expected::Holds, _) => "holds".to_owned(),
+            (Expected::Violated, Some(property)) => format!("violates {}", property.name()),
+            (Expected::Violated, None) => "is violated".to_owned(),
+        };
+        field(to, "expect", &format!("{who}: {verdict}"))?;
+        if let Some(story) = &expect.story {
+            field(to, "", &format!("story: {}", story.text))?;
+        }
+        if !expect.because.is_empty() {
+            field(to, "", &format!("because {}", expect.because))?;
+        }
+    }
+    Ok(())
+}
+
+/// A name and its text, in two columns.
+///
+/// # Errors
+///
+/// Those of the output.
+pub fn field(to: &mut dyn Write, name: &str, text: &str) -> Result<(), Failure> {
+    let mut name = name;
+    for line in wrap(text, 84) {
+        writeln!(to, "  {name:<10} {line}")?;
+        name = "";
+    }
+    Ok(())
+}

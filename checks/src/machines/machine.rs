@@ -1,0 +1,394 @@
+//! The machine of both tools, written once.
+//!
+//! Waiting is native: a thread that waits for a word, or to repeat an attempt, blocks on one
+//! condition variable, which whoever changes something notifies if, and only if, somebody waits.
+//! Nothing is synchronised by it otherwise.
+//!
+//! A machine for the *core only* (loom) has no `vcpu->mode`, no requests and no IPIs: each CPU has
+//! one mutex, which a guest access holds from its walk to its load or store, and which a flush that
+//! waits takes and releases for every other CPU. That is what a flush gives to the core: a guest
+//! access is over, or finds the SPTEs as they are after it. TLBs are empty at each access, memory
+//! barriers of the protocol (`smp_mb`) do nothing, and a lockless walk holds nobody up.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+use kvmmu_model::mmu::{GFNS, MmuState, PG_LEVEL_4K, ROOT_LEVEL, VCPUS, index_at};
+use kvmmu_model::{
+    Access, CpuId, CpuMask, Gfn, Guard, Guarded, Mark, Object, Ordering, Pfn, Platform, SpId, Spte,
+    SpteLoc, Tag, Until, Word,
+};
+use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, cacheable, with_byte};
+use kvmmu_scenarios::oracle;
+use kvmmu_scenarios::software_tlb::{self, SoftwareTlb};
+use kvmmu_scenarios::{Property, World};
+
+use super::primitives::Primitives;
+use super::search::{Search, hold};
+use super::word::{EngineLock, EngineWord};
+
+/// Interrupts of a CPU are off; the other bits are senders that wait, as in `kvmmu-sim`'s `irq`.
+const OFF: u64 = 1 << 63;
+
+const SETUP: u8 = 0;
+const RUNNING: u8 = 1;
+const STOPPED: u8 = 2;
+
+/// A machine.
+pub struct EngineMachine<X: Primitives>(Arc<Run<X>>);
+
+/// One execution.
+pub struct Run<X: Primitives> {
+    pub(super) search: Arc<Search>,
+    phase: AtomicU8,
+    words: AtomicU32,
+    /// Words that were made, until the program begins.
+    made: Mutex<Vec<EngineWord<X>>>,
+    world: OnceLock<Weak<World<EngineMachine<X>>>>,
+    /// What threads sleep on.
+    gate: X::Mutex<()>,
+    opened: X::Condvar,
+    /// Interrupts, by CPU.
+    irqs: OnceLock<[EngineWord<X>; VCPUS]>,
+    /// CPUs that run guest code, a bit each.
+    in_guest: AtomicU64,
+    /// Core only: held over a guest access.
+    cpus: [X::Mutex<()>; VCPUS],
+}
+
+/// Runs one execution: builds the world, runs the threads and the stop phase, and checks the end.
+pub(super) fn execute<X: Primitives>(search: &Arc<Search>)
+where
+    World<EngineMachine<X>>: Send + Sync,
+{
+    let machine = EngineMachine::<X>(Arc::new(Run {
+        search: Arc::clone(search),
+        phase: AtomicU8::new(SETUP),
+        words: AtomicU32::new(0),
+        made: Mutex::default(),
+        world: OnceLock::new(),
+        gate: X::mutex(()),
+        opened: X::condvar(),
+        irqs: OnceLock::new(),
+        in_guest: AtomicU64::new(0),
+        cpus: std::array::from_fn(|_| X::mutex(())),
+    }));
+    let run = Arc::clone(&machine.0);
+    let world = Arc::new(World::new(&machine, &search.scenario));
+    run.irqs.get_or_init(|| std::array::from_fn(|cpu| machine.word(Tag::nth(Object::Irq, cpu), 0)));
+    run.world.get_or_init(|| Arc::downgrade(&world));
+    for word in hold(&run.made).drain(..) {
+        word.start(search);
+    }
+    run.phase.store(RUNNING, Relaxed);
+    let threads = 0..search.scenario.threads.len();
+    let threads: Vec<X::JoinHandle> = threads
+        .map(|thread| {
+            let (world, search) = (Arc::clone(&world), Arc::clone(search));
+            X::spawn(move || world.run_thread(&search.scenario, thread))
+        })
+        .collect();
+    threads.into_iter().for_each(X::join);
+    run.phase.store(STOPPED, Relaxed);
+    world.run_stop(&search.scenario);
+    search.end();
+}
+
+impl<X: Primitives> Run<X> {
+    /// True while the threads run.
+    pub(super) fn is_running(&self) -> bool {
+        self.phase.load(Relaxed) == RUNNING
+    }
+
+    /// The running thread, as scenarios count; the stop phase comes after the last.
+    fn thread(&self) -> usize {
+        if self.is_running() { X::thread() - 1 } else { self.search.scenario.threads.len() }
+    }
+
+    fn world(&self) -> Option<Arc<World<EngineMachine<X>>>> {
+        self.world.get().and_then(Weak::upgrade)
+    }
+
+    /// A word changed in the step that runs.
+    pub(super) fn changed(&self) {
+        if self.search.waiters.load(Relaxed) > 0 {
+            let _gate = X::lock(&self.gate);
+            X::notify_all(&self.opened);
+        }
+    }
+
+    /// Sleeps while `closed`, which depends on words alone.
+    pub(super) fn wait_while(&self, closed: impl Fn() -> bool) {
+        // Before the gate is taken, so that no change from here on goes without a notification.
+        self.search.waiters.fetch_add(1, Relaxed);
+        let mut gate = X::lock(&self.gate);
+        while closed() {
+            gate = X::wait(&self.opened, gate);
+        }
+        drop(gate);
+        self.search.waiters.fetch_sub(1, Relaxed);
+    }
+
+    /// An SPTE was written.
+    pub(super) fn spte_written(&self, tag: Tag, new: u64) {
+        let Some(world) = self.world() else { return };
+        let spte = Spte(new);
+        let is_root = world.mmu.vcpus.iter().any(|vcpu| vcpu.root == SpId(tag.index[0]));
+        if world.watches(Property::SpteLegal)
+            && !is_root
+            && spte.is_shadow_present()
+            && !spte.is_legal_leaf()
+        {
+            let detail = format!("spte[{}][{}] = {new:#x}", tag.index[0], tag.index[1]);
+            self.search.violate(Property::SpteLegal, detail);
+        }
+    }
+
+    /// `mmu_lock` is about to be released.
+    pub(super) fn mmu_lock_released(&self, state: &MmuState) {
+        let Some(w) = self.world() else { return };
+        if !w.watches(Property::RmapExact) && !w.watches(Property::ShadowedPtReadonly) {
+            return;
+        }
+        let gfns = |loc: SpteLoc| {
+            Gfn(w.mmu.tables[usize::from(loc.sp.0)].gfns[usize::from(loc.index)].peek())
+        };
+        oracle::check_release(&w, state, |loc| Spte(w.mmu.sptep(loc).peek()), gfns);
+        if w.watches(Property::ShadowedPtReadonly) {
+            self.check_tlbs(&w, state);
+        }
+    }
+
+    /// No CPU that runs guest code may have a shadowed guest table writable in its TLB.
+    fn check_tlbs(&self, w: &World<EngineMachine<X>>, state: &MmuState) {
+        for cpu in CpuMask(self.in_guest.load(Relaxed)).iter() {
+            for page in 0..GFNS as u64 {
+                let spte = Spte(w.hardware.entry(cpu, page).peek());
+                if !cacheable(&w.mmu.format, spte, Access::Write) {
+                    continue;
+                }
+                if let Some(table) = oracle::shadowed_table(w, state, spte.pfn()) {
+                    let detail = format!(
+                        "gfn{} is a shadowed guest table, and vcpu{} has it writable in its TLB",
+                        table.0, cpu.0
+                    );
+                    self.search.violate(Property::ShadowedPtReadonly, detail);
+                }
+            }
+        }
+    }
+
+    fn irq(&self, cpu: CpuId) -> &EngineWord<X> {
+        &self.irqs.get().expect("a program that runs")[usize::from(cpu.0)]
+    }
+
+    /// Sends an IPI to each target, and then waits for each that did not handle it at once.
+    #[track_caller]
+    fn call_many(&self, targets: impl Iterator<Item = CpuId>, wait: bool) {
+        // ORDERING: acq-rel and acquire: an IPI orders what was done before it.
+        use Ordering::{AcqRel, Acquire};
+        let slot = 1 << self.thread();
+        let mut owed = CpuMask::default();
+        for cpu in targets {
+            let irq = self.irq(cpu);
+            let mut old = irq.load(Acquire);
+            while old & OFF != 0 {
+                match irq.compare_exchange(old, old | slot, AcqRel, Acquire) {
+                    Ok(_) => {
+                        owed.insert(cpu);
+                        break;
+                    }
+                    Err(now) => old = now,
+                }
+            }
+        }
+        for cpu in owed.iter().filter(|_| wait) {
+            self.irq(cpu).wait_until(Until::NotAll(OFF | slot));
+        }
+    }
+}
+
+impl<X: Primitives> Platform for EngineMachine<X> {
+    type Word = EngineWord<X>;
+    type Lock<T: Guarded> = EngineLock<X, T>;
+
+    fn word(&self, tag: Tag, init: u64) -> EngineWord<X> {
+        let number = self.0.words.fetch_add(1, Relaxed);
+        let word = EngineWord::new(&self.0, number, tag, init);
+        hold(&self.0.made).push(EngineWord(Arc::clone(&word.0)));
+        word
+    }
+    fn lock<T: Guarded>(&self, tag: Tag, init: T) -> EngineLock<X, T> {
+        EngineLock::new(&self.0, tag, init)
+    }
+    #[track_caller]
+    fn fence(&self, order: Ordering) {
+        if !X::CORE_ONLY && self.0.is_running() {
+            X::fence(order);
+        }
+    }
+
+    #[track_caller]
+    fn local_irq_disable(&self, cpu: CpuId) {
+        if !X::CORE_ONLY {
+            // ORDERING: acq-rel, as a swap: nothing moves out of the section.
+            self.0.irq(cpu).swap(OFF, Ordering::AcqRel);
+        }
+    }
+    #[track_caller]
+    fn local_irq_enable(&self, cpu: CpuId) {
+        if !X::CORE_ONLY {
+            // ORDERING: as in local_irq_disable.
+            self.0.irq(cpu).swap(0, Ordering::AcqRel);
+        }
+    }
+    #[track_caller]
+    fn smp_call_function_many(&self, me: Option<CpuId>, targets: CpuMask, wait: bool) {
+        let targets = targets.iter().filter(|cpu| Some(*cpu) != me);
+        if !X::CORE_ONLY {
+            self.0.call_many(targets, wait);
+        } else if wait {
+            for cpu in targets {
+                drop(X::lock(&self.0.cpus[usize::from(cpu.0)]));
+            }
+        }
+    }
+
+    fn guard(&self, guard: Guard) -> bool {
+        !self.0.search.without.contains(guard)
+    }
+    fn mark(&self, mark: Mark) {
+        if self.0.phase.load(Relaxed) != SETUP {
+            self.0.search.mark(mark, self.0.thread() as u8);
+        }
+    }
+    fn freed(&self, words: &[EngineWord<X>]) {
+        words.iter().for_each(|word| word.poison(true));
+    }
+    fn allocated(&self, words: &[EngineWord<X>]) {
+        words.iter().for_each(|word| word.poison(false));
+    }
+}
+
+impl<X: Primitives> Machine for EngineMachine<X> {
+    const KVM_RUN: bool = !X::CORE_ONLY;
+    type Cell<T: Guarded> = EngineCell<T>;
+    type Hardware = SoftwareTlb<Self>;
+
+    fn cell<T: Guarded>(&self, init: T) -> EngineCell<T> {
+        EngineCell(Mutex::new(init))
+    }
+    fn violate(&self, property: Property, detail: fmt::Arguments<'_>) {
+        if self.0.phase.load(Relaxed) != SETUP {
+            self.0.search.violate(property, detail.to_string());
+        }
+    }
+    #[track_caller]
+    fn irq_pending(&self, cpu: CpuId) -> bool {
+        // ORDERING: acquire: as the IPI.
+        !X::CORE_ONLY && self.0.irq(cpu).load(Ordering::Acquire) & !OFF != 0
+    }
+    #[track_caller]
+    fn store_byte(&self, page: &EngineWord<X>, byte: u8, value: u8) {
+        // The first guess is what was written last, so that this is one step if nobody is in the
+        // way.
+        let mut old = page.peek();
+        // ORDERING: relaxed: guest memory.
+        while let Err(now) =
+            page.compare_exchange(old, with_byte(old, byte, value), Relaxed, Relaxed)
+        {
+            old = now;
+        }
+    }
+
+    fn hardware(&self) -> SoftwareTlb<Self> {
+        SoftwareTlb::new(self)
+    }
+    #[track_caller]
+    fn guest_access(w: &World<Self>, cpu: CpuId, access: GuestAccess) -> AccessResult {
+        if !X::CORE_ONLY {
+            return software_tlb::access(w, cpu, access);
+        }
+        let _in_guest = X::lock(&w.m.0.cpus[usize::from(cpu.0)]);
+        software_tlb::flush(w, cpu);
+        software_tlb::access(w, cpu, access)
+    }
+    fn guest_translated(
+        w: &World<Self>,
+        cpu: CpuId,
+        access: GuestAccess,
+        pfn: Pfn,
+        from_tlb: bool,
+    ) {
+        if from_tlb && walk_gives(w, cpu, access) != Some(pfn) {
+            w.m.mark(Mark::StaleTranslation);
+        }
+        if access.access == Access::Write
+            && w.watches(Property::ShadowedPtReadonly)
+            && let Some(table) = oracle::shadowed_table(w, &w.mmu.mmu_lock.peek(), pfn)
+        {
+            w.m.violate(
+                Property::ShadowedPtReadonly,
+                format_args!("the guest writes gfn{}, a shadowed guest table", table.0),
+            );
+        }
+    }
+    fn guest_entered(w: &World<Self>, cpu: CpuId) {
+        w.m.0.in_guest.fetch_or(1 << cpu.0, Relaxed);
+    }
+    fn guest_left(w: &World<Self>, cpu: CpuId) {
+        w.m.0.in_guest.fetch_and(!(1 << cpu.0), Relaxed);
+    }
+    fn flush_tlb(w: &World<Self>, cpu: CpuId) {
+        software_tlb::flush(w, cpu);
+    }
+    fn preload_tlb(w: &World<Self>, cpu: CpuId, page: u64, _: SpteLoc, spte: Spte) {
+        software_tlb::preload(w, cpu, page, spte);
+    }
+}
+
+/// The page that the tables give for this access as they are, without a change of A or D.
+fn walk_gives<X: Primitives>(
+    w: &World<EngineMachine<X>>,
+    cpu: CpuId,
+    access: GuestAccess,
+) -> Option<Pfn> {
+    let format = &w.mmu.format;
+    let upper = SpteLoc { sp: w.mmu.vcpu(cpu).root, index: index_at(ROOT_LEVEL, access.page) };
+    let upper = Spte(w.mmu.sptep(upper).peek());
+    if !format.allows(upper, Access::Read) {
+        return None;
+    }
+    let leaf = SpteLoc { sp: upper.child(), index: index_at(PG_LEVEL_4K, access.page) };
+    let leaf = Spte(w.mmu.sptep(leaf).peek());
+    cacheable(format, leaf, access.access).then(|| leaf.pfn())
+}
+
+impl<X: Primitives> Clone for EngineMachine<X> {
+    fn clone(&self) -> Self {
+        EngineMachine(Arc::clone(&self.0))
+    }
+}
+
+impl<X: Primitives> fmt::Debug for EngineMachine<X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EngineMachine")
+    }
+}
+
+impl<X: Primitives> fmt::Debug for Run<X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Run")
+    }
+}
+
+/// An oracle cell: not tracked, and it synchronises nothing in the checker.
+#[derive(Debug)]
+pub struct EngineCell<T>(Mutex<T>);
+
+impl<T: Guarded> Cell<T> for EngineCell<T> {
+    fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        f(&mut hold(&self.0))
+    }
+}

@@ -1,0 +1,282 @@
+//! Shared words and locks over a tool's atomics and mutexes.
+//!
+//! Tracked is what some execution writes: a word that nobody writes cannot tell two interleavings
+//! apart, and accesses of it are neither steps nor seen by the tool. Which words those are is found
+//! out by running: see `Search::track`. Never tracked are the TLBs, which only their own CPU
+//! touches, and, in a machine for the core only, `vcpu->mode` (always in-guest there) and
+//! `vcpu->requests`.
+//!
+//! Beside its atomic each word keeps the value that was written last, for observers.
+
+use std::any::Any;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use kvmmu_model::mmu::IN_GUEST_MODE;
+use kvmmu_model::{Guarded, Lock, Object, Ordering, Tag, Until, Word};
+use kvmmu_scenarios::Property;
+
+use super::machine::Run;
+use super::primitives::Primitives;
+use super::search::{Search, hold};
+
+/// A shared word.
+pub struct EngineWord<X: Primitives>(pub(super) Arc<Inner<X>>);
+
+/// What a word is made of.
+pub(super) struct Inner<X: Primitives> {
+    tag: Tag,
+    number: u32,
+    kind: Kind,
+    run: Arc<Run<X>>,
+    /// What was written last.
+    value: AtomicU64,
+    freed: AtomicBool,
+    atomic: OnceLock<X::Atomic>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// Tracked if it is written.
+    Shared,
+    /// Never tracked.
+    Private,
+    /// Never tracked and always [`IN_GUEST_MODE`], so that every flush waits for every other CPU.
+    Mode,
+}
+
+impl<X: Primitives> EngineWord<X> {
+    pub(super) fn new(run: &Arc<Run<X>>, number: u32, tag: Tag, init: u64) -> Self {
+        let kind = match tag.object {
+            Object::TlbView => Kind::Private,
+            Object::VcpuRequests if X::CORE_ONLY => Kind::Private,
+            Object::VcpuMode if X::CORE_ONLY => Kind::Mode,
+            _ => Kind::Shared,
+        };
+        EngineWord(Arc::new(Inner {
+            tag,
+            number,
+            kind,
+            run: Arc::clone(run),
+            value: AtomicU64::new(init),
+            freed: AtomicBool::new(false),
+            atomic: OnceLock::new(),
+        }))
+    }
+
+    /// The value that was written last, without a step.
+    pub fn peek(&self) -> u64 {
+        self.0.value.load(Relaxed)
+    }
+
+    /// The program begins: from now on accesses are steps.
+    pub(super) fn start(&self, search: &Search) {
+        if self.0.kind == Kind::Shared && search.is_tracked(self.0.number) {
+            self.0.atomic.get_or_init(|| X::atomic(self.peek()));
+        }
+    }
+
+    pub(super) fn poison(&self, freed: bool) {
+        self.0.freed.store(freed, Relaxed);
+    }
+
+    /// The tool's atomic, if accesses are steps now.
+    fn tracked(&self) -> Option<&X::Atomic> {
+        if self.0.run.is_running() { self.0.atomic.get() } else { None }
+    }
+
+    /// The word was touched, in the step that runs.
+    fn touched(&self) {
+        let word = &self.0;
+        if word.freed.load(Relaxed) && word.run.is_running() {
+            let Tag { object, index } = word.tag;
+            let detail = format!("{}[{}][{}] was freed", object.name(), index[0], index[1]);
+            word.run.search.violate(Property::UseAfterFree, detail);
+        }
+    }
+
+    /// The word was written, in the step that runs.
+    fn wrote(&self, old: u64, new: u64) {
+        let word = &self.0;
+        word.value.store(new, Relaxed);
+        self.touched();
+        if !word.run.is_running() {
+            return;
+        }
+        if word.kind == Kind::Shared && word.atomic.get().is_none() {
+            word.run.search.track(word.number);
+        }
+        if old != new && word.kind == Kind::Shared {
+            word.run.changed();
+            if word.tag.object == Object::Spte {
+                word.run.spte_written(word.tag, new);
+            }
+        }
+    }
+
+    /// A read-modify-write.
+    #[track_caller]
+    fn update(&self, tracked: impl FnOnce(&X::Atomic) -> u64, new: impl FnOnce(u64) -> u64) -> u64 {
+        let old = self.tracked().map_or_else(|| self.peek(), tracked);
+        self.wrote(old, new(old));
+        old
+    }
+}
+
+impl<X: Primitives> Word for EngineWord<X> {
+    #[track_caller]
+    fn load(&self, order: Ordering) -> u64 {
+        if self.0.kind == Kind::Mode {
+            return IN_GUEST_MODE;
+        }
+        let value = self.tracked().map_or_else(|| self.peek(), |a| X::load(a, order));
+        self.touched();
+        value
+    }
+    #[track_caller]
+    fn store(&self, value: u64, order: Ordering) {
+        if let Some(a) = self.tracked() {
+            X::store(a, value, order);
+        }
+        self.wrote(self.peek(), value);
+    }
+    #[track_caller]
+    fn swap(&self, value: u64, order: Ordering) -> u64 {
+        self.update(|a| X::swap(a, value, order), |_| value)
+    }
+    #[track_caller]
+    fn compare_exchange(
+        &self,
+        current: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
+        if self.0.kind == Kind::Mode {
+            return Ok(IN_GUEST_MODE);
+        }
+        let result = match self.tracked() {
+            Some(a) => X::compare_exchange(a, (current, new), (success, failure)),
+            None if self.peek() == current => Ok(current),
+            None => Err(self.peek()),
+        };
+        match result {
+            Ok(old) => self.wrote(old, new),
+            Err(_) => self.touched(),
+        }
+        result
+    }
+    #[track_caller]
+    fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
+        self.update(|a| X::fetch_or(a, bits, order), |old| old | bits)
+    }
+    #[track_caller]
+    fn fetch_and(&self, bits: u64, order: Ordering) -> u64 {
+        self.update(|a| X::fetch_and(a, bits, order), |old| old & bits)
+    }
+    #[track_caller]
+    fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+        self.update(|a| X::fetch_add(a, value, order), |old| old.wrapping_add(value))
+    }
+    #[track_caller]
+    fn wait_until(&self, until: Until) -> u64 {
+        let search = &self.0.run.search;
+        let retries = u32::from(self.0.tag.object == Object::NotifierSeq);
+        loop {
+            // A read-modify-write, because a load may return an old value again and again.
+            // ORDERING: acq-rel: whoever waits sees what was done before the value was written.
+            let value = self.fetch_or(0, Ordering::AcqRel);
+            if until.is_met_by(value) {
+                return value;
+            }
+            search.retrying.fetch_add(retries, Relaxed);
+            self.0.run.wait_while(|| !until.is_met_by(self.peek()));
+            search.retrying.fetch_sub(retries, Relaxed);
+        }
+    }
+}
+
+impl<X: Primitives> fmt::Debug for EngineWord<X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?} = {:#x}", self.0.tag.object.name(), self.0.tag.index, self.peek())
+    }
+}
+
+/// A lock and its data.
+pub struct EngineLock<X: Primitives, T: Guarded> {
+    tag: Tag,
+    run: Arc<Run<X>>,
+    mutex: X::Mutex<T>,
+    /// The data as it was released last.
+    released: Mutex<T>,
+}
+
+impl<X: Primitives, T: Guarded> EngineLock<X, T> {
+    pub(super) fn new(run: &Arc<Run<X>>, tag: Tag, init: T) -> Self {
+        let run = Arc::clone(run);
+        EngineLock { tag, run, mutex: X::mutex(init), released: Mutex::new(init) }
+    }
+
+    /// The data as it was released last, without a step.
+    pub fn peek(&self) -> T {
+        *hold(&self.released)
+    }
+}
+
+impl<X: Primitives, T: Guarded> Lock<T> for EngineLock<X, T> {
+    type Guard<'a> = EngineGuard<'a, X, T>;
+
+    #[track_caller]
+    fn lock(&self) -> EngineGuard<'_, X, T> {
+        EngineGuard { guard: X::lock(&self.mutex), lock: self }
+    }
+}
+
+impl<X: Primitives, T: Guarded> fmt::Debug for EngineLock<X, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.tag.object.name())
+    }
+}
+
+/// Ownership of an [`EngineLock`].
+pub struct EngineGuard<'a, X: Primitives, T: Guarded> {
+    guard: X::Guard<'a, T>,
+    lock: &'a EngineLock<X, T>,
+}
+
+impl<X: Primitives, T: Guarded> Deref for EngineGuard<'_, X, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<X: Primitives, T: Guarded> DerefMut for EngineGuard<'_, X, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+impl<X: Primitives, T: Guarded> Drop for EngineGuard<'_, X, T> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let run = &self.lock.run;
+        let data: &T = &self.guard;
+        *hold(&self.lock.released) = *data;
+        if run.is_running()
+            && let Some(state) = (data as &dyn Any).downcast_ref()
+        {
+            run.mmu_lock_released(state);
+        }
+    }
+}
+
+impl<X: Primitives, T: Guarded> fmt::Debug for EngineGuard<'_, X, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}

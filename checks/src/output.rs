@@ -1,0 +1,301 @@
+//! Lines on standard output: for people, or one JSON object each.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use kvmmu_sim::outcome::Reason;
+use serde::Serialize;
+
+use crate::args::MessageFormat;
+use crate::judge::{Judged, Word};
+use crate::run::{MEMORY_MODEL, Search};
+use crate::variant::Variant;
+
+/// The version of the JSON lines.
+pub const JSON_VERSION: u32 = 1;
+
+/// The first JSON line of a run.
+#[derive(Serialize, Debug)]
+struct RunStart<'a> {
+    v: u32,
+    r#type: &'a str,
+    version: &'a str,
+    source_hash: &'a str,
+    strategy: String,
+    seed: u64,
+    size: u8,
+    variants: usize,
+    model: &'a str,
+}
+
+/// A verdict as a JSON line.
+#[derive(Serialize, Debug)]
+struct VerdictLine<'a> {
+    v: u32,
+    r#type: &'a str,
+    scenario: &'a str,
+    variant: Vec<&'a str>,
+    verdict: &'a str,
+    text: &'a str,
+    property: Option<&'a str>,
+    detail: Option<&'a str>,
+    story: Option<bool>,
+    unseen: &'a [String],
+    complete: bool,
+    reason: Option<&'a str>,
+    model: &'a str,
+    states: u64,
+    executions: u64,
+    transitions: u64,
+    depth_max: u32,
+    schedule: Option<String>,
+    replay: Option<String>,
+    trace: Option<&'a str>,
+}
+
+/// An exploration that failed to run, as a JSON line.
+#[derive(Serialize, Debug)]
+struct ErrorLine<'a> {
+    v: u32,
+    r#type: &'a str,
+    scenario: &'a str,
+    variant: Vec<&'a str>,
+    message: &'a str,
+    help: &'a str,
+}
+
+/// The last JSON line of a run.
+#[derive(Serialize, Debug)]
+struct SummaryLine<'a> {
+    v: u32,
+    r#type: &'a str,
+    version: &'a str,
+    seed: u64,
+    selected: usize,
+    counts: Counts,
+    interrupted: bool,
+    exit: u8,
+}
+
+/// How many variants got which verdict.
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counts {
+    /// [`Word::Holds`].
+    pub holds: usize,
+    /// [`Word::Caught`].
+    pub caught: usize,
+    /// [`Word::Breaks`].
+    pub breaks: usize,
+    /// [`Word::Bound`].
+    pub bound: usize,
+    /// [`Word::Unexpected`].
+    pub unexpected: usize,
+    /// Variants that the tool failed to explore.
+    pub errors: usize,
+}
+
+impl Counts {
+    /// Counts one verdict.
+    pub fn add(&mut self, word: Word) {
+        *match word {
+            Word::Holds => &mut self.holds,
+            Word::Caught => &mut self.caught,
+            Word::Breaks => &mut self.breaks,
+            Word::Bound => &mut self.bound,
+            Word::Unexpected => &mut self.unexpected,
+        } += 1;
+    }
+
+    /// How many there are.
+    pub fn total(&self) -> usize {
+        self.holds + self.caught + self.breaks + self.bound + self.unexpected + self.errors
+    }
+}
+
+/// Writes the results of a run, one line at a time.
+#[derive(Debug)]
+pub struct Output<W> {
+    to: W,
+    format: MessageFormat,
+    width: usize,
+}
+
+impl<W: Write> Output<W> {
+    /// Writes to `to`; names are padded to `width`.
+    pub fn new(to: W, format: MessageFormat, width: usize) -> Output<W> {
+        Output { to, format, width }
+    }
+
+    fn json(&mut self, line: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.to, line)?;
+        self.to.write_all(b"\n")?;
+        self.to.flush()
+    }
+
+    /// The run begins.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    pub fn start(&mut self, search: &Search, size: u8, variants: usize) -> io::Result<()> {
+        if self.format == MessageFormat::Human {
+            return Ok(());
+        }
+        self.json(&RunStart {
+            v: JSON_VERSION,
+            r#type: "run-start",
+            version: env!("CARGO_PKG_VERSION"),
+            source_hash: env!("KVMMU_SOURCE_HASH"),
+            strategy: format!("{:?}", search.strategy).to_lowercase(),
+            seed: search.seed,
+            size,
+            variants,
+            model: MEMORY_MODEL,
+        })
+    }
+
+    /// A verdict; `trace` says where its trace was written.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    pub fn verdict(
+        &mut self,
+        variant: &Variant,
+        judged: &Judged,
+        trace: Option<&str>,
+    ) -> io::Result<()> {
+        let found = judged.found.as_ref();
+        let replay = found.map(|f| variant.replay_command(&f.schedule));
+        if self.format == MessageFormat::Json {
+            return self.json(&VerdictLine {
+                v: JSON_VERSION,
+                r#type: "verdict",
+                scenario: &variant.scenario.name,
+                variant: guard_names(variant),
+                verdict: &judged.word.text().to_lowercase(),
+                text: &judged.text,
+                property: found.map(|f| f.property),
+                detail: found.map(|f| f.detail.as_str()),
+                story: found.map(|f| f.story),
+                unseen: &judged.unseen,
+                complete: judged.complete,
+                reason: judged.reason.map(reason_name),
+                model: MEMORY_MODEL,
+                states: judged.stats.states,
+                executions: judged.stats.executions,
+                transitions: judged.stats.transitions,
+                depth_max: judged.stats.depth_max,
+                schedule: found.map(|f| variant.stamp(&f.schedule).to_string()),
+                replay,
+                trace,
+            });
+        }
+        let style = style(judged.word);
+        let (name, word, width) = (variant.name(), judged.word.text(), self.width);
+        writeln!(self.to, "{style}{word:<7}{style:#} {name:<width$}  {}", judged.text)?;
+        if matches!(judged.word, Word::Unexpected | Word::Breaks)
+            && let Some(replay) = replay
+        {
+            writeln!(self.to, "        replay: {replay}")?;
+            if let Some(trace) = trace {
+                writeln!(self.to, "        trace:  {trace}")?;
+            }
+        }
+        self.to.flush()
+    }
+
+    /// A variant that could not be explored.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    pub fn error(&mut self, variant: &Variant, message: &str, help: &str) -> io::Result<()> {
+        if self.format == MessageFormat::Json {
+            return self.json(&ErrorLine {
+                v: JSON_VERSION,
+                r#type: "error",
+                scenario: &variant.scenario.name,
+                variant: guard_names(variant),
+                message,
+                help,
+            });
+        }
+        let style = style(Word::Unexpected);
+        let (name, width) = (variant.name(), self.width);
+        writeln!(self.to, "{style}ERROR  {style:#} {name:<width$}  {message}")?;
+        self.to.flush()
+    }
+
+    /// The run ends, after `counts.total()` of `selected` variants.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    pub fn summary(
+        &mut self,
+        counts: &Counts,
+        selected: usize,
+        search: &Search,
+        interrupted: bool,
+        exit: u8,
+    ) -> io::Result<()> {
+        if self.format == MessageFormat::Json {
+            return self.json(&SummaryLine {
+                v: JSON_VERSION,
+                r#type: "summary",
+                version: env!("CARGO_PKG_VERSION"),
+                seed: search.seed,
+                selected,
+                counts: *counts,
+                interrupted,
+                exit,
+            });
+        }
+        let of = match counts.total() == selected {
+            true if selected == 1 => "1 variant".to_owned(),
+            true => format!("{selected} variants"),
+            false => format!("{} of {selected} variants", counts.total()),
+        };
+        write!(self.to, "{of}: {} hold, {} caught, ", counts.holds, counts.caught)?;
+        for (count, what) in [(counts.breaks, "break"), (counts.errors, "with errors")] {
+            if count != 0 {
+                write!(self.to, "{count} {what}, ")?;
+            }
+        }
+        write!(self.to, "{} bound, {} unexpected; ", counts.bound, counts.unexpected)?;
+        let cut = if interrupted { "; interrupted" } else { "" };
+        writeln!(self.to, "{MEMORY_MODEL}, seed {}{cut}", search.seed)?;
+        self.to.flush()
+    }
+}
+
+/// The guards that a variant lacks.
+fn guard_names(variant: &Variant) -> Vec<&'static str> {
+    variant.without.iter().map(|g| g.info().name).collect()
+}
+
+/// The name of a bound in JSON.
+fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NotExhaustive => "not-exhaustive",
+        Reason::Executions => "executions-max",
+        Reason::States => "states-max",
+        Reason::Steps => "steps-max",
+        Reason::Time => "time-max",
+        Reason::Switches => "switches-max",
+        Reason::InternalError => "internal-error",
+        Reason::Interrupted => "interrupted",
+    }
+}
+
+/// The colour of a verdict. Never the only carrier of its meaning.
+fn style(word: Word) -> Style {
+    let color = match word {
+        Word::Holds | Word::Caught => AnsiColor::Green,
+        Word::Breaks => AnsiColor::Cyan,
+        Word::Bound => AnsiColor::Yellow,
+        Word::Unexpected => AnsiColor::Red,
+    };
+    color.on_default()
+}

@@ -1,0 +1,223 @@
+//! Which steps of a run the table shows, and in which words.
+
+use kvmmu_model::{Mark, Object};
+use kvmmu_sim::event::{Event, What};
+
+use super::phrase::{delta, function, object, statement};
+use super::value::Values;
+use crate::trace::tag_text;
+
+/// The most numbered steps that a table has, unless everything is asked for.
+pub const STEPS_MAX: usize = 20;
+
+/// A step in words.
+#[derive(Clone, PartialEq, Eq, serde::Serialize, Debug)]
+pub struct Step {
+    /// Its number in the run.
+    pub number: u32,
+    /// The thread that took it.
+    pub thread: u8,
+    /// The kernel function.
+    pub function: String,
+    /// What it did.
+    pub text: String,
+    /// True if mmu_lock was held.
+    pub locked: bool,
+    /// What it changed.
+    pub deltas: Vec<String>,
+    /// Where in the model's source.
+    pub file: String,
+    /// See [`Step::file`].
+    pub line: u32,
+}
+
+/// What decides which steps are shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep<'a> {
+    /// Indices of events that must be shown: story moments and racing steps.
+    pub events: &'a [usize],
+    /// Indices of the events of the story's moments.
+    pub moments: &'a [usize],
+    /// The property that is violated.
+    pub property: &'a str,
+    /// Show all.
+    pub all: bool,
+}
+
+/// How much a step matters; 0 must be shown, [`LOCAL`] and above is folded.
+type Weight = u8;
+
+/// Local steps, vm-entry and exit, flushes and locks.
+const LOCAL: Weight = 4;
+
+/// The steps to show, in order.
+pub fn steps(events: &[Event], keep: Keep<'_>, names: &[String], values: &Values<'_>) -> Vec<Step> {
+    let mut groups: Vec<(Weight, std::ops::Range<usize>)> = Vec::new();
+    let mut start = 0;
+    while start < events.len() {
+        let key = (events[start].step, events[start].thread);
+        let rest = &events[start..];
+        let length = rest.iter().take_while(|e| (e.step, e.thread) == key).count();
+        let range = start..start + length;
+        start = range.end;
+        // Step 0 is what happens before the first step: the beginnings of the threads' programs.
+        if key.0 > 0 {
+            groups.push((weight(events, &range, keep), range));
+        }
+    }
+    if !keep.all {
+        groups.retain(|(weight, _)| *weight < LOCAL);
+        while groups.len() > STEPS_MAX {
+            let heaviest = groups.iter().map(|(w, _)| *w).max().unwrap_or(0);
+            let Some(at) = groups.iter().position(|(w, _)| *w == heaviest) else { break };
+            groups.remove(at);
+        }
+    }
+    groups.into_iter().map(|(_, range)| step(events, range, keep, names, values)).collect()
+}
+
+/// How much the step that consists of `range` matters.
+fn weight(events: &[Event], range: &std::ops::Range<usize>, keep: Keep<'_>) -> Weight {
+    if keep.events.iter().any(|i| range.contains(i)) {
+        return 0;
+    }
+    let locks = matches!(keep.property, "deadlock" | "livelock");
+    let of_step = &events[range.clone()];
+    let local =
+        of_step.iter().any(|e| matches!(&e.what, What::Mark(m) if mark_weight(*m) == LOCAL));
+    let weights = of_step.iter().map(|event| match &event.what {
+        What::Violation { .. } => 0,
+        What::Write { object, old, new, .. } if old != new => match object.object {
+            Object::Spte | Object::DirtyBitmap => 1,
+            Object::SpHeader | Object::Gfns | Object::NotifierSeq | Object::Page => 2,
+            Object::Var => 2,
+            _ => LOCAL,
+        },
+        What::CmpxchgFailed { object, .. } if object.object == Object::Spte => 1,
+        What::Note(_) => {
+            if local {
+                LOCAL
+            } else {
+                2
+            }
+        }
+        What::Mark(mark) => mark_weight(*mark),
+        What::Acquire { .. } | What::Waited { .. } if locks => 1,
+        _ => LOCAL,
+    });
+    weights.min().unwrap_or(LOCAL)
+}
+
+/// How much a mark matters that is no moment of the story.
+fn mark_weight(mark: Mark) -> Weight {
+    match mark {
+        Mark::GuestWrite
+        | Mark::PageCopied
+        | Mark::ReclaimedClean
+        | Mark::SwappedOutDirty
+        | Mark::PageAllocated
+        | Mark::HostUnmapped
+        | Mark::ShadowPageFreed
+        | Mark::StaleTranslation
+        | Mark::GuestPtWrite => 1,
+        Mark::FastFaultRead | Mark::JudgedNotVolatile | Mark::Gup | Mark::Harvest => 2,
+        Mark::GuestEntered
+        | Mark::FlushRequested
+        | Mark::FlushDone
+        | Mark::TlbFlushed
+        | Mark::LocklessWalkStep => LOCAL,
+        _ => 3,
+    }
+}
+
+/// The words of the step that consists of `range`.
+fn step(
+    events: &[Event],
+    range: std::ops::Range<usize>,
+    keep: Keep<'_>,
+    names: &[String],
+    values: &Values<'_>,
+) -> Step {
+    let of_step = &events[range.clone()];
+    let (main, _) = of_step
+        .iter()
+        .enumerate()
+        .min_by_key(|(i, event)| (interest(&event.what), *i))
+        .expect("a step has an event");
+    let event = &of_step[main];
+    let thread = names.get(usize::from(event.thread)).map_or("stop", String::as_str);
+    let mut deltas: Vec<String> = delta(&event.what, values).into_iter().collect();
+    for (i, other) in of_step.iter().enumerate() {
+        if i == main {
+            continue;
+        }
+        match &other.what {
+            What::Write { object, old, new, .. } if old != new && told(object.object) => {
+                let change = delta(&other.what, values).unwrap_or_default();
+                deltas.push(format!("{}: {change}", tag_text(*object)));
+            }
+            What::Note(text) => deltas.push(said(text, thread).to_owned()),
+            What::Mark(mark) if keep.moments.contains(&(range.start + i)) => {
+                deltas.push(format!("<- {}", mark.name()));
+            }
+            What::Load { object, value } if keep.events.contains(&(range.start + i)) => {
+                deltas.push(format!("{} = {}", tag_text(*object), values.text(*object, *value)));
+            }
+            _ => {}
+        }
+    }
+    let words = match &event.what {
+        What::Mark(mark) => mark.name().replace('-', " "),
+        what => said(&statement(what), thread).to_owned(),
+    };
+    Step {
+        number: event.step,
+        thread: event.thread,
+        function: function(event, thread).to_owned(),
+        text: words + if code(&event.what) { ";" } else { "" },
+        locked: event.held.iter().any(|t| t.object == Object::MmuLock),
+        deltas,
+        file: event.file.to_owned(),
+        line: event.line,
+    }
+}
+
+/// A note without the name of its thread, which the table says already.
+fn said<'a>(text: &'a str, thread: &str) -> &'a str {
+    text.strip_prefix(thread).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(text)
+}
+
+/// True if a change is told beside the one that gives a step its words; the rest is bookkeeping.
+fn told(object: Object) -> bool {
+    use Object::{DirtyBitmap, Gfns, NotifierSeq, SpHeader, Spte, Var};
+    matches!(object, DirtyBitmap | Gfns | NotifierSeq | SpHeader | Spte | Var)
+}
+
+/// Which event of a step gives it its words: the smallest number.
+fn interest(what: &What) -> u8 {
+    use Object::{Gfns, NotifierSeq, SpHeader, Var};
+    match what {
+        What::Write { object, old, new, .. } if old != new => match object.object {
+            Object::Spte | Object::DirtyBitmap => 0,
+            Object::Page => 3,
+            SpHeader | Gfns | NotifierSeq | Var => 2,
+            _ => 5,
+        },
+        What::Note(_) => 1,
+        What::CmpxchgFailed { object, .. } if object.object == Object::Spte => 0,
+        What::Load { object, .. } if object.object == Object::Spte => 2,
+        What::Write { .. } | What::Load { .. } => 5,
+        What::CmpxchgFailed { .. } | What::Waited { .. } => 5,
+        What::Mark(mark) if mark_weight(*mark) < LOCAL => 4,
+        What::Acquire { .. } => 6,
+        What::Release { .. } => 7,
+        What::Violation { .. } | What::Fence => 8,
+        What::Mark(_) => 9,
+        What::Call(_) | What::Return(_) => 10,
+    }
+}
+
+/// True if an event reads as a statement of code rather than as words.
+fn code(what: &What) -> bool {
+    object(what).is_some() && !matches!(what, What::Waited { .. })
+}

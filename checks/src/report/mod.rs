@@ -1,0 +1,364 @@
+//! The counterexample report: one [`Report`] is built, then written as text, reStructuredText or
+//! JSON.
+//!
+//! Its first line is the identity of the bug: property and functions, no numbers, so that reports
+//! can be told apart and found again by it.
+
+pub mod begin;
+pub mod fold;
+pub mod phrase;
+pub mod race;
+pub mod rst;
+pub mod story;
+pub mod table;
+pub mod text;
+pub mod twin;
+pub mod value;
+pub mod wrap;
+
+use kvmmu_scenarios::scenario::ThreadKind;
+use kvmmu_sim::event::{Event, What};
+use kvmmu_sim::outcome::{Found, Stats};
+use serde::Serialize;
+
+use crate::judge::counted;
+use crate::run::MEMORY_MODEL;
+use crate::variant::{Goal, Variant};
+use fold::{Keep, Step};
+use race::Race;
+use table::Table;
+use value::Values;
+
+/// What a report is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The variant.
+    pub variant: &'a Variant,
+    /// What was looked for.
+    pub goal: &'a Goal,
+    /// The counterexample.
+    pub found: &'a Found,
+    /// Its events.
+    pub events: &'a [Event],
+    /// The same schedule with every guard, as far as it goes; absent if no guard is missing.
+    pub twin: Option<&'a crate::run::Replayed>,
+    /// How it was found: strategy and seed.
+    pub how: &'a str,
+    /// What the search took.
+    pub stats: Stats,
+    /// How many steps the counterexample had before it was minimised.
+    pub steps_before: usize,
+    /// True if a search showed that no smaller one exists.
+    pub exact: bool,
+    /// Where the trace was written.
+    pub trace: Option<&'a str>,
+    /// Show every step.
+    pub all: bool,
+}
+
+/// A counterexample, told.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+pub struct Report {
+    /// The version of this form.
+    pub v: u32,
+    /// `report`.
+    pub r#type: &'static str,
+    /// `BUG: property in f / g`.
+    pub title: String,
+    /// The scenario's name.
+    pub scenario: String,
+    /// The guards that are missing.
+    pub without: Vec<&'static str>,
+    /// The property that is violated.
+    pub property: String,
+    /// What it says.
+    pub statement: String,
+    /// The kernel text that the scenario comes from.
+    pub kernel: String,
+    /// Memory model and threads.
+    pub model: String,
+    /// How it was found, and minimised.
+    pub found: String,
+    /// What is true before the first step.
+    pub beginning: Vec<String>,
+    /// The names of the threads, in schedule order.
+    pub threads: Vec<String>,
+    /// The thread of the left column.
+    pub left: u8,
+    /// The heads of the two columns.
+    pub heads: [String; 2],
+    /// The steps of the table.
+    pub steps: Vec<Step>,
+    /// What is lost.
+    pub oops: String,
+    /// Why it happens.
+    pub why: Vec<String>,
+    /// The two racing steps and their places.
+    pub race: Vec<String>,
+    /// Where the correct protocol takes another way.
+    pub correct: Option<String>,
+    /// What of the counterexample is needed.
+    pub needed: String,
+    /// The schedule, with its fingerprint.
+    pub schedule: String,
+    /// The one command that replays it.
+    pub replay: String,
+    /// Where the trace is.
+    pub trace: Option<String>,
+    /// What else can be asked.
+    pub more: String,
+}
+
+/// Tells a counterexample.
+pub fn build(facts: &Facts<'_>) -> Report {
+    let scenario = &facts.variant.scenario;
+    let names: Vec<String> = scenario.threads.iter().map(|t| t.name.clone()).collect();
+    let values = Values::new(scenario);
+    let moments = match &facts.goal.story {
+        Some(story) => story::moments(story, facts.events),
+        None => Vec::new(),
+    };
+    let race = race::find(facts.events, &moments);
+    let left = left(facts, race.as_ref(), &moments);
+    let mut keep: Vec<usize> = moments.clone();
+    if let Some(race) = &race {
+        keep.extend([Some(race.first), Some(race.second), race.third].into_iter().flatten());
+    }
+    let kept =
+        Keep { events: &keep, moments: &moments, property: facts.found.property, all: facts.all };
+    let mut steps = fold::steps(facts.events, kept, &names, &values);
+    if let Some(race) = race.filter(|r| r.same_bits) {
+        note_same_bits(&mut steps, facts.events, &race);
+    }
+    Report {
+        v: 1,
+        r#type: "report",
+        title: title(facts, &names, race.as_ref()),
+        scenario: scenario.name.clone(),
+        without: facts.variant.without.iter().map(|g| g.info().name).collect(),
+        property: facts.found.property.to_owned(),
+        statement: statement(facts.found.property),
+        kernel: scenario.source.clone(),
+        model: model(facts),
+        found: found(facts),
+        beginning: begin::lines(scenario),
+        heads: heads(facts, left),
+        threads: names.clone(),
+        left,
+        steps,
+        oops: oops(facts),
+        why: why(facts, race.as_ref()),
+        race: race.map_or(Vec::new(), |race| places(facts.events, &race, &names)),
+        correct: twin::correct(facts, &names, &values),
+        needed: needed(facts),
+        schedule: facts.variant.stamp(&facts.found.schedule).to_string(),
+        replay: facts.variant.replay_command(&facts.found.schedule),
+        trace: facts.trace.map(str::to_owned),
+        more: "-v shows every step   --format text|rst|json   kvmmu guards".to_owned(),
+    }
+}
+
+impl Report {
+    /// The table of this report.
+    pub fn table(&self) -> Vec<String> {
+        table::lines(&Table {
+            beginning: &self.beginning,
+            heads: self.heads.clone(),
+            steps: &self.steps,
+            left: self.left,
+            names: &self.threads,
+            oops: &self.oops,
+        })
+    }
+
+    /// `aba-indirect without fast-fault-direct-only + lockless-walk-mode`.
+    pub fn variant(&self) -> String {
+        match self.without.is_empty() {
+            true => format!("{}, every guard present", self.scenario),
+            false => format!("{} without {}", self.scenario, self.without.join(" + ")),
+        }
+    }
+}
+
+/// The thread whose step loses the race: the one that relied on what another changed; without a
+/// race that of the story's first moment, else the first thread.
+fn left(facts: &Facts<'_>, race: Option<&Race>, moments: &[usize]) -> u8 {
+    let told = if moments.is_empty() { None } else { race.map(|race| race.first) };
+    told.or(moments.first().copied()).map_or(0, |i| match facts.events[i].thread {
+        Event::STOP => 0,
+        thread => thread,
+    })
+}
+
+/// `BUG: property in f / g`, the functions sorted.
+fn title(facts: &Facts<'_>, names: &[String], race: Option<&Race>) -> String {
+    let of = |i: usize| {
+        let event = &facts.events[i];
+        let name = names.get(usize::from(event.thread)).map_or("stop", String::as_str);
+        event.stack.last().copied().unwrap_or(name.trim_end_matches(|c: char| c.is_ascii_digit()))
+    };
+    let last = || {
+        let violated = |e: &Event| matches!(e.what, What::Violation { .. });
+        facts.events.iter().position(violated).map(of)
+    };
+    let mut functions: Vec<&str> = match race {
+        Some(race) => vec![of(race.first), of(race.second)],
+        None => last().into_iter().collect(),
+    };
+    functions.sort_unstable();
+    functions.dedup();
+    match functions.is_empty() {
+        true => format!("BUG: {}", facts.found.property),
+        false => format!("BUG: {} in {}", facts.found.property, functions.join(" / ")),
+    }
+}
+
+/// What a property says.
+fn statement(name: &str) -> String {
+    kvmmu_scenarios::Property::by_name(name)
+        .map_or(String::new(), |p| p.statement().trim().to_owned())
+}
+
+/// Memory model and threads.
+fn model(facts: &Facts<'_>) -> String {
+    let count = |kind| facts.variant.scenario.threads.iter().filter(|t| t.kind == kind).count();
+    let (vcpus, hosts, users) =
+        (count(ThreadKind::Vcpu), count(ThreadKind::Host), count(ThreadKind::User));
+    let mut parts = vec![format!("{vcpus} vCPU{}", if vcpus == 1 { "" } else { "s" })];
+    for (count, name) in [(hosts, "host"), (users, "user")] {
+        match count {
+            0 => {}
+            1 => parts.push(name.to_owned()),
+            _ => parts.push(format!("{count} {name}s")),
+        }
+    }
+    format!("{MEMORY_MODEL} interleavings of {}   (not: weak memory)", parts.join(", "))
+}
+
+/// How it was found, and minimised.
+fn found(facts: &Facts<'_>) -> String {
+    let amount = match facts.stats.states {
+        0 => counted(facts.stats.executions, "execution"),
+        states => counted(states, "state"),
+    };
+    let after = facts.found.schedule.0.len();
+    let switches = facts.found.schedule.context_switches();
+    let before = facts.steps_before;
+    let (how, cut) = (facts.how, format!("minimised {before} -> {after} steps"));
+    let switches = counted(switches as u64, "context switch").replace("switchs", "switches");
+    format!("{how}, after {amount}; {cut}, {switches}")
+}
+
+/// The heads of the two columns.
+fn heads(facts: &Facts<'_>, left: u8) -> [String; 2] {
+    let threads = &facts.variant.scenario.threads;
+    let left_name = threads.get(usize::from(left)).map_or("stop", |t| t.name.as_str());
+    let program: Vec<String> = threads
+        .get(usize::from(left))
+        .map(|t| t.run.iter().map(|op| begin::operation(*op)).collect())
+        .unwrap_or_default();
+    let mut others: Vec<&str> = Vec::new();
+    for (i, thread) in threads.iter().enumerate() {
+        let acts = facts.events.iter().any(|e| usize::from(e.thread) == i);
+        if i != usize::from(left) && acts {
+            others.push(&thread.name);
+        }
+    }
+    if facts.events.iter().any(|e| e.thread == Event::STOP) {
+        others.push("stop");
+    }
+    let left_head = match program.is_empty() {
+        true => left_name.to_owned(),
+        false => format!("{left_name}: {}", program.join(", ")),
+    };
+    let right = if others.is_empty() { "nobody else".to_owned() } else { others.join(", ") };
+    [left_head, right]
+}
+
+/// What is lost.
+fn oops(facts: &Facts<'_>) -> String {
+    match facts.found.detail.is_empty() {
+        true => format!("{} is violated.", facts.found.property),
+        false => facts.found.detail.clone(),
+    }
+}
+
+/// Why it happens: the race, and what the missing guards leave in their place.
+fn why(facts: &Facts<'_>, race: Option<&Race>) -> Vec<String> {
+    let mut why = Vec::new();
+    if let Some(race) = race {
+        let number = |i: usize| facts.events[i].step;
+        let (first, second) = (number(race.first), number(race.second));
+        let object = crate::trace::tag_text(race.object);
+        why.push(match race.third.map(number) {
+            Some(third) if race.same_bits => format!(
+                "step {third} compares bits, not identity: step {second} stored in {object} what \
+                 step {first} had seen there."
+            ),
+            Some(third) => format!(
+                "step {third} relies on what step {first} saw in {object}; step {second} changed \
+                 it in between."
+            ),
+            None => format!("step {second} changes {object} after step {first} relied on it."),
+        });
+    }
+    if let Some(because) = facts.variant.expect.as_ref().map(|e| e.because.trim())
+        && !because.is_empty()
+    {
+        why.push(sentence(because));
+    }
+    for guard in facts.variant.without.iter() {
+        let info = guard.info();
+        why.push(format!("Without {}: {}", info.name, info.without));
+    }
+    why
+}
+
+/// An author's words as a sentence.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let identifier = text.split(' ').next().is_some_and(|word| word.contains(['_', '>']));
+    let up = |c: char| if identifier { c } else { c.to_ascii_uppercase() };
+    let first = letters.next().map(up);
+    let stop = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{}{}{stop}", first.map(String::from).unwrap_or_default(), letters.as_str())
+}
+
+/// The racing steps, one per line.
+fn places(events: &[Event], race: &Race, names: &[String]) -> Vec<String> {
+    let place = |i: usize| {
+        let event = &events[i];
+        let name = names.get(usize::from(event.thread)).map_or("stop", String::as_str);
+        let kind = match event.what {
+            What::Load { .. } => "read",
+            What::CmpxchgFailed { .. } => "lost",
+            _ => "write",
+        };
+        let held = match event.held.iter().any(|t| t.object == kvmmu_model::Object::MmuLock) {
+            true => ", mmu_lock held",
+            false => "",
+        };
+        let (step, function) = (event.step, phrase::function(event, name));
+        format!("step {step} ({kind}) {}:{} {function}{held}", event.file, event.line)
+    };
+    vec![place(race.first), place(race.second)]
+}
+
+/// What of the counterexample is needed.
+fn needed(facts: &Facts<'_>) -> String {
+    match (facts.exact, facts.found.schedule.context_switches()) {
+        (true, 0) => "no context switch: one thread does it alone".to_owned(),
+        (true, 1) => "one context switch; without it nothing goes wrong".to_owned(),
+        (true, n) => format!("all {n} context switches: no counterexample has fewer"),
+        (false, n) => format!("{n} context switches; a smaller one was not ruled out"),
+    }
+}
+
+/// Says at the step that compared bits who had stored them.
+fn note_same_bits(steps: &mut [Step], events: &[Event], race: &Race) {
+    let Some(third) = race.third.map(|i| events[i].step) else { return };
+    if let Some(step) = steps.iter_mut().find(|s| s.number == third) {
+        let (first, second) = (events[race.first].step, events[race.second].step);
+        step.deltas.push(format!("same bits as step {first}, but stored by step {second}"));
+    }
+}

@@ -1,0 +1,110 @@
+//! How values read in reports, by what holds them.
+
+use kvmmu_model::{Gpte, Object, Tag};
+use kvmmu_scenarios::Scenario;
+
+use crate::run;
+
+/// Formats values of one scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Values<'a> {
+    scenario: &'a Scenario,
+}
+
+impl<'a> Values<'a> {
+    /// For values of `scenario`.
+    pub fn new(scenario: &'a Scenario) -> Values<'a> {
+        Values { scenario }
+    }
+
+    /// `value` as something in `tag` reads.
+    pub fn text(&self, tag: Tag, value: u64) -> String {
+        match tag.object {
+            Object::Spte => run::format_spte(self.scenario, value),
+            Object::Gfns => format!("gfn{value}"),
+            Object::DirtyBitmap => self.bitmap(tag.index[0], value),
+            Object::VcpuMode => mode(value),
+            Object::VcpuRequests => requests(value),
+            Object::Irq => irq(value),
+            Object::Page if self.is_table(tag.index[0]) => table(value),
+            _ if value < 4096 => value.to_string(),
+            _ => format!("{value:#x}"),
+        }
+    }
+
+    /// True if the host page holds a guest page table before the first step.
+    fn is_table(&self, pfn: u8) -> bool {
+        let backs = |gfn| {
+            self.scenario
+                .backing
+                .iter()
+                .any(|b| b.gfn == gfn && b.pfn.is_some_and(|p| p.0 == u64::from(pfn)))
+        };
+        self.scenario.guest_tables.iter().any(|table| backs(table.gfn))
+    }
+
+    /// `{gfn0,gfn2}`.
+    fn bitmap(&self, slot: u8, value: u64) -> String {
+        let base = self.scenario.slots.get(usize::from(slot)).map_or(0, |s| s.base.0);
+        set(value, |bit| format!("gfn{}", base + bit))
+    }
+}
+
+/// `vcpu->mode` by the kernel's names.
+fn mode(value: u64) -> String {
+    match value {
+        0 => "OUTSIDE_GUEST_MODE".to_owned(),
+        1 => "IN_GUEST_MODE".to_owned(),
+        2 => "EXITING_GUEST_MODE".to_owned(),
+        3 => "READING_SHADOW_PAGE_TABLES".to_owned(),
+        _ => format!("mode {value}"),
+    }
+}
+
+/// `vcpu->requests` by the kernel's names.
+fn requests(value: u64) -> String {
+    set(value, |bit| match bit {
+        0 => "TLB_FLUSH".to_owned(),
+        _ => format!("request{bit}"),
+    })
+}
+
+/// Interrupts: on or off, and who sent one.
+fn irq(value: u64) -> String {
+    let state = if value >> 63 == 1 { "off" } else { "on" };
+    match value & !(1 << 63) {
+        0 => state.to_owned(),
+        pending => format!("{state}, IPI from {}", set(pending, |bit| bit.to_string())),
+    }
+}
+
+/// The entries of a guest page table, one byte each: `[0]=gfn1 w`.
+fn table(value: u64) -> String {
+    let entry = |i: usize| {
+        let gpte = Gpte(value.to_le_bytes()[i]);
+        let access = if gpte.is_writable() { " w" } else { "" };
+        gpte.is_present().then(|| format!("[{i}]=gfn{}{access}", gpte.gfn().0))
+    };
+    let entries: Vec<String> = (0..8).filter_map(entry).collect();
+    if entries.is_empty() { "empty table".to_owned() } else { entries.join(" ") }
+}
+
+/// A set of bits.
+fn set(value: u64, name: impl Fn(u64) -> String) -> String {
+    let bits: Vec<String> = (0..64).filter(|bit| value >> bit & 1 == 1).map(name).collect();
+    format!("{{{}}}", bits.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bit_sets_name_their_members() {
+        assert_eq!(set(0b101, |b| format!("gfn{b}")), "{gfn0,gfn2}");
+        assert_eq!(set(0, |b| b.to_string()), "{}");
+        assert_eq!(requests(1), "{TLB_FLUSH}");
+        assert_eq!(irq(1 << 63 | 2), "off, IPI from {1}");
+        assert_eq!(mode(3), "READING_SHADOW_PAGE_TABLES");
+    }
+}

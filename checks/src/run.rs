@@ -1,0 +1,304 @@
+//! The one place that knows how scenarios are loaded, explored, minimised and replayed.
+//!
+//! Everything else in this crate goes through [`Machine`] and the functions here.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvmmu_model::{Access, GuardSet, Spte, SpteFormat};
+use kvmmu_scenarios::Scenario;
+use kvmmu_scenarios::builtin::FILES;
+use kvmmu_scenarios::loader::{self, LoadError};
+use kvmmu_scenarios::scenario::Format;
+use kvmmu_sim::dpor::Dpor;
+use kvmmu_sim::event::{Event, What};
+use kvmmu_sim::goal::property::INTERNAL_ERROR;
+use kvmmu_sim::minimise::minimise;
+use kvmmu_sim::naive::Naive;
+use kvmmu_sim::outcome::{Found, Outcome, Stats, Verdict};
+use kvmmu_sim::pct::Pct;
+use kvmmu_sim::race::Race;
+use kvmmu_sim::random::Random;
+use kvmmu_sim::replay::replay;
+use kvmmu_sim::schedule::Schedule;
+use kvmmu_sim::stateful::Stateful;
+use kvmmu_sim::{Auto, Engine, Explorer, Limits};
+
+use crate::args::{SearchArgs, Strategy};
+use crate::exit::Failure;
+use crate::variant::{Goal, Variant};
+
+/// The memory model of the simulated machine, as verdicts name it.
+pub const MEMORY_MODEL: &str = "SC";
+
+/// How to search and how far.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// How.
+    pub strategy: Strategy,
+    /// The seed of all random choices.
+    pub seed: u64,
+    /// The longest time for one variant.
+    pub time_max: Option<Duration>,
+    /// The most states.
+    pub states_max: u64,
+    /// The most executions.
+    pub executions_max: u64,
+    /// The longest execution.
+    pub steps_max: u32,
+}
+
+impl Search {
+    /// As the command line says it.
+    pub fn new(args: &SearchArgs) -> Search {
+        let samples = matches!(args.strategy, Strategy::Random | Strategy::Pct);
+        Search {
+            strategy: args.strategy,
+            seed: args.seed,
+            time_max: args.time_max,
+            states_max: args.states_max.unwrap_or(50_000_000),
+            executions_max: args.executions_max.unwrap_or(if samples {
+                100_000
+            } else {
+                1_000_000_000
+            }),
+            steps_max: args.steps_max.unwrap_or(5_000),
+        }
+    }
+}
+
+/// A replayed schedule.
+#[derive(Clone, Debug, Default)]
+pub struct Replayed {
+    /// What happened.
+    pub events: Vec<Event>,
+    /// The first move that could not be made, by index, and why.
+    pub stuck: Option<(usize, String)>,
+}
+
+/// A minimised counterexample.
+#[derive(Clone, Debug)]
+pub struct Minimised {
+    /// The counterexample.
+    pub found: Found,
+    /// True if no shorter one with the same goal exists; false if a budget cut the search.
+    pub exact: bool,
+}
+
+/// Called now and then with what a search took so far; returns false to end it.
+pub type Progress<'a> = &'a mut dyn FnMut(&Stats) -> bool;
+
+/// What runs variants. Tests have one of their own.
+pub trait Machine: Sync {
+    /// Searches for a violation that shows `goal`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the engine: bugs.
+    fn explore(
+        &self,
+        variant: &Variant,
+        goal: &Goal,
+        search: &Search,
+        progress: Progress<'_>,
+    ) -> Result<Outcome, Failure>;
+
+    /// A smallest counterexample that shows `goal`: context switches, then steps.
+    ///
+    /// # Errors
+    ///
+    /// Those of the engine: bugs.
+    fn minimise(
+        &self,
+        variant: &Variant,
+        goal: &Goal,
+        found: &Found,
+        search: &Search,
+        progress: Progress<'_>,
+    ) -> Result<Minimised, Failure>;
+
+    /// Runs one schedule as far as it goes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the engine: bugs.
+    fn replay(&self, variant: &Variant, schedule: &Schedule) -> Result<Replayed, Failure>;
+}
+
+/// The simulated machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Simulated;
+
+/// The most states that minimising looks at before it settles for a counterexample that is merely
+/// small.
+const MINIMISE_STATES_MAX: u64 = 2_000_000;
+
+/// An engine that runs `variant` and looks for `goal`.
+fn engine(variant: &Variant, goal: &Goal) -> Engine {
+    let race = Race::new(Scenario::clone(&variant.scenario), variant.without);
+    let story = goal.story.as_ref().map(kvmmu_sim::race::story);
+    Engine::new(&race, kvmmu_sim::Goal { property: goal.property, story })
+}
+
+/// The strategy that `search` names.
+fn explorer(search: &Search) -> Box<dyn Explorer> {
+    match search.strategy {
+        Strategy::Auto => Box::new(Auto::default()),
+        Strategy::Stateful => Box::new(Stateful::default()),
+        Strategy::Random => Box::new(Random),
+        Strategy::Pct => Box::new(Pct::default()),
+        Strategy::Naive => Box::new(Naive::default()),
+        Strategy::Dpor => Box::new(Dpor::default()),
+    }
+}
+
+/// The limits of `search`.
+fn limits(search: &Search) -> Limits {
+    Limits {
+        steps_max: search.steps_max,
+        states_max: search.states_max,
+        executions_max: search.executions_max,
+        time_max: search.time_max,
+        seed: search.seed,
+    }
+}
+
+/// An internal error that `outcome` reports in place of a verdict.
+fn internal(outcome: &Outcome) -> Option<Failure> {
+    let found = match &outcome.verdict {
+        Verdict::Violated(found) => Some(found),
+        _ => None,
+    };
+    let error = found.into_iter().chain(&outcome.others).find(|f| f.property == INTERNAL_ERROR)?;
+    Some(Failure::internal(format!("internal error: {}", error.detail)))
+}
+
+impl Machine for Simulated {
+    fn explore(
+        &self,
+        variant: &Variant,
+        goal: &Goal,
+        search: &Search,
+        progress: Progress<'_>,
+    ) -> Result<Outcome, Failure> {
+        let mut engine = engine(variant, goal);
+        let outcome = explorer(search).explore(&mut engine, &limits(search), progress);
+        internal(&outcome).map_or(Ok(outcome), Err)
+    }
+
+    fn minimise(
+        &self,
+        variant: &Variant,
+        goal: &Goal,
+        found: &Found,
+        _: &Search,
+        _: Progress<'_>,
+    ) -> Result<Minimised, Failure> {
+        let mut engine = engine(variant, goal);
+        let small = minimise(&mut engine, &found.schedule, MINIMISE_STATES_MAX);
+        let detail =
+            self.replay(variant, &small.schedule)?.events.into_iter().rev().find_map(|event| {
+                match event.what {
+                    What::Violation { detail, .. } => Some(detail),
+                    _ => None,
+                }
+            });
+        let detail = detail.unwrap_or_else(|| found.detail.clone());
+        let found = Found { schedule: small.schedule, detail, ..found.clone() };
+        Ok(Minimised { found, exact: small.exact })
+    }
+
+    fn replay(&self, variant: &Variant, schedule: &Schedule) -> Result<Replayed, Failure> {
+        let mut engine = engine(variant, &Goal::default());
+        engine.reset();
+        match replay(&mut engine, schedule) {
+            Ok(replay) => Ok(Replayed { events: replay.events, stuck: None }),
+            Err(error) => {
+                // As far as it goes: the moves before the one that cannot be made.
+                let at = error.step - 1;
+                let before = Schedule(schedule.0[..at].to_vec());
+                engine.reset();
+                let events = replay(&mut engine, &before).map_or(Vec::new(), |r| r.events);
+                Ok(Replayed { events, stuck: Some((at, error.to_string())) })
+            }
+        }
+    }
+}
+
+/// The built-in scenarios at `size`, in order of their names.
+///
+/// # Errors
+///
+/// A built-in file that does not load.
+pub fn builtin(size: u8) -> Result<Vec<Arc<Scenario>>, Failure> {
+    let load = |(name, text): &(&str, &str)| {
+        loader::load(name, text, size).map(Arc::new).map_err(|error| refused(&error))
+    };
+    FILES.iter().map(load).collect()
+}
+
+/// The scenario in a file.
+///
+/// # Errors
+///
+/// A file that cannot be read or does not load.
+pub fn load(path: &Path, size: u8) -> Result<Arc<Scenario>, Failure> {
+    loader::load_path(path, size).map(Arc::new).map_err(|error| refused(&error))
+}
+
+/// Why a scenario file does not load, with its place and the next thing to try.
+fn refused(error: &LoadError) -> Failure {
+    let text = error.to_string();
+    let message = text.split_once("\n  help: ").map_or(text.as_str(), |(message, _)| message);
+    Failure::usage(message, error.hint.clone())
+}
+
+/// How an SPTE's value reads in reports: `pfn1 r-x HM AD`, where `r-x` is what hardware allows, H
+/// and M are host- and MMU-writable, A and D are the hardware's bits.
+pub fn format_spte(scenario: &Scenario, value: u64) -> String {
+    let spte = Spte(value);
+    if value == 0 {
+        return "0".to_owned();
+    }
+    let format = match scenario.spte {
+        Format::Ept => &SpteFormat::EPT,
+        Format::EptNoAd => &SpteFormat::EPT_NO_AD,
+        Format::Npt => &SpteFormat::NPT,
+    };
+    // Only shadow pages lie this high: the entry is not a leaf.
+    if spte.pfn().0 >= 0x100 {
+        return format!("sp{}", spte.child().0);
+    }
+    let bit = |set: bool, letter: char| if set { letter } else { '-' };
+    let mut text = format!("pfn{} ", spte.pfn().0);
+    let accesses = [(Access::Read, 'r'), (Access::Write, 'w'), (Access::Fetch, 'x')];
+    text.extend(accesses.map(|(access, letter)| bit(format.allows(spte, access), letter)));
+    text.push(' ');
+    text.push(bit(spte.is_host_writable(), 'H'));
+    text.push(bit(spte.is_mmu_writable(), 'M'));
+    if scenario.spte != Format::EptNoAd {
+        text.push(' ');
+        text.push(bit(format.is_accessed(spte), 'A'));
+        text.push(bit(format.is_dirty(spte), 'D'));
+    } else if format.is_access_track(spte) {
+        text += " tracked";
+    }
+    text
+}
+
+/// Hashes what a schedule depends on: format, scenario, missing guards and the sources of model,
+/// scenarios and sim. The prose of the scenario and its expectations do not count.
+pub fn fingerprint(scenario: &Scenario, without: GuardSet) -> u32 {
+    let mut bare = scenario.clone();
+    bare.title.clear();
+    bare.source.clear();
+    bare.about.clear();
+    bare.expects.clear();
+    let guards: Vec<&str> = without.iter().map(|g| g.info().name).collect();
+    let text = format!("v1\n{bare:?}\n{guards:?}\n{}", env!("KVMMU_SOURCE_HASH"));
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    (hash >> 32) as u32 ^ hash as u32
+}

@@ -1,0 +1,111 @@
+//! A variant: a scenario and the guards that it lacks, with what is expected of it.
+
+use std::sync::Arc;
+
+use kvmmu_model::{Guard, GuardSet};
+use kvmmu_scenarios::Scenario;
+use kvmmu_scenarios::scenario::{Expect, Expected, Witness};
+use kvmmu_sim::schedule::{Schedule, StampedSchedule};
+
+use crate::run;
+
+/// A scenario with some guards taken away.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// The scenario.
+    pub scenario: Arc<Scenario>,
+    /// The file that it came from; `None`: it is built in.
+    pub file: Option<String>,
+    /// The guards that are taken away.
+    pub without: GuardSet,
+    /// What is expected, if anything.
+    pub expect: Option<Expect>,
+}
+
+/// What a counterexample must show.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Goal {
+    /// The property that must be violated; `None`: any.
+    pub property: Option<&'static str>,
+    /// What it must pass on the way.
+    pub story: Option<Witness>,
+}
+
+impl Variant {
+    /// The variant that lacks `without`, with the scenario's own expectation of it.
+    pub fn of(scenario: &Arc<Scenario>, file: Option<&str>, without: GuardSet) -> Variant {
+        let expect = scenario.expects.iter().find(|e| e.without == without).cloned();
+        Variant { scenario: Arc::clone(scenario), file: file.map(str::to_owned), without, expect }
+    }
+
+    /// What `check` and `explain` look for.
+    pub fn goal(&self) -> Goal {
+        match &self.expect {
+            Some(e) if e.verdict == Expected::Violated => {
+                Goal { property: e.property.map(|p| p.name()), story: e.story.clone() }
+            }
+            _ => Goal::default(),
+        }
+    }
+
+    /// `aba-indirect without fast-fault-direct-only + lockless-walk-mode`.
+    pub fn name(&self) -> String {
+        if self.without.is_empty() {
+            return self.scenario.name.clone();
+        }
+        format!("{} without {}", self.scenario.name, join(self.without, " + "))
+    }
+
+    /// The directory of its trace, below that of all traces.
+    pub fn directory(&self) -> String {
+        let variant = match self.without.is_empty() {
+            true => "all-guards".to_owned(),
+            false => join(self.without, "+"),
+        };
+        format!("{}/{variant}", self.scenario.name)
+    }
+
+    /// The schedule with the fingerprint of this variant.
+    pub fn stamp(&self, schedule: &Schedule) -> StampedSchedule {
+        StampedSchedule {
+            fingerprint: run::fingerprint(&self.scenario, self.without),
+            schedule: schedule.clone(),
+        }
+    }
+
+    /// The words after `kvmmu VERB` that name this variant.
+    pub fn arguments(&self) -> String {
+        let mut text = self.file.clone().unwrap_or_else(|| self.scenario.name.clone());
+        if !self.without.is_empty() {
+            text += &format!(" --without {}", join(self.without, ","));
+        }
+        if self.scenario.size != 1 {
+            text += &format!(" --size {}", self.scenario.size);
+        }
+        text
+    }
+
+    /// The one command that replays `schedule`.
+    pub fn replay_command(&self, schedule: &Schedule) -> String {
+        format!("kvmmu replay {} --schedule {}", self.arguments(), self.stamp(schedule))
+    }
+}
+
+/// The names of guards with `between` between them.
+pub fn join(guards: GuardSet, between: &str) -> String {
+    let names: Vec<&str> = guards.iter().map(|g| g.info().name).collect();
+    names.join(between)
+}
+
+/// The guards that `text`, a list with commas, names.
+///
+/// # Errors
+///
+/// The first name that no guard has.
+pub fn parse_guards(text: &str) -> Result<GuardSet, String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(|name| Guard::by_name(name).ok_or_else(|| name.to_owned()))
+        .collect()
+}

@@ -1,0 +1,190 @@
+//! Goal: `check` says of each outcome what it means, and says it the same for any number of jobs.
+//! Method: a machine whose answers are made by hand.
+
+use std::path::Path;
+
+use crate::common::{Fake, aba_found, all_variants, outcome, scratch, variant};
+use kvmmu::args::{MessageFormat, SearchArgs, Strategy};
+use kvmmu::check::{Plan, run_plan};
+use kvmmu::exit::Exit;
+use kvmmu::run::Search;
+use kvmmu::variant::Variant;
+use kvmmu_sim::outcome::{Found, Outcome, Reason, Seen, Verdict};
+
+/// Runs `variants` on `machine`; gives exit code and standard output.
+fn check(
+    machine: &Fake,
+    variants: Vec<Variant>,
+    jobs: usize,
+    format: MessageFormat,
+    trace_dir: &Path,
+    interrupted: bool,
+) -> (Exit, String) {
+    let args = SearchArgs {
+        strategy: Strategy::Auto,
+        seed: 1,
+        time_max: None,
+        size: 1,
+        states_max: None,
+        executions_max: None,
+        steps_max: None,
+    };
+    let search = Search::new(&args);
+    let plan = Plan { variants, search, size: 1, jobs, format, trace_dir, quiet: true };
+    let mut out = anstream::StripStream::new(Vec::new());
+    let exit = run_plan(machine, &plan, &|| interrupted, &mut out).expect("a Vec can be written");
+    (exit, String::from_utf8(out.into_inner()).expect("output is text"))
+}
+
+/// The line of `check` for one variant that gives `special`.
+#[track_caller]
+fn line(variant: Variant, special: Outcome, exit: Exit) -> String {
+    let name = variant.scenario.name.clone();
+    let machine = Fake { special: vec![(name.leak(), special)], ..Fake::obedient() };
+    let directory = scratch("check-line");
+    let (got, text) = check(&machine, vec![variant], 1, MessageFormat::Human, &directory, false);
+    assert_eq!(got, exit, "{text}");
+    text.lines().next().expect("there is a line").to_owned()
+}
+
+#[test]
+fn expected_verdicts_read_holds_and_caught() {
+    let held = line(variant("aba-direct", ""), outcome(Verdict::Holds), Exit::Expected);
+    assert_eq!(held, "holds   aba-direct  4711 states, all explored, SC");
+    let caught =
+        line(crate::common::aba(), outcome(Verdict::Violated(aba_found())), Exit::Expected);
+    assert!(caught.starts_with("caught  aba-indirect without fast-fault-direct-only + lockless"));
+    assert!(caught.contains("  migration, fast-fault-read@vcpu0 < "), "{caught}");
+    assert!(caught.ends_with(", 4711 states, SC"), "{caught}");
+}
+
+#[test]
+fn a_correct_variant_that_is_violated_is_unexpected_and_replayable() {
+    let directory = scratch("check-violated");
+    let verdict = Verdict::Violated(aba_found());
+    let machine = Fake { special: vec![("aba-direct", outcome(verdict))], ..Fake::obedient() };
+    let variants = vec![variant("aba-direct", "")];
+    let (exit, text) = check(&machine, variants, 1, MessageFormat::Human, &directory, false);
+    assert_eq!(exit, Exit::Unexpected);
+    assert!(text.starts_with("UNEXPECTED aba-direct  violated: migration (gfn2 was"), "{text}");
+    assert!(text.contains("replay: kvmmu replay aba-direct --schedule v1-"), "{text}");
+    let trace = directory.join("aba-direct/all-guards/trace.jsonl");
+    assert!(text.contains(&trace.display().to_string()), "{text}");
+    assert_eq!(kvmmu::trace::read(&trace).expect("it is whole").header.scenario, "aba-direct");
+}
+
+#[test]
+fn a_broken_variant_that_is_caught_by_another_bug_is_unexpected() {
+    let other = Found { property: "rmap-exact", ..aba_found() };
+    let text =
+        line(crate::common::aba(), outcome(Verdict::Violated(other.clone())), Exit::Unexpected);
+    assert!(text.contains("caught by another bug: rmap-exact"), "{text}");
+    let other_story = Found { story: false, ..aba_found() };
+    let text =
+        line(crate::common::aba(), outcome(Verdict::Violated(other_story)), Exit::Unexpected);
+    assert!(text.contains("not by migration with the story"), "{text}");
+    let only_others = Outcome { others: vec![other], ..outcome(Verdict::Holds) };
+    let text = line(crate::common::aba(), only_others, Exit::Unexpected);
+    assert!(text.contains("caught by another bug: rmap-exact"), "{text}");
+    let text = line(crate::common::aba(), outcome(Verdict::Holds), Exit::Unexpected);
+    assert!(text.contains("holds, but migration with the story"), "{text}");
+}
+
+#[test]
+fn a_vacuous_pass_fails_and_names_what_was_never_seen() {
+    let blind = Outcome { seen: Seen::default(), ..outcome(Verdict::Holds) };
+    let text = line(variant("aba-direct", ""), blind, Exit::Unexpected);
+    assert!(text.contains("holds, but never saw '"), "{text}");
+}
+
+#[test]
+fn a_bound_is_exit_3_and_never_a_bare_ok() {
+    let cut = outcome(Verdict::Inconclusive(Reason::States));
+    let text = line(variant("aba-direct", ""), cut, Exit::Inconclusive);
+    assert!(text.starts_with("bound   aba-direct  4711 states, NOT all, states <= "), "{text}");
+    assert!(text.contains("raise --states-max"), "{text}");
+}
+
+#[test]
+fn unexpected_beats_bound() {
+    let special = vec![
+        ("aba-direct", outcome(Verdict::Inconclusive(Reason::States))),
+        ("canary", outcome(Verdict::Holds)),
+    ];
+    let machine = Fake { special, ..Fake::obedient() };
+    let variants = vec![variant("aba-direct", ""), variant("canary", "")];
+    let directory = scratch("check-beats");
+    let (exit, text) = check(&machine, variants, 2, MessageFormat::Human, &directory, false);
+    assert_eq!(exit, Exit::Unexpected);
+    assert!(text.ends_with("2 variants: 0 hold, 0 caught, 1 bound, 1 unexpected; SC, seed 1\n"));
+}
+
+#[test]
+fn without_an_expectation_a_violation_is_reported_and_exit_is_0() {
+    let unnamed = variant("aba-direct", "range-start-flush");
+    let text = line(unnamed, outcome(Verdict::Violated(aba_found())), Exit::Expected);
+    assert!(text.starts_with("breaks  aba-direct without range-start-flush  migration"), "{text}");
+}
+
+#[test]
+fn the_output_does_not_depend_on_the_number_of_jobs() {
+    let directory = scratch("check-jobs");
+    for format in [MessageFormat::Human, MessageFormat::Json] {
+        let run = |jobs| check(&Fake::obedient(), all_variants(), jobs, format, &directory, false);
+        let (exit, one) = run(1);
+        assert_eq!(exit, Exit::Expected, "{one}");
+        for jobs in [1, 2, 5] {
+            assert_eq!(run(jobs).1, one);
+        }
+    }
+}
+
+#[test]
+fn json_lines_have_version_and_type_and_begin_and_end_the_run() {
+    let directory = scratch("check-json");
+    let variants = all_variants();
+    let count = variants.len();
+    let (_, text) = check(&Fake::obedient(), variants, 2, MessageFormat::Json, &directory, false);
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|l| serde_json::from_str(l).expect("each line is JSON")).collect();
+    assert!(lines.iter().all(|l| l["v"] == 1 && l["type"].is_string()));
+    assert_eq!(lines.len(), count + 2);
+    assert_eq!(lines[0]["type"], "run-start");
+    assert_eq!(lines[0]["variants"], count);
+    assert_eq!(lines[1]["type"], "verdict");
+    assert_eq!(lines[1]["model"], "SC");
+    assert_eq!(lines[count + 1]["type"], "summary");
+    assert_eq!(lines[count + 1]["exit"], 0);
+}
+
+#[test]
+fn ctrl_c_prints_a_partial_summary_and_is_exit_130() {
+    let directory = scratch("check-ctrl-c");
+    let variants = vec![variant("canary", "")];
+    let (exit, text) =
+        check(&Fake::obedient(), variants, 1, MessageFormat::Human, &directory, true);
+    assert_eq!(exit, Exit::Interrupted);
+    assert!(text.starts_with("0 of 1 variants: "), "{text}");
+    assert!(text.ends_with("; interrupted\n"), "{text}");
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_loses_nothing() {
+    let directory = scratch("check-unwritable");
+    let in_the_way = directory.join("file");
+    std::fs::write(&in_the_way, "").expect("a test can write");
+    let machine = Fake::obedient();
+    let found = aba_found();
+    let replayed = kvmmu::run::Replayed { events: machine.events.clone(), stuck: None };
+    let failure =
+        kvmmu::trace::write(&in_the_way, &crate::common::aba(), &found.schedule, &replayed)
+            .expect_err("a file is in the way");
+    assert_eq!(failure.exit, Exit::Usage);
+    assert!(failure.help.contains("kvmmu replay aba-indirect --without"), "{failure}");
+    let verdict = Verdict::Violated(found);
+    let machine = Fake { special: vec![("aba-direct", outcome(verdict))], ..machine };
+    let variants = vec![variant("aba-direct", "")];
+    let (exit, text) = check(&machine, variants, 1, MessageFormat::Human, &in_the_way, false);
+    assert_eq!(exit, Exit::Unexpected);
+    assert!(text.contains("replay: kvmmu replay aba-direct --schedule v1-"), "{text}");
+}

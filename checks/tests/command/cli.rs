@@ -1,0 +1,359 @@
+//! Goal: bad input of every kind ends in a documented exit code, a message with the offending token
+//! and its place, and the next thing to try. Method: the command itself, its streams and its exit
+//! code.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::common::{Fake, aba, aba_events, scratch};
+use kvmmu::args::ENVIRONMENT;
+use kvmmu::run::Replayed;
+
+/// Runs `kvmmu` in `directory`.
+fn kvmmu_in(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvmmu"));
+    command.args(arguments).current_dir(directory).env("NO_COLOR", "1");
+    for name in ENVIRONMENT {
+        command.env_remove(name);
+    }
+    command.output().expect("kvmmu starts")
+}
+
+/// Runs `kvmmu`, expects `code` and gives what it said on standard error.
+#[track_caller]
+fn fails(arguments: &[&str], code: i32) -> String {
+    let output = kvmmu_in(Path::new(env!("CARGO_TARGET_TMPDIR")), arguments);
+    refused(&output, code)
+}
+
+/// Checks that `output` is an error with exit code `code` that says what to try next.
+#[track_caller]
+fn refused(output: &Output, code: i32) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains("help:") || said.contains("try '--help'"), "no next thing: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+/// Writes `text` as a scenario file and checks it.
+#[track_caller]
+fn check_file(name: &str, text: &str) -> String {
+    let directory = scratch(&format!("cli-{name}"));
+    fs::write(directory.join("my-race.toml"), text).expect("a test can write");
+    let said = refused(&kvmmu_in(&directory, &["check", "my-race.toml", "-q"]), 2);
+    assert!(said.starts_with("error: my-race.toml:"), "no place: {said}");
+    said
+}
+
+/// A scenario that is right.
+const GOOD: &str = r#"title  = "A race"
+source = "none"
+about  = "Nothing."
+paging = "direct"
+spte   = "ept"
+
+[[slot]]
+gfn   = 0
+pages = 1
+log   = true
+
+[map]
+"gfn0" = { pfn = 0, spte = "110", accessed = true, dirty = true }
+
+[[thread]]
+name = "vcpu0"
+run  = ["write gfn0"]
+
+[check]
+always    = ["migration"]
+sometimes = ["fast-fault-fixed"]
+"#;
+
+#[test]
+fn malformed_toml_is_named_with_line_and_column() {
+    let said = check_file("malformed", "title = \n");
+    insta::assert_snapshot!(said, @r#"
+    error: my-race.toml:1:9: not TOML: string values must be quoted, expected literal string
+      help: see https://toml.io for the notation and docs/scenario-format.md for the keys
+    "#);
+}
+
+#[test]
+fn an_unknown_operation_is_named_with_the_one_that_was_meant() {
+    let said = check_file("operation", &GOOD.replace("write gfn0", "wrte gfn0"));
+    insta::assert_snapshot!(said, @r#"
+    error: my-race.toml:17:10: unknown operation 'wrte'
+      help: did you mean 'write'? Legal here: read, write, fetch, set-gpte, emulate-gpte, invlpg,
+            prefault
+    "#);
+}
+
+#[test]
+fn an_unknown_guard_in_a_file_is_named_with_its_place() {
+    let expect = "\n[[expect]]\nwithout = [\"fast-fault-cmpxhg\"]\nverdict = \"holds\"\n";
+    let said = check_file("guard", &format!("{GOOD}{expect}"));
+    insta::assert_snapshot!(said, @r#"
+    error: my-race.toml:24:13: unknown guard 'fast-fault-cmpxhg'
+      help: did you mean 'fast-fault-cmpxchg'? Legal here: fast-fault-direct-only,
+            fast-fault-cmpxchg, fast-fault-host-writable, fast-fault-mmu-writable,
+            fast-fault-rewalk, mark-dirty-after-cmpxchg, restore-marks-dirty, access-track-drops-w,
+            volatile-locklessly-writable, volatile-access-track, volatile-write-not-dirty,
+            volatile-not-accessed, flush-on-locklessly-writable, write-protect-checks-mmu-writable,
+            pt-protect-clears-mmu-writable, get-page-flush, flush-after-harvest,
+            harvest-clear-then-protect, set-spte-marks-dirty, notifier-seq-recheck,
+            notifier-count-check, notifier-seq-before-gup, age-uses-xchg-result,
+            change-pte-clears-mmu-writable, range-start-flush, lockless-walk-mode,
+            lockless-walk-irq-off, flush-request-wait, flush-before-free, entry-request-check,
+            make-spte-strips-w-host-readonly, pin-hold, pin-pfn-compare, pin-for-write
+    "#);
+}
+
+#[test]
+fn a_contradictory_mapping_is_named_with_its_place() {
+    let said = check_file("mapping", &GOOD.replace("\"110\"", "\"011\""));
+    insta::assert_snapshot!(said, @r#"
+    error: my-race.toml:13:29: '011': writable without host-writable and MMU-writable
+      help: W = 1 needs H = 1 and M = 1: write "111", or take W away
+    "#);
+}
+
+#[test]
+fn too_many_cpus_are_refused() {
+    let more: String =
+        (1..9).map(|i| format!("[[thread]]\nname = \"vcpu{i}\"\nrun = []\n\n")).collect();
+    let said = check_file("cpus", &GOOD.replace("[check]", &format!("{more}[check]")));
+    insta::assert_snapshot!(said, @r#"
+    error: my-race.toml:21:7: 'vcpu1' does nothing
+      help: give it a program: run = ["write gfn0"]
+    "#);
+}
+
+#[test]
+fn an_unknown_guard_on_the_command_line() {
+    let said = fails(&["check", "canary", "--without", "fast-fault-cmpxhg"], 2);
+    insta::assert_snapshot!(said, @r#"
+    error: unknown guard 'fast-fault-cmpxhg' in --without
+      help: did you mean 'fast-fault-cmpxchg'? 'kvmmu guards' lists all of them
+    "#);
+}
+
+#[test]
+fn an_unknown_scenario_and_a_pattern_that_matches_nothing() {
+    insta::assert_snapshot!(fails(&["check", "aba-indirct"], 2), @r#"
+    error: no scenario is called 'aba-indirct'
+      help: did you mean 'aba-indirect'? 'kvmmu list' prints the scenarios; a file of your own ends
+            in .toml
+    "#);
+    insta::assert_snapshot!(fails(&["check", "zz*"], 4), @r#"
+    error: no scenario matches 'zz*'
+      help: 'kvmmu list' prints the scenarios; a file of your own ends in .toml
+    "#);
+    insta::assert_snapshot!(fails(&["explain", "aba-*"], 2), @r#"
+    error: 'aba-*' matches 4 scenarios and this command takes one
+      help: name one of those that 'kvmmu list' prints
+    "#);
+    insta::assert_snapshot!(fails(&["check", "no-such-file.toml"], 2), @r#"
+    error: no-such-file.toml: cannot be read: No such file or directory (os error 2)
+      help: name a file that ends in .toml; `kvmmu list` names the built-in scenarios
+    "#);
+}
+
+#[test]
+fn wrong_words_and_values() {
+    for arguments in [
+        &["--sede", "3"][..],
+        &["check", "--seed", "x"],
+        &["check", "--jobs", "0"],
+        &["check", "--time-max", "soon"],
+        &["check", "--strategy", "clever"],
+        &["check", "--size", "0"],
+        &["replay"],
+        &["replay", "canary", "--without", "pin-hold"],
+        &["explain"],
+    ] {
+        fails(arguments, 2);
+    }
+}
+
+#[test]
+fn an_engine_that_is_not_built_in_names_the_command_that_builds_it() {
+    if cfg!(feature = "engines") {
+        return;
+    }
+    insta::assert_snapshot!(fails(&["check", "canary", "--engine", "loom"], 2), @r#"
+    error: this build of kvmmu does not have the engine loom
+      help: build it with 'cargo run --release --features engines -- check canary --engine loom'
+    "#);
+}
+
+#[test]
+fn a_schedule_that_is_not_one() {
+    let replay = |schedule| fails(&["replay", "canary", "--schedule", schedule], 2);
+    insta::assert_snapshot!(replay("v1-1a2b3c4d:0*3,x*7"), @r#"
+    error: schedule, character 17: 'x*7' is not a move: THREAD, THREAD*COUNT, THREAD/CHOICE or THREAD/CHOICE*COUNT
+      help: a schedule reads like v1-1a2b3c4d:0*3,1*7,0/2; 'kvmmu explain NAME' prints one
+    "#);
+    insta::assert_snapshot!(replay("v2-1a2b3c4d:0"), @r#"
+    error: schedule, character 1: 'v2' is not 'v1', the schedule format of this version
+      help: a schedule reads like v1-1a2b3c4d:0*3,1*7,0/2; 'kvmmu explain NAME' prints one
+    "#);
+    insta::assert_snapshot!(replay("0*3"), @r#"
+    error: schedule, character 1: '0*3' is not 'v1', the schedule format of this version
+      help: a schedule reads like v1-1a2b3c4d:0*3,1*7,0/2; 'kvmmu explain NAME' prints one
+    "#);
+}
+
+#[test]
+fn a_schedule_of_something_else_is_refused_with_exit_5() {
+    let said = fails(&["replay", "canary", "--schedule", "v1-00000000:0*3"], 5);
+    assert!(said.contains("the schedule is for 00000000, but canary with every guard"), "{said}");
+    assert!(said.contains("--force"), "{said}");
+}
+
+/// The text of a good trace.
+fn good_trace() -> String {
+    let variant = aba();
+    let schedule = variant.stamp(&crate::common::aba_schedule()).to_string();
+    let replayed = Replayed { events: aba_events(), stuck: None };
+    kvmmu::trace::text(&variant, &schedule, &replayed)
+}
+
+/// Replays `text` as a trace file and expects `code`.
+#[track_caller]
+fn replay_text(name: &str, text: &str, code: i32) -> String {
+    let directory = scratch(&format!("cli-trace-{name}"));
+    fs::write(directory.join("t.jsonl"), text).expect("a test can write");
+    refused(&kvmmu_in(&directory, &["replay", "t.jsonl"]), code)
+}
+
+#[test]
+fn a_truncated_trace_is_told_from_an_edited_one() {
+    let good = good_trace();
+    let cut = &good[..good.len() / 2];
+    insta::assert_snapshot!(replay_text("cut", cut, 2), @r#"
+    error: t.jsonl:16:1: the trace is cut short: its last line is missing
+      help: make the trace again with 'kvmmu explain', or replay the schedule of its first line with
+            'kvmmu replay NAME --schedule S'
+    "#);
+    let lines: Vec<&str> = good.lines().collect();
+    let without_end = lines[..lines.len() - 1].join("\n") + "\n";
+    insta::assert_snapshot!(replay_text("no-end", &without_end, 2), @r#"
+    error: t.jsonl:32:1: the trace is cut short: its last line is missing
+      help: make the trace again with 'kvmmu explain', or replay the schedule of its first line with
+            'kvmmu replay NAME --schedule S'
+    "#);
+    let edited = good.replacen("host: pfn0 is free again", "host: pfn9 is free again", 1);
+    insta::assert_snapshot!(replay_text("edited", &edited, 2), @r#"
+    error: t.jsonl:11:1: this line or one before it was edited
+      help: make the trace again with 'kvmmu explain', or replay the schedule of its first line with
+            'kvmmu replay NAME --schedule S'
+    "#);
+    let mut fewer = lines.clone();
+    fewer.remove(4);
+    insta::assert_snapshot!(replay_text("fewer", &(fewer.join("\n") + "\n"), 2), @r#"
+    error: t.jsonl:5:1: this line or one before it was edited
+      help: make the trace again with 'kvmmu explain', or replay the schedule of its first line with
+            'kvmmu replay NAME --schedule S'
+    "#);
+    insta::assert_snapshot!(replay_text("empty", "", 2), @r#"
+    error: t.jsonl:1:1: the trace is empty
+      help: make the trace again with 'kvmmu explain', or replay the schedule of its first line with
+            'kvmmu replay NAME --schedule S'
+    "#);
+    insta::assert_snapshot!(replay_text("else", "{\"v\":1}\n", 2), @r#"
+    error: t.jsonl:1:1: not the first line of a trace
+      help: make the trace again with 'kvmmu explain', or replay the schedule of its first line with
+            'kvmmu replay NAME --schedule S'
+    "#);
+}
+
+#[test]
+fn a_trace_of_another_format_or_build_is_exit_5() {
+    let good = good_trace();
+    insta::assert_snapshot!(replay_text("format", &good.replacen("\"v\":1", "\"v\":7", 1), 5), @r#"
+    error: t.jsonl:1:1: trace format 7; this version reads format 1
+      help: replay it with the version that made it, or make it again with 'kvmmu explain'
+    "#);
+    // Another build: every line is right, but the fingerprint is not that of this one.
+    let variant = aba();
+    let replayed = Replayed { events: aba_events(), stuck: None };
+    let other = kvmmu::trace::text(&variant, "v1-00000000:0*2", &replayed);
+    let said = replay_text("build", &other, 5);
+    assert!(said.contains("the schedule is for 00000000"), "{said}");
+    fails(&["replay", "no-such-trace"], 2);
+    fails(&["replay", "no-such-trace.jsonl"], 2);
+}
+
+#[test]
+fn no_prefix_of_a_trace_and_no_changed_byte_panics() {
+    let good = good_trace();
+    let directory = scratch("cli-trace-fuzz");
+    let path = directory.join("t.jsonl");
+    let machine = Fake::obedient();
+    for at in (0..good.len()).step_by(7) {
+        let mut bytes = good.clone().into_bytes();
+        if at % 2 == 0 {
+            bytes.truncate(at);
+        } else {
+            bytes[at] ^= 0x11;
+        }
+        fs::write(&path, bytes).expect("a test can write");
+        let failure = kvmmu::trace::read(&path).and_then(|trace| {
+            kvmmu::replay::compare(&machine, &aba(), &trace, false, &mut std::io::sink())
+        });
+        assert!(failure.is_err(), "byte {at}");
+        assert!(!failure.unwrap_err().help.is_empty());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_in_mid_search_prints_a_partial_summary() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvmmu"));
+    command.args(["check", "canary", "aba-indirect", "--strategy", "random", "--jobs", "1"]);
+    command.args(["--executions-max", "1000000000"]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    let mut child = command.spawn().expect("kvmmu starts");
+    // The canary's verdict says that the handler is there and the long search begins.
+    let mut out = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    let mut text = String::new();
+    std::io::BufRead::read_line(&mut out, &mut text).expect("there is a line");
+    assert!(text.contains("canary"), "{text}");
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args(["-INT", &id]).status().expect("kill starts");
+    assert!(sent.success());
+    std::io::Read::read_to_string(&mut out, &mut text).expect("output is text");
+    let status = child.wait().expect("kvmmu ends");
+    assert_eq!(status.code(), Some(130), "{text}");
+    assert!(text.contains(" of 5 variants: "), "{text}");
+    assert!(text.ends_with("; interrupted\n"), "{text}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_a_clear_error() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has /dev/full");
+    let output = Command::new(env!("CARGO_BIN_EXE_kvmmu"))
+        .arg("list")
+        .stdout(full)
+        .output()
+        .expect("kvmmu starts");
+    let said = refused(&output, 2);
+    assert!(said.contains("cannot write to standard output"), "{said}");
+}
+
+#[test]
+fn help_and_version_are_not_errors() {
+    for argument in ["-h", "--help", "-V", "--version"] {
+        let output = kvmmu_in(Path::new("."), &[argument]);
+        assert_eq!(output.status.code(), Some(0), "{argument}");
+    }
+    for command in ["check", "list", "guards", "explain", "replay"] {
+        let output = kvmmu_in(Path::new("."), &[command, "-h"]);
+        assert_eq!(output.status.code(), Some(0), "{command}");
+        let lines = String::from_utf8_lossy(&output.stdout).lines().count();
+        assert!(lines <= 24, "{command} -h has {lines} lines");
+    }
+}

@@ -1,0 +1,7 @@
+//! Goal: the `kvmmu` command says what it should, in the form that it should. Method: its parts on
+//! a run and a machine made by hand, and the command itself on bad input.
+
+mod check;
+mod cli;
+mod common;
+mod report;

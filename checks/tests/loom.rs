@@ -1,0 +1,44 @@
+//! Goal: the core is correct under C11 orderings, judged without `kvmmu-sim`, and its broken
+//! variants are caught by the property and the story that the scenario files name. Method: every
+//! `engines = { loom = ... }` is carried out by all executions, or all with so many preemptions as
+//! [`Bounds::of`] says; a run that is cut off is a failure.
+
+use kvmmu_scenarios::scenario::{Engine, Expect};
+
+use machines::loom::{Bounds, check};
+use machines::search::EngineOutcome;
+
+/// The machines, without shuttle: the two tools do not go into one process.
+#[expect(dead_code, unreachable_pub, reason = "it is a part of the kvmmu library")]
+#[path = "../src/machines"]
+mod machines {
+    pub mod loom;
+    pub mod machine;
+    pub mod primitives;
+    pub mod search;
+    pub mod word;
+}
+
+mod engines;
+
+#[test]
+fn loom_says_what_the_scenario_files_expect_of_it() {
+    let expected = |expect: &Expect| expect.loom != Engine::Skip;
+    let failures = engines::run(expected, |scenario, expect| {
+        let outcome = check(scenario, expect.without, Bounds::of(scenario, expect.without));
+        let agrees = match &outcome {
+            EngineOutcome::Holds { complete, unseen, .. } => {
+                let vacuous = expect.without.is_empty() && !unseen.is_empty();
+                expect.loom == Engine::Holds && *complete && !vacuous
+            }
+            EngineOutcome::Violated { property, story_matched, .. } => {
+                expect.loom == Engine::Violated
+                    && *story_matched
+                    && expect.property.is_none_or(|p| p == *property)
+            }
+            EngineOutcome::Inconclusive { .. } => false,
+        };
+        (agrees, outcome.to_string())
+    });
+    assert!(failures.is_empty(), "loom disagrees:\n{}", failures.join("\n"));
+}
