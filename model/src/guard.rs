@@ -123,7 +123,7 @@ guards! {
     MarkDirtyAfterCmpxchg {
         name: "mark-dirty-after-cmpxchg",
         function: "fast_page_fault",
-        source: "KVM.md section 5",
+        source: "arch/x86/kvm/mmu/mmu.c",
         since: "3.6",
         prevents: "A harvest between mark and cmpxchg consumes the mark, and the write that follows is not logged.",
         without: "The page is marked dirty before the cmpxchg.",
@@ -159,7 +159,7 @@ guards! {
     VolatileAccessTrack {
         name: "volatile-access-track",
         function: "spte_has_volatile_bits",
-        source: "KVM.md section 2",
+        source: "arch/x86/kvm/mmu/mmu.c",
         since: "4.11",
         prevents: "A plain store over an access-tracked SPTE loses a restore that ran meanwhile.",
         without: "spte_has_volatile_bits lacks its access-track clause.",
@@ -171,7 +171,7 @@ guards! {
     VolatileWriteNotDirty {
         name: "volatile-write-not-dirty",
         function: "spte_has_volatile_bits",
-        source: "KVM.md section 2",
+        source: "arch/x86/kvm/mmu/mmu.c",
         since: "3.6",
         prevents: "A plain store over W = 1, D = 0 loses a D that hardware sets meanwhile.",
         without: "spte_has_volatile_bits lacks its W && !D clause.",
@@ -203,7 +203,7 @@ guards! {
     WriteProtectChecksMmuWritable {
         name: "write-protect-checks-mmu-writable",
         function: "spte_write_protect",
-        source: "KVM.md section 2; commit 7c8a4742c4ab is its TDP twin",
+        source: "arch/x86/kvm/mmu/mmu.c; commit 7c8a4742c4ab is its TDP twin",
         since: "3.6",
         prevents: "Write protection of a guest page table skips an SPTE that is read-only but MMU-writable.",
         without: "spte_write_protect returns early, with no flush and M still set, if W is clear, whatever pt_protect says.",
@@ -211,7 +211,7 @@ guards! {
     PtProtectClearsMmuWritable {
         name: "pt-protect-clears-mmu-writable",
         function: "spte_write_protect",
-        source: "KVM.md section 2",
+        source: "arch/x86/kvm/mmu/mmu.c",
         since: "3.6",
         prevents: "A fast fault makes a shadowed guest page table writable again.",
         without: "spte_write_protect with pt_protect clears W and leaves M.",
@@ -219,7 +219,7 @@ guards! {
     GetPageFlush {
         name: "get-page-flush",
         function: "kvm_mmu_get_page",
-        source: "KVM.md section 3",
+        source: "arch/x86/kvm/mmu/mmu.c",
         since: "2.6.x",
         prevents: "A guest page table is shadowed while a CPU still has it writable in its TLB.",
         without: "kvm_mmu_get_page write-protects the new guest page table and links its shadow page without a flush.",
@@ -227,7 +227,7 @@ guards! {
     FlushAfterHarvest {
         name: "flush-after-harvest",
         function: "kvm_vm_ioctl_get_dirty_log",
-        source: "KVM.md section 10; commit 198c74f43f0f",
+        source: "virt/kvm/kvm_main.c; commit 198c74f43f0f",
         since: "3.15",
         prevents: "After a harvest a CPU goes on writing through its TLB, unlogged.",
         without: "GET_DIRTY_LOG returns without flushing.",
@@ -235,7 +235,7 @@ guards! {
     HarvestClearThenProtect {
         name: "harvest-clear-then-protect",
         function: "kvm_get_dirty_log_protect",
-        source: "KVM.md section 10",
+        source: "virt/kvm/kvm_main.c",
         since: "3.15",
         prevents: "A fast fault between write protection and the clearing of the bitmap has its mark taken by a harvest that no longer protects the page.",
         without: "Each word write-protects its pages first and clears its bits after.",
@@ -243,7 +243,7 @@ guards! {
     SetSpteMarksDirty {
         name: "set-spte-marks-dirty",
         function: "set_spte",
-        source: "KVM.md section 2",
+        source: "arch/x86/kvm/mmu/mmu.c",
         since: "3.15",
         prevents: "A slow fault maps a page writable in a logging slot and nobody knows.",
         without: "set_spte does not mark the page dirty.",
@@ -267,7 +267,7 @@ guards! {
     NotifierSeqBeforeGup {
         name: "notifier-seq-before-gup",
         function: "direct_page_fault",
-        source: "KVM.md section 7",
+        source: "virt/kvm/kvm_main.c",
         since: "2.6.27",
         prevents: "A sequence number read after the page was looked up hides the invalidation between the two.",
         without: "mmu_notifier_seq is read after gfn_to_pfn.",
@@ -275,7 +275,7 @@ guards! {
     AgeUsesXchgResult {
         name: "age-uses-xchg-result",
         function: "mmu_spte_age",
-        source: "KVM.md section 2; 5.10 lacks it",
+        source: "arch/x86/kvm/mmu/mmu.c; 5.10 lacks it",
         since: "later than 5.10",
         prevents: "A W that a fast fault sets between the read and the xchg of mmu_spte_age is wiped, and the page's dirty state with it.",
         without: "mmu_spte_age judges by its first read and ignores what the xchg returned.",
@@ -291,7 +291,7 @@ guards! {
     RangeStartFlush {
         name: "range-start-flush",
         function: "kvm_mmu_notifier_invalidate_range_start",
-        source: "KVM.md section 7",
+        source: "virt/kvm/kvm_main.c",
         since: "2.6.27",
         prevents: "The host takes a page back while a CPU still reaches it by its TLB.",
         without: "range_start returns without flushing.",
@@ -331,7 +331,7 @@ guards! {
     EntryRequestCheck {
         name: "entry-request-check",
         function: "vcpu_enter_guest",
-        source: "KVM.md section 4",
+        source: "Documentation/virt/kvm/vcpu-requests.rst",
         since: "2.6.x",
         prevents: "A flush that was requested just before guest entry is not carried out.",
         without: "vcpu_enter_guest does not look at its requests again after it has set IN_GUEST_MODE.",
@@ -339,7 +339,7 @@ guards! {
     MakeSpteHostReadonly {
         name: "make-spte-strips-w-host-readonly",
         function: "make_spte",
-        source: "KVM.md section 2",
+        source: "arch/x86/kvm/mmu/mmu.c",
         since: "2.6.x",
         prevents: "An SPTE is writable although the host maps the page read-only.",
         without: "make_spte sets W and M although H is clear.",

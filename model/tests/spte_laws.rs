@@ -1,5 +1,6 @@
-//! Goal: an SPTE says what KVM's SPTEs say, in every layout. Method: KVM.md sections 1 and 2,
-//! stated a second time by bit numbers (`Layout`) and held against the model on random values.
+//! Goal: an SPTE says what KVM's SPTEs say, in every layout. Method: the layout and the predicates
+//! of 5.10, stated a second time by bit numbers (`Layout`) and held against the model on random
+//! values.
 
 use kvmmu_model::spte::{SPTE_HOST_WRITEABLE, SPTE_MMU_WRITEABLE};
 use kvmmu_model::{Access, Gfn, Gpte, Pfn, SpId, Spte, SpteFormat, Until};
@@ -52,7 +53,7 @@ fn clear(v: u64, bits: &[u32]) -> u64 {
     bits.iter().fold(v, |v, n| v & !(1 << n))
 }
 
-/// KVM.md section 1, once more.
+/// The layout of 5.10, once more.
 impl Layout {
     fn special(v: u64) -> u64 {
         v >> 52 & 0b11

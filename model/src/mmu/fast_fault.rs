@@ -157,11 +157,11 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             return false;
         }
         self.p.mark(Mark::FastFaultFixed);
-        if made_writable {
-            self.p.mark(Mark::FastFaultWritable);
-        }
         if self.format.is_access_track(old) {
             self.p.mark(Mark::AccessTrackRestored);
+        }
+        if made_writable {
+            self.p.mark(Mark::FastFaultWritable);
         }
         if marks && !mark_first {
             self.mark_page_dirty(gfn);

@@ -29,7 +29,8 @@ use self::error::Source;
 use self::expect::Cast;
 use self::memory::Memory;
 use self::table::{Table, Text};
-use crate::scenario::{Format, IndirectFastFault, Profile, Scenario};
+use crate::property::Property;
+use crate::scenario::{Format, IndirectFastFault, Op, Profile, Scenario};
 
 /// The keys and tables of a file.
 pub const KEYS: &[&str] = &[
@@ -103,6 +104,10 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
     let cast = Cast { drafts: &drafts, threads: &threads };
     let (always, sometimes) = expect::check(&root, cast)?;
     let expects = expect::expects(&root, cast, &always, size)?;
+    let logs = memory.slots.iter().any(|slot| slot.log);
+    if always.contains(&Property::Migration) {
+        check_migration(&root, logs, &at_stop)?;
+    }
     Ok(Scenario {
         name: name(file_name),
         title,
@@ -125,6 +130,27 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
         expects,
         size,
     })
+}
+
+/// A migration that is watched must have a log, and must end.
+fn check_migration(root: &Table<'_>, logs: bool, at_stop: &[Op]) -> Result<(), LoadError> {
+    let harvests = at_stop.iter().any(|op| matches!(op, Op::GetDirtyLog(_)));
+    let copies = at_stop.last() == Some(&Op::CopyHarvested);
+    if !logs {
+        return Err(root.source.error(
+            root.place("check"),
+            "'migration' is watched, and no slot has dirty logging",
+            "add log = true to the [[slot]] whose pages are migrated",
+        ));
+    }
+    if !harvests || !copies {
+        return Err(root.source.error(
+            root.place("at-stop"),
+            "'migration' is watched, and [at-stop] does not harvest and copy what is left",
+            "add [at-stop] with run = [\"get-dirty-log slot0\", \"copy-harvested\"]",
+        ));
+    }
+    Ok(())
 }
 
 /// Reads a scenario file.

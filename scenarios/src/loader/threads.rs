@@ -51,6 +51,13 @@ pub(super) fn drafts<'a>(
                 "threads are numbered vCPUs first, then host, then user: move it up",
             ));
         }
+        let expected = format!("vcpu{}", drafts.len());
+        if kind == ThreadKind::Vcpu && name.value != expected {
+            return Err(name.error(
+                format!("{} is vCPU number {}", quoted(name.value), drafts.len()),
+                format!("vCPUs are numbered from 0 in the order of the file: call it {expected}"),
+            ));
+        }
         let own = match table.text("paging")? {
             Some(text) if kind != ThreadKind::Vcpu => {
                 return Err(text.error(

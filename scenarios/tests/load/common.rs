@@ -46,6 +46,9 @@ without = ["fast-fault-cmpxchg"]
 verdict = "violated"
 property = "migration"
 story = "mark-dirty"
+
+[at-stop]
+run = ["get-dirty-log slot0", "copy-harvested"]
 "#;
 
 /// A valid file with shadow paging.

@@ -325,3 +325,29 @@ fn expectations_must_be_complete_and_consistent() {
     let error = refused(DIRECT, "always = [\"migration\"]\nsometimes = ", "sometime = ");
     assert_eq!((error.line, error.column), (32, 1), "{error}");
 }
+
+#[test]
+fn a_migration_that_is_watched_needs_a_log_and_a_last_copy() {
+    check(
+        DIRECT,
+        &[
+            (
+                "\n[at-stop]\nrun = [\"get-dirty-log slot0\", \"copy-harvested\"]\n",
+                "",
+                "1:1: 'migration' is watched, and [at-stop] does not harvest and copy what is left",
+                "add [at-stop]",
+            ),
+            (
+                "log = true\n",
+                "",
+                "30:1: 'migration' is watched, and no slot has dirty logging",
+                "add log = true",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn virtual_cpus_are_numbered_from_zero() {
+    check(DIRECT, &[("\"vcpu0\"", "\"vcpu3\"", "20:9: 'vcpu3' is vCPU number 0", "call it vcpu0")]);
+}
