@@ -5,7 +5,7 @@
 //!
 //! Which steps commute follows from what they touched when they were executed
 //! ([`crate::footprint`]), never from what they announced. A step runs from one shared access to
-//! the next and may touch more than its access, so three things differ from the literature:
+//! the next and may touch more than its access, so four things differ from the literature:
 //!
 //! 1. Sleep sets hold steps with the footprint that they had; it stays right until something that
 //!    they depend on happens, and then they wake.
@@ -13,6 +13,9 @@
 //! 3. Threads may block. A blocked thread's step never ran, so at the end of each execution, cut or
 //!    not, what it waits for takes the place of its footprint. Steps that follow a violation never
 //!    run either: a violating step depends on everything that was possible beside it.
+//! 4. What a step touches may depend on what it reads. `Tree::promise` and
+//!    `Tree::races_with_sleepers` in `dpor/tree.rs` say where that matters. This part has no proof
+//!    in the literature behind it: it rests on the comparison with the naive explorer.
 
 mod trail;
 mod tree;
@@ -157,7 +160,10 @@ impl Walk<'_, '_, '_> {
             }
             let from = self.tree.nodes.last().map_or(0, |node| node.asleep.1);
             let asleep = (from, self.tree.sleepers.len() as u32);
-            let mut node = Node { enabled, backtrack: 0, done: 0, asleep, choices: 1, promised: 0 };
+            let inherited = asleep.1;
+            let (backtrack, done, promised) = (0, 0, 0);
+            let mut node =
+                Node { enabled, backtrack, done, asleep, inherited, choices: 1, promised };
             node.done = self.all_asleep(&node);
             let awake = enabled & !node.done;
             if awake == 0 {
@@ -218,9 +224,9 @@ impl Walk<'_, '_, '_> {
         let kind = self.engine.pending(thread).kind;
         let footprint = self.engine.step(step);
         self.search.stats.transitions += 1;
+        let past = self.tree.races(&Next { thread, kind, footprint });
         self.tree.pass_sleepers(thread, &footprint);
         self.tree.check_promises(thread, &footprint);
-        let past = self.tree.races(&Next { thread, kind, footprint });
         self.tree.trail.push(step, footprint, past);
     }
 
@@ -281,6 +287,7 @@ impl Walk<'_, '_, '_> {
     fn backtrack(&mut self) -> bool {
         while let Some(event) = self.tree.trail.pop() {
             let at = self.tree.trail.len();
+            self.tree.forget_watches();
             let node = &mut self.tree.nodes[at];
             let thread = event.thread();
             // What the nodes below had asleep goes, and the step that was explored falls asleep.

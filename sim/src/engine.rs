@@ -7,6 +7,8 @@
 use core::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use kvmmu_model::Object;
+
 use crate::THREADS_MAX;
 use crate::coroutine::Coroutines;
 use crate::event::Event;
@@ -14,6 +16,7 @@ use crate::footprint::Footprint;
 use crate::goal::{Goal, Violation, property};
 use crate::irq;
 use crate::machine::{Machine, Mode};
+use crate::names::{Names, Wait};
 use crate::notice;
 use crate::outcome::Seen;
 use crate::pending::{Kind, Pending};
@@ -38,6 +41,8 @@ pub struct Engine {
     /// The machine as built, before any thread ran.
     built: Snapshots,
     steps: u64,
+    /// What objects are called in the run that is traced.
+    object_names: Names,
 }
 
 impl Engine {
@@ -69,6 +74,7 @@ impl Engine {
             initial_seen: Seen::default(),
             built: Snapshots::new(),
             steps: 0,
+            object_names: Names::default(),
         };
         engine.spawn();
         engine.save_into(Target::Built);
@@ -119,6 +125,8 @@ impl Engine {
             self.machine.tracer.restart(true);
             *self.machine.violation.borrow_mut() = None;
             self.start();
+            self.object_names = Names::default();
+            self.ask_names(0);
             return;
         }
         self.load_from(Target::Initial);
@@ -134,6 +142,19 @@ impl Engine {
     /// The events since the last reset or the last call.
     pub fn take_events(&mut self) -> Vec<Event> {
         self.machine.tracer.take()
+    }
+
+    /// What the objects of the events of [`Engine::take_events`] are called.
+    pub fn take_names(&mut self) -> Names {
+        core::mem::take(&mut self.object_names)
+    }
+
+    /// Asks the program what its objects are called, from this event on.
+    fn ask_names(&mut self, event: usize) {
+        let names = self.coroutines.instance().object_names();
+        if !names.is_empty() {
+            self.object_names.from(event, names);
+        }
     }
 
     /// The names of the threads.
@@ -227,11 +248,24 @@ impl Engine {
     pub fn step(&mut self, step: Move) -> Footprint {
         self.steps += 1;
         if self.machine.tracer.on() {
-            let tracer = &self.machine.tracer;
-            tracer.step.set(tracer.step.get() + 1);
+            return self.step_traced(step);
         }
         self.resume(step.thread as usize, step.thread, step.choice);
         self.machine.footprint()
+    }
+
+    /// [`Engine::step`] while a trace is taken.
+    #[cold]
+    fn step_traced(&mut self, step: Move) -> Footprint {
+        let tracer = &self.machine.tracer;
+        tracer.step.set(tracer.step.get() + 1);
+        let before = tracer.count();
+        self.resume(step.thread as usize, step.thread, step.choice);
+        let footprint = self.machine.footprint();
+        if self.machine.tracer.wrote(before, Object::SpHeader) {
+            self.ask_names(before);
+        }
+        footprint
     }
 
     /// True if the move can be made now.
@@ -300,6 +334,20 @@ impl Engine {
         Some((property, waits.join("; ")))
     }
 
+    /// What each thread waits for that has not ended and cannot go on now.
+    pub fn waits(&self) -> Vec<Wait> {
+        let wait = |t: usize| {
+            let pending = self.pending(t);
+            let (file, line) = (pending.site.file(), pending.site.line());
+            let named = !matches!(pending.kind, Kind::WaitChange | Kind::Access);
+            let object = named.then(|| self.machine.tag(pending.loc));
+            Wait { thread: t as u8, object, lock: pending.kind == Kind::Acquire, file, line }
+        };
+        let live = self.unfinished();
+        let waits = |t: &usize| live >> t & 1 == 1 && !self.is_enabled(*t);
+        (0..self.threads()).filter(waits).map(wait).collect()
+    }
+
     fn waits_for(&self, t: usize) -> String {
         let pending = self.pending(t);
         let what = match pending.kind {
@@ -341,6 +389,7 @@ impl Engine {
     pub fn forget_seen(&mut self) {
         self.machine.seen_marks.set(self.initial_seen.marks);
         self.machine.seen_witnesses.set(self.initial_seen.witnesses);
+        self.machine.seen_missed.set(self.initial_seen.missed);
     }
 
     /// What a location is called.

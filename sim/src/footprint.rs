@@ -43,6 +43,19 @@ impl Footprint {
         }
     }
 
+    /// What was touched of locations outside of a set, and no locks.
+    #[inline(always)]
+    #[must_use]
+    pub const fn data_without(&self, set: u128) -> Footprint {
+        Footprint {
+            reads: self.reads & !set,
+            writes: self.writes & !set,
+            adds: self.adds & !set,
+            acquired: 0,
+            released: 0,
+        }
+    }
+
     /// Every location that was written.
     #[inline(always)]
     pub const fn written(&self) -> u128 {

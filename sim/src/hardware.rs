@@ -4,9 +4,9 @@
 //! everything cacheable that an entry has held while this CPU ran guest code under a root that
 //! reaches it, since the CPU's last flush. An access may use any of it, so it has one outcome for
 //! the walk of the tables as they are and one for each cached translation that would end
-//! differently. Faults are decided by a fresh walk, which also drops what was stale (KVM.md
-//! sections 14 and 16). Upper levels are cached in the same way: a walk may go through a table that
-//! is linked no more.
+//! differently. Faults are decided by a fresh walk, which also drops what was stale (Intel SDM
+//! volume 3, caching of translations). Upper levels are cached in the same way: a walk may go
+//! through a table that is linked no more.
 
 use kvmmu_model::mmu::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES, VCPUS, index_at};
 use kvmmu_model::{Access, CpuId, Guarded, Mark, Pfn, Platform, SpId, Spte, SpteLoc, Tag};
@@ -34,6 +34,8 @@ struct Tlb {
     entries: [u32; ENTRIES],
 }
 
+/// Ways an access may be translated: through each table, by a walk or by a cached page.
+const WAYS_MAX: usize = SHADOW_PAGES * (1 + 8) + 1;
 const WRITE_SHIFT: u32 = 8;
 const TABLE_SHIFT: u32 = 16;
 
@@ -52,16 +54,14 @@ enum Translation {
 
 /// All the ways an access may be translated; the first is the walk of the tables as they are.
 struct Translations {
-    list: [Translation; 32],
+    list: [Translation; WAYS_MAX],
     len: usize,
 }
 
 impl Translations {
     fn push(&mut self, translation: Translation) {
-        if self.len < self.list.len() {
-            self.list[self.len] = translation;
-            self.len += 1;
-        }
+        self.list[self.len] = translation;
+        self.len += 1;
     }
 
     fn of(w: &World<Sim>, cpu: CpuId, page: u64, access: Access) -> Translations {
@@ -70,7 +70,7 @@ impl Translations {
         let entry = peek(w, upper);
         let child = format.allows(entry, Access::Read).then(|| entry.child());
         let leaf_of = |sp| SpteLoc { sp, index: index_at(PG_LEVEL_4K, page) };
-        let mut all = Translations { list: [Translation::Walk(None); 32], len: 0 };
+        let mut all = Translations { list: [Translation::Walk(None); WAYS_MAX], len: 0 };
         let walk = child.map(leaf_of);
         all.push(Translation::Walk(walk));
         let tlb = w.hardware.cpus[usize::from(cpu.0)].get();

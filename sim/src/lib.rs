@@ -13,6 +13,7 @@ pub mod graph;
 pub mod mini;
 pub mod minimise;
 pub mod naive;
+pub mod names;
 pub mod outcome;
 pub mod pct;
 pub mod pending;

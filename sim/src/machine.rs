@@ -81,6 +81,8 @@ pub(crate) struct Machine {
     pub(crate) watched: Cell<u128>,
     pub(crate) seen_marks: Cell<u128>,
     pub(crate) seen_witnesses: Cell<u64>,
+    /// Guards that are gone and were asked for.
+    pub(crate) seen_missed: Cell<GuardSet>,
     pub(crate) without: Cell<GuardSet>,
     pub(crate) violation: RefCell<Option<Violation>>,
     pub(crate) tracer: Tracer,
@@ -125,6 +127,7 @@ impl Machine {
             watched: Cell::new(0),
             seen_marks: Cell::new(0),
             seen_witnesses: Cell::new(0),
+            seen_missed: Cell::new(GuardSet::EMPTY),
             without: Cell::new(GuardSet::EMPTY),
             violation: RefCell::new(None),
             tracer: Tracer::default(),
@@ -145,6 +148,7 @@ impl Machine {
         self.watched.set(0);
         self.seen_marks.set(0);
         self.seen_witnesses.set(0);
+        self.seen_missed.set(GuardSet::EMPTY);
         *self.violation.borrow_mut() = None;
         self.tracer.restart(false);
         self.poison.set(self.arena.take(LOCS_MAX / 64));
@@ -383,6 +387,8 @@ impl Machine {
     #[inline(always)]
     pub(crate) fn check_freed(&self, loc: u16, site: &'static Location<'static>) {
         if self.arena.get(self.poison.get() + loc / 64) >> (loc % 64) & 1 == 1 {
+            // The step depends on the one that freed it: dpor must see that they race.
+            self.reads.set(self.reads.get() | Footprint::bit(loc));
             let detail = || format!("{} is accessed after it was freed", self.name(loc));
             self.violate(property::USE_AFTER_FREE, detail, site);
         }

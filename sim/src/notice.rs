@@ -84,7 +84,11 @@ impl Machine {
 
     /// Marks and witnesses seen since the engine was made.
     pub(crate) fn seen(&self) -> Seen {
-        Seen { marks: self.seen_marks.get(), witnesses: self.seen_witnesses.get() }
+        Seen {
+            marks: self.seen_marks.get(),
+            witnesses: self.seen_witnesses.get(),
+            missed: self.seen_missed.get(),
+        }
     }
 
     /// Keeps the first violation of the execution.

@@ -1,7 +1,7 @@
 //! What an exploration found: one shape out of every explorer.
 
 use crate::schedule::Schedule;
-use kvmmu_model::Mark;
+use kvmmu_model::{GuardSet, Mark};
 
 /// The result of an exploration.
 #[derive(Clone, Debug)]
@@ -70,6 +70,9 @@ pub struct Seen {
     pub marks: u128,
     /// Bit `i` is set if the `i`-th witness sequence was completed.
     pub witnesses: u64,
+    /// Guards that are taken away and that some step asked for: the others were never reached, and
+    /// their absence says nothing.
+    pub missed: GuardSet,
 }
 
 impl Seen {

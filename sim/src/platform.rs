@@ -168,7 +168,11 @@ impl Platform for Sim {
 
     #[inline]
     fn guard(&self, guard: Guard) -> bool {
-        !self.machine.without.get().contains(guard)
+        let gone = self.machine.without.get().contains(guard);
+        if gone {
+            self.machine.seen_missed.set(self.machine.seen_missed.get().with(guard));
+        }
+        !gone
     }
 
     #[inline]

@@ -42,6 +42,12 @@ pub trait Instance {
     fn spte_written(&self, _tag: Tag, _old: u64, _new: u64) {}
     /// A lock was released in this step. Called before the thread goes on.
     fn released(&self, _tag: Tag) {}
+    /// What readers call the shared objects in the current state, where their places say little.
+    /// Asked between steps, and only while a trace is taken: before the first step, and after a
+    /// step that wrote an [`kvmmu_model::Object::SpHeader`].
+    fn object_names(&self) -> Vec<(Tag, String)> {
+        Vec::new()
+    }
 }
 
 /// A sequence of moments: each must come after the one before it. Seeing the first again starts

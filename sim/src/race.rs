@@ -1,7 +1,8 @@
 //! A scenario as a program of the simulator.
 
+use kvmmu_model::mmu::{Header, PT_ENTRIES, ROOT_LEVEL};
 use kvmmu_model::{Gfn, GuardSet, Object, Spte, Tag};
-use kvmmu_scenarios::scenario::Witness;
+use kvmmu_scenarios::scenario::{Address, GuestEntry, Op, Paging, Witness};
 use kvmmu_scenarios::{Scenario, World, oracle};
 
 use crate::hardware;
@@ -77,6 +78,12 @@ impl Instance for RaceInstance {
     fn spte_written(&self, tag: Tag, _old: u64, new: u64) {
         hardware::spte_written(&self.world, tag, new);
     }
+    fn object_names(&self) -> Vec<(Tag, String)> {
+        let headers = self.world.mmu.tables.iter().map(|table| Header(table.header.peek()));
+        let pages =
+            headers.enumerate().flat_map(|(sp, header)| page_names(&self.scenario, sp, header));
+        pages.chain(fixed_names(&self.scenario)).collect()
+    }
     fn released(&self, tag: Tag) {
         if tag.object == Object::MmuLock {
             let mmu = &self.world.mmu;
@@ -89,4 +96,73 @@ impl Instance for RaceInstance {
             hardware::check_release(&self.world);
         }
     }
+}
+
+/// What the entries of a shadow page are called: by what they map.
+fn page_names(scenario: &Scenario, sp: usize, header: Header) -> Vec<(Tag, String)> {
+    let gfn = header.gfn().0;
+    let indirect_root = scenario.paging != Paging::Shadow
+        && scenario.threads.iter().any(|t| t.paging == Paging::Shadow);
+    let (page, entry): (String, Box<dyn Fn(usize) -> String>) = match header.level() {
+        0 => (format!("sp{sp}"), Box::new(|i| format!("sp{sp}[{i}]"))),
+        // Where some vCPUs have paging on and some off, there are roots of both kinds.
+        ROOT_LEVEL if indirect_root && !header.is_direct() => {
+            (format!("sp[root,gfn{gfn}]"), Box::new(|i| format!("root.gfn{gfn}[{i}]")))
+        }
+        ROOT_LEVEL => ("sp[root]".to_owned(), Box::new(|i| format!("root[{i}]"))),
+        _ if header.is_direct() => {
+            let last = gfn + PT_ENTRIES as u64 - 1;
+            let entry = move |i: usize| format!("spte[gfn{}]", gfn + i as u64);
+            (format!("sp[gfn{gfn}..{last}]"), Box::new(entry))
+        }
+        _ => match first_gva(scenario, gfn) {
+            Some(gva) => {
+                (format!("sp[gfn{gfn}]"), Box::new(move |i| format!("spte[gva{}]", gva + i as u64)))
+            }
+            None => (format!("sp[gfn{gfn}]"), Box::new(|i| format!("spte[gfn{gfn}[{i}]]"))),
+        },
+    };
+    let mut names = vec![(Tag::nth(Object::SpHeader, sp), format!("{page}->role"))];
+    for i in 0..PT_ENTRIES {
+        let name = entry(i);
+        let gfns = match name.strip_prefix("spte") {
+            Some(place) => format!("gfns{place}"),
+            None => format!("gfns.{name}"),
+        };
+        names.push((Tag::at(Object::Spte, sp, i), name));
+        names.push((Tag::at(Object::Gfns, sp, i), gfns));
+    }
+    names
+}
+
+/// The first virtual page that the guest table in this frame maps, if the guest's root says so in
+/// one place and no thread changes the root.
+fn first_gva(scenario: &Scenario, table: u64) -> Option<u64> {
+    let root = scenario.guest_tables.iter().find(|t| Some(t.gfn) == scenario.guest_root)?;
+    let points = |e: &Option<GuestEntry>| e.is_some_and(|e| e.gfn.0 == table);
+    let at = root.entries.iter().position(points)?;
+    let once = root.entries.iter().filter(|e| points(e)).count() == 1;
+    let edits = |op: &Op| match op {
+        Op::EmulateGpte(gfn, ..) | Op::SetGpte(Address::Gfn(gfn), ..) => *gfn == root.gfn,
+        Op::SetGpte(Address::Gva(_), ..) => true,
+        _ => false,
+    };
+    let edited = scenario.threads.iter().flat_map(|t| &t.run).any(edits);
+    (once && !edited).then_some((at * PT_ENTRIES) as u64)
+}
+
+/// The names that do not change in a run.
+fn fixed_names(scenario: &Scenario) -> Vec<(Tag, String)> {
+    let mut names = Vec::new();
+    if scenario.slots.len() == 1 {
+        names.push((Tag::nth(Object::DirtyBitmap, 0), "dirty_bitmap".to_owned()));
+    }
+    for backing in &scenario.backing {
+        let table = scenario.guest_tables.iter().any(|t| t.gfn == backing.gfn);
+        if let (true, Some(pfn)) = (table, backing.pfn) {
+            let name = format!("gptes[gfn{}]", backing.gfn.0);
+            names.push((Tag::nth(Object::Page, pfn.0 as usize), name));
+        }
+    }
+    names
 }

@@ -5,6 +5,7 @@ use core::fmt;
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::goal::Violation;
+use crate::names::{Names, Wait};
 use crate::schedule::{Move, Schedule};
 
 /// A schedule and what happens in it.
@@ -16,6 +17,10 @@ pub struct Replay {
     pub violation: Option<Violation>,
     /// True if no move was left.
     pub complete: bool,
+    /// What the objects of the events are called.
+    pub names: Names,
+    /// What threads wait for after the last step; empty after a violation that is no deadlock.
+    pub waits: Vec<Wait>,
     /// The key of the state that each step led to.
     pub keys: Vec<u128>,
 }
@@ -66,6 +71,8 @@ fn run(engine: &mut Engine, schedule: &Schedule) -> Result<Replay, ReplayError> 
         keys.push(engine.key());
     }
     let complete = engine.enabled() == 0;
+    let waits = if engine.is_violated() { Vec::new() } else { engine.waits() };
     let violation = if complete { engine.finish() } else { None };
-    Ok(Replay { events: engine.take_events(), violation, complete, keys })
+    let (events, names) = (engine.take_events(), engine.take_names());
+    Ok(Replay { events, violation, complete, names, waits, keys })
 }

@@ -101,8 +101,8 @@ impl core::str::FromStr for StampedSchedule {
             expected,
         };
         let Some(body) = text.strip_prefix("v1-") else {
-            let token = text.split(['-', ':']).next().unwrap_or("");
-            return Err(error(0, token, "'v1', the schedule format of this version"));
+            let token = text.split_inclusive(['-', ':']).next().unwrap_or("");
+            return Err(error(0, token, "'v1-', the schedule format of this version"));
         };
         let Some((digits, moves)) = body.split_once(':') else {
             return Err(error(3, body, "eight hex digits and a colon"));

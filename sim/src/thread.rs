@@ -67,7 +67,14 @@ impl Thread {
     /// Computes [`Thread::part`] after a step of thread `index`.
     #[inline(always)]
     pub(crate) fn settle(&self, index: u8) {
-        self.part.set(self.seen.get().part(index) ^ self.attempt.key().rotate_left(index as u32));
+        // The pending operation follows from what was seen, but hashes of two places in the program
+        // may agree: sites of `#[track_caller]` functions are those of their callers.
+        let Pending { kind, loc, arg, .. } = self.pending.get();
+        let seen = match kind {
+            Kind::Done => self.seen.get(),
+            _ => self.seen.get().then(arg ^ (u64::from(loc) << 48 | (kind as u64) << 40)),
+        };
+        self.part.set(seen.part(index) ^ self.attempt.key().rotate_left(index as u32));
     }
 
     pub(crate) fn save(&self, entries: &mut Vec<Entry>) -> ThreadImage {

@@ -2,7 +2,7 @@
 
 use core::cell::{Cell, RefCell};
 use core::panic::Location;
-use kvmmu_model::Tag;
+use kvmmu_model::{Object, Tag};
 
 use crate::THREADS_MAX;
 use crate::event::{Event, What};
@@ -34,6 +34,18 @@ impl Tracer {
 
     pub(crate) fn take(&self) -> Vec<Event> {
         self.events.take()
+    }
+
+    /// How many events there are.
+    pub(crate) fn count(&self) -> usize {
+        self.events.borrow().len()
+    }
+
+    /// True if one of the events from the `from`-th on wrote an object of this kind.
+    pub(crate) fn wrote(&self, from: usize, object: Object) -> bool {
+        let wrote =
+            |e: &Event| matches!(&e.what, What::Write { object: o, .. } if o.object == object);
+        self.events.borrow()[from..].iter().any(wrote)
     }
 
     /// Records an event of `thread`, which is [`THREADS_MAX`] for the stop phase.

@@ -20,6 +20,8 @@ pub(super) struct Node {
     pub(super) done: u32,
     /// Its part of [`Tree::sleepers`].
     pub(super) asleep: (u32, u32),
+    /// Up to here they came from the node above.
+    pub(super) inherited: u32,
     /// How many outcomes the step that is being explored may have.
     pub(super) choices: u8,
     /// The threads that [`Tree::promises`] has something about.
@@ -46,6 +48,15 @@ pub(super) struct Promise {
     instead: u32,
 }
 
+/// A step woke a sleeper and may have changed what that would touch. What it would have touched
+/// before the step still matters, for orders in which both of them come later.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watch {
+    node: u32,
+    /// What the sleeper would have touched, without what the step has overwritten.
+    footprint: Footprint,
+}
+
 /// A step that was taken, or that a blocked thread would take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Next {
@@ -62,6 +73,7 @@ pub(super) struct Tree {
     pub(super) nodes: Vec<Node>,
     pub(super) sleepers: Vec<Sleeper>,
     pub(super) promises: Vec<Promise>,
+    pub(super) watches: Vec<Watch>,
 }
 
 impl Tree {
@@ -71,16 +83,47 @@ impl Tree {
         &self.sleepers[node.asleep.0 as usize..node.asleep.1 as usize]
     }
 
-    /// Falls asleep at the last node what does not depend on the step that is taken from it.
+    /// A step was taken from the last node: passes on what stays asleep.
     #[inline(always)]
     pub(super) fn pass_sleepers(&mut self, thread: usize, footprint: &Footprint) {
         let Some(node) = self.nodes.last() else { return };
         for i in node.asleep.0..node.asleep.1 {
             let sleeper = self.sleepers[i as usize];
-            let same = sleeper.step.thread as usize == thread;
-            if !same && !sleeper.footprint.depends(footprint, self.adds_commute) {
-                self.sleepers.push(sleeper);
+            if sleeper.step.thread as usize == thread {
+                continue;
             }
+            if !sleeper.footprint.depends(footprint, self.adds_commute) {
+                self.sleepers.push(sleeper);
+            } else if i < node.inherited && sleeper.footprint.reads & footprint.written() != 0 {
+                let rest = sleeper.footprint.data_without(footprint.written());
+                if rest != Footprint::default() {
+                    self.watches.push(Watch { node: self.nodes.len() as u32 - 1, footprint: rest });
+                }
+            }
+        }
+    }
+
+    /// Steps whose footprint depends on what they read are not quite what the theory is made for.
+    /// Say step `s` is asleep at a node, because its subtree above was explored and left orders in
+    /// which some `x` comes before it to this node. Then `a` is taken; after it, `s` touches less
+    /// and commutes with `x`, so that no race shows that `x`, `s`, `a` is another order. Therefore
+    /// `x` is held against what `s` touched without `a`.
+    fn races_with_sleepers(&mut self, next: &Next, own: &Clock, past: &Clock) {
+        for i in 0..self.watches.len() {
+            let Watch { node, footprint } = self.watches[i];
+            let event = &self.trail.events[node as usize];
+            if !event.is_before(past) && footprint.depends(&next.footprint, self.adds_commute) {
+                self.reverse(node as usize, next, own);
+            }
+        }
+    }
+
+    /// Forgets what was noted about the step from the last node, which is taken back.
+    #[inline(always)]
+    pub(super) fn forget_watches(&mut self) {
+        let last = self.nodes.len() as u32 - 1;
+        while self.watches.last().is_some_and(|watch| watch.node >= last) {
+            self.watches.pop();
         }
     }
 
@@ -88,13 +131,18 @@ impl Tree {
     /// blocked, and returns what happened before it.
     #[inline]
     pub(super) fn races(&mut self, next: &Next) -> Clock {
-        match next.kind {
-            Kind::Acquire => self.races_of_acquire(next),
+        let own = self.trail.clock(next.thread);
+        let past = match next.kind {
+            Kind::Acquire => self.races_of_acquire(next, own),
             Kind::WaitIs | Kind::WaitNot | Kind::WaitNotAll | Kind::WaitChange => {
-                self.races_of_wait(next)
+                self.races_of_wait(next, own)
             }
-            _ => self.races_since(next, self.trail.clock(next.thread)),
+            _ => self.races_since(next, own),
+        };
+        if !self.watches.is_empty() {
+            self.races_with_sleepers(next, &own, &past);
         }
+        past
     }
 
     /// Races with steps that did not happen before `past`, and directly before the step.
@@ -125,8 +173,7 @@ impl Tree {
 
     /// A lock is contended from the moment that it was last acquired: not the release but that
     /// acquisition races with this one.
-    fn races_of_acquire(&mut self, next: &Next) -> Clock {
-        let mut past = self.trail.clock(next.thread);
+    fn races_of_acquire(&mut self, next: &Next, mut past: Clock) -> Clock {
         let (last, acquired) = self.trail.lock_steps(next.footprint.acquired);
         if let Some(at) = acquired
             && !self.trail.events[at].is_before(&past)
@@ -142,8 +189,7 @@ impl Tree {
     /// A wait may have become possible by the step that it depends on; then it may race with an
     /// earlier one, at which it was possible too, or would be with what does not depend on that
     /// one.
-    fn races_of_wait(&mut self, next: &Next) -> Clock {
-        let own = self.trail.clock(next.thread);
+    fn races_of_wait(&mut self, next: &Next, own: Clock) -> Clock {
         let (mut past, mut covered) = (own, own);
         let published = self.trail.published(next.thread);
         for at in (0..self.trail.len()).rev() {

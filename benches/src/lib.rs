@@ -1,0 +1,12 @@
+//! The small programs of [`kvmmu_sim::mini`] on the machines that kvmmu is compared with.
+//!
+//! Each peer runs the very source that the simulator runs, on its own primitives, without any layer
+//! that kvmmu needs and the peer does not.
+
+pub mod peer;
+
+mod on_loom;
+mod on_shuttle;
+
+pub use on_loom::OnLoom;
+pub use on_shuttle::OnShuttle;
