@@ -114,8 +114,19 @@ pub struct CheckArgs {
     #[arg(long, value_name = "G[,G]")]
     pub without: Vec<String>,
     /// What runs the scenario
+    ///
+    /// sim is the simulated machine: sequential consistency, everything explored. loom judges the
+    /// C11 orderings of the core of the protocol; shuttle samples interleavings of all of it, with
+    /// --strategy pct, random, or auto for both. They owe nothing to the simulator, and need a
+    /// build that has them:
+    ///
+    ///   cargo run --release --features engines -- check --engine loom
+    ///
+    /// Both explore one variant at a time, whatever --jobs says. They skip variants of which the
+    /// scenario's file expects nothing there, but for correct ones of your own file; --without
+    /// skips nothing.
     #[arg(long, value_name = "sim|loom|shuttle", default_value = "sim", env = "KVMMU_ENGINE")]
-    #[arg(hide_env = true, hide_possible_values = true)]
+    #[arg(hide_env = true, hide_possible_values = true, verbatim_doc_comment)]
     pub engine: Engine,
     /// How to search, and how far
     #[command(flatten)]

@@ -11,13 +11,15 @@ use std::thread;
 use kvmmu_model::GuardSet;
 
 use crate::args::{CheckArgs, Common, ENVIRONMENT, Engine, MessageFormat};
+#[cfg(feature = "engines")]
+use crate::engines;
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::judge::{Judged, Word, is_canary, judge};
 use crate::output::{Counts, Output};
 use crate::pool;
 use crate::progress::Progress;
-use crate::run::{Machine, Search, Simulated};
+use crate::run::{MEMORY_MODEL, Machine, Search, Simulated};
 use crate::select;
 use crate::trace;
 use crate::variant::Variant;
@@ -53,7 +55,7 @@ struct Explored {
 ///
 /// Bad selections, and an output that cannot be written.
 pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit, Failure> {
-    engine(args)?;
+    has_engine(args)?;
     let sets = args.without.iter().map(|text| select::guards(text));
     let sets: Vec<GuardSet> = sets.collect::<Result<_, _>>()?;
     let selected = select::scenarios(&args.select, args.search.size)?;
@@ -75,17 +77,20 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
     if !common.quiet {
         for name in ENVIRONMENT {
             if let Some(value) = std::env::var_os(name) {
-                eprintln!("note: {name}={} is set", value.to_string_lossy());
+                say!("note: {name}={} is set", value.to_string_lossy());
             }
         }
         let (version, seed, strategy) =
             (env!("CARGO_PKG_VERSION"), args.search.seed, args.search.strategy);
         let count = variants.len();
         let strategy = format!("{strategy:?}").to_lowercase();
-        let run = format!("{count} variants, strategy {strategy}, seed {seed}, jobs {jobs}");
-        eprintln!("kvmmu {version}: {run}");
+        let how = match args.engine {
+            Engine::Sim => format!("jobs {jobs}"),
+            engine => format!("engine {}, one at a time", format!("{engine:?}").to_lowercase()),
+        };
+        say!("kvmmu {version}: {count} variants, strategy {strategy}, seed {seed}, {how}");
         if common.verbose {
-            eprintln!("sources {}", env!("KVMMU_SOURCE_HASH"));
+            say!("sources {}", env!("KVMMU_SOURCE_HASH"));
         }
     }
     interrupt::catch()?;
@@ -98,11 +103,29 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
         trace_dir: &args.trace_dir,
         quiet: common.quiet,
     };
-    run_plan(&Simulated, &plan, &interrupt::interrupted, to)
+    match args.engine {
+        Engine::Sim => run_plan(&Simulated, &plan, &interrupt::interrupted, to),
+        #[cfg(feature = "engines")]
+        Engine::Loom | Engine::Shuttle => {
+            engines::run_plan(&engines::Run::of(args)?, &plan, &interrupt::interrupted, to)
+        }
+        #[cfg(not(feature = "engines"))]
+        Engine::Loom | Engine::Shuttle => has_engine(args).map(|()| Exit::Expected),
+    }
+}
+
+/// Refuses options that the engine does not have.
+#[cfg(feature = "engines")]
+fn has_engine(args: &CheckArgs) -> Result<(), Failure> {
+    match args.engine {
+        Engine::Sim => Ok(()),
+        Engine::Loom | Engine::Shuttle => engines::Run::of(args).map(|_| ()),
+    }
 }
 
 /// Refuses an engine that this build does not have.
-fn engine(args: &CheckArgs) -> Result<(), Failure> {
+#[cfg(not(feature = "engines"))]
+fn has_engine(args: &CheckArgs) -> Result<(), Failure> {
     let name = match args.engine {
         Engine::Sim => return Ok(()),
         Engine::Loom => "loom",
@@ -130,7 +153,7 @@ pub fn run_plan(
     let count = plan.variants.len();
     let width = plan.variants.iter().map(|v| v.name().len()).max().unwrap_or(0).min(60);
     let progress = Progress::new(count, plan.quiet);
-    let mut output = Output::new(to, plan.format, width);
+    let mut output = Output::new(to, plan.format, width, MEMORY_MODEL);
     output.start(&plan.search, plan.size, count)?;
     let mut counts = Counts::default();
     let mut exit = Exit::Expected;
@@ -152,14 +175,14 @@ pub fn run_plan(
                 })?;
                 if let Some(Err(failure)) = &explored.trace {
                     exit = exit.worse(failure.exit);
-                    progress.done(0, || eprintln!("{failure}"));
+                    progress.done(0, || say!("{failure}"));
                 }
             }
             Err(failure) => {
                 counts.errors += 1;
                 exit = exit.worse(failure.exit);
                 progress.done(0, || {
-                    eprintln!("{}: {failure}", variant.name());
+                    say!("{}: {failure}", variant.name());
                     output.error(variant, &failure.message, &failure.help)
                 })?;
             }

@@ -35,7 +35,7 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
         Ok(exit) => exit,
         Err(failure) => {
             if !failure.message.is_empty() {
-                anstream::eprintln!("{failure}");
+                let _ = writeln!(anstream::stderr(), "{failure}");
             }
             failure.exit
         }

@@ -1,7 +1,7 @@
 //! `kvmmu explain`: finds a counterexample, minimises it, and tells it.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::scenario::Expected;
@@ -11,7 +11,7 @@ use crate::args::{Common, ExplainArgs, ReportFormat};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::progress::Progress;
-use crate::report::{self, Facts};
+use crate::report::{self, Facts, Report};
 use crate::run::{Machine, Search, Simulated};
 use crate::select::{self, Selected};
 use crate::trace;
@@ -83,6 +83,39 @@ pub fn explain(
     interrupted: &(dyn Fn() -> bool + Sync),
     to: &mut dyn Write,
 ) -> Result<Exit, Failure> {
+    let Told { report, trace } = tell(machine, variant, request, interrupted)?;
+    match request.format {
+        ReportFormat::Text => to.write_all(report::text::render(&report).as_bytes())?,
+        ReportFormat::Rst => to.write_all(report::rst::render(&report).as_bytes())?,
+        ReportFormat::Json => {
+            serde_json::to_writer(&mut *to, &report).map_err(std::io::Error::from)?;
+            writeln!(to)?;
+        }
+    }
+    to.flush()?;
+    trace.map(|_| Exit::Expected)
+}
+
+/// A counterexample that was found and told.
+#[derive(Debug)]
+pub struct Told {
+    /// The report.
+    pub report: Report,
+    /// Where its trace is, or why it could not be written.
+    pub trace: Result<PathBuf, Failure>,
+}
+
+/// Finds a counterexample, minimises it, writes its trace and builds its report.
+///
+/// # Errors
+///
+/// No counterexample.
+pub fn tell(
+    machine: &dyn Machine,
+    variant: &Variant,
+    request: &Request<'_>,
+    interrupted: &(dyn Fn() -> bool + Sync),
+) -> Result<Told, Failure> {
     let goal = variant.goal();
     let progress = Progress::new(1, request.quiet);
     let name = variant.name();
@@ -93,7 +126,7 @@ pub fn explain(
     let outcome = machine.explore(variant, &goal, request.search, &mut tick)?;
     let Verdict::Violated(found) = &outcome.verdict else {
         progress.finish();
-        return none(variant, &outcome);
+        return Err(none(variant, &outcome));
     };
     let minimised = machine.minimise(variant, &goal, found, request.search, &mut tick)?;
     progress.finish();
@@ -112,7 +145,7 @@ pub fn explain(
         variant,
         goal: &goal,
         found: &minimised.found,
-        events: &replayed.events,
+        run: &replayed,
         twin: twin.as_ref(),
         how: &format!("{strategy}, seed {}", request.search.seed),
         stats: outcome.stats,
@@ -121,20 +154,11 @@ pub fn explain(
         trace: path.as_deref(),
         all: request.all,
     });
-    match request.format {
-        ReportFormat::Text => to.write_all(report::text::render(&report).as_bytes())?,
-        ReportFormat::Rst => to.write_all(report::rst::render(&report).as_bytes())?,
-        ReportFormat::Json => {
-            serde_json::to_writer(&mut *to, &report).map_err(std::io::Error::from)?;
-            writeln!(to)?;
-        }
-    }
-    to.flush()?;
-    trace.map(|_| Exit::Expected)
+    Ok(Told { report, trace })
 }
 
 /// There is no counterexample to tell.
-fn none(variant: &Variant, outcome: &Outcome) -> Result<Exit, Failure> {
+fn none(variant: &Variant, outcome: &Outcome) -> Failure {
     let name = variant.name();
     let others: Vec<&str> = outcome.others.iter().map(|o| o.property).collect();
     let other = match others.is_empty() {
@@ -142,20 +166,20 @@ fn none(variant: &Variant, outcome: &Outcome) -> Result<Exit, Failure> {
         false => format!(" (other violations were found: {})", others.join(", ")),
     };
     match &outcome.verdict {
-        Verdict::Inconclusive(kvmmu_sim::outcome::Reason::Interrupted) => Err(Failure::new(
+        Verdict::Inconclusive(kvmmu_sim::outcome::Reason::Interrupted) => Failure::new(
             Exit::Interrupted,
             format!("{name}: interrupted after {} states{other}", outcome.stats.states),
             "run it again and let it finish",
-        )),
-        Verdict::Inconclusive(reason) => Err(Failure::new(
+        ),
+        Verdict::Inconclusive(reason) => Failure::new(
             Exit::Inconclusive,
             format!("{name}: no counterexample before a bound was hit ({reason:?}){other}"),
             "raise --time-max, --states-max or --executions-max",
-        )),
-        _ => Err(Failure::new(
+        ),
+        _ => Failure::new(
             Exit::Unexpected,
             format!("{name}: there is no counterexample; all was explored{other}"),
             "take other guards away with --without; 'kvmmu guards' says which matter to a scenario",
-        )),
+        ),
     }
 }

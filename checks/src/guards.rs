@@ -66,31 +66,35 @@ fn table(scenarios: &[Arc<Scenario>], to: &mut dyn Write) -> Result<(), Failure>
             true => format!("{} ({})", fails.scenario, fails.property),
             false => {
                 let others = fails.without.iter().filter(|g| g != guard).collect();
-                format!("{} ({}) with {}", fails.scenario, fails.property, join(others, " + "))
+                format!(
+                    "{} ({}), together with {}",
+                    fails.scenario,
+                    fails.property,
+                    join(others, " + ")
+                )
             }
         };
         let list: Vec<String> = failing.iter().map(describe).collect();
-        match info.masked {
-            Some(masked) => {
+        let list = list.join("; ");
+        match (info.masked, list.is_empty()) {
+            (Some(masked), none) => {
                 redundant += 1;
-                let set = match list.is_empty() {
-                    true => "none".to_owned(),
-                    false => list.join("; "),
-                };
-                let text = format!(
-                    "masked by {} because {} (failing set: {set})",
-                    masked.by, masked.because
-                );
-                field(to, "redundant:", &text)?;
+                field(to, "redundant", &format!("masked by {}", masked.by))?;
+                field(to, "because", masked.because)?;
+                let list = if none { "no set of guards that a scenario names" } else { &list };
+                field(to, "fails", list)?;
             }
-            None if list.is_empty() => field(to, "fails", "NOTHING: no scenario notices")?,
-            None => field(to, "fails", &list.join("; "))?,
+            (None, true) => field(to, "fails", "NOTHING: no scenario notices")?,
+            (None, false) => field(to, "fails", &list)?,
         }
         writeln!(to)?;
     }
     let count = Guard::ALL.len();
-    writeln!(to, "{count} guards, {redundant} redundant; 'kvmmu check' proves each line within")?;
-    writeln!(to, "its bounds. Try one: kvmmu explain NAME --without GUARD")?;
+    writeln!(
+        to,
+        "{count} guards, {redundant} of them redundant. 'kvmmu check' shows each 'fails', within"
+    )?;
+    writeln!(to, "its bounds; see one by 'kvmmu explain SCENARIO --without GUARD,...'")?;
     Ok(())
 }
 
@@ -99,19 +103,20 @@ fn matrix(scenarios: &[Arc<Scenario>], to: &mut dyn Write) -> Result<(), Failure
     for (i, scenario) in scenarios.iter().enumerate() {
         writeln!(to, "{:>2} {}", i + 1, scenario.name)?;
     }
-    writeln!(to, "\nX fails without it, p fails without it and others, o holds without it")?;
-    writeln!(to, "r redundant: fails in no scenario alone; the argument is in 'kvmmu guards'\n")?;
+    writeln!(to, "\nX fails without it, p fails without it and others, o holds, . not tried")?;
+    writeln!(to, "r redundant: missing alone it is not missed; 'kvmmu guards' says why\n")?;
     let width = Guard::ALL.iter().map(|g| g.info().name.len()).max().unwrap_or(0);
-    write!(to, "{:<width$}  ", "")?;
-    for i in 1..=scenarios.len() {
-        write!(to, " {i:>2}")?;
+    // A column for each scenario: its number is written downwards.
+    for digit in [|i: usize| i / 10, |i: usize| i % 10] {
+        let column = |i: usize| format!(" {}", digit(i));
+        let columns: String = (1..=scenarios.len()).map(column).collect();
+        writeln!(to, "{:<width$}   {}", "", columns.trim_end())?;
     }
-    writeln!(to)?;
     for guard in Guard::ALL {
         let redundant = if guard.info().masked.is_some() { 'r' } else { ' ' };
-        let mut line = format!("{:<width$} {redundant}", guard.info().name);
+        let mut line = format!("{:<width$} {redundant} ", guard.info().name);
         for scenario in scenarios {
-            line += &format!("  {}", cell(scenario, *guard));
+            line += &format!(" {}", cell(scenario, *guard));
         }
         writeln!(to, "{}", line.trim_end())?;
     }

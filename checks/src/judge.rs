@@ -129,6 +129,12 @@ fn held(
     }
     judged.word = Word::Holds;
     judged.text = extent.to_owned();
+    let idle = variant.without.iter().filter(|g| !outcome.seen.missed.contains(*g));
+    let idle: Vec<&str> = idle.map(|g| g.info().name).collect();
+    if !idle.is_empty() {
+        // Its absence says nothing here: no step came to where the guard stands.
+        judged.text += &format!("; never reached: {}", idle.join(", "));
+    }
     if !judged.unseen.is_empty() {
         judged.word = Word::Unexpected;
         judged.text = format!("holds, but never saw {}; {extent}", judged.unseen.join("; nor "));
@@ -171,7 +177,7 @@ fn violation(found: &Found) -> String {
 }
 
 /// What the scenario's file says its counterexample shows.
-fn wanted(variant: &Variant) -> String {
+pub fn wanted(variant: &Variant) -> String {
     let goal = variant.goal();
     let property = goal.property.unwrap_or("a violation");
     match goal.story {

@@ -4,9 +4,19 @@
 //! [`command::main`]. The one place that knows how scenarios are loaded and explored is [`run`].
 #![forbid(unsafe_code)]
 
+/// Prints a line to standard error. If that is gone, so is the line: nothing else is lost.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 pub mod args;
 pub mod check;
 pub mod command;
+#[cfg(feature = "engines")]
+pub mod engines;
 pub mod exit;
 pub mod explain;
 pub mod guards;

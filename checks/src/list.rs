@@ -3,10 +3,11 @@
 use std::io::Write;
 
 use kvmmu_scenarios::Scenario;
-use kvmmu_scenarios::scenario::Expected;
+use kvmmu_scenarios::scenario::{Expected, Op};
 
 use crate::args::ListArgs;
 use crate::exit::{Exit, Failure};
+use crate::report::begin;
 use crate::report::wrap::wrap;
 use crate::run;
 use crate::variant::join;
@@ -26,27 +27,36 @@ pub fn run(args: &ListArgs, to: &mut dyn Write) -> Result<Exit, Failure> {
             }
             long(scenario, to)?;
         } else {
-            let variants = scenario.expects.len().max(1);
-            writeln!(to, "{:<width$}  {variants:>2} variants  {}", scenario.name, scenario.title)?;
+            let (name, variants) = (&scenario.name, scenario.expects.len().max(1));
+            writeln!(to, "{name:<width$} {variants:>2} {}", scenario.title)?;
         }
     }
     if !args.long {
         let variants: usize = scenarios.iter().map(|s| s.expects.len().max(1)).sum();
         let count = scenarios.len();
-        writeln!(to, "{count} scenarios, {variants} variants; --long says more")?;
+        writeln!(
+            to,
+            "{count} scenarios, {variants} variants (how many: before each title); --long says more"
+        )?;
     }
     Ok(Exit::Expected)
 }
 
 /// Everything about one scenario.
 fn long(scenario: &Scenario, to: &mut dyn Write) -> Result<(), Failure> {
-    writeln!(to, "{}: {}", scenario.name, scenario.title)?;
-    let threads: Vec<&str> = scenario.threads.iter().map(|t| t.name.as_str()).collect();
+    writeln!(to, "{}", scenario.name)?;
+    field(to, "title", &scenario.title)?;
     let always: Vec<&str> = scenario.always.iter().map(|p| p.name()).collect();
     field(to, "kernel", &scenario.source)?;
     field(to, "about", &scenario.about)?;
-    field(to, "machine", &format!("{:?} paging, {:?}", scenario.paging, scenario.spte))?;
-    field(to, "threads", &threads.join(", "))?;
+    let machine = format!("{}, {}", begin::paging(scenario), begin::format(scenario));
+    field(to, "machine", &machine)?;
+    for thread in &scenario.threads {
+        field(to, "thread", &program(&thread.name, &thread.run))?;
+    }
+    if !scenario.at_stop.is_empty() {
+        field(to, "at stop", &program("user", &scenario.at_stop))?;
+    }
     field(to, "always", &always.join(", "))?;
     for witness in &scenario.sometimes {
         field(to, "sometimes", &witness.text)?;
@@ -66,10 +76,16 @@ fn long(scenario: &Scenario, to: &mut dyn Write) -> Result<(), Failure> {
             field(to, "", &format!("story: {}", story.text))?;
         }
         if !expect.because.is_empty() {
-            field(to, "", &format!("because {}", expect.because))?;
+            field(to, "", &format!("because: {}", expect.because))?;
         }
     }
     Ok(())
+}
+
+/// `vcpu0: write gfn0, read gfn1`.
+fn program(name: &str, run: &[Op]) -> String {
+    let ops: Vec<String> = run.iter().map(|op| begin::operation(*op)).collect();
+    format!("{name}: {}", ops.join(", "))
 }
 
 /// A name and its text, in two columns.
@@ -79,7 +95,7 @@ fn long(scenario: &Scenario, to: &mut dyn Write) -> Result<(), Failure> {
 /// Those of the output.
 pub fn field(to: &mut dyn Write, name: &str, text: &str) -> Result<(), Failure> {
     let mut name = name;
-    for line in wrap(text, 84) {
+    for line in wrap(text, 65) {
         writeln!(to, "  {name:<10} {line}")?;
         name = "";
     }

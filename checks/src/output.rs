@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use crate::args::MessageFormat;
 use crate::judge::{Judged, Word};
-use crate::run::{MEMORY_MODEL, Search};
+#[cfg(feature = "engines")]
+use crate::machines::{EngineOutcome, command::Judged as ByEngine};
+use crate::run::Search;
 use crate::variant::Variant;
 
 /// The version of the JSON lines.
@@ -44,10 +46,11 @@ struct VerdictLine<'a> {
     complete: bool,
     reason: Option<&'a str>,
     model: &'a str,
-    states: u64,
+    /// Of the simulated machine only, as `transitions` and `depth_max`.
+    states: Option<u64>,
     executions: u64,
-    transitions: u64,
-    depth_max: u32,
+    transitions: Option<u64>,
+    depth_max: Option<u32>,
     schedule: Option<String>,
     replay: Option<String>,
     trace: Option<&'a str>,
@@ -73,6 +76,10 @@ struct SummaryLine<'a> {
     seed: u64,
     selected: usize,
     counts: Counts,
+    /// Variants that were not run because nothing is expected of them; there is none of the
+    /// simulated machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<usize>,
     interrupted: bool,
     exit: u8,
 }
@@ -118,12 +125,19 @@ pub struct Output<W> {
     to: W,
     format: MessageFormat,
     width: usize,
+    model: &'static str,
+    skipped: Option<(usize, &'static str)>,
 }
 
 impl<W: Write> Output<W> {
-    /// Writes to `to`; names are padded to `width`.
-    pub fn new(to: W, format: MessageFormat, width: usize) -> Output<W> {
-        Output { to, format, width }
+    /// Writes to `to`; names are padded to `width`. Verdicts are under the memory model `model`.
+    pub fn new(to: W, format: MessageFormat, width: usize, model: &'static str) -> Output<W> {
+        Output { to, format, width, model, skipped: None }
+    }
+
+    /// `count` of the selected variants are not run: the files expect nothing of `engine` there.
+    pub fn skip(&mut self, count: usize, engine: &'static str) {
+        self.skipped = Some((count, engine));
     }
 
     fn json(&mut self, line: &impl Serialize) -> io::Result<()> {
@@ -150,7 +164,7 @@ impl<W: Write> Output<W> {
             seed: search.seed,
             size,
             variants,
-            model: MEMORY_MODEL,
+            model: self.model,
         })
     }
 
@@ -181,19 +195,17 @@ impl<W: Write> Output<W> {
                 unseen: &judged.unseen,
                 complete: judged.complete,
                 reason: judged.reason.map(reason_name),
-                model: MEMORY_MODEL,
-                states: judged.stats.states,
+                model: self.model,
+                states: Some(judged.stats.states),
                 executions: judged.stats.executions,
-                transitions: judged.stats.transitions,
-                depth_max: judged.stats.depth_max,
+                transitions: Some(judged.stats.transitions),
+                depth_max: Some(judged.stats.depth_max),
                 schedule: found.map(|f| variant.stamp(&f.schedule).to_string()),
                 replay,
                 trace,
             });
         }
-        let style = style(judged.word);
-        let (name, word, width) = (variant.name(), judged.word.text(), self.width);
-        writeln!(self.to, "{style}{word:<7}{style:#} {name:<width$}  {}", judged.text)?;
+        self.line(variant, judged.word, &judged.text)?;
         if matches!(judged.word, Word::Unexpected | Word::Breaks)
             && let Some(replay) = replay
         {
@@ -203,6 +215,63 @@ impl<W: Write> Output<W> {
             }
         }
         self.to.flush()
+    }
+
+    /// A verdict of loom or shuttle. These have no schedule to replay and no trace: the same
+    /// command finds the same again.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    #[cfg(feature = "engines")]
+    pub fn engine_verdict(&mut self, variant: &Variant, judged: &ByEngine) -> io::Result<()> {
+        if self.format == MessageFormat::Human {
+            self.line(variant, judged.word, &judged.text)?;
+            return self.to.flush();
+        }
+        let mut line = VerdictLine {
+            v: JSON_VERSION,
+            r#type: "verdict",
+            scenario: &variant.scenario.name,
+            variant: guard_names(variant),
+            verdict: &judged.word.text().to_lowercase(),
+            text: &judged.text,
+            property: None,
+            detail: None,
+            story: None,
+            unseen: &[],
+            complete: false,
+            reason: None,
+            model: self.model,
+            states: None,
+            executions: 0,
+            transitions: None,
+            depth_max: None,
+            schedule: None,
+            replay: None,
+            trace: None,
+        };
+        match &judged.outcome {
+            EngineOutcome::Holds { executions, complete, unseen, .. } => {
+                (line.executions, line.complete, line.unseen) = (*executions, *complete, unseen);
+                line.reason = (!complete).then(|| reason_name(Reason::NotExhaustive));
+            }
+            EngineOutcome::Violated { property, detail, story_matched, executions, .. } => {
+                (line.property, line.detail) = (Some(property.name()), Some(detail.as_str()));
+                (line.story, line.executions) = (Some(*story_matched), *executions);
+            }
+            EngineOutcome::Inconclusive { reason, executions } => {
+                (line.reason, line.executions) = (Some(reason.as_str()), *executions);
+            }
+        }
+        self.json(&line)
+    }
+
+    /// The line of a verdict, for people.
+    fn line(&mut self, variant: &Variant, word: Word, text: &str) -> io::Result<()> {
+        let style = style(word);
+        let (name, word, width) = (variant.name(), word.text(), self.width);
+        writeln!(self.to, "{style}{word:<7}{style:#} {name:<width$}  {text}")
     }
 
     /// A variant that could not be explored.
@@ -248,6 +317,7 @@ impl<W: Write> Output<W> {
                 seed: search.seed,
                 selected,
                 counts: *counts,
+                skipped: self.skipped.map(|(count, _)| count),
                 interrupted,
                 exit,
             });
@@ -264,8 +334,11 @@ impl<W: Write> Output<W> {
             }
         }
         write!(self.to, "{} bound, {} unexpected; ", counts.bound, counts.unexpected)?;
+        if let Some((count @ 1.., engine)) = self.skipped {
+            write!(self.to, "{count} skipped: the files expect nothing of {engine} there; ")?;
+        }
         let cut = if interrupted { "; interrupted" } else { "" };
-        writeln!(self.to, "{MEMORY_MODEL}, seed {}{cut}", search.seed)?;
+        writeln!(self.to, "{}, seed {}{cut}", self.model, search.seed)?;
         self.to.flush()
     }
 }

@@ -63,7 +63,24 @@ impl Progress {
                     *last = Instant::now();
                     let (done, all) = (self.done.load(Ordering::Relaxed), self.variants);
                     let (seconds, states) = (self.begun.elapsed().as_secs(), stats.states);
-                    eprintln!("{seconds} s: {done}/{all} variants done; {name}: {states} states");
+                    say!("{seconds} s: {done}/{all} variants done; {name}: {states} states");
+                }
+            }
+        }
+    }
+
+    /// The variant called `name` is being explored by a tool that does not say how far it is.
+    pub fn busy(&self, name: &str) {
+        match &self.how {
+            How::Silent => {}
+            How::Bar(bar) => bar.set_message(name.to_owned()),
+            How::Lines(last) => {
+                let Ok(mut last) = last.try_lock() else { return };
+                if last.elapsed() >= LINE_EVERY {
+                    *last = Instant::now();
+                    let (done, all) = (self.done.load(Ordering::Relaxed), self.variants);
+                    let seconds = self.begun.elapsed().as_secs();
+                    say!("{seconds} s: {done}/{all} variants done; at {name}");
                 }
             }
         }
@@ -91,7 +108,7 @@ impl Progress {
         if !matches!(self.how, How::Silent) && transitions != 0 {
             let seconds = self.begun.elapsed().as_secs_f64();
             let rate = transitions as f64 / seconds.max(1e-9) / 1e6;
-            eprintln!("{seconds:.1} s, {transitions} transitions, {rate:.2} M/s");
+            say!("{seconds:.1} s, {transitions} transitions, {rate:.2} M/s");
         }
     }
 }

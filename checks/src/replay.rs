@@ -90,7 +90,8 @@ pub fn compare(
     let stamped = parse(&trace.header.schedule)?;
     accept(variant, stamped.fingerprint, force)?;
     let replayed = machine.replay(variant, &stamped.schedule)?;
-    let lines: Vec<String> = replayed.events.iter().map(trace::event_json).collect();
+    let lines: Vec<String> =
+        (0..replayed.events.len()).map(|i| trace::event_json(&replayed, i)).collect();
     let recorded = trace.events.iter().map(|(_, line)| line);
     let same = lines.iter().zip(recorded).take_while(|(a, b)| a == b).count();
     if same == lines.len() && same == trace.events.len() {
@@ -119,7 +120,14 @@ pub fn compare(
 /// Reads a schedule.
 fn parse(text: &str) -> Result<StampedSchedule, Failure> {
     text.parse::<StampedSchedule>().map_err(|error| {
-        Failure::usage(
+        let other = error.offset == 0
+            && error
+                .token
+                .strip_prefix('v')
+                .is_some_and(|v| v.trim_end_matches('-').parse::<u32>().is_ok_and(|v| v != 1));
+        // A well-formed stamp of another version is no typing error.
+        Failure::new(
+            if other { Exit::Diverged } else { Exit::Usage },
             error.to_string(),
             "a schedule reads like v1-1a2b3c4d:0*3,1*7,0/2; 'kvmmu explain NAME' prints one",
         )
@@ -165,13 +173,13 @@ fn print(
     count: usize,
     to: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let values = Values::new(&variant.scenario);
+    let values = Values::new(&variant.scenario, &replayed.names);
     let thread = |event: &Event| match variant.scenario.threads.get(usize::from(event.thread)) {
         Some(thread) => thread.name.as_str(),
         None => "stop",
     };
-    for event in &replayed.events[..count] {
-        writeln!(to, "{}", event_line(event, thread(event), &values))?;
+    for (i, event) in replayed.events[..count].iter().enumerate() {
+        writeln!(to, "{}", event_line(event, thread(event), values.at(i)))?;
     }
     Ok(())
 }

@@ -16,11 +16,12 @@ use kvmmu_sim::event::{Event, What};
 use kvmmu_sim::goal::property::INTERNAL_ERROR;
 use kvmmu_sim::minimise::minimise;
 use kvmmu_sim::naive::Naive;
+use kvmmu_sim::names::{Names, Wait};
 use kvmmu_sim::outcome::{Found, Outcome, Stats, Verdict};
 use kvmmu_sim::pct::Pct;
 use kvmmu_sim::race::Race;
 use kvmmu_sim::random::Random;
-use kvmmu_sim::replay::replay;
+use kvmmu_sim::replay::{Replay, replay};
 use kvmmu_sim::schedule::Schedule;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Auto, Engine, Explorer, Limits};
@@ -73,6 +74,10 @@ impl Search {
 pub struct Replayed {
     /// What happened.
     pub events: Vec<Event>,
+    /// What the objects of the events are called.
+    pub names: Names,
+    /// What threads wait for after the last step.
+    pub waits: Vec<Wait>,
     /// The first move that could not be made, by index, and why.
     pub stuck: Option<(usize, String)>,
 }
@@ -213,14 +218,21 @@ impl Machine for Simulated {
         let mut engine = engine(variant, &Goal::default());
         engine.reset();
         match replay(&mut engine, schedule) {
-            Ok(replay) => Ok(Replayed { events: replay.events, stuck: None }),
+            Ok(Replay { events, names, waits, .. }) => {
+                Ok(Replayed { events, names, waits, stuck: None })
+            }
             Err(error) => {
                 // As far as it goes: the moves before the one that cannot be made.
                 let at = error.step - 1;
                 let before = Schedule(schedule.0[..at].to_vec());
                 engine.reset();
-                let events = replay(&mut engine, &before).map_or(Vec::new(), |r| r.events);
-                Ok(Replayed { events, stuck: Some((at, error.to_string())) })
+                let stuck = Some((at, error.to_string()));
+                Ok(match replay(&mut engine, &before) {
+                    Ok(Replay { events, names, waits, .. }) => {
+                        Replayed { events, names, waits, stuck }
+                    }
+                    Err(_) => Replayed { stuck, ..Replayed::default() },
+                })
             }
         }
     }
@@ -236,6 +248,22 @@ pub fn builtin(size: u8) -> Result<Vec<Arc<Scenario>>, Failure> {
         loader::load(name, text, size).map(Arc::new).map_err(|error| refused(&error))
     };
     FILES.iter().map(load).collect()
+}
+
+/// The built-in scenario `name` at `size`.
+///
+/// # Errors
+///
+/// A name that no built-in file has, a size that it does not fit.
+pub fn builtin_named(name: &str, size: u8) -> Result<Arc<Scenario>, Failure> {
+    let file = FILES.iter().find(|(file, _)| file.strip_suffix(".toml") == Some(name));
+    let Some((file, text)) = file else {
+        return Err(Failure::usage(
+            format!("no scenario is called '{name}'"),
+            "'kvmmu list' prints the scenarios",
+        ));
+    };
+    loader::load(file, text, size).map(Arc::new).map_err(|error| refused(&error))
 }
 
 /// The scenario in a file.
@@ -254,6 +282,13 @@ fn refused(error: &LoadError) -> Failure {
     Failure::usage(message, error.hint.clone())
 }
 
+/// The shadow page that a non-leaf SPTE points to, by its place in the pool.
+pub fn child_of(value: u64) -> Option<u8> {
+    // Only shadow pages lie this high.
+    let spte = Spte(value);
+    (spte.pfn().0 >= 0x100).then(|| spte.child().0)
+}
+
 /// How an SPTE's value reads in reports: `pfn1 r-x HM AD`, where `r-x` is what hardware allows, H
 /// and M are host- and MMU-writable, A and D are the hardware's bits.
 pub fn format_spte(scenario: &Scenario, value: u64) -> String {
@@ -266,9 +301,8 @@ pub fn format_spte(scenario: &Scenario, value: u64) -> String {
         Format::EptNoAd => &SpteFormat::EPT_NO_AD,
         Format::Npt => &SpteFormat::NPT,
     };
-    // Only shadow pages lie this high: the entry is not a leaf.
-    if spte.pfn().0 >= 0x100 {
-        return format!("sp{}", spte.child().0);
+    if let Some(sp) = child_of(value) {
+        return format!("sp{sp}");
     }
     let bit = |set: bool, letter: char| if set { letter } else { '-' };
     let mut text = format!("pfn{} ", spte.pfn().0);
@@ -282,7 +316,10 @@ pub fn format_spte(scenario: &Scenario, value: u64) -> String {
         text.push(bit(format.is_accessed(spte), 'A'));
         text.push(bit(format.is_dirty(spte), 'D'));
     } else if format.is_access_track(spte) {
-        text += " tracked";
+        // What a restore would give back.
+        let saved = format.restore_acc_track(spte);
+        text += " saved ";
+        text.extend(accesses.map(|(access, letter)| bit(format.allows(saved, access), letter)));
     }
     text
 }

@@ -26,8 +26,16 @@ pub struct Selected {
 ///
 /// A name that does not exist, a pattern that matches nothing, a file that does not load.
 pub fn scenarios(words: &[String], size: u8) -> Result<Vec<Selected>, Failure> {
-    let builtin = run::builtin(size)?;
-    from(&builtin, words, |path| run::load(path, size))
+    // Names are looked up at the default size: a built-in that does not fit another size is refused
+    // only if it is selected.
+    let builtin = run::builtin(1)?;
+    let mut selected = from(&builtin, words, |path| run::load(path, size))?;
+    if size != 1 && selected.iter().any(|s| s.file.is_none()) {
+        for one in selected.iter_mut().filter(|s| s.file.is_none()) {
+            one.scenario = run::builtin_named(&one.scenario.name, size)?;
+        }
+    }
+    Ok(selected)
 }
 
 /// [`scenarios`], with what is built in and how files are loaded.

@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use kvmmu_model::Tag;
-use kvmmu_sim::event::{Event, What, Write as How};
+use kvmmu_sim::event::{What, Write as How};
+use kvmmu_sim::names::Names;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
@@ -91,15 +92,23 @@ pub struct Trace {
     pub events: Vec<(u32, String)>,
 }
 
-/// Objects as they are printed: `spte[0][1]`, `mmu_lock`.
+/// An object by its place: `mmu_lock`, `vcpu0->mode`, `page[pfn1]`, `spte[0][1]`.
 pub fn tag_text(tag: Tag) -> String {
     let name = tag.object.name();
     use kvmmu_model::Object as O;
     match tag.object {
         O::Spte | O::Gfns => format!("{name}[{}][{}]", tag.index[0], tag.index[1]),
-        O::MmuLock | O::SlotsLock | O::HostMm | O::NotifierSeq | O::IndirectShadowPages => {
-            name.to_owned()
-        }
+        O::MmuLock
+        | O::SlotsLock
+        | O::HostMm
+        | O::NotifierSeq
+        | O::IndirectShadowPages
+        | O::PageFlags => name.to_owned(),
+        O::VcpuMode => format!("vcpu{}->mode", tag.index[0]),
+        O::VcpuRequests => format!("vcpu{}->requests", tag.index[0]),
+        O::GfnTrack => format!("{name}[gfn{}]", tag.index[0]),
+        O::Page => format!("{name}[pfn{}]", tag.index[0]),
+        O::Irq => format!("cpu{}.{name}", tag.index[0]),
         _ if tag.index[1] != 0 => format!("{name}[{}][{}]", tag.index[0], tag.index[1]),
         _ => format!("{name}[{}]", tag.index[0]),
     }
@@ -118,10 +127,17 @@ pub fn how_text(how: How) -> &'static str {
     }
 }
 
-/// An event as one line of JSON, without the hash.
-pub fn event_json(event: &Event) -> String {
+/// What an object is called in the event with this index: by what it maps where that is known.
+pub fn object_text(names: &Names, event: usize, tag: Tag) -> String {
+    names.of(event, tag).map_or_else(|| tag_text(tag), str::to_owned)
+}
+
+/// The `i`-th event of a run as one line of JSON, without the hash.
+pub fn event_json(replayed: &Replayed, i: usize) -> String {
+    let event = &replayed.events[i];
     let hex = |value: &u64| Some(format!("{value:#x}"));
-    let tag = |object: &Tag| Some(tag_text(*object));
+    let name = |object: Tag| object_text(&replayed.names, i, object);
+    let tag = |object: &Tag| Some(name(*object));
     let (kind, object, old, new, text) = match &event.what {
         What::Load { object, value } => ("load", tag(object), hex(value), None, None),
         What::Write { object, how, old, new } => {
@@ -150,7 +166,7 @@ pub fn event_json(event: &Event) -> String {
         stack: &event.stack,
         file: event.file,
         line: event.line,
-        held: event.held.iter().map(|t| tag_text(*t)).collect(),
+        held: event.held.iter().map(|t| name(*t)).collect(),
         kind,
         object,
         old,
@@ -166,11 +182,11 @@ fn hash(seed: u64, text: &str) -> u64 {
 }
 
 /// The lines of events, each with the hash of all lines up to and with it.
-fn event_lines(header: &str, events: &[Event]) -> (Vec<String>, u64) {
+fn event_lines(header: &str, replayed: &Replayed) -> (Vec<String>, u64) {
     let mut sum = hash(0xcbf2_9ce4_8422_2325, header);
-    let mut lines = Vec::with_capacity(events.len());
-    for event in events {
-        let line = event_json(event);
+    let mut lines = Vec::with_capacity(replayed.events.len());
+    for i in 0..replayed.events.len() {
+        let line = event_json(replayed, i);
         sum = hash(sum, &line);
         lines.push(with_hash(&line, sum));
     }
@@ -202,7 +218,7 @@ pub fn text(variant: &Variant, schedule: &str, replayed: &Replayed) -> String {
         detail,
     };
     let header = serde_json::to_string(&header).expect("strings and numbers are JSON");
-    let (mut lines, sum) = event_lines(&header, &replayed.events);
+    let (mut lines, sum) = event_lines(&header, replayed);
     let end = End {
         v: VERSION,
         r#type: "end".to_owned(),

@@ -62,7 +62,15 @@ impl Variant {
             true => "all-guards".to_owned(),
             false => join(self.without, "+"),
         };
-        format!("{}/{variant}", self.scenario.name)
+        let name = plain_name(&self.scenario.name);
+        match &self.file {
+            None => format!("{name}/{variant}"),
+            // Two files may have one name, and a file may have the name of a built-in scenario.
+            Some(_) => {
+                let fingerprint = run::fingerprint(&self.scenario, GuardSet::EMPTY);
+                format!("{name}-{fingerprint:08x}/{variant}")
+            }
+        }
     }
 
     /// The schedule with the fingerprint of this variant.
@@ -75,7 +83,7 @@ impl Variant {
 
     /// The words after `kvmmu VERB` that name this variant.
     pub fn arguments(&self) -> String {
-        let mut text = self.file.clone().unwrap_or_else(|| self.scenario.name.clone());
+        let mut text = shell_word(self.file.as_deref().unwrap_or(&self.scenario.name));
         if !self.without.is_empty() {
             text += &format!(" --without {}", join(self.without, ","));
         }
@@ -88,6 +96,21 @@ impl Variant {
     /// The one command that replays `schedule`.
     pub fn replay_command(&self, schedule: &Schedule) -> String {
         format!("kvmmu replay {} --schedule {}", self.arguments(), self.stamp(schedule))
+    }
+}
+
+/// A scenario's name as the name of a directory, which must not lead elsewhere.
+fn plain_name(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    name.chars().map(|c| if plain(c) { c } else { '_' }).take(80).collect()
+}
+
+/// A word as a shell must be given it.
+fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./+=:@,".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
 

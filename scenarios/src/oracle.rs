@@ -113,7 +113,8 @@ pub fn check_end<M: Machine>(w: &World<M>) {
                 w.m.violate(
                     Property::Migration,
                     format_args!(
-                        "gfn{gfn} was written after its last copy and no harvest names it: it is lost"
+                        "gfn{gfn} was written after its last copy and no harvest names it: \
+                         it is lost"
                     ),
                 );
             }

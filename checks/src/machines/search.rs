@@ -83,7 +83,7 @@ impl fmt::Display for EngineOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EngineOutcome::Holds { executions, complete, bound, unseen } => {
-                write!(f, "nothing violated in {executions} executions, ")?;
+                write!(f, "nothing violated in {}, ", counted(*executions))?;
                 match (complete, bound) {
                     (false, _) => f.write_str("sampled")?,
                     (true, None) => f.write_str("all explored")?,
@@ -97,13 +97,18 @@ impl fmt::Display for EngineOutcome {
             }
             EngineOutcome::Violated { property, detail, story_matched, executions, .. } => {
                 let story = if *story_matched { "" } else { ", not as expected" };
-                write!(f, "{} ({detail}){story}, {executions} executions", property.name())
+                write!(f, "{} ({detail}){story}, {}", property.name(), counted(*executions))
             }
             EngineOutcome::Inconclusive { reason, executions } => {
-                write!(f, "no verdict: {reason}, {executions} executions")
+                write!(f, "no verdict: {reason}, {}", counted(*executions))
             }
         }
     }
+}
+
+/// `1 execution`, `2 executions`.
+fn counted(executions: u64) -> String {
+    format!("{executions} execution{}", if executions == 1 { "" } else { "s" })
 }
 
 /// The panic that ends a search from inside.

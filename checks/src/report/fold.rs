@@ -3,12 +3,15 @@
 use kvmmu_model::{Mark, Object};
 use kvmmu_sim::event::{Event, What};
 
-use super::phrase::{delta, function, object, statement};
+use super::phrase::{delta, function, object, statement, thread};
 use super::value::Values;
-use crate::trace::tag_text;
+use crate::run;
 
 /// The most numbered steps that a table has, unless everything is asked for.
 pub const STEPS_MAX: usize = 20;
+
+/// A table with as many steps leaves out what is aside.
+const STEPS_ENOUGH: usize = 8;
 
 /// A step in words.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, Debug)]
@@ -47,11 +50,13 @@ pub struct Keep<'a> {
 /// How much a step matters; 0 must be shown, [`LOCAL`] and above is folded.
 type Weight = u8;
 
+/// What is told only where little else is.
+const ASIDE: Weight = 3;
 /// Local steps, vm-entry and exit, flushes and locks.
 const LOCAL: Weight = 4;
 
 /// The steps to show, in order.
-pub fn steps(events: &[Event], keep: Keep<'_>, names: &[String], values: &Values<'_>) -> Vec<Step> {
+pub fn steps(events: &[Event], keep: Keep<'_>, names: &[String], values: Values<'_>) -> Vec<Step> {
     let mut groups: Vec<(Weight, std::ops::Range<usize>)> = Vec::new();
     let mut start = 0;
     while start < events.len() {
@@ -66,7 +71,8 @@ pub fn steps(events: &[Event], keep: Keep<'_>, names: &[String], values: &Values
         }
     }
     if !keep.all {
-        groups.retain(|(weight, _)| *weight < LOCAL);
+        let few = groups.iter().filter(|(weight, _)| *weight < ASIDE).count() < STEPS_ENOUGH;
+        groups.retain(|(weight, _)| *weight < if few { LOCAL } else { ASIDE });
         while groups.len() > STEPS_MAX {
             let heaviest = groups.iter().map(|(w, _)| *w).max().unwrap_or(0);
             let Some(at) = groups.iter().position(|(w, _)| *w == heaviest) else { break };
@@ -88,8 +94,9 @@ fn weight(events: &[Event], range: &std::ops::Range<usize>, keep: Keep<'_>) -> W
     let weights = of_step.iter().map(|event| match &event.what {
         What::Violation { .. } => 0,
         What::Write { object, old, new, .. } if old != new => match object.object {
+            Object::Spte if run::child_of(*new).is_some() => ASIDE,
             Object::Spte | Object::DirtyBitmap => 1,
-            Object::SpHeader | Object::Gfns | Object::NotifierSeq | Object::Page => 2,
+            Object::Gfns | Object::NotifierSeq | Object::Page => 2,
             Object::Var => 2,
             _ => LOCAL,
         },
@@ -101,11 +108,21 @@ fn weight(events: &[Event], range: &std::ops::Range<usize>, keep: Keep<'_>) -> W
                 2
             }
         }
+        // The read of an empty entry: the fast fault gives up.
+        What::Mark(Mark::FastFaultRead) if empty(of_step) => ASIDE,
         What::Mark(mark) => mark_weight(*mark),
         What::Acquire { .. } | What::Waited { .. } if locks => 1,
         _ => LOCAL,
     });
     weights.min().unwrap_or(LOCAL)
+}
+
+/// True if the step saw an SPTE that is 0.
+fn empty(of_step: &[Event]) -> bool {
+    of_step.iter().any(|event| match event.what {
+        What::Load { object, value } => object.object == Object::Spte && value == 0,
+        _ => false,
+    })
 }
 
 /// How much a mark matters that is no moment of the story.
@@ -120,13 +137,14 @@ fn mark_weight(mark: Mark) -> Weight {
         | Mark::ShadowPageFreed
         | Mark::StaleTranslation
         | Mark::GuestPtWrite => 1,
-        Mark::FastFaultRead | Mark::JudgedNotVolatile | Mark::Gup | Mark::Harvest => 2,
+        Mark::FastFaultRead | Mark::JudgedNotVolatile | Mark::NoFlushOwed => 2,
+        Mark::Gup | Mark::Harvest => 2,
         Mark::GuestEntered
         | Mark::FlushRequested
         | Mark::FlushDone
         | Mark::TlbFlushed
         | Mark::LocklessWalkStep => LOCAL,
-        _ => 3,
+        _ => ASIDE,
     }
 }
 
@@ -136,7 +154,7 @@ fn step(
     range: std::ops::Range<usize>,
     keep: Keep<'_>,
     names: &[String],
-    values: &Values<'_>,
+    values: Values<'_>,
 ) -> Step {
     let of_step = &events[range.clone()];
     let (main, _) = of_step
@@ -145,30 +163,34 @@ fn step(
         .min_by_key(|(i, event)| (interest(&event.what), *i))
         .expect("a step has an event");
     let event = &of_step[main];
-    let thread = names.get(usize::from(event.thread)).map_or("stop", String::as_str);
-    let mut deltas: Vec<String> = delta(&event.what, values).into_iter().collect();
+    let thread = thread(event, names);
+    let here = |i: usize| values.at(range.start + i);
+    let mut deltas: Vec<String> = delta(&event.what, here(main)).into_iter().collect();
     for (i, other) in of_step.iter().enumerate() {
         if i == main {
             continue;
         }
         match &other.what {
             What::Write { object, old, new, .. } if old != new && told(object.object) => {
-                let change = delta(&other.what, values).unwrap_or_default();
-                deltas.push(format!("{}: {change}", tag_text(*object)));
+                let change = delta(&other.what, here(i)).unwrap_or_default();
+                deltas.push(format!("{}: {change}", here(i).name(*object)));
             }
             What::Note(text) => deltas.push(said(text, thread).to_owned()),
+            What::Mark(Mark::NoFlushOwed) => deltas.push("<- no-flush-owed".to_owned()),
             What::Mark(mark) if keep.moments.contains(&(range.start + i)) => {
                 deltas.push(format!("<- {}", mark.name()));
             }
             What::Load { object, value } if keep.events.contains(&(range.start + i)) => {
-                deltas.push(format!("{} = {}", tag_text(*object), values.text(*object, *value)));
+                let (name, value) = (here(i).name(*object), here(i).text(*object, *value));
+                deltas.push(format!("{name} = {value}"));
             }
             _ => {}
         }
     }
     let words = match &event.what {
         What::Mark(mark) => mark.name().replace('-', " "),
-        what => said(&statement(what), thread).to_owned(),
+        What::Violation { property, .. } => format!("violates {property}"),
+        what => said(&statement(what, here(main)), thread).to_owned(),
     };
     Step {
         number: event.step,
@@ -189,8 +211,8 @@ fn said<'a>(text: &'a str, thread: &str) -> &'a str {
 
 /// True if a change is told beside the one that gives a step its words; the rest is bookkeeping.
 fn told(object: Object) -> bool {
-    use Object::{DirtyBitmap, Gfns, NotifierSeq, SpHeader, Spte, Var};
-    matches!(object, DirtyBitmap | Gfns | NotifierSeq | SpHeader | Spte | Var)
+    use Object::{DirtyBitmap, Gfns, NotifierSeq, Spte, Var};
+    matches!(object, DirtyBitmap | Gfns | NotifierSeq | Spte | Var)
 }
 
 /// Which event of a step gives it its words: the smallest number.

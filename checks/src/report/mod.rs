@@ -10,19 +10,23 @@ pub mod phrase;
 pub mod race;
 pub mod rst;
 pub mod story;
+pub mod stuck;
 pub mod table;
 pub mod text;
 pub mod twin;
 pub mod value;
+pub mod why;
 pub mod wrap;
 
-use kvmmu_scenarios::scenario::ThreadKind;
-use kvmmu_sim::event::{Event, What};
+use kvmmu_model::Tag;
+use kvmmu_scenarios::scenario::{Op, ThreadKind};
+use kvmmu_sim::event::{Event, What, Write};
+use kvmmu_sim::goal::property;
 use kvmmu_sim::outcome::{Found, Stats};
 use serde::Serialize;
 
 use crate::judge::counted;
-use crate::run::MEMORY_MODEL;
+use crate::run::{MEMORY_MODEL, Replayed};
 use crate::variant::{Goal, Variant};
 use fold::{Keep, Step};
 use race::Race;
@@ -38,10 +42,10 @@ pub struct Facts<'a> {
     pub goal: &'a Goal,
     /// The counterexample.
     pub found: &'a Found,
-    /// Its events.
-    pub events: &'a [Event],
+    /// What happens in it.
+    pub run: &'a Replayed,
     /// The same schedule with every guard, as far as it goes; absent if no guard is missing.
-    pub twin: Option<&'a crate::run::Replayed>,
+    pub twin: Option<&'a Replayed>,
     /// How it was found: strategy and seed.
     pub how: &'a str,
     /// What the search took.
@@ -85,12 +89,14 @@ pub struct Report {
     pub threads: Vec<String>,
     /// The thread of the left column.
     pub left: u8,
-    /// The heads of the two columns.
+    /// The heads of the two columns, a line for each thread.
     pub heads: [String; 2],
     /// The steps of the table.
     pub steps: Vec<Step>,
     /// What is lost.
     pub oops: String,
+    /// Where nothing goes on: what each thread waits for and holds.
+    pub stuck: Vec<String>,
     /// Why it happens.
     pub why: Vec<String>,
     /// The two racing steps and their places.
@@ -113,12 +119,17 @@ pub struct Report {
 pub fn build(facts: &Facts<'_>) -> Report {
     let scenario = &facts.variant.scenario;
     let names: Vec<String> = scenario.threads.iter().map(|t| t.name.clone()).collect();
-    let values = Values::new(scenario);
+    let values = Values::new(scenario, &facts.run.names);
+    let events = &facts.run.events;
     let moments = match &facts.goal.story {
-        Some(story) => story::moments(story, facts.events),
+        Some(story) => story::moments(story, events),
         None => Vec::new(),
     };
-    let race = race::find(facts.events, &moments);
+    let stuck = match facts.found.property {
+        property::DEADLOCK | property::LIVELOCK => stuck::lines(facts.run, &names),
+        _ => Vec::new(),
+    };
+    let race = if stuck.is_empty() { race::find(events, &moments) } else { None };
     let left = left(facts, race.as_ref(), &moments);
     let mut keep: Vec<usize> = moments.clone();
     if let Some(race) = &race {
@@ -126,10 +137,11 @@ pub fn build(facts: &Facts<'_>) -> Report {
     }
     let kept =
         Keep { events: &keep, moments: &moments, property: facts.found.property, all: facts.all };
-    let mut steps = fold::steps(facts.events, kept, &names, &values);
-    if let Some(race) = race.filter(|r| r.same_bits) {
-        note_same_bits(&mut steps, facts.events, &race);
+    let mut steps = fold::steps(events, kept, &names, values);
+    if let Some(race) = &race {
+        remark(&mut steps, events, race);
     }
+    let (heads, oops) = (heads(facts, left), oops(facts, values));
     Report {
         v: 1,
         r#type: "report",
@@ -141,15 +153,16 @@ pub fn build(facts: &Facts<'_>) -> Report {
         kernel: scenario.source.clone(),
         model: model(facts),
         found: found(facts),
-        beginning: begin::lines(scenario),
-        heads: heads(facts, left),
+        beginning: begin::lines(facts, &steps, &heads, &oops, values),
+        heads,
         threads: names.clone(),
         left,
         steps,
-        oops: oops(facts),
-        why: why(facts, race.as_ref()),
-        race: race.map_or(Vec::new(), |race| places(facts.events, &race, &names)),
-        correct: twin::correct(facts, &names, &values),
+        oops,
+        stuck,
+        why: why::lines(facts, race.as_ref(), &moments, &names, values),
+        race: race.map_or(Vec::new(), |race| places(events, &race, &names)),
+        correct: twin::correct(facts, &names, values),
         needed: needed(facts),
         schedule: facts.variant.stamp(&facts.found.schedule).to_string(),
         replay: facts.variant.replay_command(&facts.found.schedule),
@@ -168,6 +181,7 @@ impl Report {
             left: self.left,
             names: &self.threads,
             oops: &self.oops,
+            stuck: &self.stuck,
         })
     }
 
@@ -184,7 +198,7 @@ impl Report {
 /// race that of the story's first moment, else the first thread.
 fn left(facts: &Facts<'_>, race: Option<&Race>, moments: &[usize]) -> u8 {
     let told = if moments.is_empty() { None } else { race.map(|race| race.first) };
-    told.or(moments.first().copied()).map_or(0, |i| match facts.events[i].thread {
+    told.or(moments.first().copied()).map_or(0, |i| match facts.run.events[i].thread {
         Event::STOP => 0,
         thread => thread,
     })
@@ -193,16 +207,19 @@ fn left(facts: &Facts<'_>, race: Option<&Race>, moments: &[usize]) -> u8 {
 /// `BUG: property in f / g`, the functions sorted.
 fn title(facts: &Facts<'_>, names: &[String], race: Option<&Race>) -> String {
     let of = |i: usize| {
-        let event = &facts.events[i];
+        let event = &facts.run.events[i];
         let name = names.get(usize::from(event.thread)).map_or("stop", String::as_str);
         event.stack.last().copied().unwrap_or(name.trim_end_matches(|c: char| c.is_ascii_digit()))
     };
     let last = || {
         let violated = |e: &Event| matches!(e.what, What::Violation { .. });
-        facts.events.iter().position(violated).map(of)
+        facts.run.events.iter().position(violated).map(of)
     };
     let mut functions: Vec<&str> = match race {
         Some(race) => vec![of(race.first), of(race.second)],
+        None if matches!(facts.found.property, property::DEADLOCK | property::LIVELOCK) => {
+            stuck::functions(facts.run)
+        }
         None => last().into_iter().collect(),
     };
     functions.sort_unstable();
@@ -243,85 +260,56 @@ fn found(facts: &Facts<'_>) -> String {
     };
     let after = facts.found.schedule.0.len();
     let switches = facts.found.schedule.context_switches();
-    let before = facts.steps_before;
-    let (how, cut) = (facts.how, format!("minimised {before} -> {after} steps"));
+    let cut = match facts.steps_before {
+        before if before == after => format!("{after} steps"),
+        before => format!("minimised {before} -> {after} steps"),
+    };
     let switches = counted(switches as u64, "context switch").replace("switchs", "switches");
-    format!("{how}, after {amount}; {cut}, {switches}")
+    format!("{}, after {amount}; {cut}, {switches}", facts.how)
 }
 
 /// The heads of the two columns.
 fn heads(facts: &Facts<'_>, left: u8) -> [String; 2] {
-    let threads = &facts.variant.scenario.threads;
-    let left_name = threads.get(usize::from(left)).map_or("stop", |t| t.name.as_str());
-    let program: Vec<String> = threads
-        .get(usize::from(left))
-        .map(|t| t.run.iter().map(|op| begin::operation(*op)).collect())
-        .unwrap_or_default();
-    let mut others: Vec<&str> = Vec::new();
-    for (i, thread) in threads.iter().enumerate() {
-        let acts = facts.events.iter().any(|e| usize::from(e.thread) == i);
-        if i != usize::from(left) && acts {
-            others.push(&thread.name);
+    let scenario = &facts.variant.scenario;
+    let acts = |thread: u8| facts.run.events.iter().any(|e| e.step > 0 && e.thread == thread);
+    let head = |name: &str, run: &[Op]| {
+        let program: Vec<String> = run.iter().map(|op| begin::operation(*op)).collect();
+        match program.is_empty() {
+            true => name.to_owned(),
+            false => format!("{name}: {}", program.join(", ")),
+        }
+    };
+    let mut others: Vec<String> = Vec::new();
+    for (i, thread) in scenario.threads.iter().enumerate() {
+        if i != usize::from(left) && acts(i as u8) {
+            others.push(head(&thread.name, &thread.run));
         }
     }
-    if facts.events.iter().any(|e| e.thread == Event::STOP) {
-        others.push("stop");
+    if acts(Event::STOP) {
+        others.push(head("stop", &scenario.at_stop));
     }
-    let left_head = match program.is_empty() {
-        true => left_name.to_owned(),
-        false => format!("{left_name}: {}", program.join(", ")),
+    let first = scenario.threads.get(usize::from(left));
+    let first = first.map_or_else(|| "stop".to_owned(), |t| head(&t.name, &t.run));
+    let right = if others.is_empty() { "nobody else".to_owned() } else { others.join(";\n") };
+    [first, right]
+}
+
+/// What is lost. Objects that the simulator names by their places get their names.
+fn oops(facts: &Facts<'_>, values: Values<'_>) -> String {
+    if facts.found.detail.is_empty() {
+        return format!("{} is violated.", facts.found.property);
+    }
+    let values = values.at(facts.run.events.len());
+    let named = |word: &str| {
+        let place = |tag: Tag| match tag.index {
+            [0, 0] => tag.object.name().to_owned(),
+            [i, 0] => format!("{}[{i}]", tag.object.name()),
+            [i, j] => format!("{}[{i}][{j}]", tag.object.name()),
+        };
+        let name = values.names().find(|(tag, _)| word.contains('[') && place(*tag) == word);
+        name.map_or_else(|| word.to_owned(), |(_, name)| name.to_owned())
     };
-    let right = if others.is_empty() { "nobody else".to_owned() } else { others.join(", ") };
-    [left_head, right]
-}
-
-/// What is lost.
-fn oops(facts: &Facts<'_>) -> String {
-    match facts.found.detail.is_empty() {
-        true => format!("{} is violated.", facts.found.property),
-        false => facts.found.detail.clone(),
-    }
-}
-
-/// Why it happens: the race, and what the missing guards leave in their place.
-fn why(facts: &Facts<'_>, race: Option<&Race>) -> Vec<String> {
-    let mut why = Vec::new();
-    if let Some(race) = race {
-        let number = |i: usize| facts.events[i].step;
-        let (first, second) = (number(race.first), number(race.second));
-        let object = crate::trace::tag_text(race.object);
-        why.push(match race.third.map(number) {
-            Some(third) if race.same_bits => format!(
-                "step {third} compares bits, not identity: step {second} stored in {object} what \
-                 step {first} had seen there."
-            ),
-            Some(third) => format!(
-                "step {third} relies on what step {first} saw in {object}; step {second} changed \
-                 it in between."
-            ),
-            None => format!("step {second} changes {object} after step {first} relied on it."),
-        });
-    }
-    if let Some(because) = facts.variant.expect.as_ref().map(|e| e.because.trim())
-        && !because.is_empty()
-    {
-        why.push(sentence(because));
-    }
-    for guard in facts.variant.without.iter() {
-        let info = guard.info();
-        why.push(format!("Without {}: {}", info.name, info.without));
-    }
-    why
-}
-
-/// An author's words as a sentence.
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let identifier = text.split(' ').next().is_some_and(|word| word.contains(['_', '>']));
-    let up = |c: char| if identifier { c } else { c.to_ascii_uppercase() };
-    let first = letters.next().map(up);
-    let stop = if text.ends_with(['.', '!', '?']) { "" } else { "." };
-    format!("{}{}{stop}", first.map(String::from).unwrap_or_default(), letters.as_str())
+    facts.found.detail.split(' ').map(named).collect::<Vec<_>>().join(" ")
 }
 
 /// The racing steps, one per line.
@@ -354,11 +342,16 @@ fn needed(facts: &Facts<'_>) -> String {
     }
 }
 
-/// Says at the step that compared bits who had stored them.
-fn note_same_bits(steps: &mut [Step], events: &[Event], race: &Race) {
-    let Some(third) = race.third.map(|i| events[i].step) else { return };
-    if let Some(step) = steps.iter_mut().find(|s| s.number == third) {
-        let (first, second) = (events[race.first].step, events[race.second].step);
-        step.deltas.push(format!("same bits as step {first}, but stored by step {second}"));
+/// Says at the step that went on as if nothing had changed what it went by.
+fn remark(steps: &mut [Step], events: &[Event], race: &Race) {
+    let Some(third) = race.third else { return };
+    let plain = matches!(events[third].what, What::Write { how: Write::Store, .. });
+    let (first, second) = (events[race.first].step, events[race.second].step);
+    if let Some(step) = steps.iter_mut().find(|s| s.number == events[third].step) {
+        if race.same_bits {
+            step.deltas.push(format!("same bits as in step {first}, stored by step {second}"));
+        } else if plain {
+            step.deltas.push(format!("believes step {first}, not step {second}"));
+        }
     }
 }

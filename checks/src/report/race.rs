@@ -78,7 +78,10 @@ fn race_from(events: &[Event], first: usize) -> Option<Race> {
                 second = Some(i);
             }
         } else if second.is_some() {
-            if !matches!(event.what, What::Load { .. }) {
+            // Other operations take what they find.
+            if let What::Write { how: How::Store | How::Cmpxchg, .. } | What::CmpxchgFailed { .. } =
+                event.what
+            {
                 third = Some(i);
             }
             break;

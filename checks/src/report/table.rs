@@ -1,6 +1,7 @@
 //! The two-column table: 74 columns of plain text that are also a reStructuredText grid table.
 
 use super::fold::Step;
+use super::phrase::called;
 use super::wrap::{wrap, wrap_after};
 
 /// The width of every line.
@@ -27,6 +28,8 @@ pub struct Table<'a> {
     pub names: &'a [String],
     /// What is lost.
     pub oops: &'a str,
+    /// What each thread waits for, where nothing goes on; told in place of `oops`.
+    pub stuck: &'a [String],
 }
 
 /// The lines of the table, each [`WIDTH`] characters.
@@ -41,13 +44,16 @@ pub fn lines(table: &Table<'_>) -> Vec<String> {
     }
     let rule = format!("+{}+{}+", "-".repeat(LEFT), "-".repeat(RIGHT));
     out.push(rule.clone());
-    let heads = table.heads.clone().map(|head| wrap(&head, RIGHT - 2));
+    let heads = table.heads.clone().map(|head| -> Vec<String> {
+        head.lines().flat_map(|line| wrap(line, RIGHT - 2)).collect()
+    });
     for i in 0..heads[0].len().max(heads[1].len()) {
         let cell = |head: &[String]| head.get(i).map_or(String::new(), |l| format!(" {l}"));
         out.push(row(&cell(&heads[0]), &cell(&heads[1])));
     }
     out.push(rule.clone());
-    let digits = table.steps.iter().map(|s| s.number.to_string().len()).max().unwrap_or(1).max(2);
+    let digits =
+        table.steps.iter().map(|s| s.number.to_string().len()).max().unwrap_or(1).max(2) + 2;
     for segment in table.steps.chunk_by(|a, b| a.thread == b.thread) {
         let left = segment[0].thread == table.left;
         let mut cell = vec![" ::".to_owned(), String::new()];
@@ -57,17 +63,24 @@ pub fn lines(table: &Table<'_>) -> Vec<String> {
         }
         out.push(rule.clone());
     }
+    out.extend(end(table));
+    out.push(format!("+{}+", "-".repeat(BOTH)));
+    out
+}
+
+/// The last box: what is lost, or who waits for whom.
+fn end(table: &Table<'_>) -> Vec<String> {
     let oops = format!("OOPS!!! {}", table.oops);
-    if plain(&oops) {
-        out.extend(wrap(&oops, BOTH - 2).iter().map(|line| both(&format!(" {line}"))));
-    } else {
-        out.push(both(" OOPS!!!"));
-        out.push(both(""));
-        out.push(both(" ::"));
-        out.push(both(""));
+    if table.stuck.is_empty() && plain(&oops) {
+        return wrap(&oops, BOTH - 2).iter().map(|line| both(&format!(" {line}"))).collect();
+    }
+    let mut out = vec![both(" OOPS!!!"), both(""), both(" ::"), both("")];
+    if table.stuck.is_empty() {
         out.extend(wrap(table.oops, BOTH - 6).iter().map(|line| both(&format!("     {line}"))));
     }
-    out.push(format!("+{}+", "-".repeat(BOTH)));
+    for line in table.stuck {
+        out.extend(hanging("     ", "         ", line, BOTH).iter().map(|line| both(line)));
+    }
     out
 }
 
@@ -83,18 +96,26 @@ fn segment_lines(table: &Table<'_>, segment: &[Step], digits: usize, cell: &mut 
     for step in segment {
         if step.function != function {
             function = &step.function;
-            cell.extend(function_lines(function, width));
+            // In the stop phase no function of KVM need be running.
+            let name =
+                if who == format!("{function}: ") { String::new() } else { called(function) };
+            cell.extend(function_lines(format!("{who}{name}").trim_end(), width));
         }
-        let locked = if step.locked { " [L]" } else { "" };
-        let number = format!("  {:>digits$} ", step.number);
+        let number = format!("{:>digits$} ", step.number);
         let rest = " ".repeat(number.len() + 2);
-        // Notes say themselves who acts where it is not KVM: the host, the guest.
-        let says = |actor: &str| step.text.starts_with(actor);
-        let named = says(&who) || says("host: ") || says("guest: ") || says("hw: ");
-        let prefix = if named { "" } else { who.as_str() };
-        let text = format!("{prefix}{}{locked}", step.text);
+        let locked = if step.locked { " [L]" } else { "" };
+        let mut deltas = step.deltas.clone();
+        let mut text = format!("{}{locked}", step.text);
+        if step.locked
+            && number.len() + text.len() > width
+            && number.len() + step.text.len() <= width
+            && let Some(first) = deltas.first_mut()
+        {
+            first.insert_str(0, "[L] ");
+            text.clone_from(&step.text);
+        }
         cell.extend(hanging(&number, &rest, &text, width));
-        for delta in &step.deltas {
+        for delta in &deltas {
             let deeper = format!("{rest}  ");
             match delta.split_once(" -> ") {
                 Some((from, to)) if rest.len() + delta.len() > width => {
@@ -109,12 +130,12 @@ fn segment_lines(table: &Table<'_>, segment: &[Step], digits: usize, cell: &mut 
 
 /// The name of a function, broken at an underscore if it must be.
 fn function_lines(name: &str, width: usize) -> Vec<String> {
-    let room = width - 3;
+    let room = width - 2;
     match name.get(..room).and_then(|start| start.rfind('_')) {
         Some(at) if name.len() > room => {
-            vec![format!("  {}", &name[..at]), format!("    {}:", &name[at..])]
+            vec![format!("  {}", &name[..at]), format!("    {}", &name[at..])]
         }
-        _ => wrap_after("  ", "    ", &format!("{name}:"), width),
+        _ => hanging("  ", "    ", name, width),
     }
 }
 

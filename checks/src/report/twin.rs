@@ -1,49 +1,189 @@
 //! The broken run beside the correct one: where the correct protocol takes another way.
 
-use kvmmu_sim::event::Event;
+use kvmmu_model::GuardSet;
+use kvmmu_sim::event::{Event, What, Write as How};
 
 use super::Facts;
-use super::phrase::{delta, function, object, statement};
+use super::phrase::{called, delta, function, object, statement, thread};
 use super::value::Values;
+use crate::run::Replayed;
+use crate::trace::object_text;
 
 /// The first step that differs when the same schedule runs with every guard. Only accesses count:
 /// what the model calls and marks on the way says little to a reader.
-pub fn correct(facts: &Facts<'_>, names: &[String], values: &Values<'_>) -> Option<String> {
+pub fn correct(facts: &Facts<'_>, threads: &[String], values: Values<'_>) -> Option<String> {
     let twin = facts.twin?;
-    let accesses = |events: &[Event]| -> Vec<Event> {
-        events.iter().filter(|e| e.step > 0 && object(&e.what).is_some()).cloned().collect()
+    let run = facts.run;
+    let accesses = |run: &Replayed| -> Vec<usize> {
+        let access = |i: &usize| run.events[*i].step > 0 && object(&run.events[*i].what).is_some();
+        (0..run.events.len()).filter(access).collect()
     };
-    let (broken_events, twin_events) = (accesses(facts.events), accesses(&twin.events));
-    let same = |(a, b): (&Event, &Event)| a.thread == b.thread && a.what == b.what;
-    let at = broken_events.iter().zip(&twin_events).take_while(|pair| same(*pair)).count();
-    let broken = broken_events.get(at);
-    let Some(other) = twin_events.get(at) else {
-        let after = twin_events.last().map_or(0, |e| e.step);
-        let next = broken.map(|e| name(e, names)).unwrap_or("it");
-        let why = match &twin.stuck {
-            Some((_, why)) => format!(" ({why})"),
-            None => String::new(),
-        };
-        return Some(format!(
-            "with every guard the same schedule goes no further than step {after}: {next} cannot \
-             take the next step{why}."
-        ));
+    let (broken, other) = (accesses(run), accesses(twin));
+    let same = |(a, b): (&usize, &usize)| {
+        let (a, b) = (&run.events[*a], &twin.events[*b]);
+        a.thread == b.thread && a.what == b.what
     };
-    let here = |e: &Event| {
-        let name = name(e, names);
-        let change = delta(&e.what, values).map_or(String::new(), |d| format!(" {d}"));
-        format!("{name} does {}{change} in {}", statement(&e.what), function(e, name))
+    let at = broken.iter().zip(&other).take_while(|pair| same(*pair)).count();
+    let Some(theirs) = other.get(at).copied() else {
+        let with = guards(facts.variant.without, &[]);
+        return Some(match stop(facts, twin, threads) {
+            Some((step, why)) => format!("with {with} {why} from step {step} on."),
+            None => format!("with {with} the same schedule violates nothing."),
+        });
     };
-    let place = format!("{}:{}", other.file, other.line);
-    let instead = match broken {
-        Some(e) => format!(", where the broken run's {}", here(e)),
-        None => String::new(),
+    let event = &twin.events[theirs];
+    let ours = broken.get(at).copied();
+    let stacks: Vec<&'static str> =
+        ours.iter().flat_map(|i| &run.events[*i].stack).chain(&event.stack).copied().collect();
+    let with = guards(facts.variant.without, &stacks);
+    let there =
+        Side { run: twin, values: Values::new(&facts.variant.scenario, &twin.names), threads };
+    let here = Side { run, values, threads };
+    let place = format!("({}:{})", event.file, event.line);
+    let way = match ours {
+        Some(ours) => another_way(&here, ours, &there, theirs),
+        None => format!("step {} goes well: {}", event.step, there.words(theirs)),
     };
-    let step = other.step;
-    Some(format!("with every guard step {step} is another: {} ({place}){instead}.", here(other)))
+    Some(format!("with {with} {way} {place}.{}", cut(facts, twin, threads, event.step)))
 }
 
-/// The name of an event's thread.
-fn name<'a>(event: &Event, names: &'a [String]) -> &'a str {
-    names.get(usize::from(event.thread)).map_or("stop", String::as_str)
+/// One of the two runs.
+struct Side<'a> {
+    run: &'a Replayed,
+    values: Values<'a>,
+    threads: &'a [String],
+}
+
+impl Side<'_> {
+    fn event(&self, i: usize) -> &Event {
+        &self.run.events[i]
+    }
+    /// `vcpu0`.
+    fn who(&self, i: usize) -> &str {
+        thread(self.event(i), self.threads)
+    }
+    /// `fast_page_fault()`.
+    fn inside(&self, i: usize) -> String {
+        called(function(self.event(i), self.who(i)))
+    }
+    fn statement(&self, i: usize) -> String {
+        statement(&self.event(i).what, self.values.at(i))
+    }
+    /// The statement and what it saw or changed.
+    fn words(&self, i: usize) -> String {
+        match delta(&self.event(i).what, self.values.at(i)) {
+            Some(delta) => format!("{} {delta}", self.statement(i)),
+            None => self.statement(i),
+        }
+    }
+    /// `f() calls g()`: the call that leads to the event and that its thread's access before it
+    /// was not inside of, below the first `shared` callers.
+    fn calls(&self, i: usize, shared: usize) -> String {
+        let event = self.event(i);
+        let mine = |e: &&Event| e.thread == event.thread && object(&e.what).is_some();
+        let before = self.run.events[..i].iter().rev().find(mine);
+        let common = before.map_or(0, |before| {
+            before.stack.iter().zip(&event.stack).take_while(|(a, b)| a == b).count()
+        });
+        let at = common.max(shared).min(event.stack.len() - 1);
+        match at.checked_sub(1) {
+            Some(caller) => {
+                format!("{} calls {}", called(event.stack[caller]), called(event.stack[at]))
+            }
+            None => format!("{} calls {}", self.who(i), called(event.stack[at])),
+        }
+    }
+    /// True if the event's thread enters `name` later.
+    fn calls_later(&self, i: usize, name: &str) -> bool {
+        let thread = self.event(i).thread;
+        let mut later = self.run.events[i..].iter().filter(|e| e.thread == thread);
+        later.any(|e| matches!(e.what, What::Call(f) if f == name))
+    }
+}
+
+/// How the run with every guard goes on where this one does `ours`.
+fn another_way(here: &Side<'_>, ours: usize, there: &Side<'_>, theirs: usize) -> String {
+    let (broken, other) = (here.event(ours), there.event(theirs));
+    let step = other.step;
+    if broken.thread != other.thread {
+        let (inside, not) = (here.inside(ours), here.statement(ours));
+        let (next, words) = (there.who(theirs), there.words(theirs));
+        return format!("{inside} does not come to {not} here: {next} goes on, {words}");
+    }
+    let shared = broken.stack.iter().zip(&other.stack).take_while(|(a, b)| a == b).count();
+    let caller = match shared.checked_sub(1) {
+        Some(at) => called(broken.stack[at]),
+        None => here.who(ours).to_owned(),
+    };
+    let would = format!("step {step} would be {}", there.words(theirs));
+    match (broken.stack.get(shared), other.stack.get(shared)) {
+        (Some(not), None) if there.calls_later(theirs, not) => {
+            format!("{caller} does not call {} yet: {would}", called(not))
+        }
+        (Some(not), None) => format!("{caller} does not call {} here: {would}", called(not)),
+        (None, Some(_)) => format!("{} here: {would}", there.calls(theirs, shared)),
+        (Some(not), Some(_)) => {
+            format!("{} here, not {}: {would}", there.calls(theirs, shared), called(not))
+        }
+        (None, None) => other_access(here, ours, there, theirs),
+    }
+}
+
+/// How a step of the same function differs.
+fn other_access(here: &Side<'_>, ours: usize, there: &Side<'_>, theirs: usize) -> String {
+    let (step, inside) = (there.event(theirs).step, there.inside(theirs));
+    let (is, not) = (there.statement(theirs), here.statement(ours));
+    match (&here.event(ours).what, &there.event(theirs).what) {
+        (
+            What::Write { object: a, how: How::Store, .. },
+            What::Write { object: b, how: How::Swap, old, .. },
+        ) if a == b => {
+            let old = there.values.at(theirs).text(*b, *old);
+            format!("step {step} of {inside} is {is}, which returns {old}, not {not}")
+        }
+        (What::Write { .. }, What::CmpxchgFailed { object, found, .. }) => {
+            let found = there.values.at(theirs).text(*object, *found);
+            format!("step {step} of {inside} is a cmpxchg that finds {found} and fails, not {not}")
+        }
+        (What::Write { object: a, new: ours_new, .. }, What::Write { object: b, new, .. })
+            if a == b && is == not =>
+        {
+            let text = |side: &Side<'_>, i: usize, value| side.values.at(i).text(*a, value);
+            let (stored, wrong) = (text(there, theirs, *new), text(here, ours, *ours_new));
+            format!("step {step} of {inside} writes {stored}, not {wrong}")
+        }
+        _ => format!("step {step} of {inside} is {}, not {not}", there.words(theirs)),
+    }
+}
+
+/// The missing guards that speak of one of these functions: all if none or each does.
+fn guards(without: GuardSet, functions: &[&str]) -> String {
+    let speaks = |g: &kvmmu_model::Guard| functions.contains(&g.info().function);
+    let near: GuardSet = without.iter().filter(speaks).collect();
+    match (near.iter().count(), without.iter().count()) {
+        (1, _) => near.iter().map(|g| g.info().name).collect(),
+        (_, 1) => without.iter().map(|g| g.info().name).collect(),
+        _ => "every guard".to_owned(),
+    }
+}
+
+/// Where the schedule does not fit the run with every guard any more, if later than `differs`.
+fn cut(facts: &Facts<'_>, twin: &Replayed, threads: &[String], differs: u32) -> String {
+    match stop(facts, twin, threads) {
+        Some((step, why)) if step > differs => format!(" From step {step} on {why}."),
+        _ => String::new(),
+    }
+}
+
+/// The step of the schedule that the run with every guard cannot take, if that is because its
+/// thread has to wait.
+fn stop(facts: &Facts<'_>, twin: &Replayed, threads: &[String]) -> Option<(u32, String)> {
+    let (at, _) = twin.stuck.as_ref()?;
+    let wanted = facts.found.schedule.0.get(*at)?;
+    let who = threads.get(usize::from(wanted.thread))?;
+    let wait = twin.waits.iter().find(|w| w.thread == wanted.thread)?;
+    let what = wait.object.map_or(String::new(), |object| {
+        format!(" for {}", object_text(&twin.names, twin.events.len(), object))
+    });
+    Some((*at as u32 + 1, format!("{who} has to wait{what}")))
 }

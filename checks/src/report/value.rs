@@ -1,28 +1,61 @@
 //! How values read in reports, by what holds them.
 
+use kvmmu_model::mmu::Header;
 use kvmmu_model::{Gpte, Object, Tag};
 use kvmmu_scenarios::Scenario;
+use kvmmu_sim::names::Names;
 
 use crate::run;
+use crate::trace::object_text;
 
 /// Formats values of one scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Values<'a> {
     scenario: &'a Scenario,
+    names: &'a Names,
+    /// The event that is spoken of, by index: names may change in a run.
+    at: usize,
 }
 
 impl<'a> Values<'a> {
-    /// For values of `scenario`.
-    pub fn new(scenario: &'a Scenario) -> Values<'a> {
-        Values { scenario }
+    /// For a run of `scenario` whose objects have these names.
+    pub fn new(scenario: &'a Scenario, names: &'a Names) -> Values<'a> {
+        Values { scenario, names, at: 0 }
+    }
+
+    /// The same for the event with this index.
+    pub fn at(self, event: usize) -> Values<'a> {
+        Values { at: event, ..self }
+    }
+
+    /// What the object is called.
+    pub fn name(&self, tag: Tag) -> String {
+        object_text(self.names, self.at, tag)
+    }
+
+    /// Every object that has a name of its own, and that name.
+    pub fn names(&self) -> impl Iterator<Item = (Tag, &'a str)> {
+        self.names.all(self.at)
+    }
+
+    /// The shadow page at this place of the pool: `sp[gfn3]`.
+    fn page(&self, sp: u8) -> String {
+        let name = self.names.of(self.at, Tag::nth(Object::SpHeader, usize::from(sp)));
+        let page = name.and_then(|name| name.strip_suffix("->role"));
+        page.map_or_else(|| format!("sp{sp}"), str::to_owned)
     }
 
     /// `value` as something in `tag` reads.
     pub fn text(&self, tag: Tag, value: u64) -> String {
         match tag.object {
-            Object::Spte => run::format_spte(self.scenario, value),
+            Object::Spte => match run::child_of(value) {
+                Some(sp) => self.page(sp),
+                None => run::format_spte(self.scenario, value),
+            },
+            Object::SpHeader => role(value),
             Object::Gfns => format!("gfn{value}"),
             Object::DirtyBitmap => self.bitmap(tag.index[0], value),
+            Object::PageFlags => set(value, |bit| format!("pfn{bit}")),
             Object::VcpuMode => mode(value),
             Object::VcpuRequests => requests(value),
             Object::Irq => irq(value),
@@ -47,6 +80,18 @@ impl<'a> Values<'a> {
     fn bitmap(&self, slot: u8, value: u64) -> String {
         let base = self.scenario.slots.get(usize::from(slot)).map_or(0, |s| s.base.0);
         set(value, |bit| format!("gfn{}", base + bit))
+    }
+}
+
+/// The frame and the role of a shadow page.
+fn role(value: u64) -> String {
+    let header = Header(value);
+    match header.level() {
+        0 => "unused".to_owned(),
+        level => {
+            let direct = if header.is_direct() { "direct" } else { "indirect" };
+            format!("gfn{} level {level} {direct}", header.gfn().0)
+        }
     }
 }
 

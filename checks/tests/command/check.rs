@@ -175,7 +175,7 @@ fn a_trace_that_cannot_be_written_loses_nothing() {
     std::fs::write(&in_the_way, "").expect("a test can write");
     let machine = Fake::obedient();
     let found = aba_found();
-    let replayed = kvmmu::run::Replayed { events: machine.events.clone(), stuck: None };
+    let replayed = kvmmu::run::Replayed { events: machine.events.clone(), ..Default::default() };
     let failure =
         kvmmu::trace::write(&in_the_way, &crate::common::aba(), &found.schedule, &replayed)
             .expect_err("a file is in the way");

@@ -195,12 +195,13 @@ fn a_schedule_that_is_not_one() {
     error: schedule, character 17: 'x*7' is not a move: THREAD, THREAD*COUNT, THREAD/CHOICE or THREAD/CHOICE*COUNT
       help: a schedule reads like v1-1a2b3c4d:0*3,1*7,0/2; 'kvmmu explain NAME' prints one
     "#);
-    insta::assert_snapshot!(replay("v2-1a2b3c4d:0"), @r#"
-    error: schedule, character 1: 'v2' is not 'v1', the schedule format of this version
+    let other = fails(&["replay", "canary", "--schedule", "v2-1a2b3c4d:0"], 5);
+    insta::assert_snapshot!(other, @r#"
+    error: schedule, character 1: 'v2-' is not 'v1-', the schedule format of this version
       help: a schedule reads like v1-1a2b3c4d:0*3,1*7,0/2; 'kvmmu explain NAME' prints one
     "#);
     insta::assert_snapshot!(replay("0*3"), @r#"
-    error: schedule, character 1: '0*3' is not 'v1', the schedule format of this version
+    error: schedule, character 1: '0*3' is not 'v1-', the schedule format of this version
       help: a schedule reads like v1-1a2b3c4d:0*3,1*7,0/2; 'kvmmu explain NAME' prints one
     "#);
 }
@@ -216,7 +217,7 @@ fn a_schedule_of_something_else_is_refused_with_exit_5() {
 fn good_trace() -> String {
     let variant = aba();
     let schedule = variant.stamp(&crate::common::aba_schedule()).to_string();
-    let replayed = Replayed { events: aba_events(), stuck: None };
+    let replayed = Replayed { events: aba_events(), ..Replayed::default() };
     kvmmu::trace::text(&variant, &schedule, &replayed)
 }
 
@@ -278,7 +279,7 @@ fn a_trace_of_another_format_or_build_is_exit_5() {
     "#);
     // Another build: every line is right, but the fingerprint is not that of this one.
     let variant = aba();
-    let replayed = Replayed { events: aba_events(), stuck: None };
+    let replayed = Replayed { events: aba_events(), ..Replayed::default() };
     let other = kvmmu::trace::text(&variant, "v1-00000000:0*2", &replayed);
     let said = replay_text("build", &other, 5);
     assert!(said.contains("the schedule is for 00000000"), "{said}");
@@ -356,4 +357,27 @@ fn help_and_version_are_not_errors() {
         let lines = String::from_utf8_lossy(&output.stdout).lines().count();
         assert!(lines <= 24, "{command} -h has {lines} lines");
     }
+}
+
+#[test]
+fn a_standard_error_that_cannot_be_written_loses_no_verdict() {
+    let full = fs::File::options().write(true).open("/dev/full");
+    let Ok(full) = full else { return };
+    let output = Command::new(env!("CARGO_BIN_EXE_kvmmu"))
+        .args(["check", "canary"])
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .stderr(full)
+        .output()
+        .expect("kvmmu starts");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("caught  canary"));
+}
+
+#[test]
+fn a_size_that_a_scenario_does_not_fit_matters_only_if_it_is_selected() {
+    let output = kvmmu_in(
+        Path::new(env!("CARGO_TARGET_TMPDIR")),
+        &["--quiet", "check", "canary", "--size", "9"],
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }

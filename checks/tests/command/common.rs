@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kvmmu::exit::Failure;
 use kvmmu::run::{self, Machine, Minimised, Progress, Replayed, Search};
 use kvmmu::variant::{Goal, Variant};
-use kvmmu_model::{GuardSet, Mark, Object, Tag};
+use kvmmu_model::{Guard, GuardSet, Mark, Object, Tag};
 use kvmmu_sim::event::{Event, What, Write};
 use kvmmu_sim::outcome::{Found, Outcome, Reason, Seen, Stats, Verdict};
 use kvmmu_sim::schedule::{Move, Schedule};
@@ -191,7 +191,8 @@ pub(crate) fn aba_twin() -> Replayed {
     let lock = Tag::one(Object::MmuLock);
     s.step(V0, "FNAME(page_fault)", true, vec![What::Acquire { object: lock }]);
     events.append(&mut s.events);
-    Replayed { events, stuck: Some((2, "mmu_lock is taken".to_owned())) }
+    let stuck = Some((2, "mmu_lock is taken".to_owned()));
+    Replayed { events, stuck, ..Replayed::default() }
 }
 
 /// The schedule of the hand-made run.
@@ -222,7 +223,11 @@ pub(crate) fn outcome(verdict: Verdict) -> Outcome {
     Outcome {
         verdict,
         others: Vec::new(),
-        seen: Seen { marks: u128::MAX, witnesses: u64::MAX },
+        seen: Seen {
+            marks: u128::MAX,
+            witnesses: u64::MAX,
+            missed: Guard::ALL.iter().copied().collect(),
+        },
         stats: Stats {
             executions: 3,
             states: 4711,
@@ -284,7 +289,7 @@ impl Machine for Fake {
         if variant.without == GuardSet::EMPTY && variant.scenario.name == "aba-indirect" {
             return Ok(aba_twin());
         }
-        Ok(Replayed { events: self.events.clone(), stuck: None })
+        Ok(Replayed { events: self.events.clone(), ..Replayed::default() })
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::common::{aba, aba_events, aba_found, aba_twin};
 use kvmmu::report::{self, Facts, Report};
+use kvmmu::run::Replayed;
 use kvmmu_sim::outcome::Stats;
 
 /// The report of the hand-made run.
@@ -16,7 +17,7 @@ fn report(all: bool) -> Report {
         variant: &variant,
         goal: &variant.goal(),
         found: &aba_found(),
-        events: &aba_events(),
+        run: &Replayed { events: aba_events(), ..Replayed::default() },
         twin: Some(&aba_twin()),
         how: "auto, seed 1",
         stats,

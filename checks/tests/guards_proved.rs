@@ -1,0 +1,163 @@
+//! Goal: every guard is either necessary by itself, and a run shows what breaks without it, or
+//! masked, and runs show that nothing breaks without it alone and what breaks without it and those
+//! that mask it. Method: the expectations of the built-in scenarios, carried out by sampling and
+//! then exhaustive search, and judged as the command judges. Variants of many states are proved by
+//! the main job alone: `LARGE` names their scenarios, and nothing else may be left out here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kvmmu::args::Strategy;
+use kvmmu::judge::{Judged, Word, judge};
+use kvmmu::run::{Machine, Search, Simulated, builtin};
+use kvmmu::variant::Variant;
+use kvmmu_model::{Guard, GuardSet};
+use kvmmu_scenarios::Scenario;
+use kvmmu_scenarios::scenario::Expected;
+use kvmmu_sim::outcome::Stats;
+
+/// Scenarios some of whose variants are not carried out here: they have millions of states.
+const LARGE: &[&str] =
+    &["aba-direct", "aba-indirect", "aba-indirect-pinned", "stale-walk-indirect"];
+/// Samples before the exhaustive search.
+const SAMPLES: u64 = 20_000;
+/// How many states the exhaustive search may look at.
+const STATES_MAX: u64 = 300_000;
+
+fn search(strategy: Strategy, executions_max: u64) -> Search {
+    let (states_max, steps_max) = (STATES_MAX, 5_000);
+    Search { strategy, seed: 1, time_max: None, states_max, executions_max, steps_max }
+}
+
+/// Verdicts of the variants that were asked for.
+struct Proofs {
+    scenarios: Vec<Arc<Scenario>>,
+    known: BTreeMap<(String, GuardSet), Word>,
+}
+
+impl Proofs {
+    fn new() -> Proofs {
+        let scenarios = builtin(1).expect("built-in files load");
+        Proofs { scenarios, known: BTreeMap::new() }
+    }
+
+    /// The variants with an expectation for a set that has this guard.
+    fn variants(&self, guard: Guard) -> Vec<Variant> {
+        let of = |scenario: &Arc<Scenario>| {
+            let sets = scenario.expects.iter().map(|e| e.without).filter(|w| w.contains(guard));
+            sets.map(|without| Variant::of(scenario, None, without)).collect::<Vec<_>>()
+        };
+        self.scenarios.iter().flat_map(of).collect()
+    }
+
+    /// What a run says of a variant.
+    fn word(&mut self, variant: &Variant) -> Word {
+        let key = (variant.scenario.name.clone(), variant.without);
+        *self.known.entry(key).or_insert_with(|| {
+            let run = |search: &Search| -> Judged {
+                let goal = variant.goal();
+                let outcome = Simulated.explore(variant, &goal, search, &mut |_: &Stats| true);
+                judge(variant, search, &outcome.expect("no internal error"))
+            };
+            let name = variant.name();
+            if expects(variant) == Some(Expected::Violated) {
+                let sampled = run(&search(Strategy::Pct, SAMPLES));
+                if sampled.word != Word::Bound {
+                    println!("{} {name}: {}", sampled.word.text(), sampled.text);
+                    return sampled.word;
+                }
+            }
+            let judged = run(&search(Strategy::Auto, u64::MAX));
+            println!("{} {name}: {}", judged.word.text(), judged.text);
+            judged.word
+        })
+    }
+
+    /// Carries a variant out. False: it is too large.
+    fn prove(&mut self, variant: &Variant) -> bool {
+        let expected = match expects(variant) {
+            Some(Expected::Violated) => Word::Caught,
+            _ => Word::Holds,
+        };
+        let word = self.word(variant);
+        let name = variant.name();
+        if word == Word::Bound {
+            assert!(LARGE.contains(&variant.scenario.name.as_str()), "{name}: too large");
+            return false;
+        }
+        assert_eq!(word, expected, "{name}");
+        true
+    }
+}
+
+fn expects(variant: &Variant) -> Option<Expected> {
+    variant.expect.as_ref().map(|e| e.verdict)
+}
+
+fn is_alone(variant: &Variant) -> bool {
+    variant.without.iter().count() == 1
+}
+
+#[test]
+fn a_guard_that_is_not_masked_is_necessary_alone() {
+    let mut proofs = Proofs::new();
+    for guard in Guard::ALL.iter().filter(|g| g.info().masked.is_none()) {
+        let mut variants = proofs.variants(*guard);
+        variants.retain(|v| is_alone(v) && expects(v) == Some(Expected::Violated));
+        // Large ones last: one proof is enough.
+        variants.sort_by_key(|v| LARGE.contains(&v.scenario.name.as_str()));
+        let name = guard.info().name;
+        assert!(!variants.is_empty(), "no scenario fails without {name}");
+        let proved = variants.iter().filter(|v| proofs.prove(v)).count();
+        assert!(proved > 0, "{name}: only scenarios that are too large here fail without it");
+    }
+}
+
+#[test]
+fn a_masked_guard_breaks_nothing_alone_and_something_with_what_masks_it() {
+    let mut proofs = Proofs::new();
+    for guard in Guard::ALL {
+        let Some(masked) = guard.info().masked else { continue };
+        let name = guard.info().name;
+        let variants = proofs.variants(*guard);
+        let (alone, together): (Vec<_>, Vec<_>) = variants.iter().partition(|v| is_alone(v));
+        assert!(!alone.is_empty(), "no scenario says what happens without {name}");
+        for variant in alone {
+            assert_eq!(expects(variant), Some(Expected::Holds), "{}", variant.name());
+            proofs.prove(variant);
+        }
+        // Who says that a pair fails has to show it, and a guard that masks is in the pair.
+        let promised = masked.because.contains("the pair fails");
+        let by = Guard::by_name(masked.by);
+        let pairs: Vec<_> = together
+            .into_iter()
+            .filter(|v| expects(v) == Some(Expected::Violated))
+            .filter(|v| by.is_none_or(|by| v.without.contains(by)))
+            .collect();
+        assert!(!promised || !pairs.is_empty(), "{name}: no pair fails");
+        assert!(!promised || by.is_some(), "{name}: a pair with which guard?");
+        let proved = pairs.iter().filter(|v| proofs.prove(v)).count();
+        assert!(proved == pairs.len() || pairs.iter().any(|v| is_large(v)), "{name}");
+    }
+}
+
+fn is_large(variant: &Variant) -> bool {
+    LARGE.contains(&variant.scenario.name.as_str())
+}
+
+#[test]
+fn no_set_that_fails_is_larger_than_it_must_be() {
+    let mut proofs = Proofs::new();
+    for guard in Guard::ALL {
+        for variant in proofs.variants(*guard) {
+            if is_alone(&variant) || expects(&variant) != Some(Expected::Violated) {
+                continue;
+            }
+            // The same scenario holds without this one alone: the set needs the others.
+            let alone = Variant::of(&variant.scenario, None, GuardSet::EMPTY.with(*guard));
+            let (name, set) = (guard.info().name, variant.name());
+            assert_eq!(expects(&alone), Some(Expected::Holds), "{set}: and without {name} alone?");
+            proofs.prove(&alone);
+        }
+    }
+}
