@@ -63,7 +63,8 @@ fn choose(selected: &Selected, without: Option<GuardSet>) -> Result<Variant, Fai
             None => {
                 return Err(Failure::usage(
                     format!("{} expects no variant to be violated", scenario.name),
-                    "say which guards to take away with --without; 'kvmmu guards' lists them",
+                    "say which guards to take away with --without ('kvmmu guards' lists them); \
+                     --without '' explains a violation with every guard",
                 ));
             }
         },

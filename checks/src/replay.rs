@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use kvmmu_sim::event::Event;
+use kvmmu_sim::event::{Event, What};
 use kvmmu_sim::schedule::StampedSchedule;
 
 use crate::args::ReplayArgs;
@@ -50,7 +50,22 @@ pub fn from_schedule(
     accept(variant, stamped.fingerprint, force)?;
     let replayed = machine.replay(variant, &stamped.schedule)?;
     print(variant, &replayed, replayed.events.len(), to)?;
+    if replayed.stuck.is_none() {
+        writeln!(to, "end of the schedule: {}", ending(&replayed))?;
+    }
     finish(&replayed)
+}
+
+/// What the steps of a schedule came to.
+fn ending(replayed: &Replayed) -> String {
+    let violated = replayed.events.iter().find_map(|event| match &event.what {
+        What::Violation { property, .. } => Some(*property),
+        _ => None,
+    });
+    match violated {
+        Some(property) => format!("violated {property}"),
+        None => "nothing was violated in these steps".to_owned(),
+    }
 }
 
 /// Replays a trace file and compares.

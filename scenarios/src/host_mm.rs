@@ -124,7 +124,6 @@ impl<M: Machine> HostMm<M> {
 
     /// The lowest free page. The host's lock is held. Without one the run ends: the scenario gave
     /// the host too few pages.
-    #[track_caller]
     pub fn alloc_page(&self) -> Pfn {
         let state = self.state.get();
         let free = (0..u64::from(self.pages))
@@ -139,7 +138,6 @@ impl<M: Machine> HostMm<M> {
 
     /// Handles a fault of the host's own page table: maps the frame, brings its contents in, breaks
     /// nothing. The host's lock is held.
-    #[track_caller]
     pub fn fault_in(&self, gfn: Gfn, write: bool) -> PinnedPage {
         let g = gfn.0 as usize;
         let state = self.state.get();
@@ -174,7 +172,6 @@ impl<M: Machine> HostMm<M> {
 }
 
 impl<M: Machine> Host for HostMm<M> {
-    #[track_caller]
     fn gfn_to_pfn(&self, gfn: Gfn, write: bool) -> Option<PinnedPage> {
         self.m.call("gfn_to_pfn", || {
             let _mm = self.lock.lock();
@@ -192,7 +189,6 @@ impl<M: Machine> Host for HostMm<M> {
         })
     }
 
-    #[track_caller]
     fn gfn_to_pfn_atomic(&self, gfn: Gfn, write: bool) -> Option<PinnedPage> {
         self.m.call("gfn_to_pfn_atomic", || {
             let _mm = self.lock.lock();
@@ -208,7 +204,6 @@ impl<M: Machine> Host for HostMm<M> {
         })
     }
 
-    #[track_caller]
     fn kvm_release_pfn_clean(&self, pfn: Pfn) {
         self.m.call("kvm_release_pfn_clean", || {
             let _mm = self.lock.lock();

@@ -43,7 +43,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `direct_page_fault`.
     ///
     /// Locks: takes `mmu_lock`; the vCPU thread holds `kvm->srcu`.
-    #[track_caller]
     pub fn direct_page_fault(&self, cpu: CpuId, gfn: Gfn, access: Access, present: bool) -> RetPf {
         let fault = Fault { cpu, page: gfn.0, access, present };
         self.p.call("direct_page_fault", || {
@@ -57,7 +56,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_arch_async_page_ready`: the page that a vCPU waited for has come; map it speculatively.
     ///
     /// Locks: as [`Mmu::direct_page_fault`].
-    #[track_caller]
     pub fn prefault(&self, cpu: CpuId, gfn: Gfn) -> RetPf {
         let fault = Fault { cpu, page: gfn.0, access: Access::Read, present: false };
         self.p.call("kvm_arch_async_page_ready", || {
@@ -66,7 +64,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// `page_fault_handle_page_track`: a write to a tracked guest table is emulated.
-    #[track_caller]
     pub(super) fn page_fault_handle_page_track(&self, fault: Fault, gfn: Gfn) -> bool {
         // ORDERING: relaxed: a write that misses the count meets write protection under mmu_lock.
         fault.present
@@ -74,7 +71,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             && self.gfn_track[gfn.0 as usize].load(Relaxed) != 0
     }
 
-    #[track_caller]
     fn direct_page_fault_untracked(&self, fault: Fault, gfn: Gfn, prefault: bool) -> RetPf {
         let fast = self.fast_page_fault(fault, None);
         if fast != RetPf::Invalid {
@@ -109,7 +105,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// The notifier sequence and then the page, in that order: an invalidation after the first is
     /// noticed, one before it has already changed what the second returns.
-    #[track_caller]
     pub(super) fn lookup(&self, gfn: Gfn, write: bool) -> Option<(u64, PinnedPage)> {
         // ORDERING: acquire (smp_rmb in the kernel): the sequence is read before the page is looked
         // up.
@@ -127,7 +122,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `__direct_map`: makes the tables that are missing, then the leaf.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     fn direct_map(&self, l: &mut MmuState, m: Mapping) -> RetPf {
         self.p.call("__direct_map", || {
             let parent =

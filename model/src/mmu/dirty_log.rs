@@ -20,7 +20,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_vcpu_mark_page_dirty`: sets the frame's bit, if its slot is logged.
     ///
     /// Locks: `kvm->srcu`, held by the caller.
-    #[track_caller]
     pub fn mark_page_dirty(&self, gfn: Gfn) {
         let Some((slot, offset)) = self.gfn_to_memslot(gfn) else { return };
         let Some(bitmap) = &slot.dirty_bitmap else { return };
@@ -37,7 +36,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     ///
     /// Locks: takes `slots_lock`, and `mmu_lock` in it. The flush comes after `mmu_lock`, under
     /// `slots_lock`.
-    #[track_caller]
     pub fn kvm_vm_ioctl_get_dirty_log(&self, slot: usize) -> u64 {
         self.p.call("kvm_vm_ioctl_get_dirty_log", || {
             let _slots_lock = self.slots_lock.lock();
@@ -51,7 +49,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// `kvm_get_dirty_log_protect`: flush whenever a word was not zero, whatever the SPTEs were.
-    #[track_caller]
     fn kvm_get_dirty_log_protect(&self, slot: usize) -> Harvested {
         let none = Harvested { mask: 0, flush: false };
         let Some(slot) = self.memslots.get(slot).and_then(Option::as_ref) else { return none };

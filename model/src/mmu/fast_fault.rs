@@ -62,7 +62,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     ///
     /// Locks: none; the vCPU thread holds `kvm->srcu`. Returns [`RetPf::Invalid`] for the slow
     /// path.
-    #[track_caller]
     pub(super) fn fast_page_fault(&self, fault: Fault, walk_gfn: Option<Gfn>) -> RetPf {
         if !self.page_fault_can_be_fast(fault) {
             return RetPf::Invalid;
@@ -89,7 +88,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// The walk of one attempt: from the root each time.
-    #[track_caller]
     fn walk_for_attempt(&self, fault: Fault, first_walk: Option<SpteLoc>) -> (SpteLoc, Spte) {
         match first_walk {
             Some(loc) => (loc, self.mmu_spte_get_lockless(loc)),
@@ -98,7 +96,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// One attempt. `None`: the cmpxchg met another value, try again.
-    #[track_caller]
     fn fast_page_fault_attempt(
         &self,
         fault: Fault,
@@ -143,7 +140,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// `fast_pf_fix_direct_spte`: the cmpxchg, then the mark. True if it succeeded.
-    #[track_caller]
     fn fast_pf_fix_spte(&self, fault: Fault, loc: SpteLoc, old: Spte, new: Spte, gfn: Gfn) -> bool {
         let made_writable = new.is_writable() && !old.is_writable();
         let marks = made_writable
@@ -170,7 +166,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// The cmpxchg itself.
-    #[track_caller]
     fn write_fixed_spte(&self, loc: SpteLoc, old: Spte, new: Spte) -> bool {
         if self.p.guard(Guard::FastFaultCmpxchg) {
             // ORDERING: acq-rel pairs with the xchg of mmu_spte_clear_track_bits and
@@ -184,7 +179,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// What a fast fault on an indirect page would do: not in any kernel.
-    #[track_caller]
     fn fast_pf_fix_indirect_spte(
         &self,
         fault: Fault,
@@ -213,7 +207,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// Takes a reference on the page of a frame, if it is the page that the SPTE maps.
-    #[track_caller]
     fn pin(&self, gfn: Gfn, spte: Spte) -> Option<Pfn> {
         let for_write = self.p.guard(Guard::PinForWrite);
         let page = self.host.gfn_to_pfn_atomic(gfn, for_write)?;

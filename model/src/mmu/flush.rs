@@ -22,7 +22,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_flush_remote_tlbs`. `me` is the CPU of the vCPU thread that calls, if one does.
     ///
     /// Locks: any or none.
-    #[track_caller]
     pub fn kvm_flush_remote_tlbs(&self, me: Option<CpuId>) {
         self.p.call("kvm_flush_remote_tlbs", || {
             self.kvm_make_all_cpus_request(me, KVM_REQ_TLB_FLUSH);
@@ -31,7 +30,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// `kvm_make_all_cpus_request`, for a request that waits.
-    #[track_caller]
     fn kvm_make_all_cpus_request(&self, me: Option<CpuId>, request: u64) {
         self.p.call("kvm_make_all_cpus_request", || {
             let wait = self.p.guard(Guard::FlushRequestWait);
@@ -56,7 +54,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// `kvm_request_needs_ipi`: kicks a vCPU out of the guest. With `KVM_REQUEST_WAIT` a vCPU that
     /// walks shadow pages is interrupted too, to wait for it.
-    #[track_caller]
     fn kvm_request_needs_ipi(&self, cpu: CpuId, wait: bool) -> bool {
         let mode = &self.vcpu(cpu).mode;
         // ORDERING: full, as every x86 cmpxchg: it comes after the request was set.

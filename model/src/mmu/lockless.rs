@@ -17,7 +17,6 @@ use crate::types::{CpuId, SpteLoc};
 
 impl<P: Platform, H: Host> Mmu<P, H> {
     /// `walk_shadow_page_lockless_begin`.
-    #[track_caller]
     pub(super) fn walk_shadow_page_lockless_begin(&self, cpu: CpuId) {
         if self.p.guard(Guard::LocklessWalkIrqOff) {
             self.p.local_irq_disable(cpu);
@@ -31,7 +30,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// `walk_shadow_page_lockless_end`.
-    #[track_caller]
     pub(super) fn walk_shadow_page_lockless_end(&self, cpu: CpuId) {
         if self.p.guard(Guard::LocklessWalkMode) {
             // ORDERING: release: no read of the walk moves below it. x86 never does that; loom
@@ -45,7 +43,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// `for_each_shadow_entry_lockless`: down from the root as far as SPTEs are shadow-present.
     /// Returns the last place and what it held. Between begin and end only.
-    #[track_caller]
     pub(super) fn walk_lockless(&self, cpu: CpuId, page: u64) -> (SpteLoc, Spte) {
         let (mut sp, mut level) = (self.vcpu(cpu).root, ROOT_LEVEL);
         loop {

@@ -68,7 +68,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// *before* the SPTE is written, which is safe only because `mmu_lock` keeps the harvest away.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     fn set_spte(&self, loc: SpteLoc, new: Spte, gfn: Gfn, spurious: &mut bool) -> bool {
         self.p.call("set_spte", || {
             if new.is_writable() && self.p.guard(Guard::SetSpteMarksDirty) {
@@ -82,7 +81,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `mmu_set_spte`: maps a frame at a leaf, flushes what that takes away, and keeps the rmap.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn mmu_set_spte(&self, l: &mut MmuState, loc: SpteLoc, m: Mapping) -> RetPf {
         self.p.call("mmu_set_spte", || {
             let old = self.mmu_spte_get_lockless(loc);

@@ -19,7 +19,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `mmu_notifier_retry`: did an invalidation run since the sequence was read, or does one run?
     ///
     /// Locks: `mmu_lock`. Under it the barrier between the two tests is redundant on x86.
-    #[track_caller]
     pub(super) fn mmu_notifier_retry(&self, l: &MmuState, seq: u64) -> bool {
         let running = l.notifier_count != 0 && self.p.guard(Guard::NotifierCountCheck);
         // ORDERING: relaxed: written under mmu_lock, which is held.
@@ -34,7 +33,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_mmu_notifier_invalidate_range_start`, for one frame.
     ///
     /// Locks: takes `mmu_lock`.
-    #[track_caller]
     pub fn invalidate_range_start(&self, gfn: Gfn) {
         self.p.call("kvm_mmu_notifier_invalidate_range_start", || {
             let mut l = self.mmu_lock.lock();
@@ -51,7 +49,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_mmu_notifier_invalidate_range_end`: the sequence first, then the count.
     ///
     /// Locks: takes `mmu_lock`.
-    #[track_caller]
     pub fn invalidate_range_end(&self) {
         self.p.call("kvm_mmu_notifier_invalidate_range_end", || {
             let mut l = self.mmu_lock.lock();
@@ -71,7 +68,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_mmu_notifier_change_pte`: the host maps the frame to another page, read-only.
     ///
     /// Locks: takes `mmu_lock`. The count is not raised: the host brackets it with start and end.
-    #[track_caller]
     pub fn change_pte(&self, gfn: Gfn, pfn: Pfn) {
         self.p.call("kvm_mmu_notifier_change_pte", || {
             let l = self.mmu_lock.lock();
@@ -104,7 +100,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// young.
     ///
     /// Locks: takes `mmu_lock`.
-    #[track_caller]
     pub fn clear_young(&self, gfn: Gfn, flush: bool) -> bool {
         let name = if flush {
             "kvm_mmu_notifier_clear_flush_young"
@@ -127,7 +122,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Stands for the faults that a guest takes in vain while an invalidation runs: the next one
     /// that may end otherwise comes after `mmu_notifier_seq` has changed, which range_end does. KVM
     /// spins through the guest; here the thread waits.
-    #[track_caller]
     pub fn wait_for_invalidation(&self, seq: u64) {
         self.notifier_seq.wait_until(Until::Not(seq));
     }

@@ -40,7 +40,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `FNAME(walk_addr)`: walks the guest's tables. `None`: they do not allow the access.
     ///
     /// Locks: none; guest memory is read as it is.
-    #[track_caller]
     pub fn walk_addr(&self, root: Gfn, gva: Gva, access: Access) -> Option<GuestWalk> {
         self.p.call("walk_addr", || {
             let upper = self.host.read_gpte(root, index_at(ROOT_LEVEL, gva.0));
@@ -60,7 +59,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     ///
     /// # Panics
     /// If the vCPU has no guest page tables.
-    #[track_caller]
     pub fn shadow_page_fault(&self, cpu: CpuId, gva: Gva, access: Access, present: bool) -> RetPf {
         let fault = Fault { cpu, page: gva.0, access, present };
         let root = self.vcpu(cpu).guest_root.expect("shadow paging");
@@ -103,7 +101,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// The call that 5.10 does not make: a fast fault on an indirect page. It is there if guard
     /// `fast-fault-direct-only` is gone, or as the document's proposal with the page pinned.
-    #[track_caller]
     fn indirect_fast_page_fault(&self, fault: Fault, walk: &GuestWalk) -> Option<RetPf> {
         let pinned = self.indirect_fast_fault == IndirectFastFault::Pinned;
         if !pinned && self.p.guard(Guard::FastFaultDirectOnly) {
@@ -117,7 +114,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// after its table was write-protected, then maps.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     fn fetch(&self, l: &mut MmuState, root: Gfn, gva: Gva, walk: &GuestWalk, m: Mapping) -> RetPf {
         self.p.call("FNAME(fetch)", || {
             if self.gpte_changed(root, index_at(ROOT_LEVEL, gva.0), walk.ptes[1]) {

@@ -15,7 +15,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `emulator_write_phys`: the store to guest memory, the dirty log, then the shadow.
     ///
     /// Locks: takes `mmu_lock`.
-    #[track_caller]
     pub fn emulator_write_phys(&self, cpu: CpuId, table: Gfn, index: u8, gpte: Gpte) {
         self.p.call("emulator_write_phys", || {
             self.host.write_gpte(table, index, gpte);
@@ -28,7 +27,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_mmu_pte_write`: guest memory has the new entry; drop what shadows the old one.
     ///
     /// Locks: takes `mmu_lock`.
-    #[track_caller]
     fn kvm_mmu_pte_write(&self, cpu: CpuId, table: Gfn, index: u8) {
         self.p.call("kvm_mmu_pte_write", || {
             // ORDERING: relaxed: pairs with account_shadowed; 5.10 has no full barrier here (6.12
@@ -60,7 +58,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// none is yet; what remains is the flush of this vCPU's own translation, which `flush` does.
     ///
     /// Locks: takes `mmu_lock`.
-    #[track_caller]
     pub fn kvm_mmu_invlpg(&self, flush: impl FnOnce()) {
         self.p.call("kvm_mmu_invlpg", || {
             drop(self.mmu_lock.lock());

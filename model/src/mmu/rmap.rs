@@ -14,7 +14,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_mmu_page_get_gfn`: the frame that a leaf of a shadow page maps.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn kvm_mmu_page_get_gfn(&self, l: &MmuState, loc: SpteLoc) -> Gfn {
         let sp = &l.pages[usize::from(loc.sp.0)];
         if sp.role.direct {
@@ -28,7 +27,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `rmap_add`, with `kvm_mmu_page_set_gfn`. It comes after the SPTE itself is written.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn rmap_add(&self, l: &mut MmuState, loc: SpteLoc, gfn: Gfn) {
         if !l.pages[usize::from(loc.sp.0)].role.direct {
             // ORDERING: relaxed: read under mmu_lock only, unless direct-only is gone: then by
@@ -41,7 +39,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `rmap_remove`.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     fn rmap_remove(&self, l: &mut MmuState, loc: SpteLoc) {
         let gfn = self.kvm_mmu_page_get_gfn(l, loc);
         l.rmap[gfn.0 as usize].remove(loc);
@@ -51,7 +48,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// flush.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn drop_spte(&self, l: &mut MmuState, loc: SpteLoc) -> bool {
         self.p.call("drop_spte", || {
             let cleared = self.mmu_spte_clear_track_bits(loc);
@@ -65,7 +61,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_zap_rmapp`: drops every mapping of a frame; true if there was one.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn kvm_zap_rmapp(&self, l: &mut MmuState, gfn: Gfn) -> bool {
         let mut flush = false;
         for loc in l.rmap[gfn.0 as usize].iter() {
@@ -77,7 +72,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `drop_parent_pte`: unlinks a child, by a plain store.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn drop_parent_pte(&self, l: &mut MmuState, child: SpId, parent: SpteLoc) {
         l.pages[usize::from(child.0)].parent_ptes.remove(parent);
         self.mmu_spte_clear_no_track(parent);

@@ -25,7 +25,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     ///
     /// # Panics
     /// If the pool is empty: scenarios stay below it, as `make_mmu_pages_available` would.
-    #[track_caller]
     pub(super) fn kvm_mmu_get_page(
         &self,
         l: &mut MmuState,
@@ -57,7 +56,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// `kvm_mmu_alloc_page`: its table is all zeroes.
-    #[track_caller]
     fn alloc_page(&self, l: &mut MmuState, sp: SpId, gfn: Gfn, role: Role) {
         let table = &self.tables[usize::from(sp.0)];
         self.p.allocated(&table.spt);
@@ -71,7 +69,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// `account_shadowed`: counts it, and tracks writes to tables above the 4K level.
-    #[track_caller]
     fn account_shadowed(&self, l: &mut MmuState, me: Option<CpuId>, sp: SpId) {
         // ORDERING: relaxed: counts are changed under mmu_lock; kvm_mmu_pte_write peeks (a Dekker
         // pair with the re-read of the gpte that 5.10 leaves without barriers; needs TSO).
@@ -87,7 +84,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// `unaccount_shadowed`.
-    #[track_caller]
     fn unaccount_shadowed(&self, l: &MmuState, sp: SpId) {
         // ORDERING: relaxed: as in account_shadowed.
         self.indirect_shadow_pages.fetch_add(u64::MAX, Relaxed);
@@ -101,7 +97,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `link_shadow_page`: the SPTE first, then the parent's place in the child.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn link_shadow_page(&self, l: &mut MmuState, parent: SpteLoc, child: SpId) {
         self.p.call("link_shadow_page", || {
             self.mmu_spte_set(parent, self.format.nonleaf(child));
@@ -114,7 +109,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// children and its parents. No flush, and nothing is freed.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn kvm_mmu_prepare_zap_page(
         &self,
         l: &mut MmuState,
@@ -142,7 +136,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `mmu_page_zap_pte`: drops a leaf, or unlinks a child.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn mmu_page_zap_pte(&self, l: &mut MmuState, loc: SpteLoc) {
         let spte = self.mmu_spte_get_lockless(loc);
         if !spte.is_shadow_present() {
@@ -158,7 +151,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_mmu_commit_zap_page`: flushes, which waits for lockless walkers, and then frees.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn kvm_mmu_commit_zap_page(&self, l: &mut MmuState, invalid: InvalidList) {
         if invalid.0 == 0 {
             return;
@@ -179,7 +171,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// `kvm_mmu_free_page`. Nothing in it is a step: who touches the memory from now on is at
     /// fault.
-    #[track_caller]
     fn kvm_mmu_free_page(&self, l: &mut MmuState, sp: SpId) {
         let table = &self.tables[usize::from(sp.0)];
         l.pages[usize::from(sp.0)] = ShadowPage::UNUSED;
@@ -193,7 +184,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// the pool. Called by the host under memory pressure.
     ///
     /// Locks: takes `mmu_lock`.
-    #[track_caller]
     pub fn mmu_shrink_scan(&self) {
         self.p.call("mmu_shrink_scan", || {
             use crate::platform::Lock;

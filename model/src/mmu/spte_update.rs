@@ -55,7 +55,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// Replaces a shadow-present SPTE that read as `old`: by `xchg` if it is volatile. Returns what
     /// KVM believes it held, which for a plain store is the first read.
-    #[track_caller]
     fn replace_spte(&self, loc: SpteLoc, old: Spte, new: Spte) -> Spte {
         if self.spte_has_volatile_bits(old) {
             // ORDERING: acq-rel pairs with the cmpxchg of fast_page_fault: one sees the other's
@@ -75,7 +74,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// change.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn mmu_spte_update_no_track(&self, loc: SpteLoc, new: Spte) -> Spte {
         let old = self.mmu_spte_get_lockless(loc);
         if !old.is_shadow_present() {
@@ -92,7 +90,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// may have cleared W and not flushed yet.
     ///
     /// Locks: `mmu_lock`; the flush may follow after it for the dirty log only.
-    #[track_caller]
     pub(super) fn mmu_spte_update(&self, loc: SpteLoc, new: Spte) -> bool {
         self.p.call("mmu_spte_update", || {
             let old = self.mmu_spte_update_no_track(loc, new);
@@ -122,7 +119,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// there was something to clear. The caller owes the flush.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn mmu_spte_clear_track_bits(&self, loc: SpteLoc) -> bool {
         self.p.call("mmu_spte_clear_track_bits", || {
             let first = self.mmu_spte_get_lockless(loc);
@@ -158,7 +154,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `mmu_spte_age`: takes the Accessed state away; true if it was there. No flush here.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn mmu_spte_age(&self, loc: SpteLoc) -> bool {
         self.p.call("mmu_spte_age", || {
             let spte = self.mmu_spte_get_lockless(loc);

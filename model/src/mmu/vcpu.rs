@@ -29,7 +29,6 @@ pub const KVM_REQ_TLB_FLUSH_CURRENT: u64 = 1 << 1;
 impl<P: Platform, H: Host> Mmu<P, H> {
     /// `vcpu_enter_guest`, up to the entry. True: the guest may run. False: a request came in
     /// between; try again. `flush` is the hardware's own TLB flush.
-    #[track_caller]
     pub fn vcpu_enter_guest(&self, cpu: CpuId, flush: impl FnOnce()) -> bool {
         self.p.call("vcpu_enter_guest", || {
             let vcpu = self.vcpu(cpu);
@@ -56,7 +55,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// `kvm_vcpu_exit_request`: was it kicked, or is there a request?
-    #[track_caller]
     fn kvm_vcpu_exit_request(&self, cpu: CpuId) -> bool {
         let vcpu = self.vcpu(cpu);
         // ORDERING: after the full barrier in vcpu_enter_guest.
@@ -65,7 +63,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// The way out of the guest: the mode changes while interrupts are still off, so that an IPI
     /// that waits for this CPU waits until it is really outside.
-    #[track_caller]
     pub fn vcpu_leave_guest(&self, cpu: CpuId) {
         // ORDERING: release (smp_wmb in the kernel): whoever sees OUTSIDE sees what the guest did.
         self.vcpu(cpu).mode.store(OUTSIDE_GUEST_MODE, Release);

@@ -17,7 +17,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// clear already asks for none, even if a TLB still has it: whoever cleared it owes that flush.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn spte_write_protect(&self, loc: SpteLoc, pt_protect: bool) -> bool {
         self.p.call("spte_write_protect", || {
             let mut spte = self.mmu_spte_get_lockless(loc);
@@ -44,7 +43,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// about to be shadowed; true if the caller owes a flush before it drops the lock.
     ///
     /// Locks: `mmu_lock`.
-    #[track_caller]
     pub(super) fn rmap_write_protect(&self, l: &MmuState, gfn: Gfn) -> bool {
         self.p.call("rmap_write_protect", || {
             let mut flush = false;
