@@ -50,10 +50,7 @@ pub fn from_schedule(
     accept(variant, stamped.fingerprint, force)?;
     let replayed = machine.replay(variant, &stamped.schedule)?;
     print(variant, &replayed, replayed.events.len(), to)?;
-    if replayed.stuck.is_none() {
-        writeln!(to, "end of the schedule: {}", ending(&replayed))?;
-    }
-    finish(&replayed)
+    finish(&replayed, to)
 }
 
 /// What the steps of a schedule came to.
@@ -111,7 +108,7 @@ pub fn compare(
     let same = lines.iter().zip(recorded).take_while(|(a, b)| a == b).count();
     if same == lines.len() && same == trace.events.len() {
         print(variant, &replayed, same, to)?;
-        return finish(&replayed);
+        return finish(&replayed, to);
     }
     print(variant, &replayed, same, to)?;
     let step = match (trace.events.get(same), replayed.events.get(same)) {
@@ -169,10 +166,13 @@ fn accept(variant: &Variant, found: u32, force: bool) -> Result<(), Failure> {
     ))
 }
 
-/// The exit of a replay whose events were all as they should be.
-fn finish(replayed: &Replayed) -> Result<Exit, Failure> {
+/// The end of a replay whose events were all as they should be.
+fn finish(replayed: &Replayed, to: &mut dyn Write) -> Result<Exit, Failure> {
     match &replayed.stuck {
-        None => Ok(Exit::Expected),
+        None => {
+            writeln!(to, "end of the schedule: {}", ending(replayed))?;
+            Ok(Exit::Expected)
+        }
         Some((at, why)) => Err(Failure::new(
             Exit::Diverged,
             format!("move {} of the schedule could not be made: {why}", at + 1),
