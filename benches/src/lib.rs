@@ -7,6 +7,8 @@ pub mod peer;
 
 mod on_loom;
 mod on_shuttle;
+mod unchecked;
 
 pub use on_loom::OnLoom;
 pub use on_shuttle::OnShuttle;
+pub use unchecked::Unchecked;

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use kvmmu_model::{RwLock, Srcu};
 use kvmmu_sim::mini::{FastFault, LastZero};
 
 /// A program that is measured.
@@ -120,11 +121,39 @@ pub fn answer(arguments: &[String]) -> bool {
     true
 }
 
+/// What a peer does not have: no small program needs it.
+#[derive(Clone, Copy, Debug)]
+pub enum Absent {}
+
+impl RwLock for Absent {
+    type Read<'a> = Absent;
+    type Write<'a> = Absent;
+    fn read(&self) -> Absent {
+        *self
+    }
+    fn write(&self) -> Absent {
+        *self
+    }
+}
+
+impl Srcu for Absent {
+    type Section<'a> = Absent;
+    fn read_lock(&self) -> Absent {
+        *self
+    }
+    fn synchronize(&self) {
+        match *self {}
+    }
+}
+
 /// Implements [`kvmmu_model::Platform`] on the primitives of a peer: what the small programs need,
 /// and nothing more.
 macro_rules! platform {
     ($machine:ident, $peer:ident) => {
-        use kvmmu_model::{CpuId, CpuMask, Guarded, Lock, Ordering, Platform, Tag, Until, Word};
+        use kvmmu_model::{
+            CpuId, CpuMask, Guarded, Lock, LockId, Ordering, Platform, Tag, Until, Word,
+        };
+        use $crate::peer::Absent;
         use $peer::sync::atomic::AtomicU64;
         use $peer::sync::{Mutex, MutexGuard};
 
@@ -183,11 +212,19 @@ macro_rules! platform {
         impl Platform for $machine {
             type Word = PeerWord;
             type Lock<T: Guarded> = PeerLock<T>;
+            type RwLock = Absent;
+            type Srcu = Absent;
             fn word(&self, _tag: Tag, init: u64) -> PeerWord {
                 PeerWord(AtomicU64::new(init))
             }
-            fn lock<T: Guarded>(&self, _tag: Tag, init: T) -> PeerLock<T> {
+            fn lock<T: Guarded>(&self, _id: LockId, init: T) -> PeerLock<T> {
                 PeerLock(Mutex::new(init))
+            }
+            fn rw_lock(&self, _id: LockId) -> Absent {
+                panic!("no small program has readers")
+            }
+            fn srcu(&self, _id: LockId) -> Absent {
+                panic!("no small program has readers")
             }
             fn fence(&self, order: Ordering) {
                 $peer::sync::atomic::fence(order);

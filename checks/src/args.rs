@@ -22,6 +22,7 @@ Usage: kvmmu [COMMAND] [OPTIONS]
 Commands:
   check    [NAME|GLOB|FILE.toml]... explore and compare with what is expected (the default)
   list     the scenarios           guards   the protective steps, and what fails without them
+  locks    [NAME...]  the table of locks, and the orders in which they are taken
   explain  NAME  find, minimise and tell    replay   FILE, or NAME --schedule S
 
 Options of check:
@@ -38,6 +39,7 @@ pub const ENVIRONMENT: &[&str] = &[
     "KVMMU_EXECUTIONS_MAX",
     "KVMMU_JOBS",
     "KVMMU_MESSAGE_FORMAT",
+    "KVMMU_NO_LOCK_CHECKS",
     "KVMMU_SEED",
     "KVMMU_SIZE",
     "KVMMU_STATES_MAX",
@@ -99,6 +101,9 @@ pub enum Command {
     /// Finds a counterexample, minimises it and tells it as a two-column table
     #[command(before_help = "Example: kvmmu explain aba-indirect --format rst")]
     Explain(ExplainArgs),
+    /// The locks and their orders: what the document says, and what is seen
+    #[command(before_help = "Example: kvmmu locks --format rst")]
+    Locks(LocksArgs),
     /// Runs one recorded or hand-written schedule
     #[command(before_help = "Example: kvmmu replay canary --schedule v1-1a2b3c4d:0*3,1*7,0/2")]
     Replay(ReplayArgs),
@@ -148,10 +153,10 @@ pub struct CheckArgs {
 /// Options of a search.
 #[derive(Args, Clone, Debug)]
 pub struct SearchArgs {
-    /// auto, dpor, stateful, random, pct or naive
-    #[arg(long, value_name = "STRATEGY", default_value = "auto", env = "KVMMU_STRATEGY")]
+    /// auto (but for 'locks' the default), dpor, stateful, random, pct or naive
+    #[arg(long, value_name = "STRATEGY", env = "KVMMU_STRATEGY")]
     #[arg(hide_env = true, hide_possible_values = true)]
-    pub strategy: Strategy,
+    pub strategy: Option<Strategy>,
     /// Seed of all random choices
     #[arg(long, value_name = "N", default_value_t = 1, env = "KVMMU_SEED", hide_env = true)]
     pub seed: u64,
@@ -175,6 +180,20 @@ pub struct SearchArgs {
     #[arg(long, value_name = "N", env = "KVMMU_STEPS_MAX", hide_env = true)]
     #[arg(hide_short_help = true)]
     pub steps_max: Option<u32>,
+    /// Do not check how locks are used; deadlocks are still found
+    ///
+    /// What a scenario expects of lock-order, lock-cycle and so on cannot be met then: such
+    /// variants are unexpected.
+    #[arg(long, env = "KVMMU_NO_LOCK_CHECKS", hide_env = true, hide_short_help = true)]
+    #[arg(value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_lock_checks: bool,
+}
+
+impl SearchArgs {
+    /// How to search, where exhaustive searches are the default.
+    pub fn strategy(&self) -> Strategy {
+        self.strategy.unwrap_or(Strategy::Auto)
+    }
 }
 
 /// How to search.
@@ -230,6 +249,38 @@ pub struct GuardsArgs {
     pub matrix: bool,
 }
 
+/// Options of `locks`.
+#[derive(Args, Clone, Debug)]
+pub struct LocksArgs {
+    /// Where orders are looked for: a name, a pattern with * and ?, or a path that ends in .toml
+    #[arg(value_name = "NAME|GLOB|FILE.toml")]
+    pub select: Vec<String>,
+    /// The form: text, rst, json, or dot, a graph of the orders
+    #[arg(long, value_name = "text|rst|json|dot", default_value = "text")]
+    #[arg(hide_possible_values = true)]
+    pub format: LocksFormat,
+    /// How to search, and how far (default: random, 2000 executions for each scenario)
+    #[command(flatten)]
+    pub search: SearchArgs,
+    /// How many threads explore at once (default: one per CPU)
+    #[arg(long, value_name = "N", env = "KVMMU_JOBS", hide_env = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
+}
+
+/// The form of the table of locks.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LocksFormat {
+    /// Plain text
+    Text,
+    /// reStructuredText, for Documentation/
+    Rst,
+    /// JSON
+    Json,
+    /// A graph, for Graphviz
+    Dot,
+}
+
 /// Options of `explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
@@ -281,10 +332,14 @@ pub struct ReplayArgs {
     /// Try a schedule or trace that was made for something else
     #[arg(long)]
     pub force: bool,
+    /// Do not check how locks are used
+    #[arg(long, env = "KVMMU_NO_LOCK_CHECKS", hide_env = true)]
+    #[arg(value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_lock_checks: bool,
 }
 
 /// The names of the subcommands.
-const COMMANDS: &[&str] = &["check", "list", "guards", "explain", "replay"];
+const COMMANDS: &[&str] = &["check", "list", "guards", "locks", "explain", "replay"];
 
 /// Puts `check` before the first word that is not a subcommand, so that `kvmmu aba-direct` works.
 pub fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
@@ -351,7 +406,7 @@ mod tests {
         for word in COMMANDS {
             assert!(HELP.contains(word), "{word}");
         }
-        for name in ["check", "list", "guards", "explain", "replay"] {
+        for name in COMMANDS {
             let mut command = Cli::command();
             let text = command.find_subcommand_mut(name).unwrap().render_help().to_string();
             assert!(text.lines().count() <= 24, "{name} -h has {}", text.lines().count());

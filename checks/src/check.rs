@@ -9,6 +9,7 @@ use std::path::Path;
 use std::thread;
 
 use kvmmu_model::GuardSet;
+use kvmmu_scenarios::lockdep::LockOrders;
 
 use crate::args::{CheckArgs, Common, ENVIRONMENT, Engine, MessageFormat};
 #[cfg(feature = "engines")]
@@ -16,6 +17,7 @@ use crate::engines;
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::judge::{Judged, Word, is_canary, judge};
+use crate::locks::together::Together;
 use crate::output::{Counts, Output};
 use crate::pool;
 use crate::progress::Progress;
@@ -46,6 +48,8 @@ pub struct Plan<'a> {
 /// A variant that was explored.
 struct Explored {
     judged: Judged,
+    /// The orders in which it takes locks, if it lacks no guard and nothing is wrong.
+    locks: Option<LockOrders>,
     trace: Option<Result<String, Failure>>,
 }
 
@@ -61,6 +65,9 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
     let selected = select::scenarios(&args.select, args.search.size)?;
     let mut variants: Vec<Variant> =
         selected.iter().flat_map(|s| select::variants(s, &sets)).collect();
+    if args.search.no_lock_checks {
+        variants = variants.into_iter().map(|v| v.lock_checks_off(true)).collect();
+    }
     // A run that does not catch the canary cannot be trusted with any other answer: it comes first.
     variants.sort_by_key(|variant| !is_canary(variant));
     if variants.is_empty() {
@@ -81,7 +88,7 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
             }
         }
         let (version, seed, strategy) =
-            (env!("CARGO_PKG_VERSION"), args.search.seed, args.search.strategy);
+            (env!("CARGO_PKG_VERSION"), args.search.seed, args.search.strategy());
         let count = variants.len();
         let strategy = format!("{strategy:?}").to_lowercase();
         let how = match args.engine {
@@ -157,6 +164,7 @@ pub fn run_plan(
     output.start(&plan.search, plan.size, count)?;
     let mut counts = Counts::default();
     let mut exit = Exit::Expected;
+    let mut together = Together::default();
     let work = |job: usize| match interrupted() {
         true => Ok(None),
         false => explore(machine, plan, &plan.variants[job], &progress, interrupted).map(Some),
@@ -166,6 +174,9 @@ pub fn run_plan(
         match result {
             Ok(None) => {}
             Ok(Some(explored)) => {
+                if let Some(locks) = &explored.locks {
+                    together.add(&variant.scenario.name, locks);
+                }
                 let judged = &explored.judged;
                 counts.add(judged.word);
                 exit = exit.worse(judged.word.exit());
@@ -190,6 +201,11 @@ pub fn run_plan(
         Ok(())
     })?;
     progress.finish();
+    for cycle in together.cycles() {
+        counts.lock_cycles += 1;
+        exit = exit.worse(Exit::Unexpected);
+        output.lock_cycle(&cycle)?;
+    }
     if interrupted() {
         exit = exit.worse(Exit::Interrupted);
     }
@@ -220,5 +236,7 @@ fn explore(
         }
         _ => None,
     };
-    Ok(Explored { judged, trace })
+    let right = matches!(judged.word, Word::Holds | Word::Bound) && judged.found.is_none();
+    let locks = (right && variant.without.is_empty()).then_some(outcome.locks);
+    Ok(Explored { judged, locks, trace })
 }

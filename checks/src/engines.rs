@@ -44,7 +44,7 @@ impl Run {
         let search = &args.search;
         let loom = args.engine == Engine::Loom;
         let engine = if loom { "loom" } else { "shuttle" };
-        let strategy = match search.strategy {
+        let strategy = match search.strategy() {
             Strategy::Auto => None,
             Strategy::Random if !loom => Some(shuttle::Strategy::Random),
             Strategy::Pct if !loom => Some(shuttle::Strategy::Pct),

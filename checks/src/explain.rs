@@ -4,15 +4,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use kvmmu_model::GuardSet;
+use kvmmu_scenarios::Property;
 use kvmmu_scenarios::scenario::Expected;
-use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
+use kvmmu_sim::outcome::{Found, Outcome, Stats, Verdict};
 
 use crate::args::{Common, ExplainArgs, ReportFormat};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
-use crate::progress::Progress;
+use crate::progress::Progress as Bar;
 use crate::report::{self, Facts, Report};
-use crate::run::{Machine, Search, Simulated};
+use crate::run::{Machine, Progress, Search, Simulated};
 use crate::select::{self, Selected};
 use crate::trace;
 use crate::variant::Variant;
@@ -40,7 +41,7 @@ pub struct Request<'a> {
 pub fn run(args: &ExplainArgs, common: &Common, to: &mut dyn Write) -> Result<Exit, Failure> {
     let without = args.without.as_deref().map(select::guards).transpose()?;
     let selected = select::scenario(&args.name, args.search.size)?;
-    let variant = choose(&selected, without)?;
+    let variant = choose(&selected, without)?.lock_checks_off(args.search.no_lock_checks);
     interrupt::catch()?;
     let request = Request {
         search: &Search::new(&args.search),
@@ -118,7 +119,7 @@ pub fn tell(
     interrupted: &(dyn Fn() -> bool + Sync),
 ) -> Result<Told, Failure> {
     let goal = variant.goal();
-    let progress = Progress::new(1, request.quiet);
+    let progress = Bar::new(1, request.quiet);
     let name = variant.name();
     let mut tick = |stats: &Stats| {
         progress.tick(&name, stats);
@@ -129,6 +130,11 @@ pub fn tell(
         progress.finish();
         return Err(none(variant, &outcome));
     };
+    if found.property == Property::LockCycle.name() {
+        let told = tell_cycle(machine, variant, request, &outcome, found, &mut tick);
+        progress.finish();
+        return told;
+    }
     let minimised = machine.minimise(variant, &goal, found, request.search, &mut tick)?;
     progress.finish();
     let replayed = machine.replay(variant, &minimised.found.schedule)?;
@@ -141,14 +147,13 @@ pub fn tell(
     };
     let trace = trace::write(request.trace_dir, variant, &minimised.found.schedule, &replayed);
     let path = trace.as_ref().ok().map(|path| path.display().to_string());
-    let strategy = format!("{:?}", request.search.strategy).to_lowercase();
     let report = report::build(&Facts {
         variant,
         goal: &goal,
         found: &minimised.found,
         run: &replayed,
         twin: twin.as_ref(),
-        how: &format!("{strategy}, seed {}", request.search.seed),
+        how: &how(request.search),
         stats: outcome.stats,
         steps_before: found.schedule.0.len(),
         exact: minimised.exact,
@@ -156,6 +161,48 @@ pub fn tell(
         all: request.all,
     });
     Ok(Told { report, trace })
+}
+
+/// Tells a cycle of lock orders. It is not minimised as a whole: its nestings may come from
+/// different executions, so there is a short run for each.
+fn tell_cycle(
+    machine: &dyn Machine,
+    variant: &Variant,
+    request: &Request<'_>,
+    outcome: &Outcome,
+    found: &Found,
+    progress: Progress<'_>,
+) -> Result<Told, Failure> {
+    let cycle = outcome.locks.told(&found.detail).unwrap_or_default();
+    let mut chain = Vec::new();
+    for nesting in cycle {
+        chain.push((nesting, machine.witness(variant, nesting, request.search, progress)?));
+    }
+    // The run of the nesting that closed the cycle has the trace.
+    let closing = chain.first().and_then(|(_, witness)| witness.as_ref());
+    let schedule = closing.map_or(&found.schedule, |witness| &witness.schedule);
+    let replayed = machine.replay(variant, schedule)?;
+    let trace = trace::write(request.trace_dir, variant, schedule, &replayed);
+    let path = trace.as_ref().ok().map(|path| path.display().to_string());
+    let facts = Facts {
+        variant,
+        goal: &variant.goal(),
+        found,
+        run: &replayed,
+        twin: None,
+        how: &how(request.search),
+        stats: outcome.stats,
+        steps_before: found.schedule.0.len(),
+        exact: false,
+        trace: path.as_deref(),
+        all: request.all,
+    };
+    Ok(Told { report: report::build_cycle(&facts, &chain), trace })
+}
+
+/// The strategy and the seed.
+fn how(search: &Search) -> String {
+    format!("{}, seed {}", format!("{:?}", search.strategy).to_lowercase(), search.seed)
 }
 
 /// There is no counterexample to tell.
@@ -176,6 +223,11 @@ fn none(variant: &Variant, outcome: &Outcome) -> Failure {
             Exit::Inconclusive,
             format!("{name}: no counterexample before a bound was hit ({reason:?}){other}"),
             "raise --time-max, --states-max or --executions-max",
+        ),
+        _ if !variant.lock_checks => Failure::new(
+            Exit::Unexpected,
+            format!("{name}: there is no counterexample; lock checks are off{other}"),
+            "leave --no-lock-checks away",
         ),
         _ => Failure::new(
             Exit::Unexpected,

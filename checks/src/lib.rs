@@ -23,6 +23,7 @@ pub mod guards;
 pub mod interrupt;
 pub mod judge;
 pub mod list;
+pub mod locks;
 #[cfg(feature = "engines")]
 pub mod machines;
 pub mod output;

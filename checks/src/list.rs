@@ -84,8 +84,7 @@ fn long(scenario: &Scenario, to: &mut dyn Write) -> Result<(), Failure> {
 
 /// `vcpu0: write gfn0, read gfn1`.
 fn program(name: &str, run: &[Op]) -> String {
-    let ops: Vec<String> = run.iter().map(|op| begin::operation(*op)).collect();
-    format!("{name}: {}", ops.join(", "))
+    format!("{name}: {}", begin::program(run).join(", "))
 }
 
 /// A name and its text, in two columns.

@@ -3,11 +3,14 @@
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
+use kvmmu_scenarios::Property;
+use kvmmu_scenarios::lockdep::{held_text, nesting_text, wanted_text};
 use kvmmu_sim::outcome::Reason;
 use serde::Serialize;
 
 use crate::args::MessageFormat;
-use crate::judge::{Judged, Word};
+use crate::judge::{Judged, Word, counted};
+use crate::locks::together::{Cycle, Part};
 #[cfg(feature = "engines")]
 use crate::machines::{EngineOutcome, command::Judged as ByEngine};
 use crate::run::Search;
@@ -67,6 +70,25 @@ struct ErrorLine<'a> {
     help: &'a str,
 }
 
+/// A cycle of lock orders that only several scenarios together have, as a JSON line.
+#[derive(Serialize, Debug)]
+struct CycleLine<'a> {
+    v: u32,
+    r#type: &'a str,
+    verdict: &'a str,
+    property: &'a str,
+    nestings: Vec<NestingLine<'a>>,
+}
+
+/// A nesting of a cycle.
+#[derive(Serialize, Debug)]
+struct NestingLine<'a> {
+    outer: String,
+    inner: String,
+    scenario: &'a str,
+    times: u64,
+}
+
 /// The last JSON line of a run.
 #[derive(Serialize, Debug)]
 struct SummaryLine<'a> {
@@ -99,6 +121,14 @@ pub struct Counts {
     pub unexpected: usize,
     /// Variants that the tool failed to explore.
     pub errors: usize,
+    /// Cycles of lock orders that only several scenarios together have.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lock_cycles: usize,
+}
+
+/// True if there is nothing to say.
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Counts {
@@ -296,6 +326,40 @@ impl<W: Write> Output<W> {
         self.to.flush()
     }
 
+    /// The scenarios together have a cycle of lock orders that none has alone.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    pub fn lock_cycle(&mut self, cycle: &Cycle) -> io::Result<()> {
+        let property = Property::LockCycle.name();
+        if self.format == MessageFormat::Json {
+            let lines = cycle.iter().map(|Part { nesting, scenario, times }| NestingLine {
+                outer: held_text(nesting.outer),
+                inner: wanted_text(nesting.inner),
+                scenario,
+                times: *times,
+            });
+            let nestings = lines.collect();
+            let (r#type, verdict) = ("lock-cycle", "unexpected");
+            return self.json(&CycleLine { v: JSON_VERSION, r#type, verdict, property, nestings });
+        }
+        let style = style(Word::Unexpected);
+        let word = Word::Unexpected.text();
+        writeln!(
+            self.to,
+            "{style}{word}{style:#} {property} of several scenarios, or with declared orders:"
+        )?;
+        for Part { nesting, scenario, times } in cycle {
+            let text = nesting_text(*nesting);
+            match scenario.as_str() {
+                "" => writeln!(self.to, "        {text}: declared, see 'kvmmu locks'")?,
+                _ => writeln!(self.to, "        {text}: {scenario}, {}", counted(*times, "time"))?,
+            }
+        }
+        self.to.flush()
+    }
+
     /// The run ends, after `counts.total()` of `selected` variants.
     ///
     /// # Errors
@@ -336,6 +400,10 @@ impl<W: Write> Output<W> {
         write!(self.to, "{} bound, {} unexpected; ", counts.bound, counts.unexpected)?;
         if let Some((count @ 1.., engine)) = self.skipped {
             write!(self.to, "{count} skipped: the files expect nothing of {engine} there; ")?;
+        }
+        if counts.lock_cycles != 0 {
+            let cycles = counted(counts.lock_cycles as u64, "lock cycle");
+            write!(self.to, "{cycles} across scenarios; ")?;
         }
         let cut = if interrupted { "; interrupted" } else { "" };
         writeln!(self.to, "{}, seed {}{cut}", self.model, search.seed)?;

@@ -10,7 +10,8 @@ use kvmmu_sim::schedule::StampedSchedule;
 
 use crate::args::ReplayArgs;
 use crate::exit::{Exit, Failure};
-use crate::report::phrase::event_line;
+use crate::report::held::{held, held_words};
+use crate::report::phrase::{event_line, list};
 use crate::report::value::Values;
 use crate::run::{Machine, Replayed, Simulated, fingerprint};
 use crate::select;
@@ -27,7 +28,8 @@ pub fn run(args: &ReplayArgs, to: &mut dyn Write) -> Result<Exit, Failure> {
         Some(schedule) => {
             let without = select::guards(args.without.as_deref().unwrap_or(""))?;
             let selected = select::scenario(&args.target, args.size)?;
-            let variant = Variant::of(&selected.scenario, selected.file.as_deref(), without);
+            let variant = Variant::of(&selected.scenario, selected.file.as_deref(), without)
+                .lock_checks_off(args.no_lock_checks);
             from_schedule(&Simulated, &variant, schedule, args.force, to)
         }
         None => from_file(args, to),
@@ -50,19 +52,38 @@ pub fn from_schedule(
     accept(variant, stamped.fingerprint, force)?;
     let replayed = machine.replay(variant, &stamped.schedule)?;
     print(variant, &replayed, replayed.events.len(), to)?;
-    finish(&replayed, to)
+    finish(variant, &replayed, to)
 }
 
 /// What the steps of a schedule came to.
-fn ending(replayed: &Replayed) -> String {
+fn ending(variant: &Variant, replayed: &Replayed) -> String {
     let violated = replayed.events.iter().find_map(|event| match &event.what {
         What::Violation { property, .. } => Some(*property),
         _ => None,
     });
     match violated {
         Some(property) => format!("violated {property}"),
-        None => "nothing was violated in these steps".to_owned(),
+        None => format!("nothing was violated in these steps{}", asks(variant, replayed)),
     }
+}
+
+/// The lock that the thread of the last step asks for, and what it holds.
+fn asks(variant: &Variant, replayed: &Replayed) -> String {
+    let last = replayed.events.last().map(|event| event.thread);
+    let ask = replayed.asks.iter().find(|ask| Some(ask.thread) == last);
+    let Some((ask, tag, mode)) = ask.and_then(|ask| Some((ask, ask.object?, ask.mode?))) else {
+        return String::new();
+    };
+    let who = variant.scenario.threads.get(usize::from(ask.thread));
+    let who = who.map_or("stop", |thread| thread.name.as_str());
+    let held = held(&replayed.events, ask.thread);
+    let held: Vec<String> =
+        held.iter().map(|held| held_words(replayed, held.tag, held.mode)).collect();
+    let inside = match held.is_empty() {
+        true => String::new(),
+        false => format!(" and holds {}", list(&held)),
+    };
+    format!("; {who} asks for {}{inside}", held_words(replayed, tag, mode))
 }
 
 /// Replays a trace file and compares.
@@ -83,7 +104,8 @@ fn from_file(args: &ReplayArgs, to: &mut dyn Write) -> Result<Exit, Failure> {
     let without = select::guards(&header.without.join(","))?;
     let word = header.file.as_ref().unwrap_or(&header.scenario);
     let selected = select::scenario(word, header.size)?;
-    let variant = Variant::of(&selected.scenario, selected.file.as_deref(), without);
+    let variant = Variant::of(&selected.scenario, selected.file.as_deref(), without)
+        .lock_checks_off(args.no_lock_checks);
     compare(&Simulated, &variant, &trace, args.force, to)
 }
 
@@ -108,7 +130,7 @@ pub fn compare(
     let same = lines.iter().zip(recorded).take_while(|(a, b)| a == b).count();
     if same == lines.len() && same == trace.events.len() {
         print(variant, &replayed, same, to)?;
-        return finish(&replayed, to);
+        return finish(variant, &replayed, to);
     }
     print(variant, &replayed, same, to)?;
     let step = match (trace.events.get(same), replayed.events.get(same)) {
@@ -167,10 +189,10 @@ fn accept(variant: &Variant, found: u32, force: bool) -> Result<(), Failure> {
 }
 
 /// The end of a replay whose events were all as they should be.
-fn finish(replayed: &Replayed, to: &mut dyn Write) -> Result<Exit, Failure> {
+fn finish(variant: &Variant, replayed: &Replayed, to: &mut dyn Write) -> Result<Exit, Failure> {
     match &replayed.stuck {
         None => {
-            writeln!(to, "end of the schedule: {}", ending(replayed))?;
+            writeln!(to, "end of the schedule: {}", ending(variant, replayed))?;
             Ok(Exit::Expected)
         }
         Some((at, why)) => Err(Failure::new(

@@ -10,6 +10,7 @@ use kvmmu_model::{Access, GuardSet, Spte, SpteFormat};
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::builtin::FILES;
 use kvmmu_scenarios::loader::{self, LoadError};
+use kvmmu_scenarios::lockdep::Nesting;
 use kvmmu_scenarios::scenario::Format;
 use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::event::{Event, What};
@@ -19,6 +20,7 @@ use kvmmu_sim::naive::Naive;
 use kvmmu_sim::names::{Names, Wait};
 use kvmmu_sim::outcome::{Found, Outcome, Stats, Verdict};
 use kvmmu_sim::pct::Pct;
+use kvmmu_sim::program::Program;
 use kvmmu_sim::race::Race;
 use kvmmu_sim::random::Random;
 use kvmmu_sim::replay::{Replay, replay};
@@ -53,9 +55,10 @@ pub struct Search {
 impl Search {
     /// As the command line says it.
     pub fn new(args: &SearchArgs) -> Search {
-        let samples = matches!(args.strategy, Strategy::Random | Strategy::Pct);
+        let strategy = args.strategy();
+        let samples = matches!(strategy, Strategy::Random | Strategy::Pct);
         Search {
-            strategy: args.strategy,
+            strategy,
             seed: args.seed,
             time_max: args.time_max,
             states_max: args.states_max.unwrap_or(50_000_000),
@@ -78,6 +81,9 @@ pub struct Replayed {
     pub names: Names,
     /// What threads wait for after the last step.
     pub waits: Vec<Wait>,
+    /// The locks that threads ask for after the last step and do not have yet; after a violation by
+    /// an acquisition that one alone.
+    pub asks: Vec<Wait>,
     /// The first move that could not be made, by index, and why.
     pub stuck: Option<(usize, String)>,
 }
@@ -89,6 +95,16 @@ pub struct Minimised {
     pub found: Found,
     /// True if no shorter one with the same goal exists; false if a budget cut the search.
     pub exact: bool,
+}
+
+/// A shortest way to a nesting of two locks.
+#[derive(Clone, Debug)]
+pub struct Witness {
+    /// The way there.
+    pub schedule: Schedule,
+    /// What happens on it. It ends where the inner lock is asked for, which is the one of
+    /// [`Replayed::asks`].
+    pub run: Replayed,
 }
 
 /// Called now and then with what a search took so far; returns false to end it.
@@ -123,6 +139,20 @@ pub trait Machine: Sync {
         progress: Progress<'_>,
     ) -> Result<Minimised, Failure>;
 
+    /// Searches for a thread that asks for one lock while it holds another, and makes the way there
+    /// short. `None`: none was found within the bounds.
+    ///
+    /// # Errors
+    ///
+    /// Those of the engine: bugs.
+    fn witness(
+        &self,
+        variant: &Variant,
+        nesting: Nesting,
+        search: &Search,
+        progress: Progress<'_>,
+    ) -> Result<Option<Witness>, Failure>;
+
     /// Runs one schedule as far as it goes.
     ///
     /// # Errors
@@ -139,11 +169,18 @@ pub struct Simulated;
 /// small.
 const MINIMISE_STATES_MAX: u64 = 2_000_000;
 
+/// A variant as the simulator runs it.
+fn program(variant: &Variant) -> Race {
+    Race::new(Scenario::clone(&variant.scenario), variant.without)
+}
+
 /// An engine that runs `variant` and looks for `goal`.
 fn engine(variant: &Variant, goal: &Goal) -> Engine {
-    let race = Race::new(Scenario::clone(&variant.scenario), variant.without);
     let story = goal.story.as_ref().map(kvmmu_sim::race::story);
-    Engine::new(&race, kvmmu_sim::Goal { property: goal.property, story })
+    Engine::new(
+        &program(variant),
+        kvmmu_sim::Goal { property: goal.property, story, nesting: None },
+    )
 }
 
 /// The strategy that `search` names.
@@ -214,13 +251,21 @@ impl Machine for Simulated {
         Ok(Minimised { found, exact: small.exact })
     }
 
+    fn witness(
+        &self,
+        variant: &Variant,
+        nesting: Nesting,
+        search: &Search,
+        progress: Progress<'_>,
+    ) -> Result<Option<Witness>, Failure> {
+        witness(&program(variant), nesting, search, progress)
+    }
+
     fn replay(&self, variant: &Variant, schedule: &Schedule) -> Result<Replayed, Failure> {
         let mut engine = engine(variant, &Goal::default());
         engine.reset();
         match replay(&mut engine, schedule) {
-            Ok(Replay { events, names, waits, .. }) => {
-                Ok(Replayed { events, names, waits, stuck: None })
-            }
+            Ok(run) => Ok(run.into()),
             Err(error) => {
                 // As far as it goes: the moves before the one that cannot be made.
                 let at = error.step - 1;
@@ -228,14 +273,42 @@ impl Machine for Simulated {
                 engine.reset();
                 let stuck = Some((at, error.to_string()));
                 Ok(match replay(&mut engine, &before) {
-                    Ok(Replay { events, names, waits, .. }) => {
-                        Replayed { events, names, waits, stuck }
-                    }
+                    Ok(run) => Replayed { stuck, ..run.into() },
                     Err(_) => Replayed { stuck, ..Replayed::default() },
                 })
             }
         }
     }
+}
+
+impl From<Replay> for Replayed {
+    fn from(run: Replay) -> Replayed {
+        let Replay { events, names, waits, asks, .. } = run;
+        Replayed { events, names, waits, asks, stuck: None }
+    }
+}
+
+/// [`Machine::witness`] of any program.
+///
+/// # Errors
+///
+/// Those of the engine: bugs.
+pub fn witness(
+    program: &dyn Program,
+    nesting: Nesting,
+    search: &Search,
+    progress: Progress<'_>,
+) -> Result<Option<Witness>, Failure> {
+    let mut engine = Engine::new(program, kvmmu_sim::Goal::nesting(nesting));
+    let outcome = explorer(search).explore(&mut engine, &limits(search), progress);
+    if let Some(failure) = internal(&outcome) {
+        return Err(failure);
+    }
+    let Verdict::Violated(found) = outcome.verdict else { return Ok(None) };
+    let schedule = minimise(&mut engine, &found.schedule, MINIMISE_STATES_MAX).schedule;
+    let run = replay(&mut engine, &schedule)
+        .map_err(|error| Failure::internal(format!("a schedule does not replay: {error}")))?;
+    Ok(Some(Witness { schedule, run: run.into() }))
 }
 
 /// The built-in scenarios at `size`, in order of their names.
@@ -325,13 +398,15 @@ pub fn format_spte(scenario: &Scenario, value: u64) -> String {
 }
 
 /// Hashes what a schedule depends on: format, scenario, missing guards and the sources of model,
-/// scenarios and sim. The prose of the scenario and its expectations do not count.
+/// scenarios and sim. The prose of the scenario, its expectations and whether
+/// locks are checked do not count.
 pub fn fingerprint(scenario: &Scenario, without: GuardSet) -> u32 {
     let mut bare = scenario.clone();
     bare.title.clear();
     bare.source.clear();
     bare.about.clear();
     bare.expects.clear();
+    bare.lock_checks = true;
     let guards: Vec<&str> = without.iter().map(|g| g.info().name).collect();
     let text = format!("v1\n{bare:?}\n{guards:?}\n{}", env!("KVMMU_SOURCE_HASH"));
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use kvmmu_model::Tag;
+use kvmmu_model::{Mode, Tag};
 use kvmmu_sim::event::{What, Write as How};
 use kvmmu_sim::names::Names;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,8 @@ struct EventLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     object: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     old: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     new: Option<String>,
@@ -95,15 +97,14 @@ pub struct Trace {
 /// An object by its place: `mmu_lock`, `vcpu0->mode`, `page[pfn1]`, `spte[0][1]`.
 pub fn tag_text(tag: Tag) -> String {
     let name = tag.object.name();
-    use kvmmu_model::Object as O;
+    use kvmmu_model::lock::Section;
+    use kvmmu_model::{LockClass as C, Object as O};
     match tag.object {
         O::Spte | O::Gfns => format!("{name}[{}][{}]", tag.index[0], tag.index[1]),
-        O::MmuLock
-        | O::SlotsLock
-        | O::HostMm
-        | O::NotifierSeq
-        | O::IndirectShadowPages
-        | O::PageFlags => name.to_owned(),
+        O::Lock(C::VcpuMutex) => format!("vcpu{}->mutex", tag.index[0]),
+        O::Lock(C::BlockedVcpuOnCpuLock) => format!("cpu{}.{name}", tag.index[0]),
+        O::Lock(class) if class.info().section != Section::Test => name.to_owned(),
+        O::NotifierSeq | O::IndirectShadowPages | O::PageFlags => name.to_owned(),
         O::VcpuMode => format!("vcpu{}->mode", tag.index[0]),
         O::VcpuRequests => format!("vcpu{}->requests", tag.index[0]),
         O::GfnTrack => format!("{name}[gfn{}]", tag.index[0]),
@@ -127,6 +128,15 @@ pub fn how_text(how: How) -> &'static str {
     }
 }
 
+/// The name of a way of holding or wanting a lock.
+pub fn mode_text(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Exclusive => "exclusive",
+        Mode::Read => "read",
+        Mode::Synchronize => "grace-period",
+    }
+}
+
 /// What an object is called in the event with this index: by what it maps where that is known.
 pub fn object_text(names: &Names, event: usize, tag: Tag) -> String {
     names.of(event, tag).map_or_else(|| tag_text(tag), str::to_owned)
@@ -147,7 +157,11 @@ pub fn event_json(replayed: &Replayed, i: usize) -> String {
             ("cmpxchg-failed", tag(object), hex(expected), hex(found), None)
         }
         What::Waited { object, value } => ("waited", tag(object), hex(value), None, None),
-        What::Acquire { object } => ("acquire", tag(object), None, None, None),
+        What::Acquire { object, .. } => ("acquire", tag(object), None, None, None),
+        What::GracePeriod { object, over } => {
+            let text = if *over { "over" } else { "begins" };
+            ("grace-period", tag(object), None, None, Some(text))
+        }
         What::Release { object } => ("release", tag(object), None, None, None),
         What::Fence => ("fence", None, None, None, None),
         What::Call(name) => ("call", None, None, None, Some(*name)),
@@ -157,6 +171,10 @@ pub fn event_json(replayed: &Replayed, i: usize) -> String {
         What::Violation { property, detail } => {
             ("violation", Some((*property).to_owned()), None, None, Some(detail.as_str()))
         }
+    };
+    let mode = match event.what {
+        What::Acquire { mode, .. } => Some(mode_text(mode)),
+        _ => None,
     };
     let line = EventLine {
         v: VERSION,
@@ -169,6 +187,7 @@ pub fn event_json(replayed: &Replayed, i: usize) -> String {
         held: event.held.iter().map(|t| name(*t)).collect(),
         kind,
         object,
+        mode,
         old,
         new,
         text,

@@ -20,6 +20,8 @@ pub struct Variant {
     pub without: GuardSet,
     /// What is expected, if anything.
     pub expect: Option<Expect>,
+    /// False: the command line says that the use of locks is not to be checked.
+    pub lock_checks: bool,
 }
 
 /// What a counterexample must show.
@@ -35,7 +37,18 @@ impl Variant {
     /// The variant that lacks `without`, with the scenario's own expectation of it.
     pub fn of(scenario: &Arc<Scenario>, file: Option<&str>, without: GuardSet) -> Variant {
         let expect = scenario.expects.iter().find(|e| e.without == without).cloned();
-        Variant { scenario: Arc::clone(scenario), file: file.map(str::to_owned), without, expect }
+        let (scenario, file) = (Arc::clone(scenario), file.map(str::to_owned));
+        Variant { scenario, file, without, expect, lock_checks: true }
+    }
+
+    /// The same variant, and the use of locks is not checked if `off`.
+    #[must_use]
+    pub fn lock_checks_off(self, off: bool) -> Variant {
+        if !off {
+            return self;
+        }
+        let scenario = Scenario { lock_checks: false, ..Scenario::clone(&self.scenario) };
+        Variant { scenario: Arc::new(scenario), lock_checks: false, ..self }
     }
 
     /// What `check` and `explain` look for.
@@ -89,6 +102,9 @@ impl Variant {
         }
         if self.scenario.size != 1 {
             text += &format!(" --size {}", self.scenario.size);
+        }
+        if !self.lock_checks {
+            text += " --no-lock-checks";
         }
         text
     }

@@ -3,23 +3,29 @@
 //! `engines = { loom = ... }` is carried out by all executions, or all with so many preemptions as
 //! [`Bounds::of`] says; a run that is cut off is a failure.
 
+use kvmmu_model::GuardSet;
 use kvmmu_scenarios::scenario::{Engine, Expect};
 
-use machines::loom::{Bounds, check};
+use machines::loom::{Bounds, Loom, check, check_program};
 use machines::search::EngineOutcome;
 
 /// The machines, without shuttle: the two tools do not go into one process.
 #[expect(dead_code, unreachable_pub, reason = "it is a part of the kvmmu library")]
 #[path = "../src/machines"]
 mod machines {
+    pub mod lock;
+    pub mod lockdep;
     pub mod loom;
     pub mod machine;
     pub mod primitives;
+    pub mod rw_lock;
     pub mod search;
     pub mod word;
 }
 
 mod engines;
+
+type Tool = Loom;
 
 #[test]
 fn loom_says_what_the_scenario_files_expect_of_it() {
@@ -41,4 +47,13 @@ fn loom_says_what_the_scenario_files_expect_of_it() {
         (agrees, outcome.to_string())
     });
     assert!(failures.is_empty(), "loom disagrees:\n{}", failures.join("\n"));
+}
+
+#[test]
+fn locks_are_checked_on_loom_unless_told_otherwise() {
+    let bounds = Bounds { preemptions_max: Some(3), ..Bounds::default() };
+    let surprises = engines::locks::surprises(|scenario, program| {
+        check_program(scenario, GuardSet::EMPTY, bounds, 3, program)
+    });
+    assert!(surprises.is_empty(), "{}", surprises.join("\n"));
 }

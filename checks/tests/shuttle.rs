@@ -4,23 +4,29 @@
 //! broken one is caught by one of them, by the property and the story that its file names. A run
 //! that is cut off is a failure.
 
+use kvmmu_model::GuardSet;
 use kvmmu_scenarios::scenario::{Engine, Expect};
 
 use machines::search::EngineOutcome;
-use machines::shuttle::{Strategy, check};
+use machines::shuttle::{Shuttle, Strategy, check, check_program};
 
 /// The machines, without loom: the two tools do not go into one process.
 #[expect(dead_code, unreachable_pub, reason = "it is a part of the kvmmu library")]
 #[path = "../src/machines"]
 mod machines {
+    pub mod lock;
+    pub mod lockdep;
     pub mod machine;
     pub mod primitives;
+    pub mod rw_lock;
     pub mod search;
     pub mod shuttle;
     pub mod word;
 }
 
 mod engines;
+
+type Tool = Shuttle;
 
 /// Samples of a variant that holds, for each strategy.
 const RUNS_HOLD: u64 = 4_000;
@@ -53,4 +59,12 @@ fn shuttle_says_what_the_scenario_files_expect_of_it() {
         (agrees, outcome.to_string())
     });
     assert!(failures.is_empty(), "shuttle disagrees:\n{}", failures.join("\n"));
+}
+
+#[test]
+fn locks_are_checked_on_shuttle_unless_told_otherwise() {
+    let surprises = engines::locks::surprises(|scenario, program| {
+        check_program(scenario, GuardSet::EMPTY, Strategy::Random, (2_000, SEED), None, program)
+    });
+    assert!(surprises.is_empty(), "{}", surprises.join("\n"));
 }

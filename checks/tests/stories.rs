@@ -2,9 +2,9 @@
 //! steps that docutils reads. Method: the report of the command itself on the built-in scenarios,
 //! and its exact text, which somebody has read line by line.
 
-use std::io::Write;
+mod told;
+
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use kvmmu::args::{ReportFormat, Strategy};
 use kvmmu::explain::{Request, tell};
@@ -12,6 +12,7 @@ use kvmmu::report::{self, Report};
 use kvmmu::run::{Search, Simulated, builtin};
 use kvmmu::variant::Variant;
 use kvmmu_scenarios::scenario::Expected;
+use told::{docutils, masked};
 
 /// What `kvmmu explain` says of the first broken variant of a built-in scenario.
 #[track_caller]
@@ -52,17 +53,6 @@ fn stable(report: &Report) -> String {
     report::text::render(&report)
 }
 
-/// `text` with `#` for the number behind each `before`.
-fn masked(text: &str, before: &str) -> String {
-    let mut parts = text.split(before);
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let rest = part.trim_start_matches(|c: char| c.is_ascii_hexdigit());
-        out += &format!("{before}#{rest}");
-    }
-    out
-}
-
 /// Checks the story of one scenario: `moments` appear in its table, in this order.
 #[track_caller]
 fn tells(name: &str, moments: &[&str]) {
@@ -87,31 +77,6 @@ fn tells(name: &str, moments: &[&str]) {
         assert_eq!(said, "tables=1", "{rst}");
     }
     insta::assert_snapshot!(name, stable(&report));
-}
-
-/// What docutils says of `text`: its warnings, and how many tables it has; `None`: it is not here.
-fn docutils(text: &str) -> Option<String> {
-    let program = "
-import sys, docutils.core, docutils.nodes
-doctree = docutils.core.publish_doctree(sys.stdin.read(), settings_overrides={
-    'report_level': 5, 'halt_level': 5})
-for node in doctree.findall(docutils.nodes.system_message):
-    print(node.astext())
-print('tables=%d' % len(list(doctree.findall(docutils.nodes.table))), end='')
-";
-    let present = Command::new("python3").args(["-c", "import docutils"]).output().ok()?;
-    if !present.status.success() {
-        return None;
-    }
-    let mut child = Command::new("python3")
-        .args(["-c", program])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .ok()?;
-    child.stdin.take()?.write_all(text.as_bytes()).ok()?;
-    let output = child.wait_with_output().ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[test]

@@ -380,6 +380,105 @@ guards! {
             because: "a KSM page has H = 0, hence M = 0, and cannot equal an old SPTE that had H = 1",
         },
     }
+    // Memslots, buses, interrupt routing.
+    RunHoldsSrcu {
+        name: "run-holds-srcu",
+        function: "vcpu_run",
+        source: "locking.rst v5.10 section 3, kvm->srcu; arch/x86/kvm/x86.c",
+        since: "2.6.34",
+        prevents: "A vCPU uses memslots or buses that are freed meanwhile.",
+        without: "KVM_RUN never enters the read section of kvm->srcu.",
+    }
+    MemslotFreeAfterGracePeriod {
+        name: "memslot-free-after-grace-period",
+        function: "install_new_memslots",
+        source: "virt/kvm/kvm_main.c; commit bc6678a33d9b",
+        since: "2.6.34",
+        prevents: "An array of memslots is freed while a vCPU looks a frame up in it.",
+        without: "install_new_memslots returns without a grace period.",
+    }
+    BusFreeAfterGracePeriod {
+        name: "bus-free-after-grace-period",
+        function: "kvm_io_bus_unregister_dev",
+        source: "commit 2ee3757424be; CVE-2021-47061",
+        since: "5.13",
+        prevents: "A device is destroyed while a vCPU's access is about to call it.",
+        without: "If there is no memory for the smaller array, the devices that stay are destroyed first; then the bus is given up and the grace period follows.",
+    }
+    ApicvUpdateDropsSrcu {
+        name: "apicv-update-drops-srcu",
+        function: "svm_toggle_avic_for_irq_window",
+        source: "commit f3515dc3bef8",
+        since: "5.6",
+        prevents: "A vCPU takes slots_lock inside a read section that the owner of slots_lock waits for.",
+        without: "The read section of kvm->srcu is kept while AVIC is switched off or on.",
+    }
+    PitReleasesIrqLock {
+        name: "pit-releases-irq-lock",
+        function: "kvm_create_pit",
+        source: "locking.rst v5.10 section 1; arch/x86/kvm/i8254.c",
+        since: "2.6.x",
+        prevents: "irq_lock, which is inside slots_lock, is held while slots_lock is taken.",
+        without: "The irq_lock of kvm_register_irq_mask_notifier is released only when the PIT is on the bus.",
+    }
+    GupOutsideMmuLock {
+        name: "gup-outside-mmu-lock",
+        function: "direct_page_fault",
+        source: "locking.rst v5.10 section 3, kvm->mmu_lock; arch/x86/kvm/mmu/mmu.c",
+        since: "2.6.x",
+        prevents: "A fault sleeps for a page with a spinlock held that notifiers take.",
+        without: "direct_page_fault takes mmu_lock before it looks the page up.",
+    }
+
+    // VMs, vCPUs, CPUs.
+    PsciWithoutKvmLock {
+        name: "psci-without-kvm-lock",
+        function: "kvm_psci_vcpu_on",
+        source: "locking.rst v5.10 section 1; commit 0acc7239c20a",
+        since: "6.4",
+        prevents: "A vCPU that powers another on waits for kvm->lock, whose owner waits for the vCPU.",
+        without: "kvm_psci_vcpu_on takes kvm->lock, in KVM_RUN and so under vcpu->mutex.",
+    }
+    UsageCountOwnLock {
+        name: "usage-count-own-lock",
+        function: "kvm_starting_cpu, kvm_dying_cpu (later kvm_online_cpu, kvm_offline_cpu)",
+        source: "commit 44d174596260",
+        since: "6.12; before 6.3, kvm_count_lock",
+        prevents: "A CPU that comes up waits for kvm_lock, whose owner waits for a memslot update, which waits for a vCPU that waits for the CPU.",
+        without: "kvm_starting_cpu and kvm_dying_cpu take kvm_lock around kvm_count_lock, in a thread that may sleep, as kvm_online_cpu and kvm_offline_cpu of 6.3 to 6.11 did.",
+    }
+    XenOwnLock {
+        name: "xen-own-lock",
+        function: "kvm_xen_set_evtchn",
+        source: "commit 310bc39546a4",
+        since: "6.2",
+        prevents: "A hypercall waits for kvm->lock inside a read section of kvm->srcu, whose end the owner of kvm->lock waits for.",
+        without: "kvm_xen_set_evtchn takes kvm->lock around xen_lock, in KVM_RUN and so under vcpu->mutex and in a read section of kvm->srcu.",
+    }
+    HvLockInsideVcpuMutex {
+        name: "hv-lock-inside-vcpu-mutex",
+        function: "kvm_hv_eventfd_assign",
+        source: "locking.rst v5.10 section 1",
+        since: "4.17",
+        prevents: "User space waits for a vCPU with hv_lock held, which that vCPU wants.",
+        without: "kvm_hv_eventfd_assign takes vcpu->mutex of vCPU 0 inside hv_lock, and gives it back at once.",
+    }
+    CountLockNoMutex {
+        name: "count-lock-no-mutex",
+        function: "hardware_enable_all",
+        source: "locking.rst v5.10 section 3, kvm_count_lock",
+        since: "3.12, as kvm_count_lock is",
+        prevents: "Somebody sleeps with a raw spinlock held that a CPU that comes up spins on.",
+        without: "hardware_enable_all takes kvm_lock inside kvm_count_lock, and gives it back at once.",
+    }
+    TscWriteLockLeaf {
+        name: "tsc-write-lock-leaf",
+        function: "kvm_synchronize_tsc",
+        source: "arch/x86/kvm/x86.c",
+        since: "3.8",
+        prevents: "The raw tsc_write_lock, taken with interrupts off, is held while the spinlock of the clock is waited for.",
+        without: "kvm_synchronize_tsc takes pvclock_gtod_sync_lock before it releases tsc_write_lock.",
+    }
 }
 
 impl Guard {

@@ -22,6 +22,21 @@ pub trait Host {
     /// `gfn_to_pfn_atomic`: never sleeps and never brings a page in; takes a reference.
     #[track_caller]
     fn gfn_to_pfn_atomic(&self, gfn: Gfn, write: bool) -> Option<PinnedPage>;
+    /// `copy_to_user` and `copy_from_user`: may sleep, and take `mmap_lock` for reading if they
+    /// fault.
+    #[track_caller]
+    fn access_user_memory(&self);
+    /// `vm_mmap` and `vm_munmap`: change the VMM's address space; take `mmap_lock` for writing.
+    #[track_caller]
+    fn vm_mmap(&self) {}
+    /// `mmu_notifier_register`: the host tells one more VM what becomes of this address space.
+    /// Takes `mmap_lock` for writing.
+    #[track_caller]
+    fn mmu_notifier_register(&self);
+    /// `mmu_notifier_unregister`: one VM less; waits until no notifier runs that may have begun for
+    /// it. Called with no lock that a notifier may want.
+    #[track_caller]
+    fn mmu_notifier_unregister(&self);
     /// `kvm_release_pfn_clean`: gives the reference back.
     #[track_caller]
     fn kvm_release_pfn_clean(&self, pfn: Pfn);

@@ -15,21 +15,25 @@
 //!    (slow faults), `notifier.rs` (the host takes pages back), `dirty_log.rs`, `write_protect.rs`,
 //!    `rmap.rs`,
 //!    `shadow_page.rs`, `pte_write.rs`.
-//! 3. [`guard`]: every protective step, what it prevents, and what takes its place when it is
+//! 3. [`kvm`]: the VM around the MMU. `kvm/memslots.rs` and its neighbours replace what vCPUs read;
+//!    `kvm/vm.rs` and its neighbours are about whole VMs, vCPUs and CPUs.
+//! 4. [`guard`]: every protective step, what it prevents, and what takes its place when it is
 //!    removed.
-//! 4. [`platform`] and [`host`]: what the MMU asks of the machine and of the rest of the kernel.
+//! 5. [`platform`] and [`host`]: what the MMU asks of the machine and of the rest of the kernel.
+//! 6. [`lock`]: every lock, and the orders in which they are taken.
 //!
 //! # What is not here yet
 //!
 //! Unsync pages and `tlbs_dirty` (every shadowed guest table stays write-protected:
 //! `mmu_need_write_protect` is called with `can_unsync = false`), large pages, MMIO SPTEs, PML,
-//! manual protect and the dirty ring, memslot changes and SRCU, `zap_all_fast`, root changes, the
-//! TDP MMU, arm64.
+//! manual protect and the dirty ring, `zap_all_fast`, root changes, the TDP MMU, arm64.
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod guard;
 pub mod host;
+pub mod kvm;
+pub mod lock;
 pub mod mark;
 pub mod mmu;
 pub mod platform;
@@ -39,9 +43,11 @@ pub mod types;
 
 pub use guard::{Guard, GuardInfo, GuardSet};
 pub use host::{Host, PinnedPage};
+pub use kvm::Kvm;
+pub use lock::{Hold, LockClass, LockId, LockKind, Mode};
 pub use mark::Mark;
 pub use mmu::Mmu;
-pub use platform::{Guarded, Lock, Ordering, Platform, Until, Word};
+pub use platform::{Guarded, Lock, Ordering, Platform, RwLock, Srcu, Until, Word};
 pub use spte::{Gpte, Spte, SpteFormat};
 pub use tag::{Object, Protection, Tag};
 pub use types::{Access, CpuId, CpuMask, Gfn, Gva, Pfn, SpId, SpteLoc};

@@ -109,4 +109,72 @@ marks! {
     PteChanged = "pte-changed",
     /// The guest edited one of its page tables through a translation.
     GuestPtWrite = "guest-pt-write",
+    // Memslots, buses, interrupt routing.
+    /// install_new_memslots published an array of memslots.
+    MemslotsInstalled = "memslots-installed",
+    /// kvm_set_memslot freed the old array of memslots.
+    MemslotsFreed = "memslots-freed",
+    /// The deletion of a memslot zapped what mapped its frames.
+    MemslotZapped = "memslot-zapped",
+    /// A fault found no valid memslot for its frame, and the access became MMIO.
+    MemslotMissing = "memslot-missing",
+    /// An array of devices was published, or the bus given up.
+    BusReplaced = "bus-replaced",
+    /// The grace period after that was over, and the old array was freed.
+    BusFreed = "bus-freed",
+    /// An MMIO access called a device.
+    IoDeviceCalled = "iodev-called",
+    /// A device was destroyed.
+    IoDeviceDestroyed = "iodev-destroyed",
+    /// An MMIO access found no device and went to user space.
+    MmioExit = "mmio-exit",
+    /// A table of interrupt routes was published.
+    IrqRoutingReplaced = "irq-routing-replaced",
+    /// An old table of interrupt routes was freed.
+    IrqRoutingFreed = "irq-routing-freed",
+    /// An interrupt was routed by a table.
+    IrqRouted = "irq-routed",
+    /// KVM_CREATE_IRQCHIP made the interrupt controllers.
+    IrqchipCreated = "irqchip-created",
+    /// KVM_CREATE_PIT made the timer.
+    PitCreated = "pit-created",
+    /// A vCPU switched AVIC off or on for an interrupt window.
+    AvicToggled = "avic-toggled",
+    // VMs, vCPUs, CPUs.
+    /// A VM was created and is in vm_list.
+    VmCreated = "vm-created",
+    /// A VM was destroyed.
+    VmDestroyed = "vm-destroyed",
+    /// A vCPU was created; user space can use it.
+    VcpuCreated = "vcpu-created",
+    /// sev_launch_update_vmsa was through with every vCPU.
+    VmsaUpdated = "vmsa-updated",
+    /// A vCPU was powered on by another.
+    VcpuPoweredOn = "vcpu-powered-on",
+    /// User space wrote the TSC of a vCPU.
+    TscWritten = "tsc-written",
+    /// set_nx_huge_pages was through with every VM.
+    NxHugePagesSet = "nx-huge-pages-set",
+    /// A vCPU set an MSR of Hyper-V that its VM has once.
+    HypervMsrSet = "hyperv-msr-set",
+    /// No vCPU uses an eventfd that was taken back from a connection of Hyper-V.
+    HypervEventfdGone = "hyperv-eventfd-gone",
+    /// A vCPU sent an event to a Xen port.
+    XenEventSent = "xen-event-sent",
+    /// A vCPU turned its APIC off, and a static key changed.
+    ApicDisabled = "apic-disabled",
+    /// A vCPU went to sleep.
+    VcpuAsleep = "vcpu-asleep",
+    /// A vCPU did not go to sleep: an interrupt was there.
+    VcpuStayedAwake = "vcpu-stayed-awake",
+    /// A vCPU was woken by a posted interrupt.
+    VcpuWoken = "vcpu-woken",
+    /// A vCPU was woken by its timer.
+    VcpuTimer = "vcpu-timer",
+    /// pi_wakeup_handler found a vCPU on its list that has an interrupt.
+    VcpuKicked = "vcpu-kicked",
+    /// A CPU came up.
+    CpuOnline = "cpu-online",
+    /// A CPU went.
+    CpuOffline = "cpu-offline",
 }

@@ -17,8 +17,9 @@ use core::ops::DerefMut;
 pub use core::sync::atomic::Ordering;
 
 use crate::guard::Guard;
+use crate::lock::LockId;
 use crate::mark::Mark;
-use crate::tag::Tag;
+use crate::tag::{Object, Tag};
 use crate::types::{CpuId, CpuMask};
 
 /// A shared 64-bit word.
@@ -71,6 +72,8 @@ pub enum Until {
     Not(u64),
     /// At least one of these bits is clear.
     NotAll(u64),
+    /// All of these bits are clear.
+    Clear(u64),
 }
 
 impl Until {
@@ -81,6 +84,7 @@ impl Until {
             Until::Is(v) => value == v,
             Until::Not(v) => value != v,
             Until::NotAll(bits) => value & bits != bits,
+            Until::Clear(bits) => value & bits == 0,
         }
     }
 }
@@ -107,17 +111,61 @@ pub trait Lock<T: Guarded> {
     }
 }
 
+/// A read-write lock whose readers may sleep. What it protects are words, tagged with it. Readers
+/// wait behind a writer that waits, as those of `rw_semaphore` and `percpu_rw_semaphore` do.
+pub trait RwLock {
+    /// Shared ownership; dropping it releases.
+    type Read<'a>
+    where
+        Self: 'a;
+    /// Ownership alone; dropping it releases.
+    type Write<'a>
+    where
+        Self: 'a;
+    /// Waits until nobody has the lock alone or waits for that, and shares it. One step.
+    #[track_caller]
+    fn read(&self) -> Self::Read<'_>;
+    /// Waits until nobody else has the lock, and takes it. One step, or two: to get in line, and to
+    /// get the lock.
+    #[track_caller]
+    fn write(&self) -> Self::Write<'_>;
+}
+
+/// Sleepable RCU: read sections that never wait, and grace periods that wait for them.
+pub trait Srcu {
+    /// A read section; dropping it ends the section (`srcu_read_unlock`).
+    type Section<'a>
+    where
+        Self: 'a;
+    /// `srcu_read_lock`: begins a read section. One step. Sections nest.
+    #[track_caller]
+    fn read_lock(&self) -> Self::Section<'_>;
+    /// `synchronize_srcu`: waits until every read section has ended that had begun before the call.
+    /// Sections that begin later do not hold it up. One step, or two: to look who reads, and to
+    /// have waited for them.
+    #[track_caller]
+    fn synchronize(&self);
+}
+
 /// What the MMU stands on. A cheap handle: the MMU, the host and the hardware each hold a copy.
 pub trait Platform: Clone + Debug {
     /// A shared atomic word.
     type Word: Word + Debug;
     /// A lock around data.
     type Lock<T: Guarded>: Lock<T> + Debug;
+    /// A read-write lock.
+    type RwLock: RwLock + Debug;
+    /// A domain of read sections and grace periods.
+    type Srcu: Srcu + Debug;
 
     /// Makes a word. `tag` names it in reports and says which lock should protect it.
     fn word(&self, tag: Tag, init: u64) -> Self::Word;
-    /// Makes a lock.
-    fn lock<T: Guarded>(&self, tag: Tag, init: T) -> Self::Lock<T>;
+    /// Makes a mutex or a spinlock: which one is in the table of [`crate::lock`].
+    fn lock<T: Guarded>(&self, id: LockId, init: T) -> Self::Lock<T>;
+    /// Makes a read-write lock.
+    fn rw_lock(&self, id: LockId) -> Self::RwLock;
+    /// Makes an SRCU domain.
+    fn srcu(&self, id: LockId) -> Self::Srcu;
     /// A memory barrier (`smp_mb()` is `SeqCst`, `smp_rmb()` `Acquire`, `smp_wmb()` `Release`).
     #[track_caller]
     fn fence(&self, order: Ordering);
@@ -156,6 +204,20 @@ pub trait Platform: Clone + Debug {
     #[inline(always)]
     #[track_caller]
     fn mark(&self, _mark: Mark) {}
+    /// `might_sleep`: what follows may sleep, whether or not it does in this run.
+    #[inline(always)]
+    #[track_caller]
+    fn might_sleep(&self) {}
+    /// Data that is no word is read here: who reads it must hold what protects the object.
+    #[inline(always)]
+    #[track_caller]
+    fn reads(&self, _object: Object) {}
+    /// Runs `body`, which may write words without the lock that protects them: a step that the
+    /// protocol means to be lockless.
+    #[inline(always)]
+    fn lockless<R>(&self, body: impl FnOnce() -> R) -> R {
+        body()
+    }
     /// The memory of these words was freed: touching one before [`Platform::allocated`] is a use
     /// after free.
     #[inline(always)]

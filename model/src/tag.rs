@@ -1,5 +1,7 @@
 //! What shared words and locks are called, and which lock should protect them.
 
+use crate::lock::{LockClass, LockId};
+
 /// Names a shared word or a lock: printed as `name`, `name[0]` or `name[0][1]`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Tag {
@@ -18,6 +20,10 @@ impl Tag {
     pub const fn nth(object: Object, i: usize) -> Tag {
         Tag { object, index: [i as u8, 0] }
     }
+    /// A lock.
+    pub const fn lock(id: LockId) -> Tag {
+        Tag { object: Object::Lock(id.class), index: [id.index, 0] }
+    }
     /// One object of a table.
     pub const fn at(object: Object, i: usize, j: usize) -> Tag {
         Tag { object, index: [i as u8, j as u8] }
@@ -26,7 +32,6 @@ impl Tag {
 
 /// Kinds of shared objects. The kernel's own name where it has one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u8)]
 pub enum Object {
     /// `sp->spt[i]`: an SPTE. Hardware reads it and sets A and D; written under `mmu_lock`, except
     /// by
@@ -48,12 +53,8 @@ pub enum Object {
     IndirectShadowPages,
     /// `slot->arch.gfn_track[KVM_PAGE_TRACK_WRITE][gfn]`.
     GfnTrack,
-    /// `kvm->mmu_lock`.
-    MmuLock,
-    /// `kvm->slots_lock`.
-    SlotsLock,
-    /// The host's page-table and page-flag locks, taken as one.
-    HostMm,
+    /// A lock, or the data that only its owner touches.
+    Lock(LockClass),
     /// The dirty flags of host pages.
     PageFlags,
     /// The contents of a host page.
@@ -66,15 +67,56 @@ pub enum Object {
     User,
     /// A word of a small stand-alone program.
     Var,
-    /// A lock of a small stand-alone program.
-    VarLock,
+    /// A word of a small stand-alone program that [`LockClass::VarLock`] protects.
+    LockedVar,
+    /// `kvm->memslots`: which array of memslots is in use.
+    Memslots,
+    /// An array of memslots.
+    MemslotArray,
+    /// `kvm->buses`: which array of devices is in use.
+    Buses,
+    /// An array of devices.
+    BusArray,
+    /// `kvm->irq_routing`: which table of routes is in use.
+    IrqRouting,
+    /// A table of routes.
+    IrqRoutingTable,
+    /// `kvm->created_vcpus`.
+    CreatedVcpus,
+    /// `kvm->online_vcpus`.
+    OnlineVcpus,
+    /// `cpu_online_mask`.
+    CpuOnlineMask,
+    /// `cpus_hardware_enabled`.
+    CpusHardwareEnabled,
+    /// A device on a bus.
+    IoDevice,
+    /// Which objects of a kind are allocated.
+    Slab,
+    /// `kvm->arch.irqchip_mode`: whether the interrupt controllers are in the kernel.
+    IrqchipMode,
+    /// `kvm->arch.vpit`.
+    Vpit,
+    /// `kvm->arch.apicv_inhibit_reasons`.
+    ApicvInhibit,
+    /// A vCPU that sleeps waits for this: `vcpu->wq`, with `pi_desc->control`.
+    VcpuWakeup,
+    /// `vcpu->arch.mp_state` of all vCPUs, on arm64.
+    PoweredOn,
 }
 
 /// Which lock should protect an object.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Protection {
     /// Written under this lock; read by lockless readers too.
-    WrittenUnder(Object),
+    WrittenUnder(LockClass),
+    /// Replaced under the one; read inside a read section of the other, or under the first.
+    Published {
+        /// A lock.
+        updater: LockClass,
+        /// An SRCU.
+        readers: LockClass,
+    },
     /// No lock: atomic operations and barriers are the protocol.
     Lockless,
 }
@@ -92,16 +134,31 @@ impl Object {
             Object::NotifierSeq => "mmu_notifier_seq",
             Object::IndirectShadowPages => "indirect_shadow_pages",
             Object::GfnTrack => "gfn_track",
-            Object::MmuLock => "mmu_lock",
-            Object::SlotsLock => "slots_lock",
-            Object::HostMm => "host_mm",
+            Object::Lock(class) => class.info().short,
             Object::PageFlags => "page_dirty",
             Object::Page => "page",
             Object::Irq => "irq",
             Object::TlbView => "tlb",
             Object::User => "user",
             Object::Var => "var",
-            Object::VarLock => "lock",
+            Object::LockedVar => "locked_var",
+            Object::Memslots => "kvm->memslots",
+            Object::MemslotArray => "memslots",
+            Object::Buses => "kvm->buses",
+            Object::BusArray => "bus",
+            Object::IrqRouting => "kvm->irq_routing",
+            Object::IrqRoutingTable => "irq_routing_table",
+            Object::CreatedVcpus => "created_vcpus",
+            Object::OnlineVcpus => "online_vcpus",
+            Object::CpuOnlineMask => "cpu_online_mask",
+            Object::CpusHardwareEnabled => "cpus_hardware_enabled",
+            Object::IoDevice => "iodev",
+            Object::Slab => "slab",
+            Object::IrqchipMode => "irqchip_mode",
+            Object::Vpit => "vpit",
+            Object::ApicvInhibit => "apicv_inhibit_reasons",
+            Object::VcpuWakeup => "vcpu->wq",
+            Object::PoweredOn => "mp_state",
         }
     }
 
@@ -113,7 +170,22 @@ impl Object {
             | Object::SpHeader
             | Object::NotifierSeq
             | Object::IndirectShadowPages
-            | Object::GfnTrack => Protection::WrittenUnder(Object::MmuLock),
+            | Object::GfnTrack => Protection::WrittenUnder(LockClass::MmuLock),
+            Object::Memslots => {
+                Protection::Published { updater: LockClass::SlotsLock, readers: LockClass::KvmSrcu }
+            }
+            Object::Buses => {
+                Protection::Published { updater: LockClass::SlotsLock, readers: LockClass::KvmSrcu }
+            }
+            Object::IrqRouting => {
+                Protection::Published { updater: LockClass::IrqLock, readers: LockClass::IrqSrcu }
+            }
+            Object::CreatedVcpus | Object::OnlineVcpus | Object::IrqchipMode | Object::Vpit => {
+                Protection::WrittenUnder(LockClass::KvmMutex)
+            }
+            Object::CpuOnlineMask => Protection::WrittenUnder(LockClass::CpuHotplugLock),
+            Object::CpusHardwareEnabled => Protection::WrittenUnder(LockClass::KvmCountLock),
+            Object::LockedVar => Protection::WrittenUnder(LockClass::VarLock),
             _ => Protection::Lockless,
         }
     }

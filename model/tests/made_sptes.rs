@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use kvmmu_model::mmu::{MemslotConfig, PG_LEVEL_4K, ROOT_LEVEL, all_spte_locs, index_at};
 use kvmmu_model::{
-    Access, CpuId, CpuMask, Gfn, Gpte, Guard, GuardSet, Guarded, Host, Lock, Mmu, Ordering, Pfn,
-    PinnedPage, Platform, Spte, SpteFormat, SpteLoc, Tag, Until, Word,
+    Access, CpuId, CpuMask, Gfn, Gpte, Guard, GuardSet, Guarded, Host, Kvm, Lock, LockId, Mmu,
+    Ordering, Pfn, PinnedPage, Platform, RwLock, Spte, SpteFormat, SpteLoc, Srcu, Tag, Until, Word,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -64,15 +64,40 @@ impl<T: Guarded> Lock<T> for PlainLock<T> {
     }
 }
 
+/// A read-write lock or an SRCU for one thread: nobody ever waits.
+#[derive(Debug)]
+struct Unshared;
+
+impl RwLock for Unshared {
+    type Read<'a> = ();
+    type Write<'a> = ();
+    fn read(&self) {}
+    fn write(&self) {}
+}
+
+impl Srcu for Unshared {
+    type Section<'a> = ();
+    fn read_lock(&self) {}
+    fn synchronize(&self) {}
+}
+
 impl Platform for Plain {
     type Word = PlainWord;
     type Lock<T: Guarded> = PlainLock<T>;
+    type RwLock = Unshared;
+    type Srcu = Unshared;
 
     fn word(&self, _: Tag, init: u64) -> PlainWord {
         PlainWord(Cell::new(init))
     }
-    fn lock<T: Guarded>(&self, _: Tag, init: T) -> PlainLock<T> {
+    fn lock<T: Guarded>(&self, _: LockId, init: T) -> PlainLock<T> {
         PlainLock(RefCell::new(init))
+    }
+    fn rw_lock(&self, _: LockId) -> Unshared {
+        Unshared
+    }
+    fn srcu(&self, _: LockId) -> Unshared {
+        Unshared
     }
     fn fence(&self, _: Ordering) {}
     fn local_irq_disable(&self, _: CpuId) {}
@@ -107,6 +132,9 @@ impl Host for Backed {
     fn gfn_to_pfn_atomic(&self, gfn: Gfn, write: bool) -> Option<PinnedPage> {
         self.gfn_to_pfn(gfn, write)
     }
+    fn access_user_memory(&self) {}
+    fn mmu_notifier_register(&self) {}
+    fn mmu_notifier_unregister(&self) {}
     fn kvm_release_pfn_clean(&self, _: Pfn) {}
     fn kvm_set_pfn_dirty(&self, _: Pfn) {}
     fn kvm_set_pfn_accessed(&self, _: Pfn) {}
@@ -159,7 +187,9 @@ impl World {
         let backing = Rc::new(RefCell::new((0..FRAMES as usize).map(page).collect()));
         let slot = MemslotConfig { base_gfn: Gfn(0), npages: FRAMES, log: true };
         let host = Backed(Rc::clone(&backing));
-        let mut mmu = Mmu::new(&Plain { without }, host, format, &[slot], 1);
+        let platform = Plain { without };
+        let kvm = Kvm::new(&platform, false, 1);
+        let mut mmu = Mmu::new(&platform, host, kvm, format, &[slot], 1);
         mmu.kvm_mmu_load(CPU, None);
         World { mmu, backing, next_pfn: FRAMES }
     }

@@ -5,7 +5,9 @@
 
 use kvmmu_model::mmu::GFNS;
 use kvmmu_model::platform::Ordering::{AcqRel, Relaxed};
-use kvmmu_model::{Gfn, Gpte, Host, Lock, Mark, Object, Pfn, PinnedPage, Tag, Word};
+use kvmmu_model::{
+    Gfn, Gpte, Host, Lock, LockClass, Mark, Object, Pfn, PinnedPage, RwLock, Srcu, Tag, Word,
+};
 
 use crate::machine::{Cell, Machine};
 use crate::property::Property;
@@ -57,6 +59,10 @@ impl HostState {
 #[derive(Debug)]
 pub struct HostMm<M: Machine> {
     m: M,
+    /// `mm->mmap_lock` of the VMM.
+    pub mmap_lock: M::RwLock,
+    /// The SRCU around calls of notifiers.
+    pub mmu_notifier_srcu: M::Srcu,
     lock: M::Lock<()>,
     state: M::Cell<HostState>,
     /// References held on each page, those of page tables not counted.
@@ -69,8 +75,9 @@ pub struct HostMm<M: Machine> {
 }
 
 impl<M: Machine> HostMm<M> {
-    /// A host with so many pages and this backing of guest frames.
-    pub fn new(m: &M, pages: u8, backing: &[Backing]) -> Self {
+    /// A host with so many pages and this backing of guest frames. `contended`: as for
+    /// [`kvmmu_model::Kvm::new`].
+    pub fn new(m: &M, pages: u8, backing: &[Backing], contended: bool) -> Self {
         let mut state = HostState {
             pte: [HostPte::default(); GFNS],
             swap_cache: [None; GFNS],
@@ -84,7 +91,9 @@ impl<M: Machine> HostMm<M> {
             }
         }
         HostMm {
-            lock: m.lock(Tag::one(Object::HostMm), ()),
+            mmap_lock: m.rw_lock(LockClass::MmapLock.one().contended(contended)),
+            mmu_notifier_srcu: m.srcu(LockClass::MmuNotifierSrcu.one().contended(contended)),
+            lock: m.lock(LockClass::PageTableLock.one(), ()),
             state: m.cell(state),
             refs: m.cell([0; PFNS]),
             memory: core::array::from_fn(|i| m.word(Tag::nth(Object::Page, i), 0)),
@@ -101,6 +110,10 @@ impl<M: Machine> HostMm<M> {
     /// What the host knows. Not a step.
     pub fn state(&self) -> HostState {
         self.state.get()
+    }
+    /// The host's page-table locks, taken as one.
+    pub fn page_table_lock(&self) -> &M::Lock<()> {
+        &self.lock
     }
     /// Takes the host's lock, which every change of its page table does.
     #[track_caller]
@@ -174,6 +187,8 @@ impl<M: Machine> HostMm<M> {
 impl<M: Machine> Host for HostMm<M> {
     fn gfn_to_pfn(&self, gfn: Gfn, write: bool) -> Option<PinnedPage> {
         self.m.call("gfn_to_pfn", || {
+            self.m.might_sleep();
+            let _mmap_lock = self.mmap_lock.read();
             let _mm = self.lock.lock();
             let state = self.state.get();
             let pte = state.pte[gfn.0 as usize];
@@ -202,6 +217,24 @@ impl<M: Machine> Host for HostMm<M> {
             self.m.note(format_args!("gup: gfn{} is pfn{}", gfn.0, pfn.0));
             Some(PinnedPage { pfn, writable: pte.writable })
         })
+    }
+
+    fn access_user_memory(&self) {
+        self.m.might_sleep();
+        drop(self.mmap_lock.read());
+    }
+
+    fn vm_mmap(&self) {
+        self.m.might_sleep();
+        drop(self.mmap_lock.write());
+    }
+
+    fn mmu_notifier_register(&self) {
+        self.m.call("mmu_notifier_register", || drop(self.mmap_lock.write()));
+    }
+
+    fn mmu_notifier_unregister(&self) {
+        self.m.call("mmu_notifier_unregister", || self.mmu_notifier_srcu.synchronize());
     }
 
     fn kvm_release_pfn_clean(&self, pfn: Pfn) {

@@ -11,6 +11,7 @@ pub mod host_mm;
 pub mod interpret;
 #[cfg(feature = "loader")]
 pub mod loader;
+pub mod lockdep;
 pub mod machine;
 pub mod oracle;
 pub mod property;

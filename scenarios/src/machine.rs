@@ -71,6 +71,12 @@ pub trait Machine: Platform + 'static {
     #[inline(always)]
     #[track_caller]
     fn note(&self, _what: Arguments<'_>) {}
+    /// One of `n` ways to go on, counted from 0: up to the scheduler. One step. A machine that does
+    /// not explore such choices takes the first.
+    #[track_caller]
+    fn choose(&self, _n: u8) -> u8 {
+        0
+    }
     /// True if an IPI is waiting for this CPU, so that the guest must exit.
     #[track_caller]
     fn irq_pending(&self, cpu: CpuId) -> bool;

@@ -1,7 +1,7 @@
 //! The checks behind the properties: what observers look at, in the running step or at the end.
 
 use kvmmu_model::mmu::{GFNS, MmuState, PG_LEVEL_4K, all_spte_locs};
-use kvmmu_model::{Gfn, Pfn, Spte, SpteLoc};
+use kvmmu_model::{Gfn, Lock, Pfn, Spte, SpteLoc};
 
 use crate::machine::{Cell, Machine};
 use crate::property::Property;
@@ -101,11 +101,34 @@ fn check_rmap<M: Machine>(w: &World<M>, l: &MmuState, loc: SpteLoc, present: boo
     }
 }
 
-/// The end of a run, after the stop phase: the migration's destination equals its source.
+/// The end of a run, after the stop phase.
 pub fn check_end<M: Machine>(w: &World<M>) {
-    if !w.watches(Property::Migration) {
-        return;
+    if w.watches(Property::Migration) {
+        check_migration(w);
     }
+    if w.watches(Property::MemslotGone) {
+        check_memslots(w);
+    }
+}
+
+/// No SPTE maps a frame of a slot that is gone.
+fn check_memslots<M: Machine>(w: &World<M>) {
+    // Nobody else runs.
+    let slots = w.m.lockless(|| w.mmu.kvm_memslots());
+    let l = w.mmu.mmu_lock.lock();
+    for (i, slot) in w.mmu.memslots.iter().enumerate().filter(|(i, _)| !slots.contains(*i)) {
+        let frames = slot.iter().flat_map(|s| s.base_gfn.0..s.base_gfn.0 + s.npages);
+        for gfn in frames.filter(|gfn| !l.rmap[*gfn as usize].is_empty()) {
+            w.m.violate(
+                Property::MemslotGone,
+                format_args!("slot{i} is deleted, and an SPTE maps its gfn{gfn}"),
+            );
+        }
+    }
+}
+
+/// The migration's destination equals its source.
+fn check_migration<M: Machine>(w: &World<M>) {
     let user = w.user.get();
     for slot in w.mmu.memslots.iter().flatten().filter(|s| s.dirty_bitmap.is_some()) {
         for gfn in slot.base_gfn.0..slot.base_gfn.0 + slot.npages {

@@ -46,13 +46,28 @@ properties! {
     /// When mmu_lock is released, each leaf SPTE has its one place in the rmap of the gfn that it
     /// maps.
     RmapExact = "rmap-exact",
-    /// No thread touches a shadow page that was freed. Always checked.
+    /// Once a memslot is deleted, nothing maps its frames.
+    MemslotGone = "memslot-gone",
+    /// No thread touches a shadow page, an array or a device that was freed. Always checked.
     UseAfterFree = "use-after-free",
     /// Some thread can go on until all have ended. Always checked.
     Deadlock = "deadlock",
     /// No cycle and no set of blocked retries keeps every operation from completing. Always
     /// checked.
     Livelock = "livelock",
+    /// Locks are taken in the orders of locking.rst. Always checked, as are the other lock-*
+    /// properties, unless lock checks are off.
+    LockOrder = "lock-order",
+    /// The orders in which locks are taken, all executions together, have no cycle.
+    LockCycle = "lock-cycle",
+    /// Nobody asks for something that may sleep while a spinlock is held or interrupts are off.
+    LockSleep = "lock-sleep",
+    /// No lock is taken inside a leaf.
+    LockLeaf = "lock-leaf",
+    /// What a lock protects is touched by its owner only, or inside its SRCU read section.
+    LockProtection = "lock-protection",
+    /// A lock is not taken twice, is released by its owner, and is not held at the end.
+    LockUsage = "lock-usage",
     /// The host does not run out of pages: the scenario gave it enough. Always checked.
     EnoughPages = "enough-pages",
     /// The guest never writes. False on purpose: what the canary must be caught by.

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use kvmmu_model::{Access, Gfn, GuardSet, Gva, Mark, Pfn};
+use kvmmu_model::{Access, CpuId, Gfn, GuardSet, Gva, LockClass, Mark, Mode, Pfn};
 
 use crate::property::Property;
 
@@ -46,6 +46,8 @@ pub struct Scenario {
     pub always: Vec<Property>,
     /// What must be seen at least once when every guard is present.
     pub sometimes: Vec<Witness>,
+    /// The use of locks is checked.
+    pub lock_checks: bool,
     /// What is expected; the first is the one with every guard.
     pub expects: Vec<Expect>,
     /// The size that this was loaded at; 1 is the default.
@@ -224,6 +226,79 @@ pub enum Op {
     GetDirtyLog(u8),
     /// User space copies the pages that its last harvest named.
     CopyHarvested,
+    // Memslots, buses, interrupt routing.
+    /// KVM_SET_USER_MEMORY_REGION with size 0.
+    DeleteMemslot(u8),
+    /// The guest writes to the address of a device in the kernel.
+    Mmio,
+    /// KVM_IOEVENTFD: adds a device to the bus.
+    RegisterMmio,
+    /// KVM_IOEVENTFD: takes it off again. True: there is no memory for the smaller array.
+    UnregisterMmio(bool),
+    /// KVM_SET_GSI_ROUTING.
+    SetGsiRouting,
+    /// KVM_IRQ_LINE.
+    IrqLine,
+    /// KVM_CREATE_IRQCHIP.
+    CreateIrqchip,
+    /// KVM_CREATE_PIT.
+    CreatePit,
+    /// A vCPU switches AVIC off for an interrupt window, or on after it.
+    AvicIrqWindow,
+    /// User space has a page reclaimed: MADV_PAGEOUT.
+    MadvisePageout(Gfn),
+
+    // VMs, vCPUs, CPUs.
+    /// User space creates another VM.
+    CreateVm,
+    /// User space destroys the VM that was created last.
+    DestroyVm,
+    /// User space creates a vCPU, which does not run.
+    CreateVcpu,
+    /// User space encrypts the state of every vCPU (KVM_SEV_LAUNCH_UPDATE_VMSA).
+    UpdateVmsa,
+    /// User space writes the TSC of a vCPU.
+    SetTsc(CpuId),
+    /// The mitigation of iTLB multihit changes, for every VM.
+    SetNxHugePages,
+    /// User space gives an eventfd to a connection of Hyper-V, and takes it back.
+    HvEventfd,
+    /// The guest sets its hypercall page (Hyper-V).
+    HvSetMsr,
+    /// The guest turns its APIC off.
+    SetApicBase,
+    /// The guest sends an event (Xen).
+    XenEvtchnSend,
+    /// The guest powers the next vCPU on (arm64).
+    PsciCpuOn,
+    /// The guest halts, until an interrupt is posted or its timer fires.
+    Halt,
+    /// A device posts an interrupt to a vCPU.
+    PiWakeup(CpuId),
+    /// A physical CPU comes up.
+    CpuOnline,
+    /// A physical CPU goes.
+    CpuOffline,
+
+    // Locks themselves.
+    /// One of the operations that follow, so many of them: which one is up to the scheduler. None
+    /// of those is a choice itself, or takes or gives back a lock.
+    OneOf(u8),
+    /// Takes a lock, in a program that is made of locks: `lock kvm->lock`, `read-lock mmap_lock`.
+    Lock(LockRef, Mode),
+    /// Gives back a lock that the program took: `unlock kvm->lock`, `read-unlock mmap_lock`.
+    Unlock(LockRef, Mode),
+    /// Waits for a grace period: `synchronize kvm->srcu`.
+    Synchronize(LockRef),
+}
+
+/// A lock that a program names.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct LockRef {
+    /// What lock it is.
+    pub class: LockClass,
+    /// Whose: the vCPU or CPU, where there are several.
+    pub index: u8,
 }
 
 /// A thing to be seen at least once: one mark, or marks in order.
@@ -286,7 +361,69 @@ pub enum Engine {
     Violated,
 }
 
+impl Scenario {
+    /// True if somebody waits for vCPU threads, or for readers of an SRCU: the locks that KVM_RUN
+    /// and notifiers take are steps then, and free of charge otherwise.
+    pub fn contends(&self) -> bool {
+        self.threads.iter().flat_map(|t| &t.run).chain(&self.at_stop).any(|op| op.contends())
+    }
+}
+
+/// A program as the file has it: each operation alone, and each choice with its alternatives.
+pub fn steps(program: &[Op]) -> impl Iterator<Item = &[Op]> {
+    let mut rest = program;
+    core::iter::from_fn(move || {
+        let len = match *rest.first()? {
+            Op::OneOf(n) => usize::from(n) + 1,
+            _ => 1,
+        };
+        let (step, after) = rest.split_at(len.min(rest.len()));
+        rest = after;
+        Some(if step.len() > 1 { &step[1..] } else { step })
+    })
+}
+
 impl Op {
+    /// See [`Scenario::contends`].
+    fn contends(self) -> bool {
+        match self {
+            // Memslots, buses, interrupt routing.
+            Op::DeleteMemslot(_)
+            | Op::Mmio
+            | Op::RegisterMmio
+            | Op::UnregisterMmio(_)
+            | Op::SetGsiRouting
+            | Op::IrqLine
+            | Op::CreateIrqchip
+            | Op::CreatePit
+            | Op::AvicIrqWindow => true,
+            // VMs, vCPUs, CPUs.
+            Op::CreateVm
+            | Op::DestroyVm
+            | Op::CreateVcpu
+            | Op::UpdateVmsa
+            | Op::SetTsc(_)
+            | Op::SetNxHugePages
+            | Op::HvEventfd
+            | Op::HvSetMsr
+            | Op::SetApicBase
+            | Op::XenEvtchnSend
+            | Op::PsciCpuOn
+            | Op::Halt
+            | Op::PiWakeup(_)
+            | Op::CpuOnline
+            | Op::CpuOffline => true,
+            // Locks themselves.
+            Op::Lock(..) | Op::Unlock(..) | Op::Synchronize(_) => true,
+            _ => false,
+        }
+    }
+
+    /// True if every kind of thread runs it; [`Op::runs_on`] says nothing then.
+    pub fn runs_everywhere(self) -> bool {
+        matches!(self, Op::OneOf(_) | Op::Lock(..) | Op::Unlock(..) | Op::Synchronize(_))
+    }
+
     /// Who runs it. User space may run what the host does, too: by madvise, or by touching a page.
     pub fn runs_on(self) -> ThreadKind {
         match self {
@@ -296,6 +433,27 @@ impl Op {
             | Op::Invlpg(_)
             | Op::Prefault(_) => ThreadKind::Vcpu,
             Op::GetDirtyLog(_) | Op::CopyHarvested => ThreadKind::User,
+            // Memslots, buses, interrupt routing.
+            Op::Mmio | Op::AvicIrqWindow => ThreadKind::Vcpu,
+            Op::DeleteMemslot(_)
+            | Op::RegisterMmio
+            | Op::UnregisterMmio(_)
+            | Op::SetGsiRouting
+            | Op::IrqLine
+            | Op::CreateIrqchip
+            | Op::CreatePit
+            | Op::MadvisePageout(_) => ThreadKind::User,
+            // VMs, vCPUs, CPUs.
+            Op::HvSetMsr | Op::SetApicBase | Op::XenEvtchnSend | Op::PsciCpuOn | Op::Halt => {
+                ThreadKind::Vcpu
+            }
+            Op::CreateVm
+            | Op::DestroyVm
+            | Op::CreateVcpu
+            | Op::UpdateVmsa
+            | Op::SetTsc(_)
+            | Op::SetNxHugePages
+            | Op::HvEventfd => ThreadKind::User,
             _ => ThreadKind::Host,
         }
     }

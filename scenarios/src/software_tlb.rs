@@ -109,7 +109,7 @@ fn walk<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess) -> Result<Spt
             return Ok(spte);
         }
         // ORDERING: acq-rel: hardware's locked update.
-        match word.compare_exchange(spte.0, new.0, AcqRel, Acquire) {
+        match w.m.lockless(|| word.compare_exchange(spte.0, new.0, AcqRel, Acquire)) {
             Ok(_) => return Ok(new),
             Err(now) => spte = Spte(now),
         }

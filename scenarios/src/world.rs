@@ -5,7 +5,7 @@ use kvmmu_model::platform::Ordering::Relaxed;
 use kvmmu_model::spte::{
     PT_WRITABLE_MASK, SPTE_AD_DISABLED_MASK, SPTE_HOST_WRITEABLE, SPTE_MMU_WRITEABLE,
 };
-use kvmmu_model::{CpuId, Gfn, Gpte, Mmu, Spte, SpteFormat, SpteLoc, Word};
+use kvmmu_model::{CpuId, Gfn, Gpte, Kvm, Mmu, Spte, SpteFormat, SpteLoc, Word};
 
 use crate::host_mm::HostMm;
 use crate::machine::{GuestAccess, Machine};
@@ -40,16 +40,17 @@ pub struct User {
 impl<M: Machine> World<M> {
     /// Builds the world that a scenario begins in. Runs alone.
     pub fn new(m: &M, scenario: &Scenario) -> Self {
-        let host = HostMm::new(m, scenario.host_pages, &scenario.backing);
+        let host = HostMm::new(m, scenario.host_pages, &scenario.backing, scenario.contends());
+        let vcpus = scenario.threads.iter().filter(|t| t.kind == ThreadKind::Vcpu).count();
+        let kvm = Kvm::new(m, scenario.contends(), vcpus as u8);
         let mut slots = [MemslotConfig { base_gfn: Gfn(0), npages: 0, log: false }; 2];
         for (config, slot) in slots.iter_mut().zip(&scenario.slots) {
             *config =
                 MemslotConfig { base_gfn: slot.base, npages: u64::from(slot.pages), log: slot.log };
         }
-        let vcpus = scenario.threads.iter().filter(|t| t.kind == ThreadKind::Vcpu).count();
         let format = format_of(scenario.spte);
         let slots = &slots[..scenario.slots.len()];
-        let mut mmu = Mmu::new(m, host, format, slots, vcpus as u8);
+        let mut mmu = Mmu::new(m, host, kvm, format, slots, vcpus as u8);
         mmu.indirect_fast_fault = match scenario.indirect {
             crate::scenario::IndirectFastFault::Gfns => IndirectFastFault::Gfns,
             crate::scenario::IndirectFastFault::Walk => IndirectFastFault::Walk,

@@ -228,6 +228,8 @@ impl Walk<'_, '_, '_> {
         self.tree.pass_sleepers(thread, &footprint);
         self.tree.check_promises(thread, &footprint);
         self.tree.trail.push(step, footprint, past);
+        let events = &self.tree.trail.events;
+        Search::note_cycle(self.engine, || events.iter().map(|event| event.step).collect());
     }
 
     /// The execution ended with threads that could not go on: finds the races of what they wait

@@ -7,7 +7,8 @@
 use core::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use kvmmu_model::Object;
+use kvmmu_model::{LockKind, Mode as LockMode, Object};
+use kvmmu_scenarios::lockdep::LockOrders;
 
 use crate::THREADS_MAX;
 use crate::coroutine::Coroutines;
@@ -18,12 +19,13 @@ use crate::irq;
 use crate::machine::{Machine, Mode};
 use crate::names::{Names, Wait};
 use crate::notice;
-use crate::outcome::Seen;
+use crate::outcome::{Found, Seen};
 use crate::pending::{Kind, Pending};
 use crate::platform::Sim;
 use crate::program::Program;
 use crate::schedule::Move;
 use crate::snapshot::Snapshots;
+use crate::{rw_lock, srcu};
 
 /// A program on a simulated machine.
 pub struct Engine {
@@ -43,6 +45,8 @@ pub struct Engine {
     steps: u64,
     /// What objects are called in the run that is traced.
     object_names: Names,
+    /// A cycle of lock orders that was found beside what is looked for.
+    pub(crate) cycle: Option<Found>,
 }
 
 impl Engine {
@@ -59,6 +63,7 @@ impl Engine {
         );
         let machine = Machine::take();
         machine.without.set(program.without());
+        machine.locks.configure(program.lock_checks(), &goal);
         irq::build(machine, n);
         let instance = program.build(&Sim { machine });
         machine.watch(notice::automata(&program.witnesses(), &goal));
@@ -75,6 +80,7 @@ impl Engine {
             built: Snapshots::new(),
             steps: 0,
             object_names: Names::default(),
+            cycle: None,
         };
         engine.spawn();
         engine.save_into(Target::Built);
@@ -223,7 +229,9 @@ impl Engine {
         let pending = self.pending(t);
         let (reads, acquired) = match pending.kind {
             Kind::Acquire => (Footprint::bit(pending.loc), Footprint::lock_bit(pending.arg as u16)),
-            Kind::WaitIs | Kind::WaitNot | Kind::WaitNotAll => (Footprint::bit(pending.loc), 0),
+            Kind::WaitIs | Kind::WaitNot | Kind::WaitNotAll | Kind::WaitClear => {
+                (Footprint::bit(pending.loc), 0)
+            }
             Kind::WaitChange => (self.machine.threads[t].attempt.mask(), 0),
             _ => (0, 0),
         };
@@ -341,18 +349,57 @@ impl Engine {
             let (file, line) = (pending.site.file(), pending.site.line());
             let named = !matches!(pending.kind, Kind::WaitChange | Kind::Access);
             let object = named.then(|| self.machine.tag(pending.loc));
-            Wait { thread: t as u8, object, lock: pending.kind == Kind::Acquire, file, line }
+            Wait { thread: t as u8, object, mode: self.asked_mode(pending), file, line }
         };
         let live = self.unfinished();
         let waits = |t: &usize| live >> t & 1 == 1 && !self.is_enabled(*t);
         (0..self.threads()).filter(waits).map(wait).collect()
     }
 
+    /// The locks that threads ask for and do not have yet, whether or not they could have them now.
+    /// After a violation by an acquisition: that one alone. Only while a trace is taken.
+    pub fn asks(&self) -> Vec<Wait> {
+        if self.is_violated() {
+            return self.machine.tracer.refused.get().into_iter().collect();
+        }
+        let ask = |t: usize| {
+            let pending = self.pending(t);
+            let (file, line) = (pending.site.file(), pending.site.line());
+            let mode = self.asked_mode(pending)?;
+            let object = Some(self.machine.tag(pending.loc));
+            Some(Wait { thread: t as u8, object, mode: Some(mode), file, line })
+        };
+        let live = self.unfinished();
+        (0..self.threads()).filter(|t| live >> t & 1 == 1).filter_map(ask).collect()
+    }
+
+    /// How a pending operation wants the lock that it is for, if it is for one.
+    fn asked_mode(&self, pending: Pending) -> Option<LockMode> {
+        if pending.loc == Pending::NOWHERE {
+            return None;
+        }
+        let Object::Lock(class) = self.machine.tag(pending.loc).object else { return None };
+        let srcu = class.info().kind == LockKind::Srcu;
+        match pending.kind {
+            Kind::Acquire => Some(LockMode::Exclusive),
+            Kind::Rmw | Kind::WaitClear if srcu => Some(srcu::mode_of(&pending)),
+            Kind::Rmw | Kind::WaitClear => Some(rw_lock::mode_of(&pending)),
+            _ => None,
+        }
+    }
+
     fn waits_for(&self, t: usize) -> String {
         let pending = self.pending(t);
         let what = match pending.kind {
             Kind::WaitChange => "a change, before it retries".to_string(),
-            _ => self.machine.name(pending.loc),
+            _ => {
+                let name = self.machine.name(pending.loc);
+                match self.asked_mode(pending) {
+                    Some(LockMode::Synchronize) => format!("a grace period of {name}"),
+                    Some(LockMode::Read) => format!("{name} for reading"),
+                    _ => name,
+                }
+            }
         };
         format!(
             "{} waits for {what} ({}:{})",
@@ -383,6 +430,17 @@ impl Engine {
     /// What was seen since the engine was made or [`Engine::forget_seen`] was called.
     pub fn seen(&self) -> Seen {
         self.machine.seen()
+    }
+
+    /// A cycle of lock orders that the last step closed, where that does not end an execution.
+    #[inline(always)]
+    pub(crate) fn take_cycle(&mut self) -> Option<String> {
+        self.machine.locks.take_cycle()
+    }
+
+    /// The locks that were asked for since the engine was made, and what was held then.
+    pub fn lock_orders(&self) -> LockOrders {
+        self.machine.locks.orders()
     }
 
     /// Forgets what was seen after the first state.

@@ -1,6 +1,6 @@
 //! Seam 6: what happened, one type. Every report, trace file and replay check consumes it.
 
-use kvmmu_model::{Mark, Tag};
+use kvmmu_model::{Mark, Mode, Tag};
 
 /// One thing that happened in one step. A step may have several.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -63,15 +63,24 @@ pub enum What {
         /// The value that ended the wait.
         value: u64,
     },
-    /// A lock was taken.
+    /// A lock was taken, or a read section begun.
     Acquire {
         /// Which lock.
         object: Tag,
+        /// How it is held.
+        mode: Mode,
     },
-    /// A lock was released.
+    /// A lock was released, or a read section ended.
     Release {
         /// Which lock.
         object: Tag,
+    },
+    /// A grace period of SRCU began or is over.
+    GracePeriod {
+        /// Which SRCU.
+        object: Tag,
+        /// It is over: every read section that it had to wait for has ended.
+        over: bool,
     },
     /// A memory barrier.
     Fence,

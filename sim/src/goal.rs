@@ -1,5 +1,7 @@
 //! What an exploration looks for.
 
+use kvmmu_scenarios::lockdep::Nesting;
+
 use crate::program::Story;
 
 /// Which violations count. The others are recorded beside the verdict and their paths end there.
@@ -9,15 +11,23 @@ pub struct Goal {
     pub property: Option<&'static str>,
     /// The sequence of moments that the way there passes.
     pub story: Option<Story>,
+    /// A lock that is asked for while another is held: each execution ends there, with
+    /// [`property::NESTING`].
+    pub nesting: Option<Nesting>,
 }
 
 impl Goal {
     /// Any violation of any property.
-    pub const ANY: Goal = Goal { property: None, story: None };
+    pub const ANY: Goal = Goal { property: None, story: None, nesting: None };
 
     /// Any violation of one property.
     pub const fn of(property: &'static str) -> Goal {
-        Goal { property: Some(property), story: None }
+        Goal { property: Some(property), story: None, nesting: None }
+    }
+
+    /// A lock that is asked for while another is held. Not a violation by itself.
+    pub const fn nesting(nesting: Nesting) -> Goal {
+        Goal { property: Some(property::NESTING), story: None, nesting: Some(nesting) }
     }
 }
 
@@ -40,6 +50,8 @@ pub mod property {
     pub const LIVELOCK: &str = "livelock";
     /// Freed memory was touched.
     pub const USE_AFTER_FREE: &str = "use-after-free";
+    /// Not a property: the nesting of two locks that was looked for.
+    pub const NESTING: &str = "nesting";
     /// Not a property: the model, a scenario or the simulator panicked.
     pub const INTERNAL_ERROR: &str = "internal-error";
 }

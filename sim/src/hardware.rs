@@ -206,8 +206,18 @@ pub(crate) fn check_release(w: &World<Sim>) {
     }
 }
 
-/// How many ways the access that a request stands for may be translated.
+/// A request that is no guest access: a choice of the program. The low byte says among how many.
+const CHOOSE: u64 = 1 << 32;
+/// A store by an instruction that KVM emulates: it has one outcome.
+const STORE: u64 = 2 << 32;
+
+/// How many outcomes a request may have: that of a guest access is translated in so many ways.
 pub(crate) fn choices(w: &World<Sim>, request: u64) -> u8 {
+    match request & !0xffff_ffff {
+        CHOOSE => return request as u8,
+        STORE => return 1,
+        _ => {}
+    }
     let access = match request >> 16 {
         0 => Access::Read,
         1 => Access::Write,
@@ -319,12 +329,18 @@ impl Machine for Sim {
         Sim::note(self, || what.to_string());
     }
     #[track_caller]
+    fn choose(&self, n: u8) -> u8 {
+        let chosen = Sim::access(self, CHOOSE | u64::from(n));
+        Sim::note(self, || format!("goes on with {} of {n}", chosen + 1));
+        chosen
+    }
+    #[track_caller]
     fn irq_pending(&self, cpu: CpuId) -> bool {
         Sim::irq_pending(self, cpu)
     }
     #[track_caller]
     fn store_byte(&self, page: &crate::SimWord, byte: u8, value: u8) {
-        Sim::access(self, u64::MAX);
+        Sim::access(self, STORE);
         self.hardware_write(page, with_byte(page.peek(), byte, value));
     }
     fn hardware(&self) -> Tlbs {

@@ -10,6 +10,7 @@ use kvmmu_model::{CpuId, CpuMask, Object, Tag, Until};
 
 use crate::THREADS_MAX;
 use crate::event::Write;
+use crate::lockdep::IRQS_OFF;
 use crate::machine::Machine;
 use crate::pending::{Kind, Pending};
 use crate::word::SimWord;
@@ -39,6 +40,7 @@ pub(crate) fn disable(m: &'static Machine, cpu: CpuId, site: &'static Location<'
     irq.pause(Kind::Store, 0, site);
     irq.note(1);
     irq.write(OFF, Write::Store, site);
+    m.hold(IRQS_OFF);
 }
 
 /// Turns interrupts on and handles those that are pending.
@@ -47,6 +49,7 @@ pub(crate) fn enable(m: &'static Machine, cpu: CpuId, site: &'static Location<'s
     irq.pause(Kind::Store, 0, site);
     irq.note(1);
     irq.write(0, Write::Store, site);
+    m.unhold(IRQS_OFF);
 }
 
 /// True if an IPI is pending.

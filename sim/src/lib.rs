@@ -38,11 +38,14 @@ mod hardware;
 mod hash;
 mod irq;
 mod lock;
+mod lockdep;
 mod machine;
 mod notice;
 mod rng;
+mod rw_lock;
 mod sample;
 mod search;
+mod srcu;
 mod thread;
 mod tracer;
 mod visited;
@@ -54,6 +57,8 @@ pub use explore::{Auto, Explorer, Limits};
 pub use goal::Goal;
 pub use lock::{SimGuard, SimLock};
 pub use platform::Sim;
+pub use rw_lock::SimRwLock;
+pub use srcu::SimSrcu;
 pub use word::SimWord;
 
 /// The most threads that a program may have.

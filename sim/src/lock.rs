@@ -4,7 +4,7 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::panic::Location;
 
-use kvmmu_model::{Guarded, Lock, Tag};
+use kvmmu_model::{Guarded, Lock, LockId, Mode, Tag};
 
 use crate::arena::{Claim, Slot};
 use crate::event::What;
@@ -16,12 +16,13 @@ use crate::pending::{Kind, Pending};
 pub struct SimLock<T> {
     machine: &'static Machine,
     slot: Slot<T>,
-    /// Its number among the locks.
-    lock: u16,
+    /// Its number among the locks, which is also its bit of what a thread holds.
+    lock: u8,
     /// The location of its data.
     loc: u16,
     owner_cell: u16,
     hash_cell: u16,
+    contended: bool,
 }
 
 impl<T> Clone for SimLock<T> {
@@ -32,15 +33,28 @@ impl<T> Clone for SimLock<T> {
 impl<T> Copy for SimLock<T> {}
 
 impl<T: Guarded> SimLock<T> {
-    pub(crate) fn new(machine: &'static Machine, tag: Tag, init: T) -> SimLock<T> {
+    pub(crate) fn new(machine: &'static Machine, id: LockId, init: T) -> SimLock<T> {
+        let (tag, contended) = (Tag::lock(id), id.contended);
+        assert!(!id.class.info().kind.has_readers(), "{:?} has readers", id.class);
         let owner_cell = machine.arena.take(1);
+        if !contended {
+            // Nobody ever waits for it: it is held or not, and not part of the state.
+            assert!(
+                size_of::<T>() == 0,
+                "the data of {:?} would be no part of the state",
+                id.class
+            );
+            let (slot, loc) = (machine.arena.blob(init), machine.location(tag, owner_cell));
+            let lock = machine.new_bit(id, Mode::Exclusive);
+            return SimLock { machine, slot, lock, loc, owner_cell, hash_cell: 0, contended };
+        }
         let (hash_cell, slot, loc) = blob(machine, tag, init);
         let hash = Box::new(move |arena: &crate::arena::Arena| {
             // Hashed in place: a copy of a large table would cost as much as the hash.
             arena.with(slot, |data| blob_part(loc, data))
         });
-        let lock = machine.new_lock(LockInfo { loc, hash_cell, hash });
-        SimLock { machine, slot, lock, loc, owner_cell, hash_cell }
+        let lock = machine.new_lock(id, LockInfo { loc, hash_cell, hash });
+        SimLock { machine, slot, lock, loc, owner_cell, hash_cell, contended }
     }
 
     /// What the lock is called.
@@ -80,16 +94,24 @@ impl<T: Guarded> Lock<T> for SimLock<T> {
     fn lock(&self) -> SimGuard<'_, T> {
         let (m, site) = (self.machine, Location::caller());
         let (loc, cell) = (self.loc, self.owner_cell);
-        let arg = self.lock as u64;
-        m.pause(Pending { kind: Kind::Acquire, loc, cell, arg, site });
-        let claim = m.arena.claim(self.slot, cell, m.running.get() as u64 + 1);
-        m.did_acquire(self.lock);
-        let hash = m.blob_hash(self.hash_cell);
-        m.did_read(loc, hash as u64);
-        m.thread().note(hash as u64);
-        m.thread().note((hash >> 64) as u64);
+        m.ask(self.lock, site);
+        let claim = if self.contended {
+            let arg = self.lock as u64;
+            m.pause(Pending { kind: Kind::Acquire, loc, cell, arg, site });
+            let claim = m.arena.claim(self.slot, cell, m.running.get() as u64 + 1);
+            m.did_acquire(self.lock);
+            let hash = m.blob_hash(self.hash_cell);
+            m.did_read(loc, hash as u64);
+            m.thread().note(hash as u64);
+            m.thread().note((hash >> 64) as u64);
+            claim
+        } else {
+            m.arena.claim(self.slot, cell, m.running.get() as u64 + 1)
+        };
+        m.hold(1 << self.lock);
         if m.tracer.on() {
-            m.tracer.record(m.running.get(), site, What::Acquire { object: self.tag() });
+            let (object, mode) = (self.tag(), Mode::Exclusive);
+            m.tracer.record(m.running.get(), site, What::Acquire { object, mode });
         }
         SimGuard { lock: self, claim, site }
     }
@@ -124,7 +146,13 @@ impl<T: Guarded> Drop for SimGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
         let m = self.lock.machine;
-        m.will_release(self.lock.lock);
+        if !self.lock.is_mine() {
+            m.foreign_release(self.lock.tag(), self.site);
+        }
+        m.unhold(1 << self.lock.lock);
+        if self.lock.contended {
+            m.will_release(self.lock.lock);
+        }
         self.claim.release();
         if m.tracer.on() {
             m.tracer.record(m.running.get(), self.site, What::Release { object: self.lock.tag() });

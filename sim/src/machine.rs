@@ -7,7 +7,7 @@
 use core::cell::{Cell, RefCell};
 use core::panic::Location;
 
-use kvmmu_model::{GuardSet, Tag};
+use kvmmu_model::{GuardSet, LockClass, LockId, Mode as Held, Object, Tag};
 
 use crate::arena::Arena;
 use crate::automata::Automaton;
@@ -15,6 +15,7 @@ use crate::coroutine::Switch;
 use crate::footprint::Footprint;
 use crate::goal::{Violation, property};
 use crate::hash::word_part;
+use crate::lockdep::Locks;
 use crate::pending::{Kind, Pending};
 use crate::thread::Thread;
 use crate::tracer::Tracer;
@@ -22,8 +23,6 @@ use crate::{MemoryModel, THREADS_MAX};
 
 /// How many locations there may be.
 const LOCS_MAX: usize = 1024;
-/// How many locks there may be: each has a bit of a mask.
-const LOCKS_MAX: usize = 64;
 /// Not locations, but hashed like them: the owners of locks and the poison bits.
 const OWNERS: u16 = 0xF000;
 const POISON: u16 = 0xF800;
@@ -71,7 +70,9 @@ pub(crate) struct Machine {
     acquired: Cell<u64>,
     released: Cell<u64>,
     locs: RefCell<Vec<Place>>,
-    locks: RefCell<Vec<LockInfo>>,
+    /// Locks with data, by number; others have none.
+    data: RefCell<Vec<Option<LockInfo>>>,
+    pub(crate) locks: Locks,
     /// First of the cells with one bit for each freed location.
     poison: Cell<u16>,
     /// First of the interrupt words: location and cell.
@@ -120,7 +121,8 @@ impl Machine {
             acquired: Cell::new(0),
             released: Cell::new(0),
             locs: RefCell::default(),
-            locks: RefCell::default(),
+            data: RefCell::default(),
+            locks: Locks::new(),
             poison: Cell::new(0),
             irqs: Cell::new((0, 0)),
             automata: RefCell::default(),
@@ -143,7 +145,8 @@ impl Machine {
         self.mode.set(Mode::Build);
         self.begin_step(THREADS_MAX as u8, 0);
         self.locs.borrow_mut().clear();
-        self.locks.borrow_mut().clear();
+        self.data.borrow_mut().clear();
+        self.locks.clear();
         self.automata.borrow_mut().clear();
         self.watched.set(0);
         self.seen_marks.set(0);
@@ -178,13 +181,19 @@ impl Machine {
     }
 
     /// Makes a lock of data that exists already, and returns its number.
-    pub(crate) fn new_lock(&self, info: LockInfo) -> u16 {
-        let mut locks = self.locks.borrow_mut();
-        assert!(locks.len() < LOCKS_MAX, "more than {LOCKS_MAX} locks");
-        locks.push(info);
-        let lock = (locks.len() - 1) as u16;
-        self.mix(word_part(OWNERS + lock, 0));
+    pub(crate) fn new_lock(&self, id: LockId, info: LockInfo) -> u8 {
+        let lock = self.new_bit(id, Held::Exclusive);
+        if let Some(data) = self.data.borrow_mut().last_mut() {
+            *data = Some(info);
+        }
+        self.mix(word_part(OWNERS + u16::from(lock), 0));
         lock
+    }
+
+    /// Makes a lock without data, or one way to hold it, and returns its number.
+    pub(crate) fn new_bit(&self, id: LockId, mode: Held) -> u8 {
+        self.data.borrow_mut().push(None);
+        self.locks.add(id, mode)
     }
 
     /// The tag of a location.
@@ -230,6 +239,10 @@ impl Machine {
         }
         if ended {
             let site = thread.pending.get().site;
+            let held = thread.held.get();
+            if held != 0 {
+                self.ended_holding(self.running.get(), held, site);
+            }
             thread.clear();
             thread.pending.set(Pending { site, ..thread.pending.get() });
             // All that ended threads have seen is that they ended; a fresh one has seen nothing.
@@ -280,6 +293,7 @@ impl Machine {
             Kind::WaitIs => value() == pending.arg,
             Kind::WaitNot => value() != pending.arg,
             Kind::WaitNotAll => value() & pending.arg != pending.arg,
+            Kind::WaitClear => value() & pending.arg == 0,
             Kind::WaitChange => !self.is_futile(thread),
             _ => true,
         }
@@ -322,7 +336,8 @@ impl Machine {
 
     /// The step took a lock.
     #[inline(always)]
-    pub(crate) fn did_acquire(&self, lock: u16) {
+    pub(crate) fn did_acquire(&self, lock: u8) {
+        let lock = u16::from(lock);
         self.acquired.set(self.acquired.get() | Footprint::lock_bit(lock));
         let owner = self.running.get() as u64 + 1;
         self.mix(word_part(OWNERS + lock, 0) ^ word_part(OWNERS + lock, owner));
@@ -330,13 +345,14 @@ impl Machine {
 
     /// The step is about to give a lock back.
     #[inline(always)]
-    pub(crate) fn will_release(&self, lock: u16) {
+    pub(crate) fn will_release(&self, lock: u8) {
         let thread = self.thread();
         let bit = 1 << lock;
         if thread.dirty.get() & bit != 0 {
             self.rehash(bit);
             thread.dirty.set(thread.dirty.get() & !bit);
         }
+        let lock = u16::from(lock);
         self.released.set(self.released.get() | Footprint::lock_bit(lock));
         let owner = self.running.get() as u64 + 1;
         self.mix(word_part(OWNERS + lock, 0) ^ word_part(OWNERS + lock, owner));
@@ -344,11 +360,13 @@ impl Machine {
 
     /// Hashes the data of these locks again.
     fn rehash(&self, mut dirty: u64) {
-        let locks = self.locks.borrow();
+        let data = self.data.borrow();
         while dirty != 0 {
-            let info = &locks[dirty.trailing_zeros() as usize];
+            let info = &data[dirty.trailing_zeros() as usize];
             dirty &= dirty - 1;
-            self.replace_hash(info.loc, info.hash_cell, (info.hash)(&self.arena));
+            if let Some(info) = info {
+                self.replace_hash(info.loc, info.hash_cell, (info.hash)(&self.arena));
+            }
         }
     }
 
@@ -399,6 +417,7 @@ impl Machine {
         let Tag { object, index } = self.tag(loc);
         let (name, [i, j]) = (object.name(), index);
         match (i, j) {
+            (i, _) if object == Object::Lock(LockClass::VcpuMutex) => format!("vcpu{i}->mutex"),
             (0, 0) => name.to_string(),
             (i, 0) => format!("{name}[{i}]"),
             (i, j) => format!("{name}[{i}][{j}]"),

@@ -2,7 +2,7 @@
 //!
 //! Each is written once against [`Platform`], so that other machines can run them too.
 
-use kvmmu_model::{Lock, Object, Ordering::SeqCst, Platform, Tag, Word};
+use kvmmu_model::{Lock, LockClass, Object, Ordering::SeqCst, Platform, Tag, Word};
 
 use crate::platform::Sim;
 use crate::program::{Instance, Program};
@@ -210,7 +210,7 @@ impl Mini for FastFault {
             wrote: platform.word(var(0), 0),
             dirty_zap: platform.word(var(1), 0),
             dirty_log: platform.word(var(2), 0),
-            mmu_lock: platform.lock(Tag::one(Object::MmuLock), ()),
+            mmu_lock: platform.lock(LockClass::MmuLock.one(), ()),
         }
     }
 }
@@ -241,7 +241,8 @@ impl<X: Platform> FastFaultOn<X> {
                 if v & P == 0 || v & W == 0 {
                     return false;
                 }
-                match self.spte.compare_exchange(v, v | A | D, SeqCst, SeqCst) {
+                let set = || self.spte.compare_exchange(v, v | A | D, SeqCst, SeqCst);
+                match self.platform.lockless(set) {
                     Ok(_) => return true,
                     Err(found) => v = found,
                 }
@@ -254,7 +255,8 @@ impl<X: Platform> FastFaultOn<X> {
         self.platform.call("fast_page_fault", || {
             let old = self.spte.load(SeqCst);
             if old & (P | W | MW | HW) == P | MW | HW {
-                let _ = self.spte.compare_exchange(old, old | W, SeqCst, SeqCst);
+                let fix = || self.spte.compare_exchange(old, old | W, SeqCst, SeqCst);
+                let _ = self.platform.lockless(fix);
             }
         });
     }
@@ -262,14 +264,18 @@ impl<X: Platform> FastFaultOn<X> {
     fn vcpu(&self) {
         for write in 0..self.program.writes {
             self.platform.checkpoint(write);
-            if self.hw_write() {
-                self.wrote.fetch_add(1, SeqCst);
-                continue;
-            }
-            self.fast_page_fault();
-            if self.hw_write() {
-                self.wrote.fetch_add(1, SeqCst);
-            }
+            self.platform.lockless(|| self.guest_write());
+        }
+    }
+
+    fn guest_write(&self) {
+        if self.hw_write() {
+            self.wrote.fetch_add(1, SeqCst);
+            return;
+        }
+        self.fast_page_fault();
+        if self.hw_write() {
+            self.wrote.fetch_add(1, SeqCst);
         }
     }
 

@@ -101,6 +101,7 @@ impl Naive {
         let footprint = engine.step(step);
         search.stats.transitions += 1;
         self.path.push((step, footprint));
+        Search::note_cycle(engine, || self.path.iter().map(|(m, _)| *m).collect());
         if !engine.is_violated() {
             self.states.insert(engine.key());
         }

@@ -1,6 +1,6 @@
 //! What readers call the objects of a run: `spte[gfn1]` rather than a place in a pool.
 
-use kvmmu_model::Tag;
+use kvmmu_model::{Mode, Tag};
 
 /// The names of objects, as they change in the course of a run.
 ///
@@ -29,15 +29,15 @@ impl Names {
     }
 }
 
-/// What a thread that cannot go on waits for.
+/// What a thread waits for, or is about to take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Wait {
     /// The thread.
     pub thread: u8,
     /// What it waits for; `None`: for anything to change, before it retries.
     pub object: Option<Tag>,
-    /// True if it is a lock.
-    pub lock: bool,
+    /// How, if it is a lock; a grace period of an SRCU is [`Mode::Synchronize`].
+    pub mode: Option<Mode>,
     /// Where in the model's source.
     pub file: &'static str,
     /// See [`Wait::file`].

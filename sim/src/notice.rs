@@ -91,6 +91,11 @@ impl Machine {
         }
     }
 
+    /// True if a violation ended the execution.
+    pub(crate) fn is_violated(&self) -> bool {
+        self.violation.borrow().is_some()
+    }
+
     /// Keeps the first violation of the execution.
     pub(crate) fn record_violation(&self, property: &'static str, detail: String) {
         let story = self.story_is_complete();

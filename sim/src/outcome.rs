@@ -2,6 +2,7 @@
 
 use crate::schedule::Schedule;
 use kvmmu_model::{GuardSet, Mark};
+use kvmmu_scenarios::lockdep::LockOrders;
 
 /// The result of an exploration.
 #[derive(Clone, Debug)]
@@ -12,6 +13,8 @@ pub struct Outcome {
     pub others: Vec<Found>,
     /// What was seen somewhere in the exploration.
     pub seen: Seen,
+    /// The orders in which locks were taken.
+    pub locks: LockOrders,
     /// What it took.
     pub stats: Stats,
 }

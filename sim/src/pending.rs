@@ -25,6 +25,8 @@ pub enum Kind {
     WaitNot,
     /// Waits until a bit of `arg` is clear.
     WaitNotAll,
+    /// Waits until no bit of `arg` is set.
+    WaitClear,
     /// A guest access: `arg` is the request, of which the instance knows the outcomes.
     Access,
     /// Waits until a retry could fare differently.
@@ -55,6 +57,7 @@ impl Pending {
             Until::Is(v) => (Kind::WaitIs, v),
             Until::Not(v) => (Kind::WaitNot, v),
             Until::NotAll(v) => (Kind::WaitNotAll, v),
+            Until::Clear(v) => (Kind::WaitClear, v),
         }
     }
 
@@ -62,7 +65,12 @@ impl Pending {
     pub fn may_block(&self) -> bool {
         matches!(
             self.kind,
-            Kind::Acquire | Kind::WaitIs | Kind::WaitNot | Kind::WaitNotAll | Kind::WaitChange
+            Kind::Acquire
+                | Kind::WaitIs
+                | Kind::WaitNot
+                | Kind::WaitNotAll
+                | Kind::WaitClear
+                | Kind::WaitChange
         )
     }
 }

@@ -4,15 +4,18 @@ use core::fmt;
 use core::hash::Hash;
 use core::panic::Location;
 
-use kvmmu_model::{CpuId, CpuMask, Guard, Guarded, Mark, Object, Ordering, Platform, Tag};
+use kvmmu_model::{CpuId, CpuMask, Guard, Guarded, LockId, Mark, Object, Ordering, Platform, Tag};
 
 use crate::THREADS_MAX;
 use crate::cell::SimCell;
 use crate::event::{What, Write};
 use crate::irq;
 use crate::lock::SimLock;
+use crate::lockdep::LOCKLESS;
 use crate::machine::{Machine, Mode};
 use crate::pending::{Kind, Pending};
+use crate::rw_lock::SimRwLock;
+use crate::srcu::SimSrcu;
 use crate::word::SimWord;
 
 /// A handle to a simulated machine.
@@ -136,13 +139,23 @@ impl Sim {
 impl Platform for Sim {
     type Word = SimWord;
     type Lock<T: Guarded> = SimLock<T>;
+    type RwLock = SimRwLock;
+    type Srcu = SimSrcu;
 
     fn word(&self, tag: Tag, init: u64) -> SimWord {
         SimWord::new(self.machine, tag, init)
     }
 
-    fn lock<T: Guarded>(&self, tag: Tag, init: T) -> SimLock<T> {
-        SimLock::new(self.machine, tag, init)
+    fn lock<T: Guarded>(&self, id: LockId, init: T) -> SimLock<T> {
+        SimLock::new(self.machine, id, init)
+    }
+
+    fn rw_lock(&self, id: LockId) -> SimRwLock {
+        SimRwLock::new(self.machine, id)
+    }
+
+    fn srcu(&self, id: LockId) -> SimSrcu {
+        SimSrcu::new(self.machine, id)
     }
 
     #[inline]
@@ -203,6 +216,23 @@ impl Platform for Sim {
     #[track_caller]
     fn mark(&self, mark: Mark) {
         self.machine.mark(mark, Location::caller());
+    }
+
+    #[track_caller]
+    fn might_sleep(&self) {
+        self.machine.check_sleep(Location::caller());
+    }
+
+    #[track_caller]
+    fn reads(&self, object: Object) {
+        self.machine.check_protected(object, false, Location::caller());
+    }
+
+    fn lockless<R>(&self, body: impl FnOnce() -> R) -> R {
+        self.machine.hold(LOCKLESS);
+        let result = body();
+        self.machine.unhold(LOCKLESS);
+        result
     }
 
     fn freed(&self, words: &[SimWord]) {

@@ -12,6 +12,10 @@ pub trait Program {
     fn without(&self) -> GuardSet {
         GuardSet::EMPTY
     }
+    /// False: the use of locks is not checked.
+    fn lock_checks(&self) -> bool {
+        true
+    }
     /// Sequences of marks to watch for; the `i`-th sets bit `i` of `Seen::witnesses`.
     fn witnesses(&self) -> Vec<Story> {
         Vec::new()

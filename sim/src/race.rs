@@ -1,7 +1,7 @@
 //! A scenario as a program of the simulator.
 
 use kvmmu_model::mmu::{Header, PT_ENTRIES, ROOT_LEVEL};
-use kvmmu_model::{Gfn, GuardSet, Object, Spte, Tag};
+use kvmmu_model::{Gfn, GuardSet, LockClass, Object, Spte, Tag};
 use kvmmu_scenarios::scenario::{Address, GuestEntry, Op, Paging, Witness};
 use kvmmu_scenarios::{Scenario, World, oracle};
 
@@ -33,6 +33,7 @@ impl Race {
         expect.map_or(Goal::ANY, |e| Goal {
             property: e.property.map(|p| p.name()),
             story: e.story.as_ref().map(story),
+            nesting: None,
         })
     }
 }
@@ -49,6 +50,9 @@ impl Program for Race {
     }
     fn without(&self) -> GuardSet {
         self.without
+    }
+    fn lock_checks(&self) -> bool {
+        self.scenario.lock_checks
     }
     fn witnesses(&self) -> Vec<Story> {
         self.scenario.sometimes.iter().map(story).collect()
@@ -73,7 +77,7 @@ impl Instance for RaceInstance {
         self.world.run_stop(&self.scenario);
     }
     fn choices(&self, request: u64) -> u8 {
-        if request == u64::MAX { 1 } else { hardware::choices(&self.world, request) }
+        hardware::choices(&self.world, request)
     }
     fn spte_written(&self, tag: Tag, _old: u64, new: u64) {
         hardware::spte_written(&self.world, tag, new);
@@ -85,7 +89,7 @@ impl Instance for RaceInstance {
         pages.chain(fixed_names(&self.scenario)).collect()
     }
     fn released(&self, tag: Tag) {
-        if tag.object == Object::MmuLock {
+        if tag.object == Object::Lock(LockClass::MmuLock) {
             let mmu = &self.world.mmu;
             let spte = |loc| Spte(mmu.sptep(loc).peek());
             let gfns = |loc: kvmmu_model::SpteLoc| {

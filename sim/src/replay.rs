@@ -21,6 +21,9 @@ pub struct Replay {
     pub names: Names,
     /// What threads wait for after the last step; empty after a violation that is no deadlock.
     pub waits: Vec<Wait>,
+    /// The locks that threads ask for after the last step and do not have yet; after a violation by
+    /// an acquisition that one alone.
+    pub asks: Vec<Wait>,
     /// The key of the state that each step led to.
     pub keys: Vec<u128>,
 }
@@ -72,7 +75,8 @@ fn run(engine: &mut Engine, schedule: &Schedule) -> Result<Replay, ReplayError> 
     }
     let complete = engine.enabled() == 0;
     let waits = if engine.is_violated() { Vec::new() } else { engine.waits() };
+    let asks = engine.asks();
     let violation = if complete { engine.finish() } else { None };
     let (events, names) = (engine.take_events(), engine.take_names());
-    Ok(Replay { events, violation, complete, names, waits, keys })
+    Ok(Replay { events, violation, complete, names, waits, asks, keys })
 }

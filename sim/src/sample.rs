@@ -54,6 +54,7 @@ pub(crate) fn sample(
             let step = moves[pick.pick(&moves)];
             engine.step(step);
             path.push(step);
+            Search::note_cycle(engine, || path.clone());
         };
         search.stats.executions += 1;
         search.stats.transitions += path.len() as u64;

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use kvmmu_scenarios::Property;
+
 use crate::engine::Engine;
 use crate::explore::Limits;
 use crate::goal::{Goal, Violation, property};
@@ -86,9 +88,21 @@ impl<'a> Search<'a> {
         None
     }
 
+    /// After each step: keeps a cycle of lock orders that it closed, where that is not looked for.
+    #[inline(always)]
+    pub(crate) fn note_cycle(engine: &mut Engine, path: impl FnOnce() -> Vec<Move>) {
+        if let Some(detail) = engine.take_cycle() {
+            let property = Property::LockCycle.name();
+            let found = Found { property, detail, schedule: Schedule(path()), story: false };
+            engine.cycle.get_or_insert(found);
+        }
+    }
+
     /// The result.
     pub(crate) fn outcome(mut self, engine: &Engine, verdict: Verdict) -> Outcome {
+        self.others.extend(engine.cycle.clone());
         self.stats.steps = engine.steps_taken() - self.steps_before;
-        Outcome { verdict, others: self.others, seen: engine.seen(), stats: self.stats }
+        let (seen, locks) = (engine.seen(), engine.lock_orders());
+        Outcome { verdict, others: self.others, seen, locks, stats: self.stats }
     }
 }

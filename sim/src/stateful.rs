@@ -110,6 +110,8 @@ impl Walk<'_, '_, '_> {
             }
             self.engine.step(step);
             self.search.stats.transitions += 1;
+            let (frames, moves) = (&self.frames, &self.moves);
+            Search::note_cycle(self.engine, || path(frames, moves));
             let depth = self.frames.len();
             if let Some(verdict) = self.arrive(Some(step), switches, Some((from, step))) {
                 return verdict;

@@ -19,6 +19,8 @@ pub(crate) struct Thread {
     pub(crate) part: Cell<u128>,
     /// Locks that it holds and whose data it may have changed since it took them, by number.
     pub(crate) dirty: Cell<u64>,
+    /// What it holds: see [`crate::lockdep`].
+    pub(crate) held: Cell<u64>,
     pub(crate) attempt: Attempt,
 }
 
@@ -30,6 +32,7 @@ pub(crate) struct ThreadImage {
     frame: Chain,
     part: u128,
     dirty: u64,
+    held: u64,
     attempt: Header,
 }
 
@@ -44,6 +47,7 @@ impl Thread {
             frame: Cell::new(Chain::EMPTY),
             part: Cell::new(0),
             dirty: Cell::new(0),
+            held: Cell::new(0),
             attempt: Attempt::new(),
         }
     }
@@ -55,6 +59,7 @@ impl Thread {
         self.frame.set(Chain::EMPTY);
         self.part.set(0);
         self.dirty.set(0);
+        self.held.set(0);
         self.attempt.restart(false);
     }
 
@@ -84,6 +89,7 @@ impl Thread {
             frame: self.frame.get(),
             part: self.part.get(),
             dirty: self.dirty.get(),
+            held: self.held.get(),
             attempt: self.attempt.save(entries),
         }
     }
@@ -94,6 +100,7 @@ impl Thread {
         self.frame.set(image.frame);
         self.part.set(image.part);
         self.dirty.set(image.dirty);
+        self.held.set(image.held);
         self.attempt.load(&image.attempt, entries);
     }
 }

@@ -6,12 +6,15 @@ use kvmmu_model::{Object, Tag};
 
 use crate::THREADS_MAX;
 use crate::event::{Event, What};
+use crate::names::Wait;
 
 /// The events of the current execution.
 #[derive(Debug, Default)]
 pub(crate) struct Tracer {
     on: Cell<bool>,
     pub(crate) step: Cell<u32>,
+    /// The acquisition that was a violation.
+    pub(crate) refused: Cell<Option<Wait>>,
     events: RefCell<Vec<Event>>,
     stacks: RefCell<[Vec<&'static str>; THREADS_MAX + 1]>,
     held: RefCell<[Vec<Tag>; THREADS_MAX + 1]>,
@@ -27,6 +30,7 @@ impl Tracer {
     pub(crate) fn restart(&self, on: bool) {
         self.on.set(on);
         self.step.set(0);
+        self.refused.set(None);
         self.events.borrow_mut().clear();
         self.stacks.borrow_mut().iter_mut().for_each(Vec::clear);
         self.held.borrow_mut().iter_mut().for_each(Vec::clear);
@@ -53,7 +57,7 @@ impl Tracer {
     pub(crate) fn record(&self, thread: u8, site: &'static Location<'static>, what: What) {
         let slot = thread as usize;
         match &what {
-            What::Acquire { object } => self.held.borrow_mut()[slot].push(*object),
+            What::Acquire { object, .. } => self.held.borrow_mut()[slot].push(*object),
             What::Release { object } => {
                 let held = &mut self.held.borrow_mut()[slot];
                 if let Some(at) = held.iter().rposition(|tag| tag == object) {

@@ -4,6 +4,7 @@ use core::fmt;
 use core::panic::Location;
 
 use kvmmu_model::{Object, Ordering, Tag, Until, Word};
+use kvmmu_scenarios::lockdep;
 
 use crate::MemoryModel;
 use crate::event::{What, Write};
@@ -17,18 +18,22 @@ pub struct SimWord {
     pub(crate) machine: &'static Machine,
     pub(crate) loc: u16,
     cell: u16,
-    spte: bool,
+    object: Object,
+    /// Something protects it from being read, or written.
+    protected: (bool, bool),
 }
 
 impl SimWord {
     pub(crate) fn new(machine: &'static Machine, tag: Tag, init: u64) -> SimWord {
         let (loc, cell) = machine.new_word(tag, init);
-        SimWord { machine, loc, cell, spte: tag.object == Object::Spte }
+        let needs = |write| lockdep::protectors(tag.object, write).next().is_some();
+        let protected = (needs(false), needs(true));
+        SimWord { machine, loc, cell, object: tag.object, protected }
     }
 
     /// One of the machine's own words.
     pub(crate) fn at(machine: &'static Machine, (loc, cell): (u16, u16)) -> SimWord {
-        SimWord { machine, loc, cell, spte: false }
+        SimWord { machine, loc, cell, object: machine.tag(loc).object, protected: (false, false) }
     }
 
     /// What the word is called.
@@ -75,7 +80,7 @@ impl SimWord {
             let object = self.tag();
             m.tracer.record(m.running.get(), site, What::Write { object, how, old, new });
         }
-        if self.spte && old != new {
+        if self.object == Object::Spte && old != new {
             m.switch.with_instance(|instance| instance.spte_written(self.tag(), old, new));
         }
     }
@@ -107,9 +112,26 @@ impl SimWord {
         }
     }
 
+    /// The thread that runs reads the word.
+    #[inline(always)]
+    fn may_read(&self, site: &'static Location<'static>) {
+        if self.protected.0 {
+            self.machine.check_protected(self.object, false, site);
+        }
+    }
+
+    /// The thread that runs writes the word.
+    #[inline(always)]
+    fn may_write(&self, site: &'static Location<'static>) {
+        if self.protected.1 {
+            self.machine.check_protected(self.object, true, site);
+        }
+    }
+
     #[inline(always)]
     fn update(&self, how: Write, site: &'static Location<'static>, f: impl Fn(u64) -> u64) -> u64 {
         self.pause(Kind::Rmw, 0, site);
+        self.may_write(site);
         let old = self.value(site);
         self.note(old);
         self.write(f(old), how, site);
@@ -123,6 +145,7 @@ impl Word for SimWord {
     fn load(&self, _order: Ordering) -> u64 {
         let site = Location::caller();
         self.pause(Kind::Load, 0, site);
+        self.may_read(site);
         let value = self.value(site);
         self.note(value);
         self.trace(site, |object| What::Load { object, value });
@@ -134,6 +157,7 @@ impl Word for SimWord {
     fn store(&self, value: u64, _order: Ordering) {
         let site = Location::caller();
         self.pause(Kind::Store, 0, site);
+        self.may_write(site);
         self.machine.check_freed(self.loc, site);
         self.note(1);
         match self.machine.model.get() {
@@ -158,6 +182,7 @@ impl Word for SimWord {
     ) -> Result<u64, u64> {
         let site = Location::caller();
         self.pause(Kind::Rmw, 0, site);
+        self.may_write(site);
         let found = self.value(site);
         self.note(found);
         if found == current {
@@ -186,6 +211,7 @@ impl Word for SimWord {
         let site = Location::caller();
         let m = self.machine;
         self.pause(Kind::Add, 0, site);
+        self.may_write(site);
         m.check_freed(self.loc, site);
         let old = m.arena.get(self.cell);
         let new = old.wrapping_add(value);

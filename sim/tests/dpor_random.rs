@@ -2,7 +2,7 @@
 //! random small programs whose steps do all that steps can do: compound footprints, locks with
 //! data, waits, retries, several outcomes, violations in mid-execution, stories.
 
-use kvmmu_model::{Lock, Mark, Object, Ordering::SeqCst, Platform, Tag, Until, Word};
+use kvmmu_model::{Lock, LockClass, Mark, Object, Ordering::SeqCst, Platform, Tag, Until, Word};
 use kvmmu_sim::dpor::{Dpor, Order, Record};
 use kvmmu_sim::naive::Naive;
 use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
@@ -57,6 +57,10 @@ struct Built {
 }
 
 impl Program for Random {
+    /// Random programs use locks as they like.
+    fn lock_checks(&self) -> bool {
+        false
+    }
     fn threads(&self) -> Vec<String> {
         (0..self.threads.len()).map(|t| format!("t{t}")).collect()
     }
@@ -65,7 +69,7 @@ impl Program for Random {
             threads: self.threads.clone(),
             sim: *sim,
             words: (0..WORDS).map(|i| sim.word(Tag::nth(Object::Var, i), 0)).collect(),
-            locks: (0..LOCKS).map(|i| sim.lock(Tag::nth(Object::MmuLock, i), 0)).collect(),
+            locks: (0..LOCKS).map(|i| sim.lock(LockClass::VarLock.nth(i), 0)).collect(),
             cell: sim.cell(0),
             observed: self.threads.iter().map(|_| sim.cell(0)).collect(),
         })
@@ -214,7 +218,7 @@ fn program(op: impl Strategy<Value = Op> + Clone + 'static) -> impl Strategy<Val
 fn nothing(story: bool) -> Goal {
     let moment = |mark| Moment { mark, thread: None };
     let story = story.then(|| Story(MARKS.map(moment).to_vec()));
-    Goal { property: Some("no-such-property"), story }
+    Goal { property: Some("no-such-property"), story, nesting: None }
 }
 
 fn explore(program: &Random, goal: &Goal, explorer: &mut dyn Explorer) -> Outcome {
@@ -256,7 +260,7 @@ fn compare(
         prop_assert_eq!(record.finals, naive.finals);
     }
     for property in ["at-stop", "deadlock", "livelock", "forbidden"] {
-        let goal = Goal { property: Some(property), story: goal.story.clone() };
+        let goal = Goal { property: Some(property), ..goal.clone() };
         let verdict = explore(program, &goal, &mut Dpor::default()).verdict;
         match &verdict {
             Verdict::Violated(found) => {

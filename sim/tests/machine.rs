@@ -1,112 +1,29 @@
 //! Goal: the simulated machine does what its documentation says.
 //! Method: programs of a few lines, explored completely.
 
+mod ad;
+
 use std::rc::Rc;
 
 use kvmmu_model::{
-    CpuId, CpuMask, Lock, Mark, Object, Ordering::SeqCst, Platform, Tag, Until, Word,
+    CpuId, CpuMask, Lock, LockClass, Mark, Object, Ordering::SeqCst, Platform, Tag, Until, Word,
 };
 use kvmmu_sim::event::What;
-use kvmmu_sim::graph::Graph;
 use kvmmu_sim::naive::Naive;
-use kvmmu_sim::outcome::{Found, Outcome, Reason, Stats, Verdict};
-use kvmmu_sim::program::{Instance, Moment, Program, Story};
+use kvmmu_sim::outcome::{Reason, Verdict};
+use kvmmu_sim::program::{Moment, Story};
 use kvmmu_sim::random::Random;
 use kvmmu_sim::replay::replay;
 use kvmmu_sim::snapshot::Snapshots;
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits, Sim};
+use kvmmu_sim::{Engine, Goal, Sim};
 
-type Body = Box<dyn Fn()>;
-
-/// A program made of closures: one for each thread, and one for the stop phase.
-struct Ad<F> {
-    threads: usize,
-    witnesses: Vec<Story>,
-    build: F,
-}
-
-struct AdInstance {
-    bodies: Vec<Body>,
-    stop: Body,
-    choices: Box<dyn Fn(u64) -> u8>,
-}
-
-impl<F: Fn(&Sim) -> AdInstance> Program for Ad<F> {
-    fn threads(&self) -> Vec<String> {
-        (0..self.threads).map(|t| format!("t{t}")).collect()
-    }
-    fn witnesses(&self) -> Vec<Story> {
-        self.witnesses.clone()
-    }
-    fn build(&self, platform: &Sim) -> Box<dyn Instance> {
-        Box::new((self.build)(platform))
-    }
-}
-
-impl Instance for AdInstance {
-    fn run(&self, thread: usize) {
-        (self.bodies[thread])();
-    }
-    fn stop(&self) {
-        (self.stop)();
-    }
-    fn choices(&self, request: u64) -> u8 {
-        (self.choices)(request)
-    }
-}
-
-fn instance(bodies: Vec<Body>, stop: impl Fn() + 'static) -> AdInstance {
-    AdInstance { bodies, stop: Box::new(stop), choices: Box::new(|_| 1) }
-}
-
-fn program<F: Fn(&Sim) -> AdInstance>(threads: usize, build: F) -> Ad<F> {
-    Ad { threads, witnesses: Vec::new(), build }
-}
-
-fn var(i: usize) -> Tag {
-    Tag::nth(Object::Var, i)
-}
-
-fn explore(program: &dyn Program, explorer: &mut dyn Explorer, goal: Goal) -> Outcome {
-    let mut engine = Engine::new(program, goal);
-    explorer.explore(&mut engine, &Limits::default(), &mut |_: &Stats| true)
-}
-
-/// Explores by states, checks that naive agrees on them and that the keys are honest.
-fn check(program: &dyn Program) -> Verdict {
-    let mut stateful = Stateful { graph: Some(Graph::default()), ..Stateful::default() };
-    let outcome = explore(program, &mut stateful, Goal::ANY);
-    let graph = stateful.graph.expect("it was asked for");
-    assert_eq!(graph.clashes, 0);
-    let mut naive = Naive::default();
-    let oracle = explore(program, &mut naive, Goal::ANY);
-    assert_eq!(kind(&outcome.verdict), kind(&oracle.verdict));
-    if outcome.verdict == Verdict::Holds {
-        assert!(graph.keys().map(|k| k & !1).eq(naive.states.iter().map(|k| k & !1)));
-        assert_eq!(outcome.seen, oracle.seen);
-    }
-    outcome.verdict
-}
-
-fn kind(verdict: &Verdict) -> Option<&'static str> {
-    match verdict {
-        Verdict::Violated(found) => Some(found.property),
-        _ => None,
-    }
-}
-
-fn found(verdict: Verdict) -> Found {
-    match verdict {
-        Verdict::Violated(found) => found,
-        other => panic!("{other:?}"),
-    }
-}
+use ad::{Ad, AdInstance, Body, check, explore, found, instance, kind, program, var};
 
 #[test]
 fn data_changed_through_a_reference_that_lives_across_steps_is_part_of_the_state() {
     let build = |sim: &Sim| {
-        let lock = sim.lock(Tag::one(Object::VarLock), [0u16; 3]);
+        let lock = sim.lock(LockClass::VarLock.one(), [0u16; 3]);
         let word = sim.word(var(0), 0);
         let add = move |n: u16| {
             let mut guard = lock.lock();
@@ -132,7 +49,7 @@ fn data_changed_through_a_reference_that_lives_across_steps_is_part_of_the_state
 #[test]
 fn locks_taken_in_two_orders_deadlock() {
     let build = |sim: &Sim| {
-        let locks = [0, 1].map(|i| sim.lock(Tag::nth(Object::VarLock, i), ()));
+        let locks = [0, 1].map(|i| sim.lock(LockClass::VarLock.nth(i), ()));
         let take = move |first: usize| {
             let _outer = locks[first].lock();
             let _inner = locks[1 - first].lock();
@@ -256,7 +173,7 @@ fn an_ipi_is_waited_for_until_interrupts_are_on() {
 #[test]
 fn freed_words_must_not_be_touched() {
     let build = |sim: &Sim| {
-        let (platform, word) = (*sim, sim.word(Tag::nth(Object::Spte, 2), 5));
+        let (platform, word) = (*sim, sim.word(Tag::nth(Object::Page, 2), 5));
         let free = move || {
             word.store(0, SeqCst);
             platform.freed(&[word]);
@@ -268,7 +185,7 @@ fn freed_words_must_not_be_touched() {
     };
     let found = found(check(&program(2, build)));
     assert_eq!(found.property, "use-after-free");
-    assert_eq!(found.detail, "spte[2] is accessed after it was freed");
+    assert_eq!(found.detail, "page[2] is accessed after it was freed");
 }
 
 #[test]
@@ -302,7 +219,7 @@ fn a_guest_access_branches_over_its_outcomes() {
 fn a_panic_in_a_thread_is_an_error_of_the_run() {
     let build = |sim: &Sim| {
         let word = sim.word(var(0), 0);
-        let lock = sim.lock(Tag::one(Object::VarLock), 0u8);
+        let lock = sim.lock(LockClass::VarLock.one(), 0u8);
         let fail = move || {
             let _guard = lock.lock();
             assert!(word.load(SeqCst) == 0, "on purpose");
@@ -338,13 +255,13 @@ fn a_goal_with_a_story_is_met_by_that_story_alone() {
         [([Mark::Harvest, Mark::MarkDirty], "0,1"), ([Mark::MarkDirty, Mark::Harvest], "1,0")]
     {
         let story = Story(story.map(moment).to_vec());
-        let goal = Goal { property: Some("always"), story: Some(story) };
+        let goal = Goal { property: Some("always"), story: Some(story), nesting: None };
         let outcome = explore(&program(2, marks), &mut Stateful::default(), goal);
         let found = found(outcome.verdict);
         assert_eq!((found.schedule.to_string().as_str(), found.story), (schedule, true));
     }
     let never = Story(vec![moment(Mark::Harvest), moment(Mark::Harvest)]);
-    let goal = Goal { property: None, story: Some(never) };
+    let goal = Goal { property: None, story: Some(never), nesting: None };
     let outcome = explore(&program(2, marks), &mut Stateful::default(), goal);
     assert_eq!(outcome.verdict, Verdict::Holds);
     assert_eq!((outcome.others.len(), outcome.others[0].story), (1, false));
@@ -356,7 +273,7 @@ fn witnesses_are_seen_wherever_they_happen() {
     let other = Story(vec![Moment { mark: Mark::Harvest, thread: Some(1) }]);
     let pair = Story(vec![moment(Mark::MarkDirty), moment(Mark::Harvest)]);
     let witnesses = vec![mine, other, pair];
-    let program = Ad { threads: 2, witnesses, build: marks };
+    let program = Ad { witnesses, ..program(2, marks) };
     let goal = Goal::of("something else");
     let outcome = explore(&program, &mut Stateful::default(), goal);
     assert_eq!(outcome.verdict, Verdict::Holds);
@@ -435,7 +352,7 @@ fn an_engine_frees_its_instance_and_reuses_its_machine() {
 fn a_trace_names_calls_locks_and_values() {
     let build = |sim: &Sim| {
         let (platform, word) = (*sim, sim.word(var(0), 7));
-        let lock = sim.lock(Tag::one(Object::MmuLock), ());
+        let lock = sim.lock(LockClass::MmuLock.one(), ());
         let body = move || {
             platform.call("outer", || {
                 let _guard = lock.lock();
@@ -457,12 +374,13 @@ fn a_trace_names_calls_locks_and_values() {
         .collect();
     let expected = [
         r#"0 0 [] 0 Call("outer")"#,
-        r#"1 0 ["outer"] 1 Acquire { object: Tag { object: MmuLock, index: [0, 0] } }"#,
+        "1 0 [\"outer\"] 1 Acquire { object: Tag { object: Lock(MmuLock), index: [0, 0] }, \
+         mode: Exclusive }",
         r#"1 0 ["outer"] 1 Call("inner")"#,
         "2 0 [\"outer\", \"inner\"] 1 Write { object: Tag { object: Var, index: [0, 0] }, \
          how: Swap, old: 7, new: 8 }",
         r#"2 0 ["outer"] 1 Return("inner")"#,
-        r#"2 0 ["outer"] 0 Release { object: Tag { object: MmuLock, index: [0, 0] } }"#,
+        r#"2 0 ["outer"] 0 Release { object: Tag { object: Lock(MmuLock), index: [0, 0] } }"#,
         r#"2 0 [] 0 Return("outer")"#,
         r#"3 255 [] 0 Load { object: Tag { object: Var, index: [0, 0] }, value: 8 }"#,
     ];

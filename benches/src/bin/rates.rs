@@ -1,11 +1,12 @@
 //! Counts, rates and ratios in one run on one core: `cargo run --release -p kvmmu-benches --bin
-//! rates`.
+//! rates`. With the argument `lock-checks` just what these cost.
 //!
 //! Absolute times vary from machine to machine and, on a shared one, from minute to minute. Compare
 //! the ratios, which are taken one right after the other.
 
 use std::time::{Duration, Instant};
 
+use kvmmu_benches::Unchecked;
 use kvmmu_benches::peer::{Peer, Rate, Subject, answer, measure};
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::{builtin, loader};
@@ -14,6 +15,7 @@ use kvmmu_sim::mini::{FastFault, LastZero, Simulated};
 use kvmmu_sim::outcome::{Outcome, Verdict};
 use kvmmu_sim::program::Program;
 use kvmmu_sim::race::Race;
+use kvmmu_sim::random::Random;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Limits};
 
@@ -27,20 +29,34 @@ const GENMC: [(Subject, f64); 2] =
     [(Subject::FastFault(2, 2), 2.5), (Subject::FastFault(3, 1), 9.5)];
 /// Where a scenario is cut off.
 const STATES_MAX: u64 = 500_000;
+/// The scenarios on which lock checks are measured: with invalidations, with dirty logging, with
+/// shadow paging and flushes, and the longest critical sections.
+const CHECKED: [&str; 4] =
+    ["notifier-retry", "lost-dirty-update", "stale-tlb-write-protect", "aba-indirect"];
+/// How often each is run with lock checks and without, in turns, and for how long at least.
+const TURNS: usize = 25;
+const TURN: Duration = Duration::from_millis(25);
+/// Where an exploration there is cut off: states and executions.
+const CHECKED_LIMITS: (u64, u64) = (50_000, 1_000);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if answer(&arguments) {
         return;
     }
-    if !arguments.is_empty() {
-        eprintln!("rates takes no arguments");
-        std::process::exit(2);
+    match arguments.as_slice() {
+        [] => {}
+        [section] if section == "lock-checks" => return lock_checks(),
+        _ => {
+            eprintln!("rates takes no arguments, or lock-checks for that section alone");
+            std::process::exit(2);
+        }
     }
     let loom = peers();
     verdicts(loom);
     small_states();
     scenario_states();
+    lock_checks();
 }
 
 /// Explores a program and takes the time.
@@ -180,4 +196,67 @@ fn scenario_states() {
             Err(error) => println!("{file}: {error}"),
         }
     }
+}
+
+/// What lock checks cost: the same exploration with them and without.
+fn lock_checks() {
+    println!();
+    println!("lock checks                          on                off         cost");
+    let (states_max, executions_max) = CHECKED_LIMITS;
+    let stateful = Limits { states_max, ..Limits::default() };
+    let executions = Limits { executions_max, ..Limits::default() };
+    let mut costs = Vec::new();
+    for name in CHECKED {
+        let file = builtin::FILES.iter().find(|(file, _)| file.strip_suffix(".toml") == Some(name));
+        let &(file, text) = file.expect("a built-in scenario");
+        let on = loader::load(file, text, 1).expect("it is built in");
+        let mut off = on.clone();
+        off.lock_checks = false;
+        let programs = [on, off].map(|scenario| Race::new(scenario, GuardSet::EMPTY));
+        let [on, off] = &programs;
+        let title = |how| format!("{how} {name}");
+        costs.push(print_cost(&title("stateful"), on, off, &mut Stateful::default(), &stateful));
+        costs.push(print_cost(&title("random"), on, off, &mut Random, &executions));
+    }
+    let on = Simulated(FastFault::new(2, 2));
+    let (title, off) = ("dpor fast-fault-2x2", Unchecked(on));
+    costs.push(print_cost(title, &on, &off, &mut Dpor::default(), &executions));
+    let mean = costs.iter().sum::<f64>() / costs.len() as f64;
+    println!("on the average {mean:.1} %");
+}
+
+/// Explores both programs in turns, prints the best rates, and returns what the first loses of the
+/// second's, in percent: the median of the turns, because others may be using the machine.
+fn print_cost(
+    title: &str,
+    on: &dyn Program,
+    off: &dyn Program,
+    explorer: &mut dyn Explorer,
+    limits: &Limits,
+) -> f64 {
+    let mut engines = [on, off].map(|program| Engine::new(program, Goal::ANY));
+    let mut best = [0.0_f64; 2];
+    let mut costs = Vec::new();
+    for _ in 0..TURNS {
+        let rates = engines.each_mut().map(|engine| rate(engine, explorer, limits));
+        costs.push((1.0 - rates[0] / rates[1]) * 100.0);
+        best = [best[0].max(rates[0]), best[1].max(rates[1])];
+    }
+    costs.sort_by(f64::total_cmp);
+    let cost = costs[TURNS / 2];
+    let [on, off] = best.map(|rate| rate / 1e6);
+    println!("{title:<34} {on:>5.2} M steps/s  {off:>5.2} M steps/s  {cost:>5.1} %");
+    cost
+}
+
+/// Explores a program for a turn: steps in a second.
+fn rate(engine: &mut Engine, explorer: &mut dyn Explorer, limits: &Limits) -> f64 {
+    let started = Instant::now();
+    let mut steps = 0;
+    while started.elapsed() < TURN {
+        let outcome = explorer.explore(engine, limits, &mut |_| true);
+        assert!(!matches!(outcome.verdict, Verdict::Violated(_)), "{:?}", outcome.verdict);
+        steps += outcome.stats.transitions;
+    }
+    steps as f64 / started.elapsed().as_secs_f64()
 }

@@ -83,7 +83,23 @@ impl Default for Bounds {
 /// # Panics
 /// Never: panics of an execution end in the outcome.
 pub fn check(scenario: &Scenario, without: GuardSet, bounds: Bounds) -> EngineOutcome {
-    let threads = scenario.threads.len() + 1;
+    let threads = scenario.threads.len();
+    check_program(scenario, without, bounds, threads, execute::<Loom>)
+}
+
+/// Explores something else: what `execute`, by [`super::machine::perform`], runs on so many
+/// threads. The scenario says what is looked for.
+///
+/// # Panics
+/// Never: panics of an execution end in the outcome.
+pub fn check_program(
+    scenario: &Scenario,
+    without: GuardSet,
+    bounds: Bounds,
+    threads: usize,
+    execute: fn(&Arc<Search>),
+) -> EngineOutcome {
+    let threads = threads + 1;
     if threads > loom::MAX_THREADS {
         let reason = format!("loom runs at most {} threads", loom::MAX_THREADS - 1);
         return EngineOutcome::Inconclusive { reason, executions: 0 };
@@ -93,17 +109,25 @@ pub fn check(scenario: &Scenario, without: GuardSet, bounds: Bounds) -> EngineOu
     // A thread of its own: loom keeps its state there.
     let exhausted = std::thread::scope(|scope| {
         let search = &search;
-        scope.spawn(move || explore(search, bounds)).join().expect("panics are caught")
+        scope
+            .spawn(move || explore(search, bounds, threads, execute))
+            .join()
+            .expect("panics are caught")
     });
     let bound = bounds.preemptions_max.map(|n| format!("preemptions <= {n}"));
     search.outcome(exhausted, true, bound)
 }
 
 /// True if loom came to the end by itself.
-fn explore(search: &Arc<Search>, bounds: Bounds) -> bool {
+fn explore(
+    search: &Arc<Search>,
+    bounds: Bounds,
+    threads: usize,
+    execute: fn(&Arc<Search>),
+) -> bool {
     loop {
         let mut builder = loom::model::Builder::new();
-        builder.max_threads = search.scenario.threads.len() + 1;
+        builder.max_threads = threads;
         builder.max_branches = bounds.branches_max;
         builder.preemption_bound = bounds.preemptions_max;
         builder.max_permutations = None;
@@ -116,7 +140,7 @@ fn explore(search: &Arc<Search>, bounds: Bounds) -> bool {
                 if shared.is_stale() || !shared.begin() {
                     std::panic::panic_any(StopSearch);
                 }
-                execute::<Loom>(&shared);
+                execute(&shared);
             });
         });
         if let Some(payload) = &panicked {

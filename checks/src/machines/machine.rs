@@ -16,17 +16,20 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use kvmmu_model::mmu::{GFNS, MmuState, PG_LEVEL_4K, ROOT_LEVEL, VCPUS, index_at};
 use kvmmu_model::{
-    Access, CpuId, CpuMask, Gfn, Guard, Guarded, Mark, Object, Ordering, Pfn, Platform, SpId, Spte,
-    SpteLoc, Tag, Until, Word,
+    Access, CpuId, CpuMask, Gfn, Guard, Guarded, LockId, Mark, Object, Ordering, Pfn, Platform,
+    SpId, Spte, SpteLoc, Tag, Until, Word,
 };
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, cacheable, with_byte};
 use kvmmu_scenarios::oracle;
 use kvmmu_scenarios::software_tlb::{self, SoftwareTlb};
 use kvmmu_scenarios::{Property, World};
 
+use super::lock::EngineLock;
+use super::lockdep::{IRQS_OFF, LOCKLESS, Locks};
 use super::primitives::Primitives;
+use super::rw_lock::{EngineRwLock, EngineSrcu};
 use super::search::{Search, hold};
-use super::word::{EngineLock, EngineWord};
+use super::word::EngineWord;
 
 /// Interrupts of a CPU are off; the other bits are senders that wait, as in `kvmmu-sim`'s `irq`.
 const OFF: u64 = 1 << 63;
@@ -42,6 +45,7 @@ pub struct EngineMachine<X: Primitives>(Arc<Run<X>>);
 pub struct Run<X: Primitives> {
     pub(super) search: Arc<Search>,
     phase: AtomicU8,
+    pub(super) locks: Locks,
     words: AtomicU32,
     /// Words that were made, until the program begins.
     made: Mutex<Vec<EngineWord<X>>>,
@@ -57,14 +61,42 @@ pub struct Run<X: Primitives> {
     cpus: [X::Mutex<()>; VCPUS],
 }
 
-/// Runs one execution: builds the world, runs the threads and the stop phase, and checks the end.
+/// What a thread runs.
+pub type Body = Box<dyn FnOnce() + Send>;
+
+/// Runs one execution of a scenario: builds the world, runs the threads and the stop phase, and
+/// checks the end.
 pub(super) fn execute<X: Primitives>(search: &Arc<Search>)
 where
     World<EngineMachine<X>>: Send + Sync,
+    Run<X>: Send + Sync,
+{
+    let scenario = &search.scenario;
+    perform::<X, _>(search, scenario.threads.len(), |machine| {
+        let world = Arc::new(World::new(machine, scenario));
+        machine.0.world.get_or_init(|| Arc::downgrade(&world));
+        let body = |thread| -> Body {
+            let (world, search) = (Arc::clone(&world), Arc::clone(search));
+            Box::new(move || world.run_thread(&search.scenario, thread))
+        };
+        let bodies = (0..scenario.threads.len()).map(body).collect();
+        (bodies, move || world.run_stop(scenario))
+    });
+}
+
+/// Runs one execution of anything: `build` makes what is shared, says what each thread runs, and
+/// what is run alone at the end.
+pub fn perform<X: Primitives, S: FnOnce()>(
+    search: &Arc<Search>,
+    threads: usize,
+    build: impl FnOnce(&EngineMachine<X>) -> (Vec<Body>, S),
+) where
+    Run<X>: Send + Sync,
 {
     let machine = EngineMachine::<X>(Arc::new(Run {
         search: Arc::clone(search),
         phase: AtomicU8::new(SETUP),
+        locks: Locks::new(threads),
         words: AtomicU32::new(0),
         made: Mutex::default(),
         world: OnceLock::new(),
@@ -75,23 +107,25 @@ where
         cpus: std::array::from_fn(|_| X::mutex(())),
     }));
     let run = Arc::clone(&machine.0);
-    let world = Arc::new(World::new(&machine, &search.scenario));
+    let (bodies, stop) = build(&machine);
     run.irqs.get_or_init(|| std::array::from_fn(|cpu| machine.word(Tag::nth(Object::Irq, cpu), 0)));
-    run.world.get_or_init(|| Arc::downgrade(&world));
     for word in hold(&run.made).drain(..) {
         word.start(search);
     }
     run.phase.store(RUNNING, Relaxed);
-    let threads = 0..search.scenario.threads.len();
-    let threads: Vec<X::JoinHandle> = threads
-        .map(|thread| {
-            let (world, search) = (Arc::clone(&world), Arc::clone(search));
-            X::spawn(move || world.run_thread(&search.scenario, thread))
+    let threads: Vec<X::JoinHandle> = bodies
+        .into_iter()
+        .map(|body| {
+            let run = Arc::clone(&run);
+            X::spawn(move || {
+                body();
+                run.check_end();
+            })
         })
         .collect();
     threads.into_iter().for_each(X::join);
     run.phase.store(STOPPED, Relaxed);
-    world.run_stop(&search.scenario);
+    stop();
     search.end();
 }
 
@@ -101,9 +135,19 @@ impl<X: Primitives> Run<X> {
         self.phase.load(Relaxed) == RUNNING
     }
 
+    /// True while the world is being built.
+    pub(super) fn is_setup(&self) -> bool {
+        self.phase.load(Relaxed) == SETUP
+    }
+
+    /// How many threads there are.
+    pub(super) fn threads(&self) -> usize {
+        self.locks.threads()
+    }
+
     /// The running thread, as scenarios count; the stop phase comes after the last.
-    fn thread(&self) -> usize {
-        if self.is_running() { X::thread() - 1 } else { self.search.scenario.threads.len() }
+    pub(super) fn thread(&self) -> usize {
+        if self.is_running() { X::thread() - 1 } else { self.threads() }
     }
 
     fn world(&self) -> Option<Arc<World<EngineMachine<X>>>> {
@@ -212,6 +256,8 @@ impl<X: Primitives> Run<X> {
 impl<X: Primitives> Platform for EngineMachine<X> {
     type Word = EngineWord<X>;
     type Lock<T: Guarded> = EngineLock<X, T>;
+    type RwLock = EngineRwLock<X>;
+    type Srcu = EngineSrcu<X>;
 
     fn word(&self, tag: Tag, init: u64) -> EngineWord<X> {
         let number = self.0.words.fetch_add(1, Relaxed);
@@ -219,8 +265,14 @@ impl<X: Primitives> Platform for EngineMachine<X> {
         hold(&self.0.made).push(EngineWord(Arc::clone(&word.0)));
         word
     }
-    fn lock<T: Guarded>(&self, tag: Tag, init: T) -> EngineLock<X, T> {
-        EngineLock::new(&self.0, tag, init)
+    fn lock<T: Guarded>(&self, id: LockId, init: T) -> EngineLock<X, T> {
+        EngineLock::new(&self.0, id, init)
+    }
+    fn rw_lock(&self, id: LockId) -> EngineRwLock<X> {
+        EngineRwLock::new(&self.0, id, self.word(Tag::lock(id), 0))
+    }
+    fn srcu(&self, id: LockId) -> EngineSrcu<X> {
+        EngineSrcu::new(&self.0, id, self.word(Tag::lock(id), 0))
     }
     #[track_caller]
     fn fence(&self, order: Ordering) {
@@ -235,6 +287,7 @@ impl<X: Primitives> Platform for EngineMachine<X> {
             // ORDERING: acq-rel, as a swap: nothing moves out of the section.
             self.0.irq(cpu).swap(OFF, Ordering::AcqRel);
         }
+        self.0.hold(IRQS_OFF);
     }
     #[track_caller]
     fn local_irq_enable(&self, cpu: CpuId) {
@@ -242,6 +295,7 @@ impl<X: Primitives> Platform for EngineMachine<X> {
             // ORDERING: as in local_irq_disable.
             self.0.irq(cpu).swap(0, Ordering::AcqRel);
         }
+        self.0.unhold(IRQS_OFF);
     }
     #[track_caller]
     fn smp_call_function_many(&self, me: Option<CpuId>, targets: CpuMask, wait: bool) {
@@ -259,15 +313,33 @@ impl<X: Primitives> Platform for EngineMachine<X> {
         !self.0.search.without.contains(guard)
     }
     fn mark(&self, mark: Mark) {
-        if self.0.phase.load(Relaxed) != SETUP {
+        if !self.0.is_setup() {
             self.0.search.mark(mark, self.0.thread() as u8);
         }
     }
-    fn freed(&self, words: &[EngineWord<X>]) {
-        words.iter().for_each(|word| word.poison(true));
+    fn might_sleep(&self) {
+        self.0.check_sleep();
     }
+    fn reads(&self, object: Object) {
+        self.0.check_protected(object, false);
+    }
+    fn lockless<R>(&self, body: impl FnOnce() -> R) -> R {
+        self.0.hold(LOCKLESS);
+        let result = body();
+        self.0.unhold(LOCKLESS);
+        result
+    }
+    #[track_caller]
+    fn freed(&self, words: &[EngineWord<X>]) {
+        for word in words {
+            word.poison(true);
+        }
+    }
+    #[track_caller]
     fn allocated(&self, words: &[EngineWord<X>]) {
-        words.iter().for_each(|word| word.poison(false));
+        for word in words {
+            word.poison(false);
+        }
     }
 }
 
@@ -280,7 +352,7 @@ impl<X: Primitives> Machine for EngineMachine<X> {
         EngineCell(Mutex::new(init))
     }
     fn violate(&self, property: Property, detail: fmt::Arguments<'_>) {
-        if self.0.phase.load(Relaxed) != SETUP {
+        if !self.0.is_setup() {
             self.0.search.violate(property, detail.to_string());
         }
     }

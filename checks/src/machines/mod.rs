@@ -9,12 +9,17 @@
 //!   The request, mode and IPI protocol is reduced to one mutex per CPU; see [`machine`].
 //! * [`shuttle`] samples sequentially consistent interleavings of everything, at random or by PCT.
 //!
+//! Both hold the use of locks against the rules that the simulator's machine has; see [`lockdep`].
+//!
 //! A run that is cut off is inconclusive, never "holds".
 
 pub mod command;
+pub mod lock;
+pub mod lockdep;
 pub mod loom;
 pub mod machine;
 pub mod primitives;
+pub mod rw_lock;
 pub mod search;
 pub mod shuttle;
 pub mod word;

@@ -17,6 +17,8 @@ use kvmmu_model::{GuardSet, Mark};
 use kvmmu_scenarios::scenario::{Expected, Moment, Witness};
 use kvmmu_scenarios::{Property, Scenario};
 
+use super::lockdep::Judged;
+
 /// What an engine says of a variant.
 #[derive(Clone, PartialEq, Debug)]
 pub enum EngineOutcome {
@@ -131,8 +133,11 @@ pub struct Search {
     pub(super) without: GuardSet,
     property: Option<Property>,
     story: Option<Witness>,
-    /// Words that some execution writes, by the order of their making. Only those are tracked.
+    /// Words that some execution writes, by the order of their making. Only those and the freed
+    /// ones are tracked.
     written: Mutex<BTreeSet<u32>>,
+    /// Words that some execution frees.
+    freed: Mutex<BTreeSet<u32>>,
     /// A word was written that was not tracked: the executions so far do not count.
     stale: AtomicBool,
     found: Mutex<Option<Found>>,
@@ -142,6 +147,8 @@ pub struct Search {
     executions: AtomicU64,
     deadline: Option<Instant>,
     executions_max: u64,
+    /// What was seen of locks.
+    pub(super) judged: Mutex<Judged>,
     /// Of the running execution: its marks.
     marks: Mutex<Vec<(Mark, u8)>>,
     /// Of the running execution: a property was violated.
@@ -176,6 +183,7 @@ impl Search {
             scenario: scenario.clone(),
             without,
             written: Mutex::default(),
+            freed: Mutex::default(),
             stale: AtomicBool::new(false),
             found: Mutex::default(),
             other: Mutex::default(),
@@ -183,6 +191,7 @@ impl Search {
             executions: AtomicU64::new(0),
             deadline,
             executions_max,
+            judged: Mutex::default(),
             marks: Mutex::default(),
             spent: AtomicBool::new(false),
             waiters: AtomicU32::new(0),
@@ -229,12 +238,24 @@ impl Search {
 
     /// True if the word with this number is tracked.
     pub(super) fn is_tracked(&self, word: u32) -> bool {
+        self.is_written(word) || hold(&self.freed).contains(&word)
+    }
+
+    /// True if some execution has written the word.
+    pub(super) fn is_written(&self, word: u32) -> bool {
         hold(&self.written).contains(&word)
     }
 
     /// A word that was not tracked is written: from the next execution on it is.
     pub(super) fn track(&self, word: u32) {
         if hold(&self.written).insert(word) {
+            self.stale.store(true, Relaxed);
+        }
+    }
+
+    /// The same for one that is freed, or used again.
+    pub(super) fn track_freed(&self, word: u32) {
+        if hold(&self.freed).insert(word) {
             self.stale.store(true, Relaxed);
         }
     }
@@ -247,6 +268,7 @@ impl Search {
             self.executions.store(0, Relaxed);
             *hold(&self.other) = None;
             hold(&self.seen).fill(false);
+            *hold(&self.judged) = Judged::default();
         }
         stale
     }
@@ -283,6 +305,8 @@ impl Search {
         if text.contains("deadlock") {
             let retries = self.retrying.load(Relaxed) > 0;
             let property = if retries { Property::Livelock } else { Property::Deadlock };
+            // It did happen, whatever was violated before: no observer says so, but the tool.
+            self.spent.store(false, Relaxed);
             self.violate(property, line.to_owned());
         } else if text.contains("maximum number of branches") {
             self.cut_off("branches in one execution".to_owned());

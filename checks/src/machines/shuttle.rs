@@ -57,15 +57,31 @@ pub fn check_within(
     scenario: &Scenario,
     without: GuardSet,
     strategy: Strategy,
+    runs: (u64, u64),
+    time_max: Option<Duration>,
+) -> EngineOutcome {
+    check_program(scenario, without, strategy, runs, time_max, execute::<Shuttle>)
+}
+
+/// Samples something else: what `execute`, by [`super::machine::perform`], runs. The scenario says
+/// what is looked for.
+///
+/// # Panics
+/// Never: panics of an execution end in the outcome.
+pub fn check_program(
+    scenario: &Scenario,
+    without: GuardSet,
+    strategy: Strategy,
     (runs, seed): (u64, u64),
     time_max: Option<Duration>,
+    execute: fn(&Arc<Search>),
 ) -> EngineOutcome {
     let deadline = time_max.map(|time| Instant::now() + time);
     let search = Arc::new(Search::new(scenario, without, u64::MAX, deadline));
     let exhausted = std::thread::scope(|scope| {
         let search = &search;
         scope
-            .spawn(move || explore(search, strategy, runs, seed))
+            .spawn(move || explore(search, strategy, (runs, seed), execute))
             .join()
             .expect("panics are caught")
     });
@@ -73,7 +89,12 @@ pub fn check_within(
 }
 
 /// True if all the runs were made.
-fn explore(search: &Arc<Search>, strategy: Strategy, runs: u64, seed: u64) -> bool {
+fn explore(
+    search: &Arc<Search>,
+    strategy: Strategy,
+    (runs, seed): (u64, u64),
+    execute: fn(&Arc<Search>),
+) -> bool {
     take_over_panic_hook();
     let runs = runs as usize;
     let inner: Box<dyn Scheduler + Send> = match strategy {
@@ -83,7 +104,7 @@ fn explore(search: &Arc<Search>, strategy: Strategy, runs: u64, seed: u64) -> bo
     let scheduler = Stoppable { inner: ManuallyDrop::new(inner), search: Arc::clone(search) };
     let shared = Arc::clone(search);
     let panicked = quietly(|| {
-        Runner::new(scheduler, config()).run(move || execute::<Shuttle>(&shared));
+        Runner::new(scheduler, config()).run(move || execute(&shared));
     });
     if let Some(payload) = &panicked {
         search.panicked(payload.as_ref());

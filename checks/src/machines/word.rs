@@ -1,6 +1,6 @@
-//! Shared words and locks over a tool's atomics and mutexes.
+//! Shared words over a tool's atomics.
 //!
-//! Tracked is what some execution writes: a word that nobody writes cannot tell two interleavings
+//! Tracked is what some execution writes or frees: any other word cannot tell two interleavings
 //! apart, and accesses of it are neither steps nor seen by the tool. Which words those are is found
 //! out by running: see `Search::track`. Never tracked are the TLBs, which only their own CPU
 //! touches, and, in a machine for the core only, `vcpu->mode` (always in-guest there) and
@@ -8,19 +8,17 @@
 //!
 //! Beside its atomic each word keeps the value that was written last, for observers.
 
-use std::any::Any;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use kvmmu_model::mmu::IN_GUEST_MODE;
-use kvmmu_model::{Guarded, Lock, Object, Ordering, Tag, Until, Word};
-use kvmmu_scenarios::Property;
+use kvmmu_model::{Object, Ordering, Tag, Until, Word};
+use kvmmu_scenarios::{Property, lockdep};
 
 use super::machine::Run;
 use super::primitives::Primitives;
-use super::search::{Search, hold};
+use super::search::Search;
 
 /// A shared word.
 pub struct EngineWord<X: Primitives>(pub(super) Arc<Inner<X>>);
@@ -30,6 +28,8 @@ pub(super) struct Inner<X: Primitives> {
     tag: Tag,
     number: u32,
     kind: Kind,
+    /// Something protects it from being read, or written.
+    protected: (bool, bool),
     run: Arc<Run<X>>,
     /// What was written last.
     value: AtomicU64,
@@ -55,10 +55,12 @@ impl<X: Primitives> EngineWord<X> {
             Object::VcpuMode if X::CORE_ONLY => Kind::Mode,
             _ => Kind::Shared,
         };
+        let needs = |write| lockdep::protectors(tag.object, write).next().is_some();
         EngineWord(Arc::new(Inner {
             tag,
             number,
             kind,
+            protected: (needs(false), needs(true)),
             run: Arc::clone(run),
             value: AtomicU64::new(init),
             freed: AtomicBool::new(false),
@@ -78,8 +80,22 @@ impl<X: Primitives> EngineWord<X> {
         }
     }
 
+    /// The memory of the word is freed, or used again. Whoever else touches the word may do so
+    /// before or after: where nobody writes it, this is the step that tells the two apart.
+    #[track_caller]
     pub(super) fn poison(&self, freed: bool) {
-        self.0.freed.store(freed, Relaxed);
+        let word = &self.0;
+        if word.run.is_running() && word.kind == Kind::Shared {
+            match word.atomic.get() {
+                None => word.run.search.track_freed(word.number),
+                Some(a) if !word.run.search.is_written(word.number) => {
+                    // ORDERING: relaxed: freeing orders nothing.
+                    X::fetch_or(a, 0, Relaxed);
+                }
+                Some(_) => {}
+            }
+        }
+        word.freed.store(freed, Relaxed);
     }
 
     /// The tool's atomic, if accesses are steps now.
@@ -116,7 +132,29 @@ impl<X: Primitives> EngineWord<X> {
         }
     }
 
+    /// The running thread reads the word.
+    fn may_read(&self) {
+        if self.0.protected.0 {
+            self.0.run.check_protected(self.0.tag.object, false);
+        }
+    }
+
+    /// The running thread writes the word.
+    fn may_write(&self) {
+        if self.0.protected.1 {
+            self.0.run.check_protected(self.0.tag.object, true);
+        }
+    }
+
     /// A read-modify-write.
+    #[track_caller]
+    fn write(&self, tracked: impl FnOnce(&X::Atomic) -> u64, new: impl FnOnce(u64) -> u64) -> u64 {
+        let old = self.update(tracked, new);
+        self.may_write();
+        old
+    }
+
+    /// The same by who may wait for the word without what protects it.
     #[track_caller]
     fn update(&self, tracked: impl FnOnce(&X::Atomic) -> u64, new: impl FnOnce(u64) -> u64) -> u64 {
         let old = self.tracked().map_or_else(|| self.peek(), tracked);
@@ -133,6 +171,7 @@ impl<X: Primitives> Word for EngineWord<X> {
         }
         let value = self.tracked().map_or_else(|| self.peek(), |a| X::load(a, order));
         self.touched();
+        self.may_read();
         value
     }
     #[track_caller]
@@ -141,10 +180,11 @@ impl<X: Primitives> Word for EngineWord<X> {
             X::store(a, value, order);
         }
         self.wrote(self.peek(), value);
+        self.may_write();
     }
     #[track_caller]
     fn swap(&self, value: u64, order: Ordering) -> u64 {
-        self.update(|a| X::swap(a, value, order), |_| value)
+        self.write(|a| X::swap(a, value, order), |_| value)
     }
     #[track_caller]
     fn compare_exchange(
@@ -166,19 +206,20 @@ impl<X: Primitives> Word for EngineWord<X> {
             Ok(old) => self.wrote(old, new),
             Err(_) => self.touched(),
         }
+        self.may_write();
         result
     }
     #[track_caller]
     fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
-        self.update(|a| X::fetch_or(a, bits, order), |old| old | bits)
+        self.write(|a| X::fetch_or(a, bits, order), |old| old | bits)
     }
     #[track_caller]
     fn fetch_and(&self, bits: u64, order: Ordering) -> u64 {
-        self.update(|a| X::fetch_and(a, bits, order), |old| old & bits)
+        self.write(|a| X::fetch_and(a, bits, order), |old| old & bits)
     }
     #[track_caller]
     fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-        self.update(|a| X::fetch_add(a, value, order), |old| old.wrapping_add(value))
+        self.write(|a| X::fetch_add(a, value, order), |old| old.wrapping_add(value))
     }
     #[track_caller]
     fn wait_until(&self, until: Until) -> u64 {
@@ -187,7 +228,7 @@ impl<X: Primitives> Word for EngineWord<X> {
         loop {
             // A read-modify-write, because a load may return an old value again and again.
             // ORDERING: acq-rel: whoever waits sees what was done before the value was written.
-            let value = self.fetch_or(0, Ordering::AcqRel);
+            let value = self.update(|a| X::fetch_or(a, 0, Ordering::AcqRel), |old| old);
             if until.is_met_by(value) {
                 return value;
             }
@@ -201,82 +242,5 @@ impl<X: Primitives> Word for EngineWord<X> {
 impl<X: Primitives> fmt::Debug for EngineWord<X> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{:?} = {:#x}", self.0.tag.object.name(), self.0.tag.index, self.peek())
-    }
-}
-
-/// A lock and its data.
-pub struct EngineLock<X: Primitives, T: Guarded> {
-    tag: Tag,
-    run: Arc<Run<X>>,
-    mutex: X::Mutex<T>,
-    /// The data as it was released last.
-    released: Mutex<T>,
-}
-
-impl<X: Primitives, T: Guarded> EngineLock<X, T> {
-    pub(super) fn new(run: &Arc<Run<X>>, tag: Tag, init: T) -> Self {
-        let run = Arc::clone(run);
-        EngineLock { tag, run, mutex: X::mutex(init), released: Mutex::new(init) }
-    }
-
-    /// The data as it was released last, without a step.
-    pub fn peek(&self) -> T {
-        *hold(&self.released)
-    }
-}
-
-impl<X: Primitives, T: Guarded> Lock<T> for EngineLock<X, T> {
-    type Guard<'a> = EngineGuard<'a, X, T>;
-
-    #[track_caller]
-    fn lock(&self) -> EngineGuard<'_, X, T> {
-        EngineGuard { guard: X::lock(&self.mutex), lock: self }
-    }
-}
-
-impl<X: Primitives, T: Guarded> fmt::Debug for EngineLock<X, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.tag.object.name())
-    }
-}
-
-/// Ownership of an [`EngineLock`].
-pub struct EngineGuard<'a, X: Primitives, T: Guarded> {
-    guard: X::Guard<'a, T>,
-    lock: &'a EngineLock<X, T>,
-}
-
-impl<X: Primitives, T: Guarded> Deref for EngineGuard<'_, X, T> {
-    type Target = T;
-    fn deref(&self) -> &T {
-        &self.guard
-    }
-}
-
-impl<X: Primitives, T: Guarded> DerefMut for EngineGuard<'_, X, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.guard
-    }
-}
-
-impl<X: Primitives, T: Guarded> Drop for EngineGuard<'_, X, T> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            return;
-        }
-        let run = &self.lock.run;
-        let data: &T = &self.guard;
-        *hold(&self.lock.released) = *data;
-        if run.is_running()
-            && let Some(state) = (data as &dyn Any).downcast_ref()
-        {
-            run.mmu_lock_released(state);
-        }
-    }
-}
-
-impl<X: Primitives, T: Guarded> fmt::Debug for EngineGuard<'_, X, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self, f)
     }
 }

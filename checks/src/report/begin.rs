@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use kvmmu_model::{Mode, Tag};
 use kvmmu_scenarios::Scenario;
-use kvmmu_scenarios::scenario::{Address, Format, InitialSpte, Op, Paging, ThreadKind};
+use kvmmu_scenarios::scenario::{
+    Address, Format, InitialSpte, LockRef, Op, Paging, ThreadKind, steps,
+};
 
 use super::Facts;
 use super::fold::Step;
 use super::phrase::list;
 use super::value::Values;
+use crate::trace::tag_text;
 
 /// The lines of the first box of a report: of what is true at first, what the steps speak of.
 pub fn lines(
@@ -264,5 +268,59 @@ pub fn operation(op: Op) -> String {
         Op::Shrink => "shrink".to_owned(),
         Op::GetDirtyLog(slot) => format!("get-dirty-log slot{slot}"),
         Op::CopyHarvested => "copy-harvested".to_owned(),
+        // Memslots, buses, interrupt routing.
+        Op::DeleteMemslot(slot) => format!("delete-memslot slot{slot}"),
+        Op::Mmio => "mmio".to_owned(),
+        Op::RegisterMmio => "register-mmio".to_owned(),
+        Op::UnregisterMmio(false) => "unregister-mmio".to_owned(),
+        Op::UnregisterMmio(true) => "unregister-mmio-enomem".to_owned(),
+        Op::SetGsiRouting => "set-gsi-routing".to_owned(),
+        Op::IrqLine => "irq-line".to_owned(),
+        Op::CreateIrqchip => "create-irqchip".to_owned(),
+        Op::CreatePit => "create-pit".to_owned(),
+        Op::AvicIrqWindow => "avic-irq-window".to_owned(),
+        Op::MadvisePageout(gfn) => format!("madvise-pageout gfn{}", gfn.0),
+
+        // VMs, vCPUs, CPUs.
+        Op::CreateVm => "create-vm".to_owned(),
+        Op::DestroyVm => "destroy-vm".to_owned(),
+        Op::CreateVcpu => "create-vcpu".to_owned(),
+        Op::UpdateVmsa => "update-vmsa".to_owned(),
+        Op::SetTsc(vcpu) => format!("set-tsc vcpu{}", vcpu.0),
+        Op::SetNxHugePages => "set-nx-huge-pages".to_owned(),
+        Op::HvEventfd => "hv-eventfd".to_owned(),
+        Op::HvSetMsr => "hv-set-msr".to_owned(),
+        Op::SetApicBase => "set-apic-base".to_owned(),
+        Op::XenEvtchnSend => "xen-evtchn-send".to_owned(),
+        Op::PsciCpuOn => "psci-cpu-on".to_owned(),
+        Op::Halt => "halt".to_owned(),
+        Op::PiWakeup(vcpu) => format!("pi-wakeup vcpu{}", vcpu.0),
+        Op::CpuOnline => "cpu-online".to_owned(),
+        Op::CpuOffline => "cpu-offline".to_owned(),
+
+        // Locks themselves.
+        Op::OneOf(n) => format!("one of {n}"),
+        Op::Lock(lock, Mode::Read) => format!("read-lock {}", locked(lock)),
+        Op::Lock(lock, _) => format!("lock {}", locked(lock)),
+        Op::Unlock(lock, Mode::Read) => format!("read-unlock {}", locked(lock)),
+        Op::Unlock(lock, _) => format!("unlock {}", locked(lock)),
+        Op::Synchronize(lock) => format!("synchronize {}", locked(lock)),
     }
+}
+
+/// A lock as scenario files name it.
+fn locked(lock: LockRef) -> String {
+    tag_text(Tag::lock(lock.class.nth(usize::from(lock.index))))
+}
+
+/// The operations of a program, a choice as `one of (a | b)`.
+pub fn program(run: &[Op]) -> Vec<String> {
+    let step = |step: &[Op]| match step {
+        [op] => operation(*op),
+        choice => {
+            let each: Vec<String> = choice.iter().map(|op| operation(*op)).collect();
+            format!("one of ({})", each.join(" | "))
+        }
+    };
+    steps(run).map(step).collect()
 }

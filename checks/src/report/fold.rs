@@ -1,8 +1,9 @@
 //! Which steps of a run the table shows, and in which words.
 
-use kvmmu_model::{Mark, Object};
+use kvmmu_model::{LockClass, Mark, Object};
 use kvmmu_sim::event::{Event, What};
 
+use super::lockdep;
 use super::phrase::{delta, function, object, statement, thread};
 use super::value::Values;
 use crate::run;
@@ -87,11 +88,13 @@ fn weight(events: &[Event], range: &std::ops::Range<usize>, keep: Keep<'_>) -> W
     if keep.events.iter().any(|i| range.contains(i)) {
         return 0;
     }
-    let locks = matches!(keep.property, "deadlock" | "livelock");
+    let locks = matches!(keep.property, "deadlock" | "livelock") || lockdep::is(keep.property);
     let of_step = &events[range.clone()];
     let local =
         of_step.iter().any(|e| matches!(&e.what, What::Mark(m) if mark_weight(*m) == LOCAL));
-    let weights = of_step.iter().map(|event| match &event.what {
+    let weights = of_step.iter().enumerate().map(|(i, event)| match &event.what {
+        // What is violated is told below the table.
+        What::Violation { .. } if locks => LOCAL,
         What::Violation { .. } => 0,
         What::Write { object, old, new, .. } if old != new => match object.object {
             Object::Spte if run::child_of(*new).is_some() => ASIDE,
@@ -111,10 +114,26 @@ fn weight(events: &[Event], range: &std::ops::Range<usize>, keep: Keep<'_>) -> W
         // The read of an empty entry: the fast fault gives up.
         What::Mark(Mark::FastFaultRead) if empty(of_step) => ASIDE,
         What::Mark(mark) => mark_weight(*mark),
-        What::Acquire { .. } | What::Waited { .. } if locks => 1,
+        // A lock that was given back since is in nobody's way.
+        What::Acquire { .. } | What::GracePeriod { .. } if locks => {
+            if ended(event, &events[range.start + i + 1..]) { LOCAL } else { 1 }
+        }
+        What::Waited { .. } if locks => 1,
         _ => LOCAL,
     });
     weights.min().unwrap_or(LOCAL)
+}
+
+/// True if the lock that `event` took was given back in one of the events that follow, or the grace
+/// period that it began was over.
+fn ended(event: &Event, after: &[Event]) -> bool {
+    let of = object(&event.what);
+    let ends = |e: &&Event| e.thread == event.thread && object(&e.what) == of;
+    after
+        .iter()
+        .filter(ends)
+        .any(|e| matches!(e.what, What::Release { .. } | What::GracePeriod { over: true, .. }))
+        || matches!(event.what, What::GracePeriod { over: true, .. })
 }
 
 /// True if the step saw an SPTE that is 0.
@@ -197,7 +216,7 @@ fn step(
         thread: event.thread,
         function: function(event, thread).to_owned(),
         text: words + if code(&event.what) { ";" } else { "" },
-        locked: event.held.iter().any(|t| t.object == Object::MmuLock),
+        locked: event.held.iter().any(|t| t.object == Object::Lock(LockClass::MmuLock)),
         deltas,
         file: event.file.to_owned(),
         line: event.line,
@@ -231,7 +250,7 @@ fn interest(what: &What) -> u8 {
         What::Write { .. } | What::Load { .. } => 5,
         What::CmpxchgFailed { .. } | What::Waited { .. } => 5,
         What::Mark(mark) if mark_weight(*mark) < LOCAL => 4,
-        What::Acquire { .. } => 6,
+        What::Acquire { .. } | What::GracePeriod { .. } => 6,
         What::Release { .. } => 7,
         What::Violation { .. } | What::Fence => 8,
         What::Mark(_) => 9,

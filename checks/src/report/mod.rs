@@ -6,6 +6,8 @@
 
 pub mod begin;
 pub mod fold;
+pub mod held;
+pub mod lockdep;
 pub mod phrase;
 pub mod race;
 pub mod rst;
@@ -18,7 +20,8 @@ pub mod value;
 pub mod why;
 pub mod wrap;
 
-use kvmmu_model::Tag;
+use kvmmu_model::{LockClass, Tag};
+use kvmmu_scenarios::lockdep::Nesting;
 use kvmmu_scenarios::scenario::{Op, ThreadKind};
 use kvmmu_sim::event::{Event, What, Write};
 use kvmmu_sim::goal::property;
@@ -26,9 +29,10 @@ use kvmmu_sim::outcome::{Found, Stats};
 use serde::Serialize;
 
 use crate::judge::counted;
-use crate::run::{MEMORY_MODEL, Replayed};
+use crate::run::{MEMORY_MODEL, Replayed, Witness};
 use crate::variant::{Goal, Variant};
 use fold::{Keep, Step};
+use lockdep::Lockdep;
 use race::Race;
 use table::Table;
 use value::Values;
@@ -85,6 +89,9 @@ pub struct Report {
     pub found: String,
     /// What is true before the first step.
     pub beginning: Vec<String>,
+    /// What is wrong with the use of locks, where that is what is violated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lockdep: Option<Lockdep>,
     /// The names of the threads, in schedule order.
     pub threads: Vec<String>,
     /// The thread of the left column.
@@ -129,7 +136,13 @@ pub fn build(facts: &Facts<'_>) -> Report {
         property::DEADLOCK | property::LIVELOCK => stuck::lines(facts.run, &names),
         _ => Vec::new(),
     };
-    let race = if stuck.is_empty() { race::find(events, &moments) } else { None };
+    let lockdep = match lockdep::is(facts.found.property) {
+        true => lockdep::violation(facts.run, &names),
+        false => None,
+    };
+    // Neither threads that wait nor wrong uses of locks are a matter of two accesses.
+    let none = !stuck.is_empty() || lockdep.is_some();
+    let race = if none { None } else { race::find(events, &moments) };
     let left = left(facts, race.as_ref(), &moments);
     let mut keep: Vec<usize> = moments.clone();
     if let Some(race) = &race {
@@ -154,6 +167,7 @@ pub fn build(facts: &Facts<'_>) -> Report {
         model: model(facts),
         found: found(facts),
         beginning: begin::lines(facts, &steps, &heads, &oops, values),
+        lockdep,
         heads,
         threads: names.clone(),
         left,
@@ -171,7 +185,56 @@ pub fn build(facts: &Facts<'_>) -> Report {
     }
 }
 
+/// Tells a cycle of lock orders. No single run shows it: `chain` has one for each of its nestings,
+/// that which closed it first.
+pub fn build_cycle(facts: &Facts<'_>, chain: &[(Nesting, Option<Witness>)]) -> Report {
+    let variant = facts.variant;
+    let scenario = &variant.scenario;
+    let threads: Vec<String> = scenario.threads.iter().map(|t| t.name.clone()).collect();
+    let lockdep = lockdep::cycle(chain, &threads, |witness| {
+        (variant.stamp(&witness.schedule).to_string(), variant.replay_command(&witness.schedule))
+    });
+    let mut functions = lockdep::functions(&lockdep);
+    functions.sort_unstable();
+    functions.dedup();
+    let first = lockdep.chain.iter().find_map(|link| link.witness.clone());
+    Report {
+        v: 1,
+        r#type: "report",
+        title: titled(facts.found.property, &functions),
+        scenario: scenario.name.clone(),
+        without: variant.without.iter().map(|g| g.info().name).collect(),
+        property: facts.found.property.to_owned(),
+        statement: statement(facts.found.property),
+        kernel: scenario.source.clone(),
+        model: model(facts),
+        found: format!("{}, after {}", facts.how, amount(facts.stats)),
+        beginning: Vec::new(),
+        heads: [String::new(), String::new()],
+        threads: threads.clone(),
+        left: 0,
+        steps: Vec::new(),
+        oops: facts.found.detail.clone(),
+        stuck: Vec::new(),
+        why: why::lines(facts, None, &[], &threads, Values::new(scenario, &facts.run.names)),
+        race: Vec::new(),
+        correct: None,
+        needed: String::new(),
+        schedule: first.as_ref().map_or(String::new(), |seen| seen.schedule.clone()),
+        replay: first.map_or(String::new(), |seen| seen.replay),
+        lockdep: Some(lockdep),
+        trace: facts.trace.map(str::to_owned),
+        more: "--format text|rst|json   kvmmu locks".to_owned(),
+    }
+}
+
 impl Report {
+    /// True if the table has something to say: what one thread does with locks is told without it.
+    pub fn has_table(&self) -> bool {
+        let several = self.steps.iter().any(|step| step.thread != self.steps[0].thread);
+        self.lockdep.is_none() || several
+    }
+
     /// The table of this report.
     pub fn table(&self) -> Vec<String> {
         table::lines(&Table {
@@ -224,9 +287,14 @@ fn title(facts: &Facts<'_>, names: &[String], race: Option<&Race>) -> String {
     };
     functions.sort_unstable();
     functions.dedup();
+    titled(facts.found.property, &functions)
+}
+
+/// `BUG: property in f / g`.
+fn titled(property: &str, functions: &[&str]) -> String {
     match functions.is_empty() {
-        true => format!("BUG: {}", facts.found.property),
-        false => format!("BUG: {} in {}", facts.found.property, functions.join(" / ")),
+        true => format!("BUG: {property}"),
+        false => format!("BUG: {property} in {}", functions.join(" / ")),
     }
 }
 
@@ -252,16 +320,21 @@ fn model(facts: &Facts<'_>) -> String {
     format!("{MEMORY_MODEL} interleavings of {}   (not: weak memory)", parts.join(", "))
 }
 
+/// What a search looked at.
+fn amount(stats: Stats) -> String {
+    match stats.states {
+        0 => counted(stats.executions, "execution"),
+        states => counted(states, "state"),
+    }
+}
+
 /// How it was found, and minimised.
 fn found(facts: &Facts<'_>) -> String {
-    let amount = match facts.stats.states {
-        0 => counted(facts.stats.executions, "execution"),
-        states => counted(states, "state"),
-    };
+    let amount = amount(facts.stats);
     let after = facts.found.schedule.0.len();
     let switches = facts.found.schedule.context_switches();
     let cut = match facts.steps_before {
-        before if before == after => format!("{after} steps"),
+        before if before == after => counted(after as u64, "step"),
         before => format!("minimised {before} -> {after} steps"),
     };
     let switches = counted(switches as u64, "context switch").replace("switchs", "switches");
@@ -273,7 +346,7 @@ fn heads(facts: &Facts<'_>, left: u8) -> [String; 2] {
     let scenario = &facts.variant.scenario;
     let acts = |thread: u8| facts.run.events.iter().any(|e| e.step > 0 && e.thread == thread);
     let head = |name: &str, run: &[Op]| {
-        let program: Vec<String> = run.iter().map(|op| begin::operation(*op)).collect();
+        let program = begin::program(run);
         match program.is_empty() {
             true => name.to_owned(),
             false => format!("{name}: {}", program.join(", ")),
@@ -322,7 +395,7 @@ fn places(events: &[Event], race: &Race, names: &[String]) -> Vec<String> {
             What::CmpxchgFailed { .. } => "lost",
             _ => "write",
         };
-        let held = match event.held.iter().any(|t| t.object == kvmmu_model::Object::MmuLock) {
+        let held = match event.held.contains(&Tag::lock(LockClass::MmuLock.one())) {
             true => ", mmu_lock held",
             false => "",
         };

@@ -1,6 +1,6 @@
 //! Events in words: kernel-like statements for the table, one line each for `replay`.
 
-use kvmmu_model::{Object, Tag};
+use kvmmu_model::{LockKind, Mode, Object, Tag};
 use kvmmu_sim::event::{Event, What, Write as How};
 
 use super::value::Values;
@@ -26,8 +26,19 @@ pub fn statement(what: &What, values: Values<'_>) -> String {
         }
         What::CmpxchgFailed { object, .. } => format!("cmpxchg({}) = lost", name(object)),
         What::Waited { object, .. } => format!("wait for {}", name(object)),
-        What::Acquire { object } => format!("lock({})", name(object)),
+        What::Acquire { object, mode } => match (is_srcu(*object), mode) {
+            (true, _) => format!("srcu_read_lock({})", name(object)),
+            (false, Mode::Read) => format!("read_lock({})", name(object)),
+            (false, _) => format!("lock({})", name(object)),
+        },
+        What::Release { object } if is_srcu(*object) => {
+            format!("srcu_read_unlock({})", name(object))
+        }
         What::Release { object } => format!("unlock({})", name(object)),
+        What::GracePeriod { object, over: false } => {
+            format!("synchronize_srcu({}) begins", name(object))
+        }
+        What::GracePeriod { object, over: true } => format!("synchronize_srcu({})", name(object)),
         What::Fence => "smp_mb()".to_owned(),
         What::Call(name) => format!("{name} begins"),
         What::Return(name) => format!("{name} returns"),
@@ -35,6 +46,10 @@ pub fn statement(what: &What, values: Values<'_>) -> String {
         What::Note(text) => text.clone(),
         What::Violation { property, detail } => format!("VIOLATED {property}: {detail}"),
     }
+}
+
+fn is_srcu(tag: Tag) -> bool {
+    matches!(tag.object, Object::Lock(class) if class.info().kind == LockKind::Srcu)
 }
 
 /// What an event changed or saw: `pfn1 r-x HM -> 0`, without the object's name.
@@ -64,14 +79,17 @@ fn shorter<'a>(object: Object, from: &str, to: &'a str) -> &'a str {
     }
 }
 
-/// One line of `replay`: step, thread, function, what, place.
+/// One line of `replay`: step, thread, function, what, place. A vCPU's own mutex, which it holds in
+/// all that it does, is not among the locks.
 pub fn event_line(event: &Event, thread: &str, values: Values<'_>) -> String {
     let function = event.stack.last().copied().unwrap_or("-");
     let what = match delta(&event.what, values) {
         Some(delta) => format!("{} {delta}", statement(&event.what, values)),
         None => statement(&event.what, values),
     };
-    let locks: Vec<String> = event.held.iter().map(|t| values.name(*t)).collect();
+    let own = format!("{thread}->mutex");
+    let locks = event.held.iter().map(|t| values.name(*t)).filter(|name| *name != own);
+    let locks: Vec<String> = locks.collect();
     let held = if locks.is_empty() { String::new() } else { format!("  [{}]", locks.join(",")) };
     let (step, file, line) = (event.step, event.file, event.line);
     format!("{step:>4} {thread:<6} {function:<32} {what}{held}  {file}:{line}")
@@ -84,7 +102,8 @@ pub fn object(what: &What) -> Option<Tag> {
         | What::Write { object, .. }
         | What::CmpxchgFailed { object, .. }
         | What::Waited { object, .. }
-        | What::Acquire { object }
+        | What::Acquire { object, .. }
+        | What::GracePeriod { object, .. }
         | What::Release { object } => Some(*object),
         _ => None,
     }

@@ -1,6 +1,7 @@
 //! A report as reStructuredText: the same table, pasted between a heading and two literal blocks.
 
 use super::Report;
+use super::lockdep;
 use super::text::{head, tail};
 
 /// The whole text.
@@ -8,8 +9,13 @@ pub fn render(report: &Report) -> String {
     let title = escape(&report.title);
     let mut lines = vec![title.clone(), "=".repeat(title.len()), String::new()];
     literal(&mut lines, head(report));
-    lines.extend(report.table());
-    lines.push(String::new());
+    if let Some(lockdep) = &report.lockdep {
+        literal(&mut lines, lockdep::lines(lockdep));
+    }
+    if report.has_table() {
+        lines.extend(report.table());
+        lines.push(String::new());
+    }
     literal(&mut lines, tail(report));
     lines.join("\n")
 }

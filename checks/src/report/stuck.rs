@@ -1,10 +1,11 @@
 //! Why nothing goes on, as lockdep tells it: what each thread waits for, and what it holds.
 
-use kvmmu_model::Tag;
+use kvmmu_model::Mode;
 use kvmmu_sim::event::{Event, What};
 use kvmmu_sim::names::Wait;
 
-use super::phrase::{called, function, list};
+use super::held::{held, held_words};
+use super::phrase::{called, list};
 use crate::run::Replayed;
 use crate::trace::object_text;
 
@@ -16,7 +17,7 @@ pub fn lines(run: &Replayed, threads: &[String]) -> Vec<String> {
         let who = name(wait.thread, threads);
         lines.push(format!("{who:<width$} waits for {}", wanted(run, wait, threads)));
         lines.push(format!("{:<width$}   at {}:{}{}", "", wait.file, wait.line, inside(run, wait)));
-        if let Some(held) = held(run, wait.thread) {
+        if let Some(held) = holds(run, wait.thread) {
             lines.push(format!("{:<width$} holds {held}", ""));
         }
     }
@@ -33,8 +34,7 @@ pub fn lines(run: &Replayed, threads: &[String]) -> Vec<String> {
 
 /// The functions that wait, for the title.
 pub fn functions(run: &Replayed) -> Vec<&'static str> {
-    let of = |wait: &Wait| last(run, wait.thread).and_then(|e| e.stack.last().copied());
-    run.waits.iter().filter_map(of).collect()
+    run.waits.iter().filter_map(|wait| running(run, wait.thread)).collect()
 }
 
 /// The name of a thread.
@@ -42,25 +42,62 @@ fn name(thread: u8, threads: &[String]) -> &str {
     threads.get(usize::from(thread)).map_or("stop", String::as_str)
 }
 
-/// What a thread waits for, and who has it.
+/// What a thread waits for, and who is in its way.
 fn wanted(run: &Replayed, wait: &Wait, threads: &[String]) -> String {
     let Some(object) = wait.object else { return "a change, before it retries".to_owned() };
-    let what = object_text(&run.names, run.events.len(), object);
-    match owner(run, wait) {
-        Some(owner) => format!("{what}, which {} holds", name(owner, threads)),
-        None if wait.lock => format!("{what}, which nobody holds"),
-        None => format!("{what} to change"),
+    let Some(mode) = wait.mode else {
+        return format!("{} to change", object_text(&run.names, run.events.len(), object));
+    };
+    let what = held_words(run, object, mode);
+    let names = |them: &[u8]| {
+        let names: Vec<String> = them.iter().map(|t| name(*t, threads).to_owned()).collect();
+        (list(&names), if names.len() == 1 { "s" } else { "" })
+    };
+    let holders = holders(run, wait);
+    let (who, s) = names(&holders);
+    if mode == Mode::Synchronize && !holders.is_empty() {
+        return format!("{what}, which {who} read{s}");
+    }
+    if !holders.is_empty() {
+        let read = holders.iter().all(|t| holds_for_reading(run, *t, wait));
+        return format!("{what}, which {who} {}{s}", if read { "read" } else { "hold" });
+    }
+    let queued = queued(run, wait);
+    let (who, s) = names(&queued);
+    match queued.is_empty() {
+        true => format!("{what}, which nobody holds"),
+        false => format!("{what}, behind {who}, who wait{s} to write"),
     }
 }
 
-/// The thread that holds the lock that is waited for.
-fn owner(run: &Replayed, wait: &Wait) -> Option<u8> {
-    let object = wait.object.filter(|_| wait.lock)?;
-    let holds = |t: &u8| last(run, *t).is_some_and(|e| e.held.contains(&object));
-    let mut owners: Vec<u8> = run.events.iter().map(|e| e.thread).collect();
-    owners.sort_unstable();
-    owners.dedup();
-    owners.into_iter().find(holds)
+/// The threads that have what is waited for in a way that keeps it from the one that waits.
+fn holders(run: &Replayed, wait: &Wait) -> Vec<u8> {
+    let (Some(object), Some(mode)) = (wait.object, wait.mode) else { return Vec::new() };
+    let mut threads: Vec<u8> = run.events.iter().map(|e| e.thread).collect();
+    threads.sort_unstable();
+    threads.dedup();
+    let blocks = |t: &u8| {
+        held(&run.events, *t)
+            .iter()
+            .any(|h| h.tag == object && !(h.mode == Mode::Read && mode == Mode::Read))
+    };
+    threads.into_iter().filter(blocks).collect()
+}
+
+/// True if `thread` has what is waited for only for reading, as a read-write lock is had.
+fn holds_for_reading(run: &Replayed, thread: u8, wait: &Wait) -> bool {
+    let held = held(&run.events, thread);
+    held.iter().filter(|h| Some(h.tag) == wait.object).all(|h| h.mode == Mode::Read)
+}
+
+/// The threads that wait to write before the one that waits to read.
+fn queued(run: &Replayed, wait: &Wait) -> Vec<u8> {
+    let before = |other: &&Wait| {
+        other.object == wait.object
+            && other.mode == Some(Mode::Exclusive)
+            && wait.mode == Some(Mode::Read)
+    };
+    run.waits.iter().filter(before).map(|other| other.thread).collect()
 }
 
 /// The last event of a thread that is more than the report of what went wrong.
@@ -69,48 +106,67 @@ fn last(run: &Replayed, thread: u8) -> Option<&Event> {
     run.events.iter().rev().find(told)
 }
 
+/// The function that a thread is in.
+fn running(run: &Replayed, thread: u8) -> Option<&'static str> {
+    let event = last(run, thread)?;
+    match event.what {
+        What::Call(name) => Some(name),
+        _ => event.stack.last().copied(),
+    }
+}
+
 /// The function that a thread waits in.
 fn inside(run: &Replayed, wait: &Wait) -> String {
-    let function = last(run, wait.thread).map(|e| function(e, "")).filter(|f| !f.is_empty());
-    function.map_or(String::new(), |f| format!(" in {}", called(f)))
+    running(run, wait.thread).map_or(String::new(), |f| format!(" in {}", called(f)))
 }
 
 /// The locks that a thread holds, and when it took them.
-fn held(run: &Replayed, thread: u8) -> Option<String> {
-    let held = &last(run, thread)?.held;
-    let one = |tag: &Tag| {
-        let took = |e: &&Event| {
-            e.thread == thread && matches!(e.what, What::Acquire { object } if object == *tag)
-        };
-        let name = object_text(&run.names, run.events.len(), *tag);
-        match run.events.iter().rev().find(took) {
-            Some(event) => format!("{name} (step {})", event.step),
-            None => name,
+fn holds(run: &Replayed, thread: u8) -> Option<String> {
+    let locks = held(&run.events, thread);
+    let one = |held: &super::held::Held| {
+        let words = held_words(run, held.tag, held.mode);
+        match run.events[held.event].step {
+            // Before the first step: its thread began with it.
+            0 => words,
+            step => format!("{words} (step {step})"),
         }
     };
-    let locks: Vec<String> = held.iter().map(one).collect();
+    let locks: Vec<String> = locks.iter().map(one).collect();
     (!locks.is_empty()).then(|| list(&locks))
 }
 
 /// `vcpu0 -> user -> vcpu0`: who waits for whom, if it closes.
 fn cycle(run: &Replayed, threads: &[String]) -> Option<String> {
-    let next = |thread: u8| owner(run, run.waits.iter().find(|w| w.thread == thread)?);
-    let mut way = vec![run.waits.first()?.thread];
-    loop {
-        let after = next(*way.last()?)?;
-        if let Some(at) = way.iter().position(|t| *t == after) {
-            way.drain(..at);
-            way.push(after);
-            let names: Vec<&str> = way.iter().map(|t| name(*t, threads)).collect();
-            return Some(format!("each waits for the next: {}", names.join(" -> ")));
+    let next = |thread: u8| -> Vec<u8> {
+        let Some(wait) = run.waits.iter().find(|w| w.thread == thread) else { return Vec::new() };
+        let holders = holders(run, wait);
+        if holders.is_empty() { queued(run, wait) } else { holders }
+    };
+    for wait in &run.waits {
+        // Breadth first: the shortest way back to where it began.
+        let mut ways = vec![vec![wait.thread]];
+        let mut at = 0;
+        while at < ways.len() {
+            let way = ways[at].clone();
+            at += 1;
+            for after in next(*way.last()?) {
+                if after == wait.thread {
+                    let all = way.iter().chain([&after]);
+                    let names: Vec<&str> = all.map(|t| name(*t, threads)).collect();
+                    return Some(format!("each waits for the next: {}", names.join(" -> ")));
+                }
+                if !ways.iter().any(|other| other.contains(&after)) {
+                    ways.push([way.as_slice(), &[after]].concat());
+                }
+            }
         }
-        way.push(after);
     }
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    use kvmmu_model::{Lock, Object, Platform};
+    use kvmmu_model::{Lock, LockClass, Platform};
     use kvmmu_sim::program::{Instance, Program};
     use kvmmu_sim::replay::{Replay, replay};
     use kvmmu_sim::schedule::{Move, Schedule};
@@ -120,7 +176,7 @@ mod tests {
     use crate::report::table::{self, Table};
 
     /// The line of the second acquisition.
-    const SECOND: u32 = 145;
+    const SECOND: u32 = 205;
 
     /// Two threads that take two locks, each in its own order.
     struct TwoLocks;
@@ -131,9 +187,13 @@ mod tests {
         fn threads(&self) -> Vec<String> {
             vec!["vcpu0".to_owned(), "user".to_owned()]
         }
+        fn lock_checks(&self) -> bool {
+            // Each of them breaks an order before they meet.
+            false
+        }
         fn build(&self, p: &Sim) -> Box<dyn Instance> {
-            let lock = |object| p.lock(Tag::one(object), ());
-            Box::new(Locks(*p, [lock(Object::MmuLock), lock(Object::SlotsLock)]))
+            let lock = |class: LockClass| p.lock(class.one(), ());
+            Box::new(Locks(*p, [lock(LockClass::SlotsLock), lock(LockClass::KvmMutex)]))
         }
     }
 
@@ -151,10 +211,10 @@ mod tests {
     fn a_deadlock_says_who_waits_for_what_and_holds_what() {
         let mut engine = Engine::new(&TwoLocks, Goal::ANY);
         let schedule = Schedule([0, 1].map(|thread| Move { thread, choice: 0 }).to_vec());
-        let Replay { events, names, waits, violation, .. } =
+        let Replay { events, names, waits, violation, asks, .. } =
             replay(&mut engine, &schedule).expect("it fits");
         assert_eq!(violation.expect("it is stuck").property, "deadlock");
-        let run = Replayed { events, names, waits, stuck: None };
+        let run = Replayed { events, names, waits, asks, stuck: None };
         assert_eq!(functions(&run), ["handle_fault", "set_memslot"]);
         let threads = TwoLocks.threads();
         let table = table::lines(&Table {
@@ -180,12 +240,12 @@ mod tests {
         |                                                                        |
         | ::                                                                     |
         |                                                                        |
-        |     vcpu0 waits for slots_lock, which user holds                       |
+        |     vcpu0 waits for kvm->lock, which user holds                        |
         |             at checks/src/report/stuck.rs:111 in handle_fault()        |
-        |           holds mmu_lock (step 1)                                      |
-        |     user  waits for mmu_lock, which vcpu0 holds                        |
+        |           holds slots_lock (step 1)                                    |
+        |     user  waits for slots_lock, which vcpu0 holds                      |
         |             at checks/src/report/stuck.rs:111 in set_memslot()         |
-        |           holds slots_lock (step 2)                                    |
+        |           holds kvm->lock (step 2)                                     |
         |                                                                        |
         |     each waits for the next: vcpu0 -> user -> vcpu0                    |
         |                                                                        |

@@ -79,7 +79,10 @@ fn end(table: &Table<'_>) -> Vec<String> {
         out.extend(wrap(table.oops, BOTH - 6).iter().map(|line| both(&format!("     {line}"))));
     }
     for line in table.stuck {
-        out.extend(hanging("     ", "         ", line, BOTH).iter().map(|line| both(line)));
+        let text = line.trim_start();
+        let indent = " ".repeat(5 + line.len() - text.len());
+        let rest = format!("{indent}    ");
+        out.extend(hanging(&indent, &rest, text, BOTH).iter().map(|line| both(line)));
     }
     out
 }

@@ -1,6 +1,7 @@
 //! A report as plain text, for mail and commit messages.
 
 use super::Report;
+use super::lockdep;
 use super::table::WIDTH;
 use super::wrap::wrap_after;
 
@@ -9,8 +10,14 @@ pub fn render(report: &Report) -> String {
     let mut lines = vec![report.title.clone(), String::new()];
     lines.extend(head(report));
     lines.push(String::new());
-    lines.extend(report.table());
-    lines.push(String::new());
+    if let Some(lockdep) = &report.lockdep {
+        lines.extend(lockdep::lines(lockdep));
+        lines.push(String::new());
+    }
+    if report.has_table() {
+        lines.extend(report.table());
+        lines.push(String::new());
+    }
     lines.extend(tail(report));
     lines.join("\n") + "\n"
 }
@@ -43,9 +50,21 @@ pub fn tail(report: &Report) -> Vec<String> {
     if let Some(correct) = &report.correct {
         lines.extend(field("Correct:", correct));
     }
-    lines.extend(field("Needed:", &report.needed));
-    lines.push(String::new());
-    lines.extend(command(&report.replay));
+    if !report.needed.is_empty() {
+        lines.extend(field("Needed:", &report.needed));
+    }
+    if !lines.is_empty() {
+        lines.push(String::new());
+    }
+    let links = report.lockdep.iter().flat_map(|lockdep| lockdep.chain.iter().rev());
+    let mut runs = 0;
+    for (link, seen) in links.filter_map(|link| Some((link, link.witness.as_ref()?))) {
+        lines.extend(command(&format!("Run #{}:", link.number), &seen.replay));
+        runs += 1;
+    }
+    if runs == 0 {
+        lines.extend(command("Replay:", &report.replay));
+    }
     if let Some(trace) = &report.trace {
         lines.push(format!("Trace:    {trace}"));
     }
@@ -59,11 +78,11 @@ fn field(name: &str, text: &str) -> Vec<String> {
 }
 
 /// The replay command, its options on lines of their own. A word is never broken: it must paste.
-fn command(replay: &str) -> Vec<String> {
+fn command(name: &str, replay: &str) -> Vec<String> {
     let parts: Vec<&str> = replay.split(" --").collect();
     let mut lines = Vec::new();
     for (i, part) in parts.iter().enumerate() {
-        let start = if i == 0 { "Replay:   ".to_owned() } else { format!("{:14}--", "") };
+        let start = if i == 0 { format!("{name:<10}") } else { format!("{:14}--", "") };
         let end = if i + 1 < parts.len() { " \\" } else { "" };
         lines.push(format!("{start}{part}{end}"));
     }

@@ -9,6 +9,8 @@ use kvmmu::check::{Plan, run_plan};
 use kvmmu::exit::Exit;
 use kvmmu::run::Search;
 use kvmmu::variant::Variant;
+use kvmmu_model::{Hold, LockClass, Mode};
+use kvmmu_scenarios::lockdep::LockOrders;
 use kvmmu_sim::outcome::{Found, Outcome, Reason, Seen, Verdict};
 
 /// Runs `variants` on `machine`; gives exit code and standard output.
@@ -21,13 +23,14 @@ fn check(
     interrupted: bool,
 ) -> (Exit, String) {
     let args = SearchArgs {
-        strategy: Strategy::Auto,
+        strategy: Some(Strategy::Auto),
         seed: 1,
         time_max: None,
         size: 1,
         states_max: None,
         executions_max: None,
         steps_max: None,
+        no_lock_checks: false,
     };
     let search = Search::new(&args);
     let plan = Plan { variants, search, size: 1, jobs, format, trace_dir, quiet: true };
@@ -103,6 +106,73 @@ fn a_bound_is_exit_3_and_never_a_bare_ok() {
     let text = line(variant("aba-direct", ""), cut, Exit::Inconclusive);
     assert!(text.starts_with("bound   aba-direct  4711 states, NOT all, states <= "), "{text}");
     assert!(text.contains("raise --states-max"), "{text}");
+}
+
+/// `inner` inside `outer`, seen so many times.
+fn nested(outer: LockClass, inner: LockClass, times: u64) -> LockOrders {
+    let hold = |class| Hold::new(class, Mode::Exclusive);
+    let mut locks = LockOrders::default();
+    locks.count([hold(outer)].into_iter(), hold(inner), times);
+    locks
+}
+
+#[test]
+fn a_cycle_of_two_scenarios_together_is_unexpected() {
+    let (global, mutex) = (LockClass::KvmLock, LockClass::KvmMutex);
+    let half = |locks| Outcome { locks, ..outcome(Verdict::Holds) };
+    let special = vec![
+        ("aba-direct", half(nested(global, mutex, 3))),
+        ("host-writable", half(nested(mutex, global, 1))),
+    ];
+    let machine = Fake { special, ..Fake::obedient() };
+    let directory = scratch("check-together");
+    let run = |names: &[&str], jobs, format| {
+        let variants = names.iter().map(|name| variant(name, "")).collect();
+        check(&machine, variants, jobs, format, &directory, false)
+    };
+    for name in ["aba-direct", "host-writable"] {
+        let (exit, text) = run(&[name], 1, MessageFormat::Human);
+        assert_eq!(exit, Exit::Expected, "{text}");
+        assert_eq!(text.lines().count(), 2, "{text}");
+    }
+    let names = ["aba-direct", "host-writable"];
+    let (exit, text) = run(&names, 1, MessageFormat::Human);
+    assert_eq!(exit, Exit::Unexpected, "{text}");
+    insta::assert_snapshot!(text, @"
+    holds   aba-direct     4711 states, all explored, SC
+    holds   host-writable  4711 states, all explored, SC
+    UNEXPECTED lock-cycle of several scenarios, or with declared orders:
+            kvm->lock is taken inside kvm_lock: aba-direct, 3 times
+            kvm_lock is taken inside kvm->lock: host-writable, 1 time
+    2 variants: 2 hold, 0 caught, 0 bound, 0 unexpected; 1 lock cycle across scenarios; SC, seed 1
+    ");
+    assert_eq!(run(&names, 3, MessageFormat::Human), (exit, text));
+    let (_, text) = run(&names, 2, MessageFormat::Json);
+    let lines: Vec<&str> = text.lines().collect();
+    let line: serde_json::Value = serde_json::from_str(lines[lines.len() - 2]).expect("it is JSON");
+    assert_eq!((&line["type"], &line["verdict"]), (&"lock-cycle".into(), &"unexpected".into()));
+    let nesting = &line["nestings"][1];
+    assert_eq!((&nesting["outer"], &nesting["inner"]), (&"kvm->lock".into(), &"kvm_lock".into()));
+    assert_eq!((&nesting["scenario"], &nesting["times"]), (&"host-writable".into(), &1.into()));
+    assert!(lines[lines.len() - 1].contains(r#""errors":0,"lock_cycles":1}"#), "{text}");
+}
+
+#[test]
+fn an_order_that_closes_a_cycle_with_declared_ones_is_unexpected() {
+    let locks = nested(LockClass::SlotsLock, LockClass::KvmLock, 1);
+    let special = vec![("aba-direct", Outcome { locks, ..outcome(Verdict::Holds) })];
+    let machine = Fake { special, ..Fake::obedient() };
+    let directory = scratch("check-declared");
+    let variants = vec![variant("aba-direct", "")];
+    let (exit, text) = check(&machine, variants, 1, MessageFormat::Human, &directory, false);
+    assert_eq!(exit, Exit::Unexpected, "{text}");
+    insta::assert_snapshot!(text, @"
+    holds   aba-direct  4711 states, all explored, SC
+    UNEXPECTED lock-cycle of several scenarios, or with declared orders:
+            kvm->slots_lock is taken inside kvm_lock: declared, see 'kvmmu locks'
+            kvm_lock is taken inside kvm->slots_lock: aba-direct, 1 time
+    1 variant: 1 hold, 0 caught, 0 bound, 0 unexpected; 1 lock cycle across scenarios; SC, seed 1
+    ");
 }
 
 #[test]
@@ -187,4 +257,19 @@ fn a_trace_that_cannot_be_written_loses_nothing() {
     let (exit, text) = check(&machine, variants, 1, MessageFormat::Human, &in_the_way, false);
     assert_eq!(exit, Exit::Unexpected);
     assert!(text.contains("replay: kvmmu replay aba-direct --schedule v1-"), "{text}");
+}
+
+#[test]
+fn a_schedule_is_the_same_with_and_without_lock_checks() {
+    let on = variant("aba-direct", "");
+    let off = on.clone().lock_checks_off(true);
+    assert!(on.scenario.lock_checks && !off.scenario.lock_checks);
+    let schedule = crate::common::aba_schedule();
+    assert_eq!(on.stamp(&schedule), off.stamp(&schedule));
+    let command = off.replay_command(&schedule);
+    assert!(
+        command.starts_with("kvmmu replay aba-direct --no-lock-checks --schedule "),
+        "{command}"
+    );
+    assert_eq!(on.replay_command(&schedule), command.replace(" --no-lock-checks", ""));
 }

@@ -86,7 +86,8 @@ fn an_unknown_operation_is_named_with_the_one_that_was_meant() {
     insta::assert_snapshot!(said, @r#"
     error: my-race.toml:17:10: unknown operation 'wrte'
       help: did you mean 'write'? Legal here: read, write, fetch, set-gpte, emulate-gpte, invlpg,
-            prefault
+            prefault, mmio, avic-irq-window, hv-set-msr, set-apic-base, xen-evtchn-send,
+            psci-cpu-on, halt, lock, unlock, read-lock, read-unlock, synchronize
     "#);
 }
 
@@ -106,7 +107,11 @@ fn an_unknown_guard_in_a_file_is_named_with_its_place() {
             notifier-count-check, notifier-seq-before-gup, age-uses-xchg-result,
             change-pte-clears-mmu-writable, range-start-flush, lockless-walk-mode,
             lockless-walk-irq-off, flush-request-wait, flush-before-free, entry-request-check,
-            make-spte-strips-w-host-readonly, pin-hold, pin-pfn-compare, pin-for-write
+            make-spte-strips-w-host-readonly, pin-hold, pin-pfn-compare, pin-for-write,
+            run-holds-srcu, memslot-free-after-grace-period, bus-free-after-grace-period,
+            apicv-update-drops-srcu, pit-releases-irq-lock, gup-outside-mmu-lock,
+            psci-without-kvm-lock, usage-count-own-lock, xen-own-lock, hv-lock-inside-vcpu-mutex,
+            count-lock-no-mutex, tsc-write-lock-leaf
     "#);
 }
 
@@ -175,6 +180,25 @@ fn wrong_words_and_values() {
     ] {
         fails(arguments, 2);
     }
+}
+
+#[test]
+fn lock_checks_can_be_turned_off_but_where_they_are_the_point() {
+    let directory = scratch("cli-lock-checks");
+    for command in [
+        &["check", "canary", "-q", "--no-lock-checks"][..],
+        &["explain", "canary", "-q", "--without", "", "--no-lock-checks"],
+    ] {
+        let output = kvmmu_in(&directory, command);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+    }
+    insta::assert_snapshot!(fails(&["locks", "--no-lock-checks"], 2), @r#"
+    error: without lock checks no order of locks is seen
+      help: leave --no-lock-checks away, and unset KVMMU_NO_LOCK_CHECKS
+    "#);
+    fails(&["locks", "zz*"], 4);
+    fails(&["locks", "--format", "html"], 2);
 }
 
 #[test]
@@ -351,7 +375,7 @@ fn help_and_version_are_not_errors() {
         let output = kvmmu_in(Path::new("."), &[argument]);
         assert_eq!(output.status.code(), Some(0), "{argument}");
     }
-    for command in ["check", "list", "guards", "explain", "replay"] {
+    for command in ["check", "list", "guards", "locks", "explain", "replay"] {
         let output = kvmmu_in(Path::new("."), &[command, "-h"]);
         assert_eq!(output.status.code(), Some(0), "{command}");
         let lines = String::from_utf8_lossy(&output.stdout).lines().count();

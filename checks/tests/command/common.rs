@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use kvmmu::exit::Failure;
-use kvmmu::run::{self, Machine, Minimised, Progress, Replayed, Search};
+use kvmmu::run::{self, Machine, Minimised, Progress, Replayed, Search, Witness};
 use kvmmu::variant::{Goal, Variant};
-use kvmmu_model::{Guard, GuardSet, Mark, Object, Tag};
+use kvmmu_model::{Guard, GuardSet, LockClass, Mark, Mode, Object, Tag};
+use kvmmu_scenarios::lockdep::{LockOrders, Nesting};
 use kvmmu_sim::event::{Event, What, Write};
 use kvmmu_sim::outcome::{Found, Outcome, Reason, Seen, Stats, Verdict};
 use kvmmu_sim::schedule::{Move, Schedule};
@@ -48,7 +49,7 @@ impl Script {
     /// A step of `thread` in `function`, with mmu_lock held or not.
     fn step(&mut self, thread: u8, function: &'static str, locked: bool, whats: Vec<What>) {
         self.step += 1;
-        let held = if locked { vec![Tag::one(Object::MmuLock)] } else { Vec::new() };
+        let held = if locked { vec![Tag::lock(LockClass::MmuLock.one())] } else { Vec::new() };
         for what in whats {
             self.events.push(Event {
                 step: self.step,
@@ -67,7 +68,7 @@ impl Script {
 pub(crate) fn aba_events() -> Vec<Event> {
     let pte = Tag::at(Object::Spte, 1, 0);
     let log = Tag::nth(Object::DirtyBitmap, 0);
-    let lock = Tag::one(Object::MmuLock);
+    let lock = Tag::lock(LockClass::MmuLock.one());
     let write = |object, how, old, new| What::Write { object, how, old, new };
     let note = |text: &str| What::Note(text.to_owned());
     let mut s = Script::default();
@@ -83,7 +84,12 @@ pub(crate) fn aba_events() -> Vec<Event> {
         false,
         vec![What::Load { object: pte, value: spte::R110 }, What::Mark(Mark::FastFaultRead)],
     );
-    s.step(HOST, "kvm_unmap_rmapp", true, vec![What::Acquire { object: lock }]);
+    s.step(
+        HOST,
+        "kvm_unmap_rmapp",
+        true,
+        vec![What::Acquire { object: lock, mode: Mode::Exclusive }],
+    );
     s.step(
         HOST,
         "mmu_spte_clear_track_bits",
@@ -104,7 +110,7 @@ pub(crate) fn aba_events() -> Vec<Event> {
         "swap-out",
         false,
         vec![
-            write(Tag::one(Object::HostMm), Write::Store, 0, 1),
+            write(Tag::one(Object::PageFlags), Write::Store, 0, 1),
             note("host: pfn0 is free again"),
             What::Mark(Mark::HostUnmapped),
         ],
@@ -188,8 +194,13 @@ pub(crate) const ABA_DETAIL: &str =
 pub(crate) fn aba_twin() -> Replayed {
     let mut events: Vec<Event> = aba_events().into_iter().take_while(|e| e.step < 2).collect();
     let mut s = Script { events: Vec::new(), step: 1 };
-    let lock = Tag::one(Object::MmuLock);
-    s.step(V0, "FNAME(page_fault)", true, vec![What::Acquire { object: lock }]);
+    let lock = Tag::lock(LockClass::MmuLock.one());
+    s.step(
+        V0,
+        "FNAME(page_fault)",
+        true,
+        vec![What::Acquire { object: lock, mode: Mode::Exclusive }],
+    );
     events.append(&mut s.events);
     let stuck = Some((2, "mmu_lock is taken".to_owned()));
     Replayed { events, stuck, ..Replayed::default() }
@@ -228,6 +239,7 @@ pub(crate) fn outcome(verdict: Verdict) -> Outcome {
             witnesses: u64::MAX,
             missed: Guard::ALL.iter().copied().collect(),
         },
+        locks: LockOrders::default(),
         stats: Stats {
             executions: 3,
             states: 4711,
@@ -283,6 +295,16 @@ impl Machine for Fake {
         _: Progress<'_>,
     ) -> Result<Minimised, Failure> {
         Ok(Minimised { found: found.clone(), exact: true })
+    }
+
+    fn witness(
+        &self,
+        _: &Variant,
+        _: Nesting,
+        _: &Search,
+        _: Progress<'_>,
+    ) -> Result<Option<Witness>, Failure> {
+        Ok(None)
     }
 
     fn replay(&self, variant: &Variant, _: &Schedule) -> Result<Replayed, Failure> {

@@ -4,4 +4,7 @@
 mod check;
 mod cli;
 mod common;
+#[path = "../told/docutils.rs"]
+mod docutils;
+mod locks;
 mod report;

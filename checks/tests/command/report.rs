@@ -1,10 +1,8 @@
 //! Goal: a report tells the story of its run and has the form that the document's tables have.
 //! Method: a run made by hand, its exact text, and docutils as the judge of the table.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use crate::common::{aba, aba_events, aba_found, aba_twin};
+use crate::docutils::docutils;
 use kvmmu::report::{self, Facts, Report};
 use kvmmu::run::Replayed;
 use kvmmu_sim::outcome::Stats;
@@ -89,36 +87,12 @@ fn json_is_one_object_with_a_version() {
 
 #[test]
 fn docutils_parses_the_rst() {
-    let present = Command::new("python3").args(["-c", "import docutils"]).output();
-    if !present.is_ok_and(|output| output.status.success()) {
-        eprintln!("docutils is not here: not checked");
-        return;
-    }
     for all in [false, true] {
         for text in [report::rst::render(&report(all)), report(all).table().join("\n")] {
-            let judged = docutils(&text);
-            assert_eq!(judged, "tables=1", "{judged}\n{text}");
+            match docutils(&text) {
+                Some(judged) => assert_eq!(judged, "tables=1", "{text}"),
+                None => return eprintln!("docutils is not here: not checked"),
+            }
         }
     }
-}
-
-/// What docutils says of `text`: its warnings, and how many tables it has.
-fn docutils(text: &str) -> String {
-    let program = "
-import sys, docutils.core, docutils.nodes
-doctree = docutils.core.publish_doctree(sys.stdin.read(), settings_overrides={
-    'report_level': 5, 'halt_level': 5})
-for node in doctree.findall(docutils.nodes.system_message):
-    print(node.astext())
-print('tables=%d' % len(list(doctree.findall(docutils.nodes.table))), end='')
-";
-    let mut child = Command::new("python3")
-        .args(["-c", program])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python3 starts");
-    child.stdin.take().expect("piped").write_all(text.as_bytes()).expect("python3 reads");
-    let output = child.wait_with_output().expect("python3 ends");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -1,6 +1,8 @@
 //! Goal: tests/loom.rs and tests/shuttle.rs run every expectation of their engine. Method: a queue
 //! of the built-in variants, served on every core.
 
+pub(crate) mod locks;
+
 use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;

@@ -35,6 +35,8 @@ pub enum RetPf {
     Spurious,
     /// The guest's own tables do not allow it: a guest page fault is injected.
     GuestFault,
+    /// `KVM_PFN_NOSLOT`: no valid memslot has the frame; the access is emulated as MMIO.
+    Mmio,
     /// The host must break a shared page first, then the guest faults again.
     BreakCow(Gfn),
 }
@@ -77,12 +79,14 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             return fast;
         }
         let write = fault.access == Access::Write;
-        let Some((seq, page)) = self.lookup(gfn, write) else {
-            return RetPf::BreakCow(gfn);
+        let early = (!self.p.guard(Guard::GupOutsideMmuLock)).then(|| self.mmu_lock.lock());
+        let (seq, page) = match self.lookup(gfn, write) {
+            Ok(found) => found,
+            Err(ret) => return ret,
         };
         self.p.checkpoint((seq, page));
         let ret = {
-            let mut l = self.mmu_lock.lock();
+            let mut l = early.unwrap_or_else(|| self.mmu_lock.lock());
             if self.mmu_notifier_retry(&l, seq) {
                 RetPf::RetryAfter(seq)
             } else {
@@ -105,18 +109,29 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// The notifier sequence and then the page, in that order: an invalidation after the first is
     /// noticed, one before it has already changed what the second returns.
-    pub(super) fn lookup(&self, gfn: Gfn, write: bool) -> Option<(u64, PinnedPage)> {
+    pub(super) fn lookup(&self, gfn: Gfn, write: bool) -> Result<(u64, PinnedPage), RetPf> {
         // ORDERING: acquire (smp_rmb in the kernel): the sequence is read before the page is looked
         // up.
         if self.p.guard(Guard::NotifierSeqBeforeGup) {
             let seq = self.notifier_seq.load(Acquire);
-            let page = self.host.gfn_to_pfn(gfn, write)?;
-            Some((seq, page))
+            let page = self.gfn_to_pfn(gfn, write)?;
+            Ok((seq, page))
         } else {
-            let page = self.host.gfn_to_pfn(gfn, write)?;
+            let page = self.gfn_to_pfn(gfn, write)?;
             // ORDERING: acquire: too late, whatever it is.
-            Some((self.notifier_seq.load(Acquire), page))
+            Ok((self.notifier_seq.load(Acquire), page))
         }
+    }
+
+    /// `try_async_pf`: the memslot, then the page.
+    ///
+    /// Locks: a read section of `kvm->srcu`; may sleep.
+    fn gfn_to_pfn(&self, gfn: Gfn, write: bool) -> Result<PinnedPage, RetPf> {
+        if !self.kvm_is_visible_gfn(gfn) {
+            self.p.mark(Mark::MemslotMissing);
+            return Err(RetPf::Mmio);
+        }
+        self.host.gfn_to_pfn(gfn, write).ok_or(RetPf::BreakCow(gfn))
     }
 
     /// `__direct_map`: makes the tables that are missing, then the leaf.

@@ -35,15 +35,16 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// last call, as bits of the slot.
     ///
     /// Locks: takes `slots_lock`, and `mmu_lock` in it. The flush comes after `mmu_lock`, under
-    /// `slots_lock`.
+    /// `slots_lock`, and so does `copy_to_user`, which may take `mmap_lock`.
     pub fn kvm_vm_ioctl_get_dirty_log(&self, slot: usize) -> u64 {
         self.p.call("kvm_vm_ioctl_get_dirty_log", || {
-            let _slots_lock = self.slots_lock.lock();
+            let _slots_lock = self.kvm.slots_lock.lock();
             let harvested = self.kvm_get_dirty_log_protect(slot);
             self.p.checkpoint(harvested);
             if harvested.flush && self.p.guard(Guard::FlushAfterHarvest) {
                 self.kvm_flush_remote_tlbs(None);
             }
+            self.p.call("copy_to_user", || self.host.access_user_memory());
             harvested.mask
         })
     }
@@ -51,7 +52,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_get_dirty_log_protect`: flush whenever a word was not zero, whatever the SPTEs were.
     fn kvm_get_dirty_log_protect(&self, slot: usize) -> Harvested {
         let none = Harvested { mask: 0, flush: false };
-        let Some(slot) = self.memslots.get(slot).and_then(Option::as_ref) else { return none };
+        let Some(slot) = self.id_to_memslot(slot) else { return none };
         let Some(bitmap) = &slot.dirty_bitmap else { return none };
         self.p.call("kvm_get_dirty_log_protect", || {
             let l = self.mmu_lock.lock();

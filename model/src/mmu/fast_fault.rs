@@ -170,10 +170,11 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         if self.p.guard(Guard::FastFaultCmpxchg) {
             // ORDERING: acq-rel pairs with the xchg of mmu_spte_clear_track_bits and
             // mmu_spte_update.
-            self.sptep(loc).compare_exchange(old.0, new.0, AcqRel, Acquire).is_ok()
+            let cmpxchg = || self.sptep(loc).compare_exchange(old.0, new.0, AcqRel, Acquire);
+            self.p.lockless(cmpxchg).is_ok()
         } else {
             // ORDERING: relaxed: this store replaces the cmpxchg and is wrong in any order.
-            self.sptep(loc).store(new.0, Relaxed);
+            self.p.lockless(|| self.sptep(loc).store(new.0, Relaxed));
             true
         }
     }

@@ -7,6 +7,7 @@ mod flush;
 mod lockless;
 mod map;
 mod notifier;
+mod nx_huge_pages;
 mod paging_tmpl;
 mod pte_write;
 mod rmap;
@@ -24,6 +25,8 @@ pub use vcpu::{
 };
 
 use crate::host::Host;
+use crate::kvm::Kvm;
+use crate::lock::LockClass;
 use crate::platform::Platform;
 use crate::spte::SpteFormat;
 use crate::tag::{Object, Tag};
@@ -59,8 +62,8 @@ pub struct Mmu<P: Platform, H: Host> {
     pub tables: [Table<P>; SHADOW_PAGES],
     /// `kvm->mmu_lock` and what only its owner touches.
     pub mmu_lock: P::Lock<MmuState>,
-    /// `kvm->slots_lock`: taken by every dirty-log and memslot ioctl.
-    pub slots_lock: P::Lock<()>,
+    /// The rest of the VM.
+    pub kvm: Kvm<P>,
     /// `kvm->mmu_notifier_seq`. Protected by: `mmu_lock`; faults read it before they take the lock.
     pub notifier_seq: P::Word,
     /// `kvm->arch.indirect_shadow_pages`. Protected by: `mmu_lock`; `kvm_mmu_pte_write` peeks.
@@ -68,7 +71,7 @@ pub struct Mmu<P: Platform, H: Host> {
     /// `slot->arch.gfn_track`, by gfn: how many shadow pages above the 4K level shadow it.
     /// Protected by: `mmu_lock`; faults read it without.
     pub gfn_track: [P::Word; GFNS],
-    /// `kvm->memslots`.
+    /// What is in each memslot; [`Mmu::kvm_memslots`] says which there are.
     pub memslots: [Option<Memslot<P>>; MEMSLOTS],
     /// The vCPUs.
     pub vcpus: [Vcpu<P>; VCPUS],
@@ -252,7 +255,14 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     ///
     /// # Panics
     /// If there are more slots or vCPUs than the model has room for.
-    pub fn new(p: &P, host: H, format: SpteFormat, slots: &[MemslotConfig], nr_vcpus: u8) -> Self {
+    pub fn new(
+        p: &P,
+        host: H,
+        kvm: Kvm<P>,
+        format: SpteFormat,
+        slots: &[MemslotConfig],
+        nr_vcpus: u8,
+    ) -> Self {
         assert!(slots.len() <= MEMSLOTS && usize::from(nr_vcpus) <= VCPUS);
         let one = |object| p.word(Tag::one(object), 0);
         let memslots = core::array::from_fn(|i| {
@@ -275,8 +285,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 gfns: core::array::from_fn(|j| p.word(Tag::at(Object::Gfns, i, j), 0)),
                 header: p.word(Tag::nth(Object::SpHeader, i), 0),
             }),
-            mmu_lock: p.lock(Tag::one(Object::MmuLock), state),
-            slots_lock: p.lock(Tag::one(Object::SlotsLock), ()),
+            mmu_lock: p.lock(LockClass::MmuLock.one(), state),
+            kvm,
             notifier_seq: one(Object::NotifierSeq),
             indirect_shadow_pages: one(Object::IndirectShadowPages),
             gfn_track: core::array::from_fn(|i| p.word(Tag::nth(Object::GfnTrack, i), 0)),
@@ -301,11 +311,5 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// A vCPU, which is also its CPU.
     pub fn vcpu(&self, cpu: CpuId) -> &Vcpu<P> {
         &self.vcpus[usize::from(cpu.0)]
-    }
-
-    /// The memslot that has the frame (`gfn_to_memslot`) and the frame's place in it.
-    pub fn gfn_to_memslot(&self, gfn: Gfn) -> Option<(&Memslot<P>, u64)> {
-        let has = |s: &&Memslot<P>| gfn >= s.base_gfn && gfn.0 < s.base_gfn.0 + s.npages;
-        self.memslots.iter().flatten().find(has).map(|s| (s, gfn.0 - s.base_gfn.0))
     }
 }

@@ -11,7 +11,7 @@ use crate::guard::Guard;
 use crate::host::Host;
 use crate::mark::Mark;
 use crate::platform::Ordering::{Relaxed, Release};
-use crate::platform::{Lock, Platform, Until, Word};
+use crate::platform::{Lock, Platform, Srcu, Until, Word};
 use crate::spte::{PT_WRITABLE_MASK, SPTE_HOST_WRITEABLE, SPTE_MMU_WRITEABLE, Spte};
 use crate::types::{Gfn, Pfn};
 
@@ -32,9 +32,10 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// `kvm_mmu_notifier_invalidate_range_start`, for one frame.
     ///
-    /// Locks: takes `mmu_lock`.
+    /// Locks: takes `mmu_lock` in a read section of `kvm->srcu`.
     pub fn invalidate_range_start(&self, gfn: Gfn) {
         self.p.call("kvm_mmu_notifier_invalidate_range_start", || {
+            let _srcu = self.kvm.srcu.read_lock();
             let mut l = self.mmu_lock.lock();
             l.notifier_count += 1;
             let flush = self.kvm_zap_rmapp(&mut l, gfn);
@@ -67,9 +68,11 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// `kvm_mmu_notifier_change_pte`: the host maps the frame to another page, read-only.
     ///
-    /// Locks: takes `mmu_lock`. The count is not raised: the host brackets it with start and end.
+    /// Locks: takes `mmu_lock` in a read section of `kvm->srcu`. The count is not raised: the host
+    /// brackets it with start and end.
     pub fn change_pte(&self, gfn: Gfn, pfn: Pfn) {
         self.p.call("kvm_mmu_notifier_change_pte", || {
+            let _srcu = self.kvm.srcu.read_lock();
             let l = self.mmu_lock.lock();
             self.bump_notifier_seq();
             let mut flush = false;
@@ -99,7 +102,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_mmu_notifier_clear_flush_young`, and `clear_young` without the flush. True if it was
     /// young.
     ///
-    /// Locks: takes `mmu_lock`.
+    /// Locks: takes `mmu_lock` in a read section of `kvm->srcu`.
     pub fn clear_young(&self, gfn: Gfn, flush: bool) -> bool {
         let name = if flush {
             "kvm_mmu_notifier_clear_flush_young"
@@ -107,6 +110,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             "kvm_mmu_notifier_clear_young"
         };
         self.p.call(name, || {
+            let _srcu = self.kvm.srcu.read_lock();
             let l = self.mmu_lock.lock();
             let mut young = false;
             for loc in l.rmap[gfn.0 as usize].iter() {

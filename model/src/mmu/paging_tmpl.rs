@@ -75,8 +75,9 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 return RetPf::Emulate;
             }
             let write = access == Access::Write;
-            let Some((seq, page)) = self.lookup(gfn, write) else {
-                return RetPf::BreakCow(gfn);
+            let (seq, page) = match self.lookup(gfn, write) {
+                Ok(found) => found,
+                Err(ret) => return ret,
             };
             self.p.checkpoint((walk, seq, page));
             let ret = {

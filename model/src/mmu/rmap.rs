@@ -61,7 +61,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_zap_rmapp`: drops every mapping of a frame; true if there was one.
     ///
     /// Locks: `mmu_lock`.
-    pub(super) fn kvm_zap_rmapp(&self, l: &mut MmuState, gfn: Gfn) -> bool {
+    pub(crate) fn kvm_zap_rmapp(&self, l: &mut MmuState, gfn: Gfn) -> bool {
         let mut flush = false;
         for loc in l.rmap[gfn.0 as usize].iter() {
             flush |= self.drop_spte(l, loc);

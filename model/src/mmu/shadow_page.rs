@@ -181,12 +181,15 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// `mmu_shrink_scan`: zaps and frees the oldest page that is no root, here the one lowest in
-    /// the pool. Called by the host under memory pressure.
+    /// the pool. Called by the host under memory pressure. Linux v5.10
+    /// `arch/x86/kvm/mmu/mmu.c`.
     ///
-    /// Locks: takes `mmu_lock`.
+    /// Locks: takes `kvm_lock`, in it a read section of `kvm->srcu`, in it `mmu_lock`.
     pub fn mmu_shrink_scan(&self) {
         self.p.call("mmu_shrink_scan", || {
-            use crate::platform::Lock;
+            use crate::platform::{Lock, Srcu};
+            let _vm_list = self.kvm.system.as_ref().map(|system| system.kvm_lock.lock());
+            let _srcu = self.kvm.srcu.read_lock();
             let mut l = self.mmu_lock.lock();
             let oldest = l.pages.iter().position(|sp| sp.is_valid() && sp.root_count == 0);
             let Some(oldest) = oldest else { return };

@@ -7,6 +7,7 @@
 use super::Mmu;
 use crate::guard::Guard;
 use crate::host::Host;
+use crate::kvm::SrcuSection;
 use crate::mark::Mark;
 use crate::platform::Ordering::{Acquire, Release, SeqCst};
 use crate::platform::{Platform, Word};
@@ -29,9 +30,19 @@ pub const KVM_REQ_TLB_FLUSH_CURRENT: u64 = 1 << 1;
 impl<P: Platform, H: Host> Mmu<P, H> {
     /// `vcpu_enter_guest`, up to the entry. True: the guest may run. False: a request came in
     /// between; try again. `flush` is the hardware's own TLB flush.
-    pub fn vcpu_enter_guest(&self, cpu: CpuId, flush: impl FnOnce()) -> bool {
+    ///
+    /// Locks: `vcpu->mutex`. The read section of `kvm->srcu` ends when the mode has changed: a
+    /// grace period does not wait for the guest.
+    pub fn vcpu_enter_guest<'a>(
+        &'a self,
+        cpu: CpuId,
+        srcu: &mut Option<SrcuSection<'a, P>>,
+        flush: impl FnOnce(),
+    ) -> bool {
         self.p.call("vcpu_enter_guest", || {
             let vcpu = self.vcpu(cpu);
+            // xfer_to_guest_mode_work, and what requests ask for.
+            self.p.might_sleep();
             // ORDERING: acquire pairs with kvm_make_request.
             if vcpu.requests.load(Acquire) != 0 {
                 // ORDERING: acquire pairs with kvm_make_request.
@@ -44,9 +55,10 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             // ORDERING: full barrier between the mode and the second look at the requests, pairs
             // with kvm_make_all_cpus_request. Needs TSO to be seen missing.
             vcpu.mode.store(IN_GUEST_MODE, SeqCst);
+            *srcu = None;
             self.p.fence(SeqCst);
             if self.p.guard(Guard::EntryRequestCheck) && self.kvm_vcpu_exit_request(cpu) {
-                self.vcpu_leave_guest(cpu);
+                self.vcpu_leave_guest(cpu, srcu);
                 return false;
             }
             self.p.mark(Mark::GuestEntered);
@@ -62,10 +74,12 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// The way out of the guest: the mode changes while interrupts are still off, so that an IPI
-    /// that waits for this CPU waits until it is really outside.
-    pub fn vcpu_leave_guest(&self, cpu: CpuId) {
+    /// that waits for this CPU waits until it is really outside. A read section of `kvm->srcu`
+    /// begins, for the handling of the exit.
+    pub fn vcpu_leave_guest<'a>(&'a self, cpu: CpuId, srcu: &mut Option<SrcuSection<'a, P>>) {
         // ORDERING: release (smp_wmb in the kernel): whoever sees OUTSIDE sees what the guest did.
         self.vcpu(cpu).mode.store(OUTSIDE_GUEST_MODE, Release);
         self.p.local_irq_enable(cpu);
+        *srcu = self.vcpu_srcu_read_lock();
     }
 }

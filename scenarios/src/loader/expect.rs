@@ -28,18 +28,43 @@ pub(super) struct Cast<'a> {
     pub(super) threads: &'a [Thread],
 }
 
+/// Checked too, unless the file has `lock-checks = false`.
+const LOCKS: [Property; 6] = [
+    Property::LockOrder,
+    Property::LockCycle,
+    Property::LockSleep,
+    Property::LockLeaf,
+    Property::LockProtection,
+    Property::LockUsage,
+];
+
+/// `[check]`, read.
+pub(super) struct Check {
+    pub(super) always: Vec<Property>,
+    pub(super) sometimes: Vec<Witness>,
+    pub(super) lock_checks: bool,
+}
+
+/// What is checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watched<'a> {
+    pub(super) always: &'a [Property],
+    pub(super) lock_checks: bool,
+}
+
 /// `[check]`
-pub(super) fn check(
-    root: &Table<'_>,
-    cast: Cast<'_>,
-) -> Result<(Vec<Property>, Vec<Witness>), LoadError> {
+pub(super) fn check(root: &Table<'_>, cast: Cast<'_>) -> Result<Check, LoadError> {
     let Some(table) = root.table("check", "[check]")? else {
         return Err(root.missing("check", "[check] with always = [\"migration\"]"));
     };
-    table.only(&["always", "sometimes"])?;
+    table.only(&["always", "sometimes", "lock-checks"])?;
+    let lock_checks = table.flag("lock-checks")?.unwrap_or(true);
     let mut always = Vec::new();
     for text in table.texts("always")? {
         let property = property(&text)?;
+        if LOCKS.contains(&property) && !lock_checks {
+            return Err(unchecked_lock(&text));
+        }
         if always.contains(&property) {
             return Err(
                 text.error(format!("{} twice", quoted(text.value)), "remove one of the two")
@@ -57,7 +82,7 @@ pub(super) fn check(
         .iter()
         .map(|text| witness(text, cast))
         .collect::<Result<Vec<_>, _>>()?;
-    Ok((always, sometimes))
+    Ok(Check { always, sometimes, lock_checks })
 }
 
 fn property(text: &Text<'_>) -> Result<Property, LoadError> {
@@ -97,12 +122,12 @@ fn witness(text: &Text<'_>, cast: Cast<'_>) -> Result<Witness, LoadError> {
 pub(super) fn expects(
     root: &Table<'_>,
     cast: Cast<'_>,
-    always: &[Property],
+    watching: Watched<'_>,
     size: u8,
 ) -> Result<Vec<Expect>, LoadError> {
     let mut expects: Vec<Expect> = Vec::new();
     for table in root.tables("expect", "an [[expect]]")? {
-        let expect = expect(&table, cast, always, size)?;
+        let expect = expect(&table, cast, watching, size)?;
         if expects.iter().any(|e| e.without == expect.without) {
             return Err(root.source.error(
                 table.place("without"),
@@ -125,7 +150,7 @@ pub(super) fn expects(
 fn expect(
     table: &Table<'_>,
     cast: Cast<'_>,
-    always: &[Property],
+    watching: Watched<'_>,
     size: u8,
 ) -> Result<Expect, LoadError> {
     table.only(&[
@@ -143,14 +168,14 @@ fn expect(
     let without = guards(table)?;
     let text = table.need_text("verdict", "verdict = \"holds\"")?;
     let verdict = text.choose("verdict", VERDICTS)?;
-    let property = table.text("property")?.map(|t| watched(&t, always)).transpose()?;
+    let property = table.text("property")?.map(|t| watched(&t, watching)).transpose()?;
     let story = table.text("story")?.map(|t| witness(&t, cast)).transpose()?;
     match verdict {
         Expected::Violated if property.is_none() => {
             let example = "property = \"migration\"   # which property is violated";
             return Err(table.missing("property", example));
         }
-        Expected::Violated if story.is_none() => {
+        Expected::Violated if story.is_none() && !property.is_some_and(tells) => {
             let example = "story = \"mark-dirty < harvest\"   # what the counterexample passes";
             return Err(table.missing("story", example));
         }
@@ -180,6 +205,11 @@ fn expect(
     })
 }
 
+/// A violation that is a story by itself: programs of locks set no marks.
+fn tells(property: Property) -> bool {
+    LOCKS.contains(&property) || property == Property::Deadlock
+}
+
 fn guards(table: &Table<'_>) -> Result<GuardSet, LoadError> {
     let mut without = GuardSet::EMPTY;
     for text in table.texts("without")? {
@@ -197,11 +227,20 @@ fn guards(table: &Table<'_>) -> Result<GuardSet, LoadError> {
     Ok(without)
 }
 
-/// A property that `[check]` watches.
-fn watched(text: &Text<'_>, always: &[Property]) -> Result<Property, LoadError> {
+/// A property of locks, where they are not checked.
+fn unchecked_lock(text: &Text<'_>) -> LoadError {
+    let message = format!("{} is not checked", quoted(text.value));
+    text.error(message, "remove lock-checks = false from [check], or name another property")
+}
+
+/// A property that is checked.
+fn watched(text: &Text<'_>, watched: Watched<'_>) -> Result<Property, LoadError> {
     let property = property(text)?;
-    if always.contains(&property) {
+    if watched.always.contains(&property) {
         return Ok(property);
+    }
+    if LOCKS.contains(&property) {
+        return if watched.lock_checks { Ok(property) } else { Err(unchecked_lock(text)) };
     }
     Err(text.error(
         format!("{} is not checked", quoted(text.value)),

@@ -3,21 +3,44 @@
 use alloc::format;
 use alloc::string::String;
 
-use kvmmu_model::{Guard, Mark};
+use kvmmu_model::{Guard, LockKind, Mark};
 
-use super::ops::{VERBS, kind_name};
+use super::locks;
+use super::ops::VERBS;
 use crate::property::Property;
 
 /// The tables of the manual: the name that its markers bear, and the Markdown.
-pub fn tables() -> [(&'static str, String); 4] {
-    [("verbs", verbs()), ("marks", marks()), ("properties", properties()), ("guards", guards())]
+pub fn tables() -> [(&'static str, String); 5] {
+    [
+        ("verbs", verbs()),
+        ("locks", locks()),
+        ("marks", marks()),
+        ("properties", properties()),
+        ("guards", guards()),
+    ]
 }
 
 fn verbs() -> String {
     let mut table = String::from("| operation | thread | what happens |\n|---|---|---|\n");
     for verb in VERBS {
         let form = verb.form().replace('|', "\\|");
-        table += &format!("| `{form}` | {} | {} |\n", kind_name(verb.who), verb.meaning);
+        table += &format!("| `{form}` | {} | {} |\n", verb.who.name(), verb.meaning);
+    }
+    table
+}
+
+fn locks() -> String {
+    let mut table = String::from("| lock | type | operations |\n|---|---|---|\n");
+    for class in locks::all() {
+        let (info, short) = (class.info(), locks::text(class));
+        let full = info.name != info.short && !info.name.contains(' ');
+        let name = if full { format!("`{short}`, `{}`", info.name) } else { format!("`{short}`") };
+        let operations = match info.kind {
+            LockKind::Srcu => "`read-lock`, `read-unlock`, `synchronize`",
+            kind if kind.has_readers() => "`lock`, `unlock`, `read-lock`, `read-unlock`",
+            _ => "`lock`, `unlock`",
+        };
+        table += &format!("| {name} | {} | {operations} |\n", info.kind.name());
     }
     table
 }

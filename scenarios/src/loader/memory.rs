@@ -21,7 +21,7 @@ pub(super) const TABLE_ENTRIES: u8 = mmu::PT_ENTRIES as u8;
 /// How many of them a root has: virtual pages are numbered root index * 4 + leaf index.
 const ROOT_ENTRIES: u8 = GFNS / TABLE_ENTRIES;
 
-/// Memory, as far as the file has been read.
+/// What operations may name: memory, as far as the file has been read, and vCPUs.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Memory {
     pub(super) slots: Vec<Slot>,
@@ -30,6 +30,8 @@ pub(super) struct Memory {
     pub(super) backing: Vec<Backing>,
     pub(super) guest_root: Option<Gfn>,
     pub(super) guest_tables: Vec<GuestTable>,
+    /// How many vCPUs there are at every size.
+    pub(super) vcpus: u8,
 }
 
 impl Memory {

@@ -7,6 +7,7 @@
 
 mod error;
 mod expect;
+mod locks;
 pub mod manual;
 mod map;
 mod memory;
@@ -26,7 +27,7 @@ use toml::de::DeTable;
 
 pub use self::error::LoadError;
 use self::error::Source;
-use self::expect::Cast;
+use self::expect::{Cast, Check, Watched};
 use self::memory::Memory;
 use self::table::{Table, Text};
 use crate::property::Property;
@@ -95,6 +96,7 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
     memory::host(&root, &mut memory)?;
     memory::guest(&root, &mut memory)?;
     let drafts = threads::drafts(&root, paging, memory.guest_root.is_some())?;
+    memory.vcpus = threads::vcpus(&drafts);
     let uses = threads::uses(&drafts);
     memory::check_pool(&root, &memory, uses.direct)?;
     let map = map::read(&root, &mut memory, spte, uses)?;
@@ -102,8 +104,9 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
     let threads = threads::programs(&root, &drafts, &memory, size)?;
     let at_stop = threads::at_stop(&root, &memory)?;
     let cast = Cast { drafts: &drafts, threads: &threads };
-    let (always, sometimes) = expect::check(&root, cast)?;
-    let expects = expect::expects(&root, cast, &always, size)?;
+    let Check { always, sometimes, lock_checks } = expect::check(&root, cast)?;
+    let watched = Watched { always: &always, lock_checks };
+    let expects = expect::expects(&root, cast, watched, size)?;
     let logs = memory.slots.iter().any(|slot| slot.log);
     if always.contains(&Property::Migration) {
         check_migration(&root, logs, &at_stop)?;
@@ -127,6 +130,7 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
         at_stop,
         always,
         sometimes,
+        lock_checks,
         expects,
         size,
     })
@@ -135,7 +139,8 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
 /// A migration that is watched must have a log, and must end.
 fn check_migration(root: &Table<'_>, logs: bool, at_stop: &[Op]) -> Result<(), LoadError> {
     let harvests = at_stop.iter().any(|op| matches!(op, Op::GetDirtyLog(_)));
-    let copies = at_stop.last() == Some(&Op::CopyHarvested);
+    let locks = |op: &&Op| matches!(op, Op::Lock(..) | Op::Unlock(..) | Op::Synchronize(_));
+    let copies = at_stop.iter().rfind(|op| !locks(op)) == Some(&Op::CopyHarvested);
     if !logs {
         return Err(root.source.error(
             root.place("check"),

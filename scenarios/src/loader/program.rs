@@ -3,9 +3,11 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use kvmmu_model::{Access, Gfn, Gva, Pfn};
+use kvmmu_model::mmu::VCPUS;
+use kvmmu_model::{Access, CpuId, Gfn, Gva, Pfn};
 
 use super::error::{LoadError, Source, listed, quoted};
+use super::locks;
 use super::memory::{GFNS, Memory, PFNS, TABLE_ENTRIES};
 use super::ops::Argument as A;
 use super::ops::{Argument, VERBS, Value, Verb, kind_name};
@@ -20,20 +22,20 @@ pub(super) fn parse(
     memory: &Memory,
 ) -> Result<Op, LoadError> {
     let words = text.words();
-    let legal: Vec<&str> = VERBS.iter().filter(|v| may_run(v.who, kind)).map(|v| v.name).collect();
+    let legal: Vec<&str> = VERBS.iter().filter(|v| v.who.has(kind)).map(|v| v.name).collect();
     let Some((first, rest)) = words.split_first() else {
         return Err(text.error("an operation is empty", format!("name one of: {}", listed(legal))));
     };
     let Some(verb) = VERBS.iter().find(|v| v.name == first.text) else {
         return Err(text.source.unknown(first.at, "operation", first.text, &legal));
     };
-    if !may_run(verb.who, kind) {
+    if !verb.who.has(kind) {
         return Err(text.source.error(
             first.at,
             format!(
                 "'{}' runs on {} threads, and this is a {} thread",
                 verb.name,
-                kind_name(verb.who),
+                verb.who.name(),
                 kind_name(kind)
             ),
             format!("move it to another thread, or use one of: {}", listed(legal)),
@@ -155,6 +157,18 @@ impl Reader<'_> {
                     format!("slots count from slot0 in the order of [[slot]]; there are {slots}"),
                 ))
             }
+            A::Lock(mode) => locks::named(self.source, word, mode, self.verb).map(Value::Lock),
+            A::VcpuName => {
+                let vcpu = self.number(word, "vcpu", VCPUS as u8, argument)?;
+                if vcpu < self.memory.vcpus {
+                    return Ok(Value::VcpuName(CpuId(vcpu)));
+                }
+                Err(self.source.error(
+                    word.at,
+                    format!("{} does not exist", quoted(word.text)),
+                    "add a [[thread]] of that name, or name another vCPU",
+                ))
+            }
         }
     }
 
@@ -242,11 +256,6 @@ pub(super) fn numbered(text: &str, stem: &str) -> Option<u64> {
         return None;
     }
     Some(digits.parse().unwrap_or(u64::MAX))
-}
-
-/// User space may do what the host's memory manager does: by madvise, or by touching a page.
-fn may_run(who: ThreadKind, kind: ThreadKind) -> bool {
-    who == kind || who == ThreadKind::Host && kind == ThreadKind::User
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::error::{LoadError, Source, listed, quoted};
 
@@ -35,6 +35,14 @@ pub(super) struct Text<'a> {
     /// Where its first character is, and true if the others follow it one to one: no escapes.
     start: usize,
     plain: bool,
+}
+
+/// A step of a program: an operation, or a choice.
+#[derive(Clone, Debug)]
+pub(super) enum Step<'a> {
+    One(Text<'a>),
+    /// The alternatives, of which there are at least two.
+    OneOf(At<Vec<Text<'a>>>),
 }
 
 /// A word of a string.
@@ -240,6 +248,48 @@ impl<'a> Table<'a> {
             return Err(wrong_type(self.source, value, key, "a list: [\"...\", \"...\"]"));
         };
         items.iter().map(|item| text(self.source, item, key)).collect()
+    }
+
+    /// A program: strings, and lists of strings to choose from. Empty without the key.
+    pub(super) fn program(&self, key: &str) -> Result<Vec<Step<'a>>, LoadError> {
+        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let DeValue::Array(items) = value.get_ref() else {
+            return Err(wrong_type(self.source, value, key, "a list: [\"...\", \"...\"]"));
+        };
+        let step = |item: &'a Spanned<DeValue<'a>>| match item.get_ref() {
+            DeValue::Array(choice) => self.choice(item.span().start, choice, key).map(Step::OneOf),
+            _ => text(self.source, item, key).map(Step::One),
+        };
+        items.iter().map(step).collect()
+    }
+
+    /// `["swap-out gfn0", "shrink"]`, a choice at this place.
+    fn choice(
+        &self,
+        at: usize,
+        items: &'a DeArray<'a>,
+        key: &str,
+    ) -> Result<At<Vec<Text<'a>>>, LoadError> {
+        if items.len() < 2 {
+            let of = if items.is_empty() { "nothing" } else { "one operation" };
+            return Err(self.source.error(
+                at,
+                format!("a choice of {of}"),
+                "name the operations to choose from, two or more, or write one without brackets",
+            ));
+        }
+        let mut alternatives = Vec::new();
+        for item in items {
+            if let DeValue::Array(_) = item.get_ref() {
+                return Err(self.source.error(
+                    item.span().start,
+                    "a choice inside a choice",
+                    "put all the operations to choose from into one list: [\"a\", \"b\", \"c\"]",
+                ));
+            }
+            alternatives.push(text(self.source, item, key)?);
+        }
+        Ok(At { value: alternatives, at })
     }
 
     pub(super) fn table(

@@ -6,14 +6,18 @@ use alloc::vec::Vec;
 use kvmmu_model::mmu::VCPUS;
 
 use super::error::{LoadError, listed, quoted};
+use super::locks::Holding;
 use super::map::Uses;
 use super::memory::Memory;
 use super::program;
-use super::table::{Table, Text};
+use super::table::{Step, Table, Text};
 use crate::scenario::{Op, Paging, Thread, ThreadKind};
 
 const THREADS: usize = 6;
-const OPS: usize = 16;
+/// Operations of a program, a choice counted as one.
+const OPS: usize = crate::interpret::locks::HELD;
+/// Operations to choose from, of all choices of a program.
+const ALTERNATIVES: usize = 32;
 
 /// `paging = ...`
 pub(super) const PAGING: &[(&str, Paging)] =
@@ -102,6 +106,12 @@ pub(super) fn uses(drafts: &[Draft<'_>]) -> Uses {
     Uses { direct: any(Paging::Direct), shadow: any(Paging::Shadow) }
 }
 
+/// How many vCPUs there are at every size.
+pub(super) fn vcpus(drafts: &[Draft<'_>]) -> u8 {
+    let always = |d: &&Draft<'_>| d.kind == ThreadKind::Vcpu && d.from_size == 1;
+    u8::try_from(drafts.iter().filter(always).count()).unwrap_or(u8::MAX)
+}
+
 /// The threads that exist at this size, with their programs. All programs are checked.
 pub(super) fn programs(
     root: &Table<'_>,
@@ -112,32 +122,28 @@ pub(super) fn programs(
     let mut threads: Vec<Thread> = Vec::new();
     for draft in drafts {
         let Draft { table, name, kind, paging, from_size } = draft;
-        let mut run = Vec::new();
-        for text in table.texts("run")? {
-            run.push(program::parse(&text, *kind, *paging, memory)?);
-        }
-        if run.is_empty() {
+        let Part { mut ops, mut length, texts } = part(table, "run", *kind, *paging, memory)?;
+        if ops.is_empty() {
             return Err(root.source.error(
                 table.place("run"),
                 format!("{} does nothing", quoted(name.value)),
                 "give it a program: run = [\"write gfn0\"]",
             ));
         }
-        if run.len() > OPS {
-            return Err(too_long(table, "run", run.len()));
-        }
-        let mut more = Vec::new();
-        for text in table.texts("more")? {
-            more.push(program::parse(&text, *kind, *paging, memory)?);
+        length.check(table, "run")?;
+        let more = part(table, "more", *kind, *paging, memory)?;
+        length = length.plus(more.length, size - 1);
+        let mut holding = Holding::default();
+        let again = (1..size.max(2)).flat_map(|_| &more.texts);
+        for (op, text) in texts.iter().chain(again) {
+            holding.step(*op, text)?;
         }
         if *from_size > size {
             continue;
         }
-        if run.len() + more.len() * usize::from(size - 1) > OPS {
-            return Err(too_long(table, "more", run.len() + more.len() * usize::from(size - 1)));
-        }
+        length.check(table, "more")?;
         for _ in 1..size {
-            run.extend_from_slice(&more);
+            ops.extend_from_slice(&more.ops);
         }
         let vcpus = threads.iter().filter(|t| t.kind == ThreadKind::Vcpu).count();
         if *kind == ThreadKind::Vcpu && vcpus == VCPUS {
@@ -152,31 +158,119 @@ pub(super) fn programs(
                 format!("at most {THREADS} threads fit: remove some, or choose a smaller size"),
             ));
         }
-        threads.push(Thread { name: name.value.into(), kind: *kind, paging: *paging, run });
+        threads.push(Thread { name: name.value.into(), kind: *kind, paging: *paging, run: ops });
     }
     Ok(threads)
 }
 
-fn too_long(table: &Table<'_>, key: &str, ops: usize) -> LoadError {
-    table.source.error(
-        table.place(key),
-        format!("a program of {ops} operations"),
-        format!("at most {OPS} fit: shorten it, or choose a smaller size"),
-    )
+/// `run` or `more`.
+struct Part<'a> {
+    ops: Vec<Op>,
+    length: Length,
+    /// Each operation that is no choice and in none, and where it stands.
+    texts: Vec<(Op, Text<'a>)>,
+}
+
+/// Reads a part of a program.
+fn part<'a>(
+    table: &Table<'a>,
+    key: &str,
+    kind: ThreadKind,
+    paging: Paging,
+    memory: &Memory,
+) -> Result<Part<'a>, LoadError> {
+    let mut part = Part { ops: Vec::new(), length: Length::default(), texts: Vec::new() };
+    for step in table.program(key)? {
+        part.length.ops += 1;
+        match step {
+            Step::One(text) => {
+                let op = program::parse(&text, kind, paging, memory)?;
+                part.ops.push(op);
+                part.texts.push((op, text));
+            }
+            Step::OneOf(choice) => {
+                let n = choice.value.len();
+                part.length.alternatives += n;
+                // More than fit are refused by the length.
+                part.ops.push(Op::OneOf(u8::try_from(n).unwrap_or(u8::MAX)));
+                for text in &choice.value {
+                    part.ops.push(alternative(text, kind, paging, memory)?);
+                }
+            }
+        }
+    }
+    Ok(part)
+}
+
+/// Reads one of the operations of a choice.
+fn alternative(
+    text: &Text<'_>,
+    kind: ThreadKind,
+    paging: Paging,
+    memory: &Memory,
+) -> Result<Op, LoadError> {
+    let op = program::parse(text, kind, paging, memory)?;
+    if let Op::Lock(..) | Op::Unlock(..) = op {
+        return Err(text.error(
+            format!("{} in a choice", quoted(text.value)),
+            "what is held after it would depend on the choice: move it out of the brackets",
+        ));
+    }
+    Ok(op)
+}
+
+/// How long a program is.
+#[derive(Clone, Copy, Default)]
+struct Length {
+    ops: usize,
+    alternatives: usize,
+}
+
+impl Length {
+    /// This, and so many times the other.
+    fn plus(self, other: Length, times: u8) -> Length {
+        let sum = |a: usize, b: usize| a + b * usize::from(times);
+        Length {
+            ops: sum(self.ops, other.ops),
+            alternatives: sum(self.alternatives, other.alternatives),
+        }
+    }
+
+    /// Refuses a program that is too long.
+    fn check(self, table: &Table<'_>, key: &str) -> Result<(), LoadError> {
+        let (message, most) = if self.ops > OPS {
+            (format!("a program of {} operations", self.ops), OPS)
+        } else if self.alternatives > ALTERNATIVES {
+            (format!("a program of {} operations to choose from", self.alternatives), ALTERNATIVES)
+        } else {
+            return Ok(());
+        };
+        let hint = format!("at most {most} fit: shorten it, or choose a smaller size");
+        Err(table.source.error(table.place(key), message, hint))
+    }
 }
 
 /// `[at-stop]`
 pub(super) fn at_stop(root: &Table<'_>, memory: &Memory) -> Result<Vec<Op>, LoadError> {
     let Some(table) = root.table("at-stop", "[at-stop]")? else { return Ok(Vec::new()) };
     table.only(&["run"])?;
-    let mut run = Vec::new();
-    for text in table.texts("run")? {
-        run.push(program::parse(&text, ThreadKind::User, Paging::Direct, memory)?);
+    for step in table.program("run")? {
+        if let Step::OneOf(choice) = step {
+            return Err(table.source.error(
+                choice.at,
+                "a choice in [at-stop]",
+                "nothing runs beside it, so nobody chooses: write one operation",
+            ));
+        }
     }
-    if run.len() > OPS {
-        return Err(too_long(&table, "run", run.len()));
+    let Part { ops, length, texts } =
+        part(&table, "run", ThreadKind::User, Paging::Direct, memory)?;
+    length.check(&table, "run")?;
+    let mut holding = Holding::default();
+    for (op, text) in &texts {
+        holding.step(*op, text)?;
     }
-    Ok(run)
+    Ok(ops)
 }
 
 /// The thread that a witness names, by its index among `threads`, those of this size.

@@ -1,4 +1,4 @@
-//! Two valid files, and what is said of them when they are spoilt.
+//! Three valid files, and what is said of them when they are spoilt.
 
 use kvmmu_scenarios::loader::{LoadError, load};
 
@@ -82,6 +82,36 @@ run = ["prefault gfn0"]
 
 [check]
 always = ["swap"]
+"#;
+
+/// A valid file with programs of locks, and choices.
+pub(crate) const LOCKS: &str = r#"title = "t"
+source = "s"
+about = "a"
+paging = "direct"
+spte = "ept"
+
+[[slot]]
+gfn = 0
+pages = 2
+
+[[thread]]
+name = "vcpu0"
+run = ["lock vcpu1->mutex", ["write gfn0", "read gfn1"], "unlock vcpu1->mutex"]
+
+[[thread]]
+name = "host"
+run = ["read-lock mmap_lock", "synchronize mmu_notifier_srcu", "read-unlock mmap_lock"]
+more = [["age gfn0", "shrink"]]
+
+[[thread]]
+name = "user"
+run = ["lock kvm->slots_lock", "read-lock srcu", "unlock slots_lock", "read-unlock kvm->srcu"]
+
+[check]
+
+[at-stop]
+run = ["lock kvm->lock", "unlock kvm->lock"]
 "#;
 
 /// The error of `base` with its first `old` replaced.

@@ -8,8 +8,8 @@ fn manual_path() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/scenario-format.md")
 }
 
-/// Goal: the tables of verbs, marks, properties and guards are those of this version. Method: make
-/// them anew and compare; `KVMMU_BLESS=1` writes them.
+/// Goal: the tables of verbs, locks, marks, properties and guards are those of this version.
+/// Method: make them anew and compare; `KVMMU_BLESS=1` writes them.
 #[test]
 fn the_tables_of_the_manual_are_up_to_date() {
     let text = std::fs::read_to_string(manual_path()).expect("docs/scenario-format.md");
@@ -69,6 +69,7 @@ fn every_key_is_in_the_manual() {
         "more",
         "always",
         "sometimes",
+        "lock-checks",
         "without",
         "verdict",
         "property",

@@ -4,11 +4,11 @@ use std::io::Write;
 
 use kvmmu_scenarios::loader::{load, load_path};
 
-use crate::common::{DIRECT, SHADOW};
+use crate::common::{DIRECT, LOCKS, SHADOW};
 
 #[test]
 fn the_bases_load() {
-    for base in [DIRECT, SHADOW] {
+    for base in [DIRECT, SHADOW, LOCKS] {
         for size in 1..=3 {
             load("dir/my-race.toml", base, size).unwrap_or_else(|e| panic!("{e}"));
         }
@@ -54,7 +54,7 @@ fn no_mutation_of_a_valid_file_panics() {
             assert!(e.line >= 1 && e.column >= 1 && !e.message.is_empty() && !e.hint.is_empty());
         }
     };
-    for base in [DIRECT, SHADOW] {
+    for base in [DIRECT, SHADOW, LOCKS] {
         for end in 0..=base.len() {
             check(&base[..end]);
         }

@@ -134,9 +134,11 @@ impl Tree {
         let own = self.trail.clock(next.thread);
         let past = match next.kind {
             Kind::Acquire => self.races_of_acquire(next, own),
-            Kind::WaitIs | Kind::WaitNot | Kind::WaitNotAll | Kind::WaitChange => {
-                self.races_of_wait(next, own)
-            }
+            Kind::WaitIs
+            | Kind::WaitNot
+            | Kind::WaitNotAll
+            | Kind::WaitClear
+            | Kind::WaitChange => self.races_of_wait(next, own),
             _ => self.races_since(next, own),
         };
         if !self.watches.is_empty() {

@@ -1,0 +1,119 @@
+//! Mutexes and spinlocks over a tool's mutexes, and the data that only their owners touch.
+
+use std::any::Any;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex};
+
+use kvmmu_model::{Guarded, Lock, LockId, Mode, Tag};
+
+use super::machine::Run;
+use super::primitives::Primitives;
+use super::search::hold;
+
+/// A lock and its data.
+pub struct EngineLock<X: Primitives, T: Guarded> {
+    tag: Tag,
+    run: Arc<Run<X>>,
+    /// Its bit of what a thread holds.
+    bit: u8,
+    /// None where nobody ever waits for it.
+    mutex: Option<X::Mutex<T>>,
+    /// The data as it was released last.
+    released: Mutex<T>,
+}
+
+impl<X: Primitives, T: Guarded> EngineLock<X, T> {
+    pub(super) fn new(run: &Arc<Run<X>>, id: LockId, init: T) -> Self {
+        assert!(!id.class.info().kind.has_readers(), "{:?} has readers", id.class);
+        EngineLock {
+            tag: Tag::lock(id),
+            run: Arc::clone(run),
+            bit: run.locks.add(id, Mode::Exclusive),
+            mutex: id.contended.then(|| X::mutex(init)),
+            released: Mutex::new(init),
+        }
+    }
+
+    /// The data as it was released last, without a step.
+    pub fn peek(&self) -> T {
+        *hold(&self.released)
+    }
+}
+
+impl<X: Primitives, T: Guarded> Lock<T> for EngineLock<X, T> {
+    type Guard<'a> = EngineGuard<'a, X, T>;
+
+    #[track_caller]
+    fn lock(&self) -> EngineGuard<'_, X, T> {
+        self.run.ask(self.bit);
+        let data = match &self.mutex {
+            Some(mutex) => Data::Taken(X::lock(mutex)),
+            None => Data::Alone(self.peek()),
+        };
+        self.run.hold(1 << self.bit);
+        EngineGuard { data, lock: self }
+    }
+}
+
+impl<X: Primitives, T: Guarded> fmt::Debug for EngineLock<X, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.tag.object.name())
+    }
+}
+
+/// The data of a lock that is held.
+enum Data<'a, X: Primitives, T: Guarded> {
+    /// In the tool's mutex.
+    Taken(X::Guard<'a, T>),
+    /// A copy: nobody waits for the lock.
+    Alone(T),
+}
+
+/// Ownership of an [`EngineLock`].
+pub struct EngineGuard<'a, X: Primitives, T: Guarded> {
+    data: Data<'a, X, T>,
+    lock: &'a EngineLock<X, T>,
+}
+
+impl<X: Primitives, T: Guarded> Deref for EngineGuard<'_, X, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        match &self.data {
+            Data::Taken(guard) => guard,
+            Data::Alone(data) => data,
+        }
+    }
+}
+
+impl<X: Primitives, T: Guarded> DerefMut for EngineGuard<'_, X, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        match &mut self.data {
+            Data::Taken(guard) => guard,
+            Data::Alone(data) => data,
+        }
+    }
+}
+
+impl<X: Primitives, T: Guarded> Drop for EngineGuard<'_, X, T> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let run = &self.lock.run;
+        run.release(self.lock.bit, self.lock.tag);
+        let data: &T = self;
+        *hold(&self.lock.released) = *data;
+        if run.is_running()
+            && let Some(state) = (data as &dyn Any).downcast_ref()
+        {
+            run.mmu_lock_released(state);
+        }
+    }
+}
+
+impl<X: Primitives, T: Guarded> fmt::Debug for EngineGuard<'_, X, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}

@@ -1,0 +1,148 @@
+//! Goal: `locks` prints the document's table and says of each order whether anything exercises it;
+//! what is printed is text, reStructuredText, JSON and a graph, and does not depend on `--jobs`.
+//! Method: a machine whose answers are made by hand, and the built-in scenarios.
+
+use crate::common::{Fake, outcome, variant};
+use crate::docutils::docutils;
+use kvmmu::args::LocksFormat;
+use kvmmu::exit::Exit;
+use kvmmu::locks::{Request, look};
+use kvmmu::run::{Machine, Search, Simulated};
+use kvmmu::variant::Variant;
+use kvmmu_model::lock::Section;
+use kvmmu_model::lock::order::documented;
+use kvmmu_model::{Hold, LockClass, Mode};
+use kvmmu_scenarios::lockdep::LockOrders;
+use kvmmu_sim::outcome::{Outcome, Reason, Verdict};
+
+/// What the command prints of `variants`, and its exit code.
+fn locks(
+    machine: &dyn Machine,
+    variants: &[Variant],
+    jobs: usize,
+    format: LocksFormat,
+    all: bool,
+) -> (Exit, String) {
+    let search = Search {
+        strategy: kvmmu::args::Strategy::Random,
+        seed: 1,
+        time_max: None,
+        states_max: 1_000,
+        executions_max: 20,
+        steps_max: 5_000,
+    };
+    let request = Request { search, jobs, format, all, quiet: true };
+    let mut out = Vec::new();
+    let exit = look(machine, variants, &request, &|| false, &mut out).expect("it is printed");
+    (exit, String::from_utf8(out).expect("it is text"))
+}
+
+/// A machine that sees these nestings in `aba-direct` and nothing elsewhere.
+fn sees(nestings: &[(LockClass, Mode, LockClass, Mode)]) -> Fake {
+    let mut locks = LockOrders::default();
+    for (outer, held, inner, wanted) in nestings {
+        let (outer, inner) = (Hold::new(*outer, *held), Hold::new(*inner, *wanted));
+        locks.count([outer].into_iter(), inner, 2);
+    }
+    let sampled = outcome(Verdict::Inconclusive(Reason::NotExhaustive));
+    Fake { special: vec![("aba-direct", Outcome { locks, ..sampled })], ..Fake::obedient() }
+}
+
+/// The built-in scenarios with every guard.
+fn every() -> Vec<Variant> {
+    crate::common::all_variants().into_iter().filter(|v| v.without.is_empty()).collect()
+}
+
+#[test]
+fn every_lock_has_every_field_and_every_order_its_line() {
+    let (exit, text) = locks(&sees(&[]), &every(), 1, LocksFormat::Text, false);
+    assert_eq!(exit, Exit::Expected);
+    let mut rest = text.as_str();
+    for class in LockClass::ALL.iter().filter(|c| c.info().section != Section::Test) {
+        let info = class.info();
+        for line in [
+            format!(":Name:          {}\n", info.name),
+            format!(":Type:          {}\n", info.kind.name()),
+            format!(":Arch:          {}\n", info.arch.name()),
+            ":Protects:      - ".to_owned(),
+            ":Comment:       ".to_owned(),
+        ] {
+            let at = rest.find(&line);
+            rest = &rest[at.unwrap_or_else(|| panic!("no '{line}' at its place\n{text}"))..];
+        }
+    }
+    for order in documented() {
+        let (outer, inner) = (order.outer.class.info().name, order.inner.class.info().name);
+        let wanted = format!("{outer} is taken outside {inner}\n    NOT EXERCISED.\n");
+        assert!(rest.contains(&wanted), "no '{wanted}'\n{text}");
+    }
+    assert!(text.lines().all(|line| line.len() <= 98 && !line.ends_with(' ')), "{text}");
+    assert!(text.is_ascii());
+}
+
+#[test]
+fn orders_are_told_by_who_says_so() {
+    use LockClass::{KvmLock, KvmMutex, KvmSrcu, MmuLock, SlotsLock, VcpuMutex, XenLock};
+    use Mode::{Exclusive, Read};
+    let machine = sees(&[
+        (KvmMutex, Exclusive, SlotsLock, Exclusive),
+        (VcpuMutex, Exclusive, KvmSrcu, Read),
+        (VcpuMutex, Exclusive, MmuLock, Exclusive),
+        (MmuLock, Exclusive, KvmSrcu, Read),
+        (KvmLock, Exclusive, XenLock, Exclusive),
+    ]);
+    let (exit, text) = locks(&machine, &every(), 1, LocksFormat::Text, false);
+    assert_eq!(exit, Exit::Expected);
+    let at = text.find("Acquisition orders").expect("it has orders");
+    insta::assert_snapshot!("orders", &text[at..]);
+    let (_, all) = locks(&machine, &every(), 1, LocksFormat::Text, true);
+    assert!(all.contains("kvm->mmu_lock inside vcpu->mutex\n"), "{all}");
+    assert!(all.contains("    Follows from: a read section of kvm->srcu is taken"), "{all}");
+}
+
+#[test]
+fn a_cycle_is_exit_1_and_red() {
+    use LockClass::{KvmLock, SlotsLock};
+    let (held, wanted) = (Mode::Exclusive, Mode::Exclusive);
+    let machine = sees(&[(KvmLock, held, SlotsLock, wanted), (SlotsLock, held, KvmLock, wanted)]);
+    let variants = [variant("aba-direct", "")];
+    let (exit, text) = locks(&machine, &variants, 1, LocksFormat::Text, false);
+    assert_eq!(exit, Exit::Unexpected);
+    assert!(text.contains("A CYCLE of 2 orders\n"), "{text}");
+    assert!(text.contains("kvm_lock is taken inside kvm->slots_lock: aba-direct."), "{text}");
+    let (_, dot) = locks(&machine, &variants, 1, LocksFormat::Dot, false);
+    let edge = "  \"kvm->slots_lock\" -> \"kvm_lock\" [style = dashed, label = \"2\", color = red";
+    assert!(dot.contains(edge), "{dot}");
+    let (_, json) = locks(&machine, &variants, 1, LocksFormat::Json, false);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("it is one object");
+    assert_eq!(json["cycles"][0].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_violation_is_exit_1_and_a_bound_exit_3() {
+    let found = crate::common::aba_found();
+    let special = vec![("aba-direct", outcome(Verdict::Violated(found)))];
+    let machine = Fake { special, ..Fake::obedient() };
+    let variants = [variant("aba-direct", ""), variant("canary", "")];
+    let (exit, text) = locks(&machine, &variants, 1, LocksFormat::Text, false);
+    assert_eq!(exit, Exit::Unexpected);
+    assert!(text.contains("VIOLATED, although every guard is present\n"), "{text}");
+    assert!(text.contains("Observed in 1 scenario, "), "the canary is left out: {text}");
+    let special = vec![("aba-direct", outcome(Verdict::Inconclusive(Reason::States)))];
+    let machine = Fake { special, ..Fake::obedient() };
+    let (exit, _) = locks(&machine, &variants, 1, LocksFormat::Text, false);
+    assert_eq!(exit, Exit::Inconclusive);
+}
+
+#[test]
+fn the_output_does_not_depend_on_jobs_and_docutils_reads_it() {
+    for all in [false, true] {
+        let print = |jobs| locks(&Simulated, &every(), jobs, LocksFormat::Rst, all);
+        let (exit, text) = print(1);
+        assert_eq!(exit, Exit::Expected, "{text}");
+        assert_eq!(print(4), (exit, text.clone()));
+        if let Some(said) = docutils(&text) {
+            assert_eq!(said, "tables=0", "{text}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What is emulated of Hyper-V for all vCPUs of a VM together.
+//!
+//! Linux v5.10 `arch/x86/kvm/hyperv.c`. Not modelled: the reference TSC page, the hypercall that
+//! looks a connection up.
+
+use super::System;
+use crate::guard::Guard;
+use crate::host::Host;
+use crate::mark::Mark;
+use crate::mmu::Mmu;
+use crate::platform::{Lock, Platform, Srcu};
+use crate::types::Gfn;
+
+impl<P: Platform, H: Host> Mmu<P, H> {
+    /// `kvm_hv_set_msr_common`, for HV_X64_MSR_HYPERCALL: the guest names its hypercall page, here
+    /// gfn 0, and KVM writes the instructions into it, which may fault. Linux v5.10
+    /// `arch/x86/kvm/hyperv.c`, `kvm_hv_set_msr_pw()`.
+    ///
+    /// Locks: `vcpu->mutex` and a read section of `kvm->srcu`; takes `hv_lock`, and `mmap_lock` for
+    /// reading in it.
+    pub fn kvm_hv_set_msr_common(&self) {
+        self.p.call("kvm_hv_set_msr_common", || {
+            let mut hv = self.kvm.system().hv_lock.lock();
+            *hv |= System::<P>::HV_HYPERCALL_ENABLED;
+            self.p.call("__copy_to_user", || self.host.access_user_memory());
+            self.mark_page_dirty(Gfn(0));
+            self.p.mark(Mark::HypervMsrSet);
+        });
+    }
+
+    /// `kvm_vm_ioctl_hv_eventfd`, twice: user space gives an eventfd to a connection, and takes it
+    /// back. A guest may have looked it up meanwhile: the grace period is for that, and comes when
+    /// `hv_lock` is released. Linux v5.10 `arch/x86/kvm/hyperv.c`.
+    ///
+    /// Locks: takes `hv_lock`, without `vcpu->mutex`.
+    pub fn kvm_vm_ioctl_hv_eventfd(&self) {
+        self.p.call("kvm_hv_eventfd_assign", || {
+            let mut hv = self.kvm.system().hv_lock.lock();
+            if !self.p.guard(Guard::HvLockInsideVcpuMutex) {
+                drop(self.kvm.vcpu_mutex[0].lock());
+            }
+            *hv |= System::<P>::HV_CONN;
+        });
+        self.p.call("kvm_hv_eventfd_deassign", || {
+            *self.kvm.system().hv_lock.lock() &= !System::<P>::HV_CONN;
+            self.p.checkpoint(());
+            self.kvm.srcu.synchronize();
+            self.p.mark(Mark::HypervEventfdGone);
+        });
+    }
+}

@@ -1,0 +1,190 @@
+//! The host's memory manager, and how it tells KVM.
+
+use kvmmu_model::platform::Ordering::Relaxed;
+use kvmmu_model::{Gfn, Mark, Pfn, Srcu, Word};
+
+use crate::host_mm::HostPte;
+use crate::machine::Machine;
+use crate::property::Property;
+use crate::world::World;
+
+/// `mm/mmu_notifier.c`: KVM is told inside a read section of the notifiers' own SRCU.
+impl<M: Machine> World<M> {
+    fn invalidate_range_start(&self, gfn: Gfn) {
+        let _srcu = self.mmu.host.mmu_notifier_srcu.read_lock();
+        self.mmu.invalidate_range_start(gfn);
+    }
+    fn invalidate_range_end(&self) {
+        let _srcu = self.mmu.host.mmu_notifier_srcu.read_lock();
+        self.mmu.invalidate_range_end();
+    }
+    fn notify_change_pte(&self, gfn: Gfn, pfn: Pfn) {
+        let _srcu = self.mmu.host.mmu_notifier_srcu.read_lock();
+        self.mmu.change_pte(gfn, pfn);
+    }
+    pub(super) fn notify_clear_young(&self, gfn: Gfn, flush: bool) {
+        let _srcu = self.mmu.host.mmu_notifier_srcu.read_lock();
+        self.mmu.clear_young(gfn, flush);
+    }
+}
+
+/// The host's memory manager.
+impl<M: Machine> World<M> {
+    /// Unmaps a page and reclaims it, unless somebody holds a reference.
+    pub(super) fn swap_out(&self, gfn: Gfn) {
+        self.m.call("swap-out", || {
+            self.invalidate_range_start(gfn);
+            self.m.checkpoint(());
+            let pfn = self.unmap(gfn);
+            self.m.checkpoint(pfn);
+            self.invalidate_range_end();
+            if let Some(pfn) = pfn {
+                self.m.checkpoint(pfn);
+                self.reclaim(gfn, pfn);
+            }
+        });
+    }
+
+    /// Clears the host's own entry of a frame; the page goes to the swap cache.
+    fn unmap(&self, gfn: Gfn) -> Option<Pfn> {
+        let g = gfn.0 as usize;
+        let _mm = self.mmu.host.lock();
+        self.mmu.host.update(|s| {
+            let pfn = s.pte[g].pfn.take();
+            s.pte[g].writable = false;
+            s.swap_cache[g] = pfn;
+            if let Some(pfn) = pfn {
+                self.m.mark(Mark::HostUnmapped);
+                self.m.note(format_args!("host: gfn{g} unmapped from pfn{}", pfn.0));
+            }
+            pfn
+        })
+    }
+
+    /// Frees a page that nobody uses: written out if it is dirty, dropped if it is clean.
+    fn reclaim(&self, gfn: Gfn, pfn: Pfn) {
+        let g = gfn.0 as usize;
+        let _mm = self.mmu.host.lock();
+        let state = self.mmu.host.state();
+        let unused = state.swap_cache[g] == Some(pfn) && !self.mmu.host.is_referenced(pfn);
+        self.m.checkpoint((pfn, unused, state.is_mapped(pfn)));
+        if !unused || state.is_mapped(pfn) {
+            return;
+        }
+        let dirty = self.mmu.host.test_clear_page_dirty(pfn);
+        // ORDERING: relaxed: nobody else uses the page.
+        let content = self.mmu.host.page(pfn).load(Relaxed);
+        if dirty {
+            self.mmu.host.update(|s| s.swap[g] = content);
+            self.m.mark(Mark::SwappedOutDirty);
+            self.m.note(format_args!("host: pfn{} written out and freed", pfn.0));
+        } else {
+            self.m.mark(Mark::ReclaimedClean);
+            self.m.note(format_args!("host: pfn{} dropped as clean and freed", pfn.0));
+            if content != state.swap[g] && self.watches(Property::Swap) {
+                self.m.violate(
+                    Property::Swap,
+                    format_args!(
+                        "gfn{g} was written, and its page is dropped as clean: it comes back old"
+                    ),
+                );
+            }
+        }
+        self.mmu.host.update(|s| s.swap_cache[g] = None);
+    }
+
+    /// The host itself stores to the frame, or its swap-in for somebody does.
+    pub(super) fn swap_in(&self, gfn: Gfn) {
+        self.m.call("swap-in", || {
+            let _mm = self.mmu.host.lock();
+            self.mmu.host.fault_in(gfn, true);
+        });
+    }
+
+    /// Two frames with equal contents come to share one read-only page, as KSM does it: each is
+    /// write-protected first, a page that somebody holds a reference on is left alone.
+    pub(super) fn ksm_merge(&self, keep: Gfn, drop: Gfn) {
+        self.m.call("ksm-merge", || {
+            let Some(kept) = self.write_protect_page(keep) else { return };
+            self.m.checkpoint(kept);
+            let Some(dropped) = self.write_protect_page(drop) else { return };
+            self.m.checkpoint((kept, dropped));
+            // ORDERING: relaxed: both are write-protected.
+            let same =
+                self.mmu.host.page(kept).load(Relaxed) == self.mmu.host.page(dropped).load(Relaxed);
+            if same && kept != dropped {
+                self.m.checkpoint(kept);
+                self.replace_page(drop, kept);
+                self.m.mark(Mark::KsmMerged);
+            }
+        });
+    }
+
+    /// KSM's `write_protect_page`. `None` if the frame is not mapped or its page is pinned.
+    fn write_protect_page(&self, gfn: Gfn) -> Option<Pfn> {
+        let g = gfn.0 as usize;
+        self.m.call("write_protect_page", || {
+            self.invalidate_range_start(gfn);
+            let pfn = {
+                let _mm = self.mmu.host.lock();
+                self.mmu.host.update(|s| {
+                    let pfn = s.pte[g].pfn.filter(|p| !self.mmu.host.is_referenced(*p))?;
+                    s.pte[g].writable = false;
+                    Some(pfn)
+                })
+            };
+            self.m.checkpoint(pfn);
+            self.invalidate_range_end();
+            pfn
+        })
+    }
+
+    /// Maps a frame to another page, read-only, between start and end.
+    fn replace_page(&self, gfn: Gfn, pfn: Pfn) {
+        self.invalidate_range_start(gfn);
+        {
+            let _mm = self.mmu.host.lock();
+            self.notify_change_pte(gfn, pfn);
+            let pte = HostPte { pfn: Some(pfn), writable: false };
+            self.mmu.host.update(|s| s.pte[gfn.0 as usize] = pte);
+            self.m.note(format_args!("host: gfn{} is now pfn{}, read-only", gfn.0, pfn.0));
+        }
+        self.invalidate_range_end();
+    }
+
+    /// The same without start and end, as mms older than notifier ranges did it. The host's
+    /// page-table lock is held over all of it.
+    pub(super) fn change_pte(&self, gfn: Gfn, pfn: Pfn) {
+        self.m.call("change-pte", || {
+            let _mm = self.mmu.host.lock();
+            self.notify_change_pte(gfn, pfn);
+            let pte = HostPte { pfn: Some(pfn), writable: false };
+            self.mmu.host.update(|s| s.pte[gfn.0 as usize] = pte);
+            self.m.note(format_args!("host: gfn{} is now pfn{}, read-only", gfn.0, pfn.0));
+        });
+    }
+
+    /// Gives a frame on a shared page a copy of its own, writable.
+    pub(super) fn cow_break(&self, gfn: Gfn) {
+        self.m.call("cow-break", || {
+            let g = gfn.0 as usize;
+            self.invalidate_range_start(gfn);
+            {
+                let _mm = self.mmu.host.lock();
+                let state = self.mmu.host.state();
+                if let Some(old) = state.pte[g].pfn.filter(|p| state.is_shared(*p)) {
+                    let new = self.mmu.host.alloc_page();
+                    self.m.checkpoint((old, new));
+                    // ORDERING: relaxed: the old page is read-only, the new one not mapped yet.
+                    let content = self.mmu.host.page(old).load(Relaxed);
+                    self.mmu.host.page(new).store(content, Relaxed);
+                    let pte = HostPte { pfn: Some(new), writable: true };
+                    self.mmu.host.update(|s| s.pte[g] = pte);
+                    kvmmu_model::Host::kvm_set_pfn_dirty(&self.mmu.host, new);
+                    self.m.mark(Mark::CowBroken);
+                }
+            }
+            self.invalidate_range_end();
+        });
+    }
+}

@@ -1,0 +1,137 @@
+//! Locks themselves: programs that take them and give them back, one by one.
+//!
+//! Guards live across operations, in a row on the thread's stack that only programs with locks
+//! have.
+
+use core::mem;
+
+use kvmmu_model::mmu::MmuState;
+use kvmmu_model::{Lock, LockClass, Mode, RwLock, Srcu};
+
+use crate::machine::Machine;
+use crate::scenario::{LockRef, Op};
+use crate::world::World;
+
+/// How many locks a program may hold at once: it has no more operations.
+pub(crate) const HELD: usize = 16;
+
+/// The locks that a program holds.
+pub(super) type Holds<'a, M> = [Option<(LockRef, Mode, Held<'a, M>)>];
+
+/// A lock that is held.
+pub(super) enum Held<'a, M: Machine> {
+    Unit(<M::Lock<()> as Lock<()>>::Guard<'a>),
+    Number(<M::Lock<u64> as Lock<u64>>::Guard<'a>),
+    Mmu(<M::Lock<MmuState> as Lock<MmuState>>::Guard<'a>),
+    Reader(<M::RwLock as RwLock>::Read<'a>),
+    Writer(<M::RwLock as RwLock>::Write<'a>),
+    Section(<M::Srcu as Srcu>::Section<'a>),
+}
+
+/// A lock of the world.
+enum Place<'a, M: Machine> {
+    Unit(&'a M::Lock<()>),
+    Number(&'a M::Lock<u64>),
+    Mmu(&'a M::Lock<MmuState>),
+    Rw(&'a M::RwLock),
+    Srcu(&'a M::Srcu),
+}
+
+/// Locks of the table that no world has: programs cannot name them.
+#[cfg(feature = "loader")]
+pub(crate) const ABSENT: &[LockClass] =
+    &[LockClass::VarLock, LockClass::VarSpinlock, LockClass::VarRwLock, LockClass::VarSrcu];
+
+impl<M: Machine> World<M> {
+    /// The lock of this name. The one place that knows where each is.
+    fn place(&self, lock: LockRef) -> Place<'_, M> {
+        let (kvm, host) = (&self.mmu.kvm, &self.mmu.host);
+        match lock.class {
+            LockClass::KvmMutex => Place::Unit(&kvm.lock),
+            LockClass::SlotsLock => Place::Unit(&kvm.slots_lock),
+            LockClass::VcpuMutex => Place::Unit(&kvm.vcpu_mutex[usize::from(lock.index)]),
+            LockClass::KvmSrcu => Place::Srcu(&kvm.srcu),
+            LockClass::MmuLock => Place::Mmu(&self.mmu.mmu_lock),
+            LockClass::MmapLock => Place::Rw(&host.mmap_lock),
+            LockClass::MmuNotifierSrcu => Place::Srcu(&host.mmu_notifier_srcu),
+            LockClass::PageTableLock => Place::Unit(host.page_table_lock()),
+            LockClass::IrqLock => Place::Unit(&kvm.irq_lock),
+            LockClass::IrqSrcu => Place::Srcu(&kvm.irq_srcu),
+            LockClass::KvmLock => Place::Number(&kvm.system().kvm_lock),
+            LockClass::KvmCountLock => Place::Number(&kvm.system().kvm_count_lock),
+            LockClass::TscWriteLock => Place::Number(&kvm.system().tsc_write_lock),
+            LockClass::HvLock => Place::Number(&kvm.system().hv_lock),
+            LockClass::XenLock => Place::Number(&kvm.system().xen_lock),
+            LockClass::PvclockGtodSyncLock => Place::Number(&kvm.system().pvclock_gtod_sync_lock),
+            LockClass::CpuHotplugLock => Place::Rw(&kvm.system().cpu_hotplug_lock),
+            LockClass::BlockedVcpuOnCpuLock => {
+                let lists = &kvm.system().blocked_vcpu_on_cpu_lock;
+                Place::Number(&lists[usize::from(lock.index)])
+            }
+            LockClass::VarLock
+            | LockClass::VarSpinlock
+            | LockClass::VarRwLock
+            | LockClass::VarSrcu => unreachable!("the loader refuses what is in ABSENT"),
+        }
+    }
+
+    /// Runs a program that may hold locks from one operation to the next. What it holds at its end
+    /// it holds for ever.
+    pub(super) fn holding<'a>(&'a self, ops: &[Op], program: impl FnOnce(&mut Holds<'a, M>)) {
+        if ops.iter().any(|op| matches!(op, Op::Lock(..))) {
+            self.holding_some(program);
+        } else {
+            program(&mut []);
+        }
+    }
+
+    /// The row of locks is in the frame of this function: other programs do without, and so do the
+    /// images of their stacks.
+    #[inline(never)]
+    fn holding_some<'a>(&'a self, program: impl FnOnce(&mut Holds<'a, M>)) {
+        let mut held: [_; HELD] = [const { None }; HELD];
+        program(&mut held);
+        mem::forget(held);
+    }
+
+    /// `lock` and `read-lock`.
+    #[inline(never)]
+    pub(super) fn take_lock<'a>(&'a self, lock: LockRef, mode: Mode, held: &mut Holds<'a, M>) {
+        let Some(free) = held.iter_mut().find(|slot| slot.is_none()) else {
+            unreachable!("the loader refuses programs of more than {HELD} operations");
+        };
+        self.m.call(if mode == Mode::Read { "read-lock" } else { "lock" }, || {
+            let guard = match (self.place(lock), mode) {
+                (Place::Unit(l), _) => Held::Unit(l.lock()),
+                (Place::Number(l), _) => Held::Number(l.lock()),
+                (Place::Mmu(l), _) => Held::Mmu(l.lock()),
+                (Place::Rw(l), Mode::Read) => Held::Reader(l.read()),
+                (Place::Rw(l), _) => Held::Writer(l.write()),
+                (Place::Srcu(l), _) => Held::Section(l.read_lock()),
+            };
+            *free = Some((lock, mode, guard));
+        });
+    }
+
+    /// `unlock` and `read-unlock`.
+    #[inline(never)]
+    pub(super) fn give_back(&self, lock: LockRef, mode: Mode, held: &mut Holds<'_, M>) {
+        self.m.call(if mode == Mode::Read { "read-unlock" } else { "unlock" }, || {
+            let is_it = |(l, m, _): &(LockRef, Mode, Held<'_, M>)| *l == lock && *m == mode;
+            match held.iter_mut().find(|slot| slot.as_ref().is_some_and(is_it)) {
+                Some(slot) => *slot = None,
+                None => unreachable!("the loader refuses to unlock what is not held"),
+            }
+        });
+    }
+
+    /// `synchronize`.
+    #[inline(never)]
+    pub(super) fn synchronize(&self, lock: LockRef) {
+        self.m.call("synchronize", || {
+            if let Place::Srcu(srcu) = self.place(lock) {
+                srcu.synchronize();
+            }
+        });
+    }
+}

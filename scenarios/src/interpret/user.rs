@@ -1,0 +1,66 @@
+//! User space: the migration.
+
+use kvmmu_model::platform::Ordering::Relaxed;
+use kvmmu_model::{Gfn, Mark, Word};
+
+use crate::machine::{Cell, Machine};
+use crate::world::World;
+
+/// User space.
+impl<M: Machine> World<M> {
+    pub(super) fn get_dirty_log(&self, slot: usize) {
+        let mask = self.mmu.kvm_vm_ioctl_get_dirty_log(slot);
+        let base = self.mmu.memslots[slot].as_ref().map_or(0, |s| s.base_gfn.0);
+        self.user.with(|u| u.harvested |= mask << base);
+        self.m.note(format_args!("user: harvested {}", Frames(mask << base)));
+    }
+
+    /// Copies the pages that were harvested and not copied yet.
+    pub(super) fn copy_harvested(&self) {
+        // User space runs: nobody comes back to it with a spinlock held.
+        self.m.might_sleep();
+        self.m.call("copy-harvested", || {
+            loop {
+                let mask = self.user.get().harvested;
+                if mask == 0 {
+                    break;
+                }
+                let gfn = Gfn(u64::from(mask.trailing_zeros()));
+                self.m.checkpoint(gfn);
+                let content = self.read_as_user(gfn);
+                self.user.with(|u| {
+                    u.copy[gfn.0 as usize] = content;
+                    u.harvested &= !(1 << gfn.0);
+                });
+                self.m.mark(Mark::PageCopied);
+                self.m.note(format_args!("user: gfn{} copied", gfn.0));
+            }
+        });
+    }
+
+    /// User space reads a guest frame through its own mapping.
+    fn read_as_user(&self, gfn: Gfn) -> u64 {
+        let _mm = self.mmu.host.lock();
+        let state = self.mmu.host.state();
+        let g = gfn.0 as usize;
+        match state.pte[g].pfn.or(state.swap_cache[g]) {
+            // ORDERING: relaxed: guest memory; the guest may be writing it.
+            Some(pfn) => self.mmu.host.page(pfn).load(Relaxed),
+            None => state.swap[g],
+        }
+    }
+}
+
+/// A set of frames as text.
+struct Frames(u64);
+
+impl core::fmt::Display for Frames {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("{")?;
+        let frames = (0..64).filter(|g| self.0 >> g & 1 == 1);
+        for (i, g) in frames.enumerate() {
+            write!(f, "{}gfn{g}", if i == 0 { "" } else { ", " })?;
+        }
+        f.write_str("}")
+    }
+}

@@ -1,0 +1,167 @@
+//! The locks that programs name, and what a program holds.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use kvmmu_model::mmu::VCPUS;
+use kvmmu_model::{LockClass, LockKind, Mode};
+
+use super::error::{LoadError, Source, listed, quoted};
+use super::ops::Verb;
+use super::program::numbered;
+use super::table::{Text, Word};
+use crate::interpret::locks::ABSENT;
+use crate::scenario::{LockRef, Op};
+
+/// Reads the name of a lock, which `verb` takes, gives back or waits for in this way.
+pub(super) fn named(
+    source: Source<'_>,
+    word: Word<'_>,
+    mode: Mode,
+    verb: &Verb,
+) -> Result<LockRef, LoadError> {
+    let lock = find(source, word)?;
+    let kind = lock.class.info().kind;
+    let fits = match mode {
+        Mode::Exclusive => kind != LockKind::Srcu,
+        Mode::Read => kind == LockKind::Srcu || kind.has_readers(),
+        Mode::Synchronize => kind == LockKind::Srcu,
+    };
+    if fits {
+        return Ok(lock);
+    }
+    let hint = match (mode, kind) {
+        (Mode::Exclusive, _) => {
+            "readers begin and end by read-lock and read-unlock; synchronize waits for them".into()
+        }
+        (Mode::Read, _) => {
+            format!("only its owner has {}: write lock and unlock", a_kind(kind))
+        }
+        (Mode::Synchronize, _) => {
+            let srcu = all().filter(|class| class.info().kind == LockKind::Srcu);
+            format!("only SRCUs have grace periods: {}", listed(srcu.map(text)))
+        }
+    };
+    let message = format!("'{}' on {}, {}", verb.name, quoted(word.text), a_kind(kind));
+    Err(source.error(word.at, message, hint))
+}
+
+/// `vcpu0->mutex`, `kvm->lock`, `slots_lock`: the short or the full name.
+fn find(source: Source<'_>, word: Word<'_>) -> Result<LockRef, LoadError> {
+    for class in all().filter(|class| is_row(*class)) {
+        let (stem, rest) = around(class);
+        let index = word.text.strip_suffix(rest).and_then(|owner| numbered(owner, stem));
+        match index {
+            None => {}
+            Some(index) if index < VCPUS as u64 => {
+                return Ok(LockRef { class, index: u8::try_from(index).unwrap_or(0) });
+            }
+            Some(_) => {
+                return Err(source.error(
+                    word.at,
+                    format!("{} is out of range", quoted(word.text)),
+                    format!("{stem}0 to {stem}{} have one", VCPUS - 1),
+                ));
+            }
+        }
+    }
+    match LockClass::by_name(word.text).filter(|class| exists(*class)) {
+        Some(class) if is_row(class) => Err(source.error(
+            word.at,
+            format!("{}: there are several", quoted(word.text)),
+            format!("say whose: {}", text(class)),
+        )),
+        Some(class) => Ok(LockRef { class, index: 0 }),
+        None => {
+            // Near to what was meant: full names have an arrow, short ones mostly not.
+            let full = word.text.contains("->");
+            let name = |class: LockClass| match full && !class.info().name.contains(' ') {
+                true if !is_row(class) => class.info().name.to_string(),
+                _ => text(class),
+            };
+            let names: Vec<String> = all().map(name).collect();
+            let legal: Vec<&str> = names.iter().map(String::as_str).collect();
+            Err(source.unknown(word.at, "lock", word.text, &legal))
+        }
+    }
+}
+
+/// The locks that programs may name, in the order of the table.
+pub(super) fn all() -> impl Iterator<Item = LockClass> {
+    LockClass::ALL.iter().copied().filter(|class| exists(*class))
+}
+
+/// A lock by the name that traces have for it, the first of several.
+pub(super) fn text(class: LockClass) -> String {
+    match is_row(class) {
+        true => format!("{0}0{1}", around(class).0, around(class).1),
+        false => class.info().short.into(),
+    }
+}
+
+/// What stands before and after the number of a vCPU or CPU.
+fn around(class: LockClass) -> (&'static str, &'static str) {
+    match class {
+        LockClass::VcpuMutex => ("vcpu", "->mutex"),
+        _ => ("cpu", ".blocked_vcpu_on_cpu_lock"),
+    }
+}
+
+/// True if programs may name locks of this class.
+fn exists(class: LockClass) -> bool {
+    !ABSENT.contains(&class)
+}
+
+/// True if the class has a lock for each vCPU or CPU.
+fn is_row(class: LockClass) -> bool {
+    matches!(class, LockClass::VcpuMutex | LockClass::BlockedVcpuOnCpuLock)
+}
+
+fn a_kind(kind: LockKind) -> &'static str {
+    match kind {
+        LockKind::Mutex => "a mutex",
+        LockKind::Spinlock | LockKind::RawSpinlock => "a spinlock",
+        LockKind::RwSemaphore | LockKind::PercpuRwSemaphore => "a read-write lock",
+        LockKind::Srcu => "an SRCU",
+    }
+}
+
+/// What a program holds, operation by operation.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Holding {
+    held: Vec<(LockRef, Mode)>,
+}
+
+impl Holding {
+    /// The program goes on with this operation, which `text` says.
+    pub(super) fn step(&mut self, op: Op, text: &Text<'_>) -> Result<(), LoadError> {
+        match op {
+            Op::Lock(lock, mode) => self.held.push((lock, mode)),
+            Op::Unlock(lock, mode) => {
+                let Some(i) = self.held.iter().position(|held| *held == (lock, mode)) else {
+                    return Err(self.not_held(lock, mode, text));
+                };
+                self.held.swap_remove(i);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn not_held(&self, lock: LockRef, mode: Mode, text: &Text<'_>) -> LoadError {
+        let (verb, taker) = match mode {
+            Mode::Read => ("read-unlock", "read-lock"),
+            _ => ("unlock", "lock"),
+        };
+        let words = text.words();
+        let (name, at) = words.get(1).map_or((text.value, text.at(0)), |word| (word.text, word.at));
+        let hint = match self.held.iter().any(|(held, _)| *held == lock) {
+            true if mode == Mode::Read => "it is held by lock: write unlock".into(),
+            true => "it is held by read-lock: write read-unlock".into(),
+            false => format!("this program has to take it before: {taker} {name}"),
+        };
+        let message = format!("'{verb}' of {}, which is not held here", quoted(name));
+        text.source.error(at, message, hint)
+    }
+}
