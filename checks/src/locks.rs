@@ -105,7 +105,7 @@ pub fn look(
     }
     let progress = Progress::new(variants.len(), request.quiet);
     let mut together = Together::default();
-    let mut violations = Vec::new();
+    let (mut violations, mut cut) = (Vec::new(), 0);
     let mut exit = Exit::Expected;
     let work = |job: usize| {
         let name = variants[job].name();
@@ -127,7 +127,10 @@ pub fn look(
             }
             Verdict::Holds | Verdict::Inconclusive(Reason::NotExhaustive) => {}
             Verdict::Inconclusive(Reason::Interrupted) => exit = exit.worse(Exit::Interrupted),
-            Verdict::Inconclusive(_) => exit = exit.worse(Exit::Inconclusive),
+            Verdict::Inconclusive(_) => {
+                cut += 1;
+                exit = exit.worse(Exit::Inconclusive);
+            }
         }
         Ok(())
     })?;
@@ -139,7 +142,7 @@ pub fn look(
             "run it again and let it finish, or name fewer scenarios",
         ));
     }
-    let survey = Survey::new(&together, violations, &request.search);
+    let survey = Survey::new(&together, violations, &request.search, cut);
     if !survey.cycles.is_empty() || !survey.violations.is_empty() {
         exit = exit.worse(Exit::Unexpected);
     }

@@ -247,9 +247,13 @@ fn how(survey: &Survey) -> String {
         Some(n) => format!("{} each", counted(n, "execution")),
         None => "within the bounds".to_owned(),
     };
+    let cut = match how.cut {
+        0 => String::new(),
+        n => format!(" NOT all of it: a bound was hit in {}.", counted(n as u64, "scenario")),
+    };
     format!(
-        "Observed in {}, every guard present, {}, {bound}, seed {}. Each order is noted when the \
-         inner lock is asked for; a beginning that all executions share counts once.",
+        "Observed in {}, every guard present, {}, {bound}, seed {}.{cut} Each order is noted when \
+         the inner lock is asked for; a beginning that all executions share counts once.",
         counted(how.scenarios as u64, "scenario"),
         how.strategy,
         how.seed

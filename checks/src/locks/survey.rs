@@ -50,6 +50,8 @@ pub struct How {
     pub seed: u64,
     /// The most executions of each scenario, where the strategy samples.
     pub executions: Option<u64>,
+    /// Scenarios of which less was looked at, because a bound was hit.
+    pub cut: usize,
 }
 
 /// An entry of the table.
@@ -146,8 +148,13 @@ pub struct Violated {
 }
 
 impl Survey {
-    /// Of what was seen together.
-    pub fn new(together: &Together, violations: Vec<Violated>, search: &Search) -> Survey {
+    /// Of what was seen together. `cut`: scenarios in which a bound was hit.
+    pub fn new(
+        together: &Together,
+        violations: Vec<Violated>,
+        search: &Search,
+        cut: usize,
+    ) -> Survey {
         let cycles = together.with_declared().cycles();
         let view = View { together, cycles: &cycles };
         let of = |authority| {
@@ -166,6 +173,7 @@ impl Survey {
                 strategy: format!("{:?}", search.strategy).to_lowercase(),
                 seed: search.seed,
                 executions: samples(search).then_some(search.executions_max),
+                cut,
             },
             locks: classes().map(|class| view.lock(class)).collect(),
             documented: of(Authority::Document),

@@ -28,13 +28,30 @@ fn locks(
         seed: 1,
         time_max: None,
         states_max: 1_000,
-        executions_max: 20,
+        executions_max: 200,
         steps_max: 5_000,
     };
     let request = Request { search, jobs, format, all, quiet: true };
     let mut out = Vec::new();
     let exit = look(machine, variants, &request, &|| false, &mut out).expect("it is printed");
     (exit, String::from_utf8(out).expect("it is text"))
+}
+
+#[test]
+fn every_order_of_the_table_is_exercised_and_none_that_is_seen_is_missing_there() {
+    let locks = |v: &Variant| v.scenario.name.starts_with("lock-");
+    let mmu = ["host-writable", "change-pte", "lost-dirty-clear"];
+    let chosen = |v: &Variant| locks(v) || mmu.contains(&v.scenario.name.as_str());
+    let variants: Vec<Variant> = every().into_iter().filter(chosen).collect();
+    let (exit, text) = self::locks(&Simulated, &variants, 2, LocksFormat::Json, false);
+    assert_eq!(exit, Exit::Expected);
+    let page: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let rows = |key: &str| page[key].as_array().expect("a list").clone();
+    assert_eq!((rows("documented").len(), rows("cycles").len()), (5, 0));
+    for order in rows("documented").into_iter().chain(rows("undocumented")) {
+        assert!(order["times"].as_u64().is_some_and(|times| times > 0), "not exercised: {order}");
+    }
+    assert_eq!(rows("undeclared"), Vec::<serde_json::Value>::new());
 }
 
 /// A machine that sees these nestings in `aba-direct` and nothing elsewhere.
