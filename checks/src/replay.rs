@@ -11,6 +11,7 @@ use kvmmu_sim::schedule::StampedSchedule;
 use crate::args::ReplayArgs;
 use crate::exit::{Exit, Failure};
 use crate::report::held::{held, held_words};
+use crate::report::lockdep;
 use crate::report::phrase::{event_line, list};
 use crate::report::value::Values;
 use crate::run::{Machine, Replayed, Simulated, fingerprint};
@@ -62,6 +63,9 @@ fn ending(variant: &Variant, replayed: &Replayed) -> String {
         _ => None,
     });
     match violated {
+        Some(property) if lockdep::is(property) => {
+            format!("violated {property}{}", asks(variant, replayed))
+        }
         Some(property) => format!("violated {property}"),
         None => format!("nothing was violated in these steps{}", asks(variant, replayed)),
     }
