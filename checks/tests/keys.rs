@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kvmmu::run;
 use kvmmu_model::{GuardSet, Object, Ordering::SeqCst, Platform, Tag, Word};
-use kvmmu_scenarios::Scenario;
 use kvmmu_sim::graph::Graph;
 use kvmmu_sim::outcome::{Stats, Verdict};
 use kvmmu_sim::pending::Kind;
@@ -126,9 +125,7 @@ fn no_two_states_of_a_variant_share_a_key() {
     }
     let (mut small, mut worst) = (0, 0.0_f64);
     for (scenario, without) in &variants {
-        // What closes a cycle of lock orders depends on the executions before it, not on the state.
-        let unchecked = Scenario { lock_checks: false, ..scenario.as_ref().clone() };
-        let race = Race::new(unchecked, *without);
+        let race = Race::new(scenario.as_ref().clone(), *without);
         let names: Vec<&str> = without.iter().map(|g| g.info().name).collect();
         let name = format!("{} without {names:?}", scenario.name);
         let graph = graph(&race, &nothing(&race));

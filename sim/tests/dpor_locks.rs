@@ -2,6 +2,8 @@
 //! these keep what they promise. Method: random small programs, with lock checks off so that orders
 //! may be wrong and threads may wait for themselves; observers who know who is inside.
 
+mod seeded;
+
 use kvmmu_model::{
     Lock, LockClass, Object, Ordering::SeqCst, Platform, RwLock, Srcu, Tag, Until, Word,
 };
@@ -16,7 +18,6 @@ use kvmmu_sim::{
     Engine, Explorer, Goal, Limits, Sim, SimCell, SimLock, SimRwLock, SimSrcu, SimWord,
 };
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 
 const WORDS: usize = 2;
 const LOCKS: usize = 2;
@@ -342,23 +343,8 @@ fn a_reader_that_reads_again_can_wait_for_ever() {
     compare(&program, false, false).expect("naive agrees");
 }
 
-/// The same programs in every run, unless the environment says otherwise (`PROPTEST_RNG_SEED`).
-fn config() -> ProptestConfig {
-    let from_environment = ProptestConfig::default();
-    let rng_seed = match from_environment.rng_seed {
-        RngSeed::Random => RngSeed::Fixed(2),
-        fixed => fixed,
-    };
-    ProptestConfig {
-        rng_seed,
-        failure_persistence: None,
-        max_global_rejects: 100_000,
-        ..from_environment
-    }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(seeded::config())]
 
     #[test]
     fn explorers_agree_on_read_write_locks_and_srcu(

@@ -2,6 +2,8 @@
 //! random small programs whose steps do all that steps can do: compound footprints, locks with
 //! data, waits, retries, several outcomes, violations in mid-execution, stories.
 
+mod seeded;
+
 use kvmmu_model::{Lock, LockClass, Mark, Object, Ordering::SeqCst, Platform, Tag, Until, Word};
 use kvmmu_sim::dpor::{Dpor, Order, Record};
 use kvmmu_sim::naive::Naive;
@@ -9,7 +11,6 @@ use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
 use kvmmu_sim::program::{Instance, Moment, Program, Story};
 use kvmmu_sim::{Engine, Explorer, Goal, Limits, Sim, SimCell, SimLock, SimWord};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 
 const WORDS: usize = 3;
 const LOCKS: usize = 2;
@@ -274,21 +275,6 @@ fn compare(
     Ok(())
 }
 
-/// The same programs in every run, unless the environment says otherwise (`PROPTEST_RNG_SEED`).
-fn config() -> ProptestConfig {
-    let from_environment = ProptestConfig::default();
-    let rng_seed = match from_environment.rng_seed {
-        RngSeed::Random => RngSeed::Fixed(2),
-        fixed => fixed,
-    };
-    ProptestConfig {
-        rng_seed,
-        failure_persistence: None,
-        max_global_rejects: 100_000,
-        ..from_environment
-    }
-}
-
 /// What a step touches may depend on a step that it is independent of otherwise: found by these
 /// tests.
 #[test]
@@ -320,7 +306,7 @@ fn a_wait_that_several_steps_can_end() {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(seeded::config())]
 
     #[test]
     fn every_trace_once(
