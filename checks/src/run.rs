@@ -6,12 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kvmmu_model::spte::SHADOW_PAGES_BASE;
 use kvmmu_model::{Access, GuardSet, Spte, SpteFormat};
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::builtin::FILES;
 use kvmmu_scenarios::loader::{self, LoadError};
 use kvmmu_scenarios::lockdep::Nesting;
-use kvmmu_scenarios::scenario::Format;
+use kvmmu_scenarios::world::format_of;
 use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::event::{Event, What};
 use kvmmu_sim::goal::property::INTERNAL_ERROR;
@@ -358,8 +359,9 @@ fn refused(error: &LoadError) -> Failure {
 /// The shadow page that a non-leaf SPTE points to, by its place in the pool.
 pub fn child_of(value: u64) -> Option<u8> {
     // Only shadow pages lie this high.
-    let spte = Spte(value);
-    (spte.pfn().0 >= 0x100).then(|| spte.child().0)
+    // Every format has its pfn there.
+    let (format, spte) = (SpteFormat::STAGE2, Spte(value));
+    (format.pfn(spte).0 >= SHADOW_PAGES_BASE).then(|| format.child(spte).0)
 }
 
 /// How an SPTE's value reads in reports: `pfn1 r-x HM AD`, where `r-x` is what hardware allows, H
@@ -369,22 +371,18 @@ pub fn format_spte(scenario: &Scenario, value: u64) -> String {
     if value == 0 {
         return "0".to_owned();
     }
-    let format = match scenario.spte {
-        Format::Ept => &SpteFormat::EPT,
-        Format::EptNoAd => &SpteFormat::EPT_NO_AD,
-        Format::Npt => &SpteFormat::NPT,
-    };
+    let format = format_of(scenario.spte);
     if let Some(sp) = child_of(value) {
         return format!("sp{sp}");
     }
     let bit = |set: bool, letter: char| if set { letter } else { '-' };
-    let mut text = format!("pfn{} ", spte.pfn().0);
+    let mut text = format!("pfn{} ", format.pfn(spte).0);
     let accesses = [(Access::Read, 'r'), (Access::Write, 'w'), (Access::Fetch, 'x')];
     text.extend(accesses.map(|(access, letter)| bit(format.allows(spte, access), letter)));
     text.push(' ');
-    text.push(bit(spte.is_host_writable(), 'H'));
-    text.push(bit(spte.is_mmu_writable(), 'M'));
-    if scenario.spte != Format::EptNoAd {
+    text.push(bit(format.is_host_writable(spte), 'H'));
+    text.push(bit(format.is_mmu_writable(spte), 'M'));
+    if scenario.spte.has_ad() {
         text.push(' ');
         text.push(bit(format.is_accessed(spte), 'A'));
         text.push(bit(format.is_dirty(spte), 'D'));

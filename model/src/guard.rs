@@ -128,6 +128,14 @@ guards! {
         prevents: "A harvest between mark and cmpxchg consumes the mark, and the write that follows is not logged.",
         without: "The page is marked dirty before the cmpxchg.",
     }
+    RelaxPermsLocalFlush {
+        name: "relax-perms-local-flush",
+        function: "kvm_pgtable_stage2_relax_perms",
+        source: "commit be097997a273; Arm ARM, TLB maintenance for permission faults",
+        since: "5.10",
+        prevents: "A CPU that cached the read-only entry faults for ever by it, although the descriptor allows the store by now (arm64; x86 decides a fault by a fresh walk).",
+        without: "The fault is repaired in memory and the vCPU's own TLB is left as it is.",
+    }
     RestoreMarksDirty {
         name: "restore-marks-dirty",
         function: "fast_page_fault",

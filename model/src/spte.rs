@@ -1,6 +1,10 @@
-//! SPTE layouts, and the questions that can be asked of one SPTE.
+//! SPTE formats, and the questions that can be asked of one SPTE.
 //!
-//! Linux v5.10 `arch/x86/kvm/mmu/spte.h`, `spte.c`. Nothing here touches shared memory.
+//! Linux v5.10 `arch/x86/kvm/mmu/spte.h`, `spte.c`. Nothing here touches shared memory. Which bit
+//! means what depends on the format, so every question is put to the [`SpteFormat`]; the formats
+//! themselves are in `spte/layouts.rs`.
+
+mod layouts;
 
 use core::fmt;
 
@@ -10,98 +14,13 @@ use crate::types::{Access, Pfn, SpId};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Spte(pub u64);
 
-/// `PT_WRITABLE_MASK`: bit 1 in every layout.
-pub const PT_WRITABLE_MASK: u64 = 1 << 1;
-/// `PT_PAGE_SIZE_MASK`: the entry of an upper level maps a large page.
-pub const PT_PAGE_SIZE_MASK: u64 = 1 << 7;
-/// `SPTE_HOST_WRITEABLE` (H): the host maps the page writable.
-pub const SPTE_HOST_WRITEABLE: u64 = 1 << 10;
-/// `SPTE_MMU_WRITEABLE` (M): the guest may write and the page is no shadowed page table.
-pub const SPTE_MMU_WRITEABLE: u64 = 1 << 11;
-/// The two-bit special field.
-pub const SPTE_SPECIAL_MASK: u64 = 3 << 52;
-/// Special field: accessed and dirty bits are off for this SPTE.
-pub const SPTE_AD_DISABLED_MASK: u64 = 1 << 52;
-/// Special field: A/D bits on, but dirty logging by write protection only.
-pub const SPTE_AD_WRPROT_ONLY_MASK: u64 = 2 << 52;
-/// Special field: an MMIO SPTE.
-pub const SPTE_MMIO_MASK: u64 = 3 << 52;
-/// Where R and X of an access-tracked SPTE are saved: bits 54 and 56.
-pub const SHADOW_ACC_TRACK_SAVED_BITS_SHIFT: u32 = 54;
-
-const PFN_MASK: u64 = ((1 << 52) - 1) & !0xfff;
-/// R and X, in the layouts that track accesses.
-const SAVED_BITS: u64 = 0b101;
 /// Host pages that hold shadow pages start here; guest pages stay below.
-const SHADOW_PAGES_BASE: u64 = 0x100;
+pub const SHADOW_PAGES_BASE: u64 = 0x100;
 
 impl Spte {
     /// The empty SPTE.
     pub const ZERO: Spte = Spte(0);
 
-    /// The page that a leaf maps (`spte_to_pfn`).
-    #[inline]
-    pub const fn pfn(self) -> Pfn {
-        Pfn((self.0 & PFN_MASK) >> 12)
-    }
-    /// The shadow page that a non-leaf points to.
-    #[inline]
-    pub const fn child(self) -> SpId {
-        SpId((self.pfn().0 - SHADOW_PAGES_BASE) as u8)
-    }
-    /// `is_mmio_spte`.
-    #[inline]
-    pub const fn is_mmio(self) -> bool {
-        self.0 & SPTE_SPECIAL_MASK == SPTE_MMIO_MASK
-    }
-    /// `is_shadow_present_pte`. An access-tracked SPTE is present in this sense, though not to
-    /// hardware.
-    #[inline]
-    pub const fn is_shadow_present(self) -> bool {
-        self.0 != 0 && !self.is_mmio()
-    }
-    /// `is_writable_pte`: W.
-    #[inline]
-    pub const fn is_writable(self) -> bool {
-        self.0 & PT_WRITABLE_MASK != 0
-    }
-    /// H.
-    #[inline]
-    pub const fn is_host_writable(self) -> bool {
-        self.0 & SPTE_HOST_WRITEABLE != 0
-    }
-    /// M.
-    #[inline]
-    pub const fn is_mmu_writable(self) -> bool {
-        self.0 & SPTE_MMU_WRITEABLE != 0
-    }
-    /// `spte_can_locklessly_be_made_writable`: H and M.
-    #[inline]
-    pub const fn can_locklessly_be_made_writable(self) -> bool {
-        self.is_host_writable() && self.is_mmu_writable()
-    }
-    /// `spte_ad_enabled`.
-    #[inline]
-    pub const fn ad_enabled(self) -> bool {
-        self.0 & SPTE_SPECIAL_MASK != SPTE_AD_DISABLED_MASK
-    }
-    /// `spte_ad_need_write_protect`: its dirty logging cannot rest on the D bit.
-    #[inline]
-    pub const fn ad_need_write_protect(self) -> bool {
-        self.0 & SPTE_SPECIAL_MASK != 0
-    }
-    /// `is_last_spte`: an entry of this level maps a page.
-    #[inline]
-    pub const fn is_last(self, level: u8) -> bool {
-        level == 1 || self.0 & PT_PAGE_SIZE_MASK != 0
-    }
-    /// True if (H, M, W) of a present leaf is one of 111, 110, 100 and 000. W = 1 without both H
-    /// and M is always a bug; M without H is what `change_pte` left behind before 5.18.
-    #[inline]
-    pub const fn is_legal_leaf(self) -> bool {
-        let (h, m, w) = (self.is_host_writable(), self.is_mmu_writable(), self.is_writable());
-        (h || !m) && (m || !w)
-    }
     /// The same SPTE with these bits set.
     #[must_use]
     #[inline]
@@ -114,11 +33,10 @@ impl Spte {
     pub const fn without(self, bits: u64) -> Spte {
         Spte(self.0 & !bits)
     }
-    /// The same SPTE for another page.
-    #[must_use]
+    /// True if all of these bits are set.
     #[inline]
-    pub const fn with_pfn(self, pfn: Pfn) -> Spte {
-        Spte(self.0 & !PFN_MASK | pfn.0 << 12)
+    pub const fn has(self, bits: u64) -> bool {
+        self.0 & bits == bits
     }
 }
 
@@ -128,17 +46,25 @@ impl fmt::Debug for Spte {
     }
 }
 
-/// A layout: where the bits are that differ between EPT, NPT and the legacy format.
+/// A format: which bit of an SPTE means what.
 ///
 /// KVM keeps these in global variables (`shadow_accessed_mask`, ...), set once when the module
-/// loads.
+/// loads, and in constants that changed between versions.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SpteFormat {
     /// The name that scenario files use.
     pub name: &'static str,
-    /// P, or R of EPT.
+    /// What every leaf has that hardware may translate by, whatever it permits: P; R of EPT; valid,
+    /// type, S2AP\[0\] and memory attributes of stage 2.
     pub present_mask: u64,
-    /// `shadow_user_mask`: U; none in EPT.
+    /// Hardware translates by an entry only if all of these are set: P; R of EPT; valid and AF of
+    /// stage 2.
+    pub translates_mask: u64,
+    /// W: `PT_WRITABLE_MASK`; S2AP\[1\] of stage 2, or DBM where hardware keeps the dirty state.
+    pub writable_mask: u64,
+    /// What write protection clears: W, and D where D = 1 alone would let hardware write (DBM).
+    pub write_protect_mask: u64,
+    /// `shadow_user_mask`: U; none in EPT and stage 2.
     pub user_mask: u64,
     /// `shadow_x_mask`: X of EPT; 0 where NX says it.
     pub x_mask: u64,
@@ -148,48 +74,123 @@ pub struct SpteFormat {
     pub accessed_mask: u64,
     /// `shadow_dirty_mask`; 0 without A/D bits.
     pub dirty_mask: u64,
-    /// `shadow_acc_track_mask`: RWX on every EPT host, 0 elsewhere.
+    /// `shadow_acc_track_mask`: what access tracking takes away. RWX on every EPT host, AF and W in
+    /// stage 2 without hardware A/D, 0 elsewhere.
     pub acc_track_mask: u64,
+    /// What of it is saved in the SPTE, `acc_track_saved_shift` bits up: R and X of EPT.
+    pub acc_track_saved_mask: u64,
+    /// `SHADOW_ACC_TRACK_SAVED_BITS_SHIFT`.
+    pub acc_track_saved_shift: u32,
+    /// What a restore sets in any case: AF of stage 2.
+    pub acc_track_restore_mask: u64,
+    /// `SPTE_HOST_WRITEABLE` (H): the host maps the page writable.
+    pub host_writable_mask: u64,
+    /// `SPTE_MMU_WRITEABLE` (M): the guest may write and the page is no shadowed page table.
+    pub mmu_writable_mask: u64,
+    /// `SPTE_MMU_PRESENT_MASK` (from 5.13 on): what says that KVM maps something here. 0: any value
+    /// but 0 and MMIO says so.
+    pub mmu_present_mask: u64,
+    /// The field for A/D bits: off, or on but dirty logging by write protection only.
+    pub ad_mask: u64,
+    /// Its value where accessed and dirty bits are off for this SPTE.
+    pub ad_disabled: u64,
+    /// Which bits tell MMIO SPTEs.
+    pub mmio_mask: u64,
+    /// Their value in an MMIO SPTE; 0: the format has none.
+    pub mmio_value: u64,
+    /// Which bits tell an entry of an upper level that maps a page: PS, or the type of stage 2.
+    pub last_mask: u64,
+    /// Their value in such an entry.
+    pub last_value: u64,
+    /// Where the pfn is.
+    pub pfn_mask: u64,
+    /// arm64: a TLB may go on denying what the entry in memory allows by now, until it is told.
+    /// Elsewhere a fault is decided by a fresh walk.
+    pub caches_permission_faults: bool,
 }
 
 impl SpteFormat {
-    /// EPT with accessed and dirty bits.
-    pub const EPT: SpteFormat = SpteFormat {
-        name: "ept",
-        present_mask: 1,
-        user_mask: 0,
-        x_mask: 1 << 2,
-        nx_mask: 0,
-        accessed_mask: 1 << 8,
-        dirty_mask: 1 << 9,
-        acc_track_mask: 0b111,
-    };
-    /// EPT without them: accesses are tracked by taking the permissions away.
-    pub const EPT_NO_AD: SpteFormat =
-        SpteFormat { name: "ept-no-ad", accessed_mask: 0, dirty_mask: 0, ..SpteFormat::EPT };
-    /// The legacy layout, shared by nested paging on AMD.
-    pub const NPT: SpteFormat = SpteFormat {
-        name: "npt",
-        present_mask: 1,
-        user_mask: 1 << 2,
-        x_mask: 0,
-        nx_mask: 1 << 63,
-        accessed_mask: 1 << 5,
-        dirty_mask: 1 << 6,
-        acc_track_mask: 0,
-    };
-    /// Every layout.
-    pub const ALL: [SpteFormat; 3] = [SpteFormat::EPT, SpteFormat::EPT_NO_AD, SpteFormat::NPT];
-
+    /// The page that a leaf maps (`spte_to_pfn`).
+    #[inline]
+    pub const fn pfn(&self, spte: Spte) -> Pfn {
+        Pfn((spte.0 & self.pfn_mask) >> 12)
+    }
+    /// The same SPTE for another page.
+    #[must_use]
+    #[inline]
+    pub const fn with_pfn(&self, spte: Spte, pfn: Pfn) -> Spte {
+        Spte(spte.0 & !self.pfn_mask | pfn.0 << 12)
+    }
+    /// The shadow page that a non-leaf points to.
+    #[inline]
+    pub const fn child(&self, spte: Spte) -> SpId {
+        SpId((self.pfn(spte).0 - SHADOW_PAGES_BASE) as u8)
+    }
+    /// `is_mmio_spte`.
+    #[inline]
+    pub const fn is_mmio(&self, spte: Spte) -> bool {
+        self.mmio_value != 0 && spte.0 & self.mmio_mask == self.mmio_value
+    }
+    /// `is_shadow_present_pte`. An access-tracked SPTE is present in this sense, though not to
+    /// hardware.
+    #[inline]
+    pub const fn is_shadow_present(&self, spte: Spte) -> bool {
+        if self.mmu_present_mask != 0 {
+            return spte.has(self.mmu_present_mask);
+        }
+        spte.0 != 0 && !self.is_mmio(spte)
+    }
+    /// `is_last_spte`: an entry of this level maps a page.
+    #[inline]
+    pub const fn is_last(&self, spte: Spte, level: u8) -> bool {
+        level == 1 || spte.0 != 0 && spte.0 & self.last_mask == self.last_value
+    }
+    /// `is_writable_pte`: W.
+    #[inline]
+    pub const fn is_writable(&self, spte: Spte) -> bool {
+        spte.has(self.writable_mask)
+    }
+    /// H.
+    #[inline]
+    pub const fn is_host_writable(&self, spte: Spte) -> bool {
+        spte.has(self.host_writable_mask)
+    }
+    /// M.
+    #[inline]
+    pub const fn is_mmu_writable(&self, spte: Spte) -> bool {
+        spte.has(self.mmu_writable_mask)
+    }
+    /// `spte_can_locklessly_be_made_writable`: H and M.
+    #[inline]
+    pub const fn can_locklessly_be_made_writable(&self, spte: Spte) -> bool {
+        self.is_host_writable(spte) && self.is_mmu_writable(spte)
+    }
+    /// True if (H, M, W) of a present leaf is one of 111, 110, 100 and 000. W = 1 without both H
+    /// and M is always a bug; M without H is what `change_pte` left behind before 5.18.
+    #[inline]
+    pub const fn is_legal_leaf(&self, spte: Spte) -> bool {
+        let (h, m) = (self.is_host_writable(spte), self.is_mmu_writable(spte));
+        (h || !m) && (m || !self.is_writable(spte))
+    }
+    /// `spte_ad_enabled`.
+    #[inline]
+    pub const fn ad_enabled(&self, spte: Spte) -> bool {
+        spte.0 & self.ad_mask != self.ad_disabled
+    }
+    /// `spte_ad_need_write_protect`: its dirty logging cannot rest on the D bit.
+    #[inline]
+    pub const fn ad_need_write_protect(&self, spte: Spte) -> bool {
+        spte.0 & self.ad_mask != 0
+    }
     /// `is_access_track_spte`: A/D bits off and no permission left.
     #[inline]
     pub const fn is_access_track(&self, spte: Spte) -> bool {
-        !spte.ad_enabled() && spte.0 & self.acc_track_mask == 0
+        !self.ad_enabled(spte) && spte.0 & self.acc_track_mask == 0
     }
     /// `is_accessed_spte`.
     #[inline]
     pub const fn is_accessed(&self, spte: Spte) -> bool {
-        if spte.ad_enabled() {
+        if self.ad_enabled(spte) {
             spte.0 & self.accessed_mask != 0
         } else {
             !self.is_access_track(spte)
@@ -198,48 +199,69 @@ impl SpteFormat {
     /// `is_dirty_spte`.
     #[inline]
     pub const fn is_dirty(&self, spte: Spte) -> bool {
-        if spte.ad_enabled() { spte.0 & self.dirty_mask != 0 } else { spte.is_writable() }
+        if self.ad_enabled(spte) { spte.0 & self.dirty_mask != 0 } else { self.is_writable(spte) }
     }
     /// `is_access_allowed`: what hardware would say of this entry alone.
     #[inline]
     pub const fn allows(&self, spte: Spte, access: Access) -> bool {
         let permitted = match access {
             Access::Read => true,
-            Access::Write => spte.is_writable(),
+            Access::Write => self.is_writable(spte),
             Access::Fetch => spte.0 & (self.x_mask | self.nx_mask) == self.x_mask,
         };
-        spte.0 & self.present_mask != 0 && !spte.is_mmio() && permitted
+        spte.has(self.translates_mask) && !self.is_mmio(spte) && permitted
     }
-    /// `mark_spte_for_access_track`. With A/D bits it clears A. Without, it saves R and X and
-    /// clears RWX; W is saved too only where guard `access-track-drops-w` is gone (`save_w`).
+    /// What hardware says of a fault by this entry: true if the translation was there but did not
+    /// allow the access (`PFERR_PRESENT_MASK`; a permission fault of arm64).
+    #[inline]
+    pub const fn fault_is_present(&self, spte: Spte) -> bool {
+        spte.has(self.translates_mask)
+    }
+    /// The same SPTE without W.
+    #[must_use]
+    #[inline]
+    pub const fn write_protected(&self, spte: Spte) -> Spte {
+        spte.without(self.write_protect_mask)
+    }
+    /// A leaf that permits reads and fetches, neither accessed nor dirty.
+    #[inline]
+    pub const fn leaf(&self, pfn: Pfn) -> Spte {
+        let ad = if self.accessed_mask == 0 { self.ad_disabled } else { 0 };
+        let bits = self.present_mask | self.mmu_present_mask | self.user_mask | self.x_mask | ad;
+        self.with_pfn(Spte(bits), pfn)
+    }
+    /// `make_nonleaf_spte`: everything is allowed, H and M are never set.
+    pub const fn nonleaf(&self, child: SpId) -> Spte {
+        self.leaf(Pfn(SHADOW_PAGES_BASE + child.0 as u64))
+            .with(self.writable_mask | self.accessed_mask)
+    }
+    /// `mark_spte_for_access_track`. With A/D bits it clears A. Without, it saves what the format
+    /// saves and takes the permissions away; W is saved too only where guard `access-track-drops-w`
+    /// is gone (`save_w`).
     pub const fn mark_for_access_track(&self, spte: Spte, save_w: bool) -> Spte {
-        if spte.ad_enabled() {
+        if self.ad_enabled(spte) {
             return spte.without(self.accessed_mask);
         }
         if self.is_access_track(spte) {
             return spte;
         }
-        let saved = spte.0 & (SAVED_BITS | if save_w { PT_WRITABLE_MASK } else { 0 });
-        spte.without(self.acc_track_mask | saved_mask(true))
-            .with(saved << SHADOW_ACC_TRACK_SAVED_BITS_SHIFT)
+        let w = if save_w { self.writable_mask } else { 0 };
+        let saved = spte.0 & (self.acc_track_saved_mask | w);
+        spte.without(self.acc_track_mask | self.acc_track_saved(true))
+            .with(saved << self.acc_track_saved_shift)
     }
     /// `restore_acc_track_spte`: gives the saved permissions back. W stays clear unless it was
     /// saved.
     pub const fn restore_acc_track(&self, spte: Spte) -> Spte {
-        let saved = spte.0 >> SHADOW_ACC_TRACK_SAVED_BITS_SHIFT & (SAVED_BITS | PT_WRITABLE_MASK);
-        spte.without(saved_mask(true)).with(saved)
+        let saved = spte.0 & self.acc_track_saved(true);
+        spte.without(self.acc_track_saved(true))
+            .with(saved >> self.acc_track_saved_shift | self.acc_track_restore_mask)
     }
-    /// `make_nonleaf_spte`: everything is allowed, H and M are never set.
-    pub const fn nonleaf(&self, child: SpId) -> Spte {
-        let ad = if self.accessed_mask == 0 { SPTE_AD_DISABLED_MASK } else { self.accessed_mask };
-        Spte(self.present_mask | PT_WRITABLE_MASK | self.user_mask | self.x_mask | ad)
-            .with_pfn(Pfn(SHADOW_PAGES_BASE + child.0 as u64))
+    /// The bits that hold saved permissions.
+    const fn acc_track_saved(&self, with_w: bool) -> u64 {
+        let w = if with_w { self.writable_mask } else { 0 };
+        (self.acc_track_saved_mask | w) << self.acc_track_saved_shift
     }
-}
-
-/// The bits that hold saved permissions.
-const fn saved_mask(with_w: bool) -> u64 {
-    (SAVED_BITS | if with_w { PT_WRITABLE_MASK } else { 0 }) << SHADOW_ACC_TRACK_SAVED_BITS_SHIFT
 }
 
 /// A guest page-table entry as the guest stores it: one byte, A and D taken to be set.

@@ -199,7 +199,8 @@ impl World {
         let index = index_at(ROOT_LEVEL, gfn);
         let parent = self.mmu.mmu_spte_get_lockless(SpteLoc { sp: self.mmu.vcpu(CPU).root, index });
         let index = index_at(PG_LEVEL_4K, gfn);
-        parent.is_shadow_present().then(|| SpteLoc { sp: parent.child(), index })
+        let f = &self.mmu.format;
+        f.is_shadow_present(parent).then(|| SpteLoc { sp: f.child(parent), index })
     }
 
     fn run(&mut self, op: Op) {
@@ -257,21 +258,23 @@ impl World {
 
     fn law(&self, spte: Spte, page: PinnedPage) -> Result<(), TestCaseError> {
         let f = &self.mmu.format;
-        prop_assert!(spte.is_shadow_present() && !spte.is_mmio(), "{:?}", spte);
-        prop_assert!(spte.is_legal_leaf(), "{:?}", spte);
-        prop_assert_eq!(spte.pfn(), page.pfn);
-        prop_assert_eq!(spte.is_host_writable(), page.writable);
-        prop_assert_eq!(spte.ad_enabled(), f.accessed_mask != 0);
-        prop_assert!(!spte.is_writable() || f.allows(spte, Access::Write), "{:?}", spte);
+        prop_assert!(f.is_shadow_present(spte) && !f.is_mmio(spte), "{:?}", spte);
+        prop_assert!(f.is_legal_leaf(spte), "{:?}", spte);
+        prop_assert_eq!(f.pfn(spte), page.pfn);
+        prop_assert_eq!(f.is_host_writable(spte), page.writable);
+        prop_assert_eq!(f.ad_enabled(spte), f.accessed_mask != 0);
+        prop_assert!(!f.is_writable(spte) || f.allows(spte, Access::Write), "{:?}", spte);
         // Permissions are saved if and only if they are taken away; W never is.
-        let saved = spte.0 >> 54 & 0b111;
-        prop_assert_eq!(saved, if f.is_access_track(spte) { 0b101 } else { 0 }, "{:?}", spte);
+        let with_w = f.acc_track_saved_mask | f.writable_mask;
+        let saved = spte.0 >> f.acc_track_saved_shift & with_w;
+        let wanted = if f.is_access_track(spte) { f.acc_track_saved_mask } else { 0 };
+        prop_assert!(f.ad_enabled(spte) || saved == wanted, "{:?}", spte);
         if !f.is_access_track(spte) {
             prop_assert!(f.allows(spte, Access::Read) && f.allows(spte, Access::Fetch));
         }
         // D only where the guest may write: with W now, or after a harvest took W.
         let dirty = spte.0 & f.dirty_mask != 0;
-        prop_assert!(!dirty || spte.is_mmu_writable() || !page.writable, "{:?}", spte);
+        prop_assert!(!dirty || f.is_mmu_writable(spte) || !page.writable, "{:?}", spte);
         Ok(())
     }
 }

@@ -64,15 +64,15 @@ pub fn check_release<M: Machine>(
             continue;
         }
         let entry = spte(loc);
-        let present = entry.is_shadow_present();
+        let present = w.mmu.format.is_shadow_present(entry);
         let gfn = if sp.role.direct { Gfn(sp.gfn.0 + u64::from(loc.index)) } else { gfns(loc) };
         if w.watches(Property::RmapExact) {
             check_rmap(w, l, loc, present, gfn);
         }
         if present
-            && entry.is_writable()
+            && w.mmu.format.is_writable(entry)
             && w.watches(Property::ShadowedPtReadonly)
-            && let Some(table) = shadowed_table(w, l, entry.pfn())
+            && let Some(table) = shadowed_table(w, l, w.mmu.format.pfn(entry))
         {
             let what = format_args!(
                 "gfn{} is a shadowed guest table, and an SPTE maps it writable",

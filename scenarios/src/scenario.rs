@@ -79,6 +79,12 @@ pub enum Format {
     EptNoAd,
     /// The legacy layout, which nested paging on AMD shares.
     Npt,
+    /// The same as Linux 6.1 has it.
+    NptV6_1,
+    /// arm64 stage 2; software keeps the access flag.
+    Stage2,
+    /// arm64 stage 2; hardware keeps the access flag and the dirty state.
+    Stage2Hd,
 }
 
 /// What a fast fault on an indirect shadow page would do.

@@ -71,18 +71,18 @@ pub fn access<M: Machine<Hardware = SoftwareTlb<M>>>(
         entry.store(spte.0, Relaxed);
     }
     let write = access.access == Access::Write;
-    let page = w.mmu.host.page(spte.pfn());
+    let page = w.mmu.host.page(format.pfn(spte));
     if write {
         w.m.store_byte(page, access.byte.0, access.byte.1);
     } else {
         // ORDERING: relaxed: a guest load.
         page.load(Relaxed);
     }
-    M::guest_translated(w, cpu, access, spte.pfn(), from_tlb);
+    M::guest_translated(w, cpu, access, format.pfn(spte), from_tlb);
     if write {
         w.m.mark(Mark::GuestWrite);
     }
-    w.check_access(spte.pfn(), write);
+    w.check_access(format.pfn(spte), write);
     AccessResult::Done
 }
 
@@ -95,13 +95,13 @@ fn walk<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess) -> Result<Spt
     if !format.allows(upper, Access::Read) {
         return Err(false);
     }
-    let loc = SpteLoc { sp: upper.child(), index: index_at(PG_LEVEL_4K, access.page) };
+    let loc = SpteLoc { sp: format.child(upper), index: index_at(PG_LEVEL_4K, access.page) };
     let word = w.mmu.sptep(loc);
     // ORDERING: acquire: as above.
     let mut spte = Spte(word.load(Acquire));
     loop {
         if !format.allows(spte, access.access) {
-            return Err(spte.0 & (format.present_mask | format.acc_track_mask) != 0);
+            return Err(format.fault_is_present(spte));
         }
         let dirty = if access.access == Access::Write { format.dirty_mask } else { 0 };
         let new = spte.with(format.accessed_mask | dirty);

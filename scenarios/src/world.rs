@@ -2,9 +2,6 @@
 
 use kvmmu_model::mmu::{GFNS, IndirectFastFault, MemslotConfig, index_at};
 use kvmmu_model::platform::Ordering::Relaxed;
-use kvmmu_model::spte::{
-    PT_WRITABLE_MASK, SPTE_AD_DISABLED_MASK, SPTE_HOST_WRITEABLE, SPTE_MMU_WRITEABLE,
-};
 use kvmmu_model::{CpuId, Gfn, Gpte, Kvm, Mmu, Spte, SpteFormat, SpteLoc, Word};
 
 use crate::host_mm::HostMm;
@@ -124,7 +121,7 @@ impl<M: Machine> World<M> {
                 let loc = self.mmu.setup_path(cpu, page, table);
                 let spte = initial_spte(&self.mmu.format, entry);
                 self.mmu.setup_leaf(loc, gfn, spte);
-                if spte.is_writable() {
+                if self.mmu.format.is_writable(spte) {
                     // Whoever made it writable marked it: a writable page of a logged slot is in
                     // the log.
                     self.mmu.mark_page_dirty(gfn);
@@ -174,24 +171,33 @@ impl<M: Machine> World<M> {
     }
 }
 
+impl Format {
+    /// True if hardware keeps A and D in these SPTEs.
+    pub fn has_ad(self) -> bool {
+        format_of(self).accessed_mask != 0
+    }
+}
+
 /// The layout that a scenario names.
 pub fn format_of(format: Format) -> SpteFormat {
     match format {
         Format::Ept => SpteFormat::EPT,
         Format::EptNoAd => SpteFormat::EPT_NO_AD,
         Format::Npt => SpteFormat::NPT,
+        Format::NptV6_1 => SpteFormat::NPT_V6_1,
+        Format::Stage2 => SpteFormat::STAGE2,
+        Format::Stage2Hd => SpteFormat::STAGE2_HD,
     }
 }
 
 fn initial_spte(format: &SpteFormat, e: &InitialSpte) -> Spte {
     let bit = |on: bool, mask: u64| if on { mask } else { 0 };
-    let spte = Spte(format.present_mask | format.user_mask | format.x_mask)
-        .with_pfn(e.pfn)
-        .with(bit(e.host_writable, SPTE_HOST_WRITEABLE))
-        .with(bit(e.mmu_writable, SPTE_MMU_WRITEABLE))
-        .with(bit(e.writable, PT_WRITABLE_MASK))
+    let spte = format
+        .leaf(e.pfn)
+        .with(bit(e.host_writable, format.host_writable_mask))
+        .with(bit(e.mmu_writable, format.mmu_writable_mask))
+        .with(bit(e.writable, format.writable_mask))
         .with(bit(e.accessed, format.accessed_mask))
-        .with(bit(e.dirty, format.dirty_mask))
-        .with(bit(format.accessed_mask == 0, SPTE_AD_DISABLED_MASK));
+        .with(bit(e.dirty, format.dirty_mask));
     if e.tracked { format.mark_for_access_track(spte, false) } else { spte }
 }

@@ -68,7 +68,7 @@ impl Translations {
         let format = &w.mmu.format;
         let upper = SpteLoc { sp: w.mmu.vcpu(cpu).root, index: index_at(ROOT_LEVEL, page) };
         let entry = peek(w, upper);
-        let child = format.allows(entry, Access::Read).then(|| entry.child());
+        let child = format.allows(entry, Access::Read).then(|| format.child(entry));
         let leaf_of = |sp| SpteLoc { sp, index: index_at(PG_LEVEL_4K, page) };
         let mut all = Translations { list: [Translation::Walk(None); WAYS_MAX], len: 0 };
         let walk = child.map(leaf_of);
@@ -102,7 +102,8 @@ impl Translations {
 
 /// The page of an SPTE that a walk may use without changing it: a cached copy does just the same.
 fn quiet_page(w: &World<Sim>, spte: Spte, access: Access) -> Option<Pfn> {
-    cacheable(&w.mmu.format, spte, access).then(|| spte.pfn())
+    let format = &w.mmu.format;
+    cacheable(format, spte, access).then(|| format.pfn(spte))
 }
 
 fn peek(w: &World<Sim>, loc: SpteLoc) -> Spte {
@@ -114,10 +115,10 @@ fn cacheable_bits(w: &World<Sim>, root: SpId, loc: SpteLoc, spte: Spte) -> u32 {
     let format = &w.mmu.format;
     if loc.sp == root {
         let walks = format.allows(spte, Access::Read);
-        return if walks { 1 << (TABLE_SHIFT + u32::from(spte.child().0)) } else { 0 };
+        return if walks { 1 << (TABLE_SHIFT + u32::from(format.child(spte).0)) } else { 0 };
     }
     let bit = |access, shift: u32| {
-        if cacheable(format, spte, access) { 1 << (shift + spte.pfn().0 as u32) } else { 0 }
+        if cacheable(format, spte, access) { 1 << (shift + format.pfn(spte).0 as u32) } else { 0 }
     };
     bit(Access::Read, 0) | bit(Access::Write, WRITE_SHIFT)
 }
@@ -130,7 +131,7 @@ fn cache_under(w: &World<Sim>, tlb: &mut Tlb, root: SpId, upper: SpteLoc, entry:
         return;
     }
     for index in 0..PT_ENTRIES as u8 {
-        let leaf = SpteLoc { sp: entry.child(), index };
+        let leaf = SpteLoc { sp: w.mmu.format.child(entry), index };
         tlb.entries[place(leaf)] |= cacheable_bits(w, root, leaf, peek(w, leaf));
     }
 }
@@ -158,9 +159,13 @@ pub(crate) fn spte_written(w: &World<Sim>, tag: Tag, new: u64) {
             cell.set(tlb);
         }
     }
-    if !is_root && new.is_shadow_present() && !new.is_legal_leaf() && w.watches(Property::SpteLegal)
+    let f = &w.mmu.format;
+    if !is_root
+        && f.is_shadow_present(new)
+        && !f.is_legal_leaf(new)
+        && w.watches(Property::SpteLegal)
     {
-        let (h, m, wr) = (new.is_host_writable(), new.is_mmu_writable(), new.is_writable());
+        let (h, m, wr) = (f.is_host_writable(new), f.is_mmu_writable(new), f.is_writable(new));
         Machine::violate(
             &w.m,
             Property::SpteLegal,
@@ -236,7 +241,7 @@ fn use_leaf(w: &World<Sim>, cpu: CpuId, leaf: SpteLoc, access: Access) -> Result
     let format = &w.mmu.format;
     let spte = peek(w, leaf);
     if !format.allows(spte, access) {
-        return Err(spte.0 & (format.present_mask | format.acc_track_mask) != 0);
+        return Err(format.fault_is_present(spte));
     }
     let dirty = if access == Access::Write { format.dirty_mask } else { 0 };
     let new = spte.with(format.accessed_mask | dirty);
@@ -251,7 +256,7 @@ fn use_leaf(w: &World<Sim>, cpu: CpuId, leaf: SpteLoc, access: Access) -> Result
             format_args!("vcpu{} walks a shadow page that was freed", cpu.0),
         );
     }
-    Ok(spte.pfn())
+    Ok(format.pfn(spte))
 }
 
 /// A fault drops what is cached of the entries that it came from.

@@ -181,8 +181,8 @@ impl<X: Primitives> Run<X> {
         let is_root = world.mmu.vcpus.iter().any(|vcpu| vcpu.root == SpId(tag.index[0]));
         if world.watches(Property::SpteLegal)
             && !is_root
-            && spte.is_shadow_present()
-            && !spte.is_legal_leaf()
+            && world.mmu.format.is_shadow_present(spte)
+            && !world.mmu.format.is_legal_leaf(spte)
         {
             let detail = format!("spte[{}][{}] = {new:#x}", tag.index[0], tag.index[1]);
             self.search.violate(Property::SpteLegal, detail);
@@ -212,7 +212,7 @@ impl<X: Primitives> Run<X> {
                 if !cacheable(&w.mmu.format, spte, Access::Write) {
                     continue;
                 }
-                if let Some(table) = oracle::shadowed_table(w, state, spte.pfn()) {
+                if let Some(table) = oracle::shadowed_table(w, state, w.mmu.format.pfn(spte)) {
                     let detail = format!(
                         "gfn{} is a shadowed guest table, and vcpu{} has it writable in its TLB",
                         table.0, cpu.0
@@ -432,9 +432,9 @@ fn walk_gives<X: Primitives>(
     if !format.allows(upper, Access::Read) {
         return None;
     }
-    let leaf = SpteLoc { sp: upper.child(), index: index_at(PG_LEVEL_4K, access.page) };
+    let leaf = SpteLoc { sp: format.child(upper), index: index_at(PG_LEVEL_4K, access.page) };
     let leaf = Spte(w.mmu.sptep(leaf).peek());
-    cacheable(format, leaf, access.access).then(|| leaf.pfn())
+    cacheable(format, leaf, access.access).then(|| format.pfn(leaf))
 }
 
 impl<X: Primitives> Clone for EngineMachine<X> {

@@ -47,9 +47,10 @@ pub fn lines(
 
 /// How SPTEs read.
 fn legend(scenario: &Scenario) -> &'static str {
-    match scenario.spte {
-        Format::EptNoAd => "(H, M: host-, MMU-writable)",
-        _ => "(H, M: host-, MMU-writable; A, D: accessed, dirty)",
+    if scenario.spte.has_ad() {
+        "(H, M: host-, MMU-writable; A, D: accessed, dirty)"
+    } else {
+        "(H, M: host-, MMU-writable)"
     }
 }
 
@@ -59,6 +60,9 @@ pub fn format(scenario: &Scenario) -> &'static str {
         Format::Ept => "EPT SPTEs with A/D bits",
         Format::EptNoAd => "EPT SPTEs without A/D bits",
         Format::Npt => "legacy SPTEs",
+        Format::NptV6_1 => "legacy SPTEs of 6.1",
+        Format::Stage2 => "stage-2 descriptors, AF kept by software",
+        Format::Stage2Hd => "stage-2 descriptors, AF and dirty state kept by hardware",
     }
 }
 
@@ -195,7 +199,7 @@ impl Begin<'_> {
         let writable = bit(spte.writable && !spte.tracked, 'w');
         line.extend([bit(!spte.tracked, 'r'), writable, bit(!spte.tracked, 'x'), ' ']);
         line.extend([bit(spte.host_writable, 'H'), bit(spte.mmu_writable, 'M')]);
-        if format != Format::EptNoAd {
+        if format.has_ad() {
             line.extend([' ', bit(spte.accessed, 'A'), bit(spte.dirty, 'D')]);
         } else if spte.tracked {
             line += " saved r-x";

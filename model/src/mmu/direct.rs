@@ -9,6 +9,7 @@
 use super::fast_fault::Fault;
 use super::map::Mapping;
 use super::shadow_page::direct_base;
+use super::vcpu::KVM_REQ_TLB_FLUSH_CURRENT;
 use super::{Mmu, MmuState, PG_LEVEL_4K, ROOT_LEVEL, index_at};
 use crate::guard::Guard;
 use crate::host::{Host, PinnedPage};
@@ -51,8 +52,24 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             if self.page_fault_handle_page_track(fault, gfn) {
                 return RetPf::Emulate;
             }
-            self.direct_page_fault_untracked(fault, gfn, false)
+            let ret = self.direct_page_fault_untracked(fault, gfn, false);
+            self.relax_perms_flush_local(fault, ret);
+            ret
         })
+    }
+
+    /// The local TLBI of arm64 `kvm_pgtable_stage2_relax_perms` (since 6.2
+    /// `kvm_tlb_flush_vmid_ipa_nsh`): the CPU that faulted may keep the entry that denied it.
+    /// Formats whose faults are decided by a fresh walk need none. Here it is a request that this
+    /// vCPU serves before it enters the guest again.
+    fn relax_perms_flush_local(&self, fault: Fault, ret: RetPf) {
+        let stale = self.format.caches_permission_faults && fault.present;
+        if stale
+            && matches!(ret, RetPf::Fixed | RetPf::Spurious)
+            && self.p.guard(Guard::RelaxPermsLocalFlush)
+        {
+            self.kvm_make_request(fault.cpu, KVM_REQ_TLB_FLUSH_CURRENT);
+        }
     }
 
     /// `kvm_arch_async_page_ready`: the page that a vCPU waited for has come; map it speculatively.
@@ -142,8 +159,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             let parent =
                 SpteLoc { sp: self.vcpu(m.cpu).root, index: index_at(ROOT_LEVEL, m.gfn.0) };
             let spte = self.mmu_spte_get_lockless(parent);
-            let child = if spte.is_shadow_present() {
-                spte.child()
+            let child = if self.format.is_shadow_present(spte) {
+                self.format.child(spte)
             } else {
                 let base = direct_base(m.gfn.0);
                 let sp = self.kvm_mmu_get_page(l, Some(m.cpu), base, PG_LEVEL_4K, true);

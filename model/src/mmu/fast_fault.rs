@@ -17,7 +17,7 @@ use crate::host::Host;
 use crate::mark::Mark;
 use crate::platform::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::platform::{Platform, Word};
-use crate::spte::{PT_WRITABLE_MASK, Spte};
+use crate::spte::Spte;
 use crate::types::{Access, CpuId, Gfn, Pfn, SpteLoc};
 
 /// Attempts before a fast fault gives up: the first and `retry_count` of 4.
@@ -105,7 +105,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     ) -> Option<RetPf> {
         // ORDERING: relaxed: constant while the page is in use, and the walk keeps it in use.
         let sp = Header(self.tables[usize::from(loc.sp.0)].header.load(Relaxed));
-        if !spte.is_last(sp.level()) {
+        if !self.format.is_last(spte, sp.level()) {
             return Some(RetPf::Invalid);
         }
         if self.format.allows(spte, fault.access) {
@@ -121,7 +121,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 // One dirty bit cannot stand for a large page.
                 return Some(RetPf::Invalid);
             }
-            new = new.with(PT_WRITABLE_MASK);
+            new = new.with(self.format.writable_mask);
         }
         if new == spte || !self.format.allows(new, fault.access) {
             return Some(RetPf::Invalid);
@@ -135,13 +135,13 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// The test of H and M.
     fn may_be_made_writable(&self, spte: Spte) -> bool {
-        (spte.is_host_writable() || !self.p.guard(Guard::FastFaultHostWritable))
-            && (spte.is_mmu_writable() || !self.p.guard(Guard::FastFaultMmuWritable))
+        (self.format.is_host_writable(spte) || !self.p.guard(Guard::FastFaultHostWritable))
+            && (self.format.is_mmu_writable(spte) || !self.p.guard(Guard::FastFaultMmuWritable))
     }
 
     /// `fast_pf_fix_direct_spte`: the cmpxchg, then the mark. True if it succeeded.
     fn fast_pf_fix_spte(&self, fault: Fault, loc: SpteLoc, old: Spte, new: Spte, gfn: Gfn) -> bool {
-        let made_writable = new.is_writable() && !old.is_writable();
+        let made_writable = self.format.is_writable(new) && !self.format.is_writable(old);
         let marks = made_writable
             && (fault.access == Access::Write || self.p.guard(Guard::RestoreMarksDirty));
         let mark_first = !self.p.guard(Guard::MarkDirtyAfterCmpxchg);
@@ -211,7 +211,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     fn pin(&self, gfn: Gfn, spte: Spte) -> Option<Pfn> {
         let for_write = self.p.guard(Guard::PinForWrite);
         let page = self.host.gfn_to_pfn_atomic(gfn, for_write)?;
-        if page.pfn != spte.pfn() && self.p.guard(Guard::PinPfnCompare) {
+        if page.pfn != self.format.pfn(spte) && self.p.guard(Guard::PinPfnCompare) {
             self.host.kvm_release_pfn_clean(page.pfn);
             return None;
         }

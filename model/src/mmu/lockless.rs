@@ -48,11 +48,11 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         loop {
             let loc = SpteLoc { sp, index: index_at(level, page) };
             let spte = self.mmu_spte_get_lockless(loc);
-            if !spte.is_shadow_present() || spte.is_last(level) {
+            if !self.format.is_shadow_present(spte) || self.format.is_last(spte, level) {
                 return (loc, spte);
             }
             self.p.mark(Mark::LocklessWalkStep);
-            (sp, level) = (spte.child(), level - 1);
+            (sp, level) = (self.format.child(spte), level - 1);
         }
     }
 }

@@ -13,9 +13,7 @@ use crate::guard::Guard;
 use crate::host::{Host, PinnedPage};
 use crate::mark::Mark;
 use crate::platform::Platform;
-use crate::spte::{
-    PT_WRITABLE_MASK, SPTE_AD_DISABLED_MASK, SPTE_HOST_WRITEABLE, SPTE_MMU_WRITEABLE, Spte,
-};
+use crate::spte::Spte;
 use crate::types::{CpuId, Gfn, SpteLoc};
 
 /// What a fault maps.
@@ -41,22 +39,19 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Locks: `mmu_lock`.
     fn make_spte(&self, l: &MmuState, m: Mapping) -> (Spte, bool) {
         let f = &self.format;
-        let mut spte = Spte(f.present_mask | f.user_mask | f.x_mask).with_pfn(m.page.pfn);
-        if f.accessed_mask == 0 {
-            spte = spte.with(SPTE_AD_DISABLED_MASK);
-        }
+        let mut spte = f.leaf(m.page.pfn);
         if !m.speculative {
             spte = spte.with(f.accessed_mask);
         }
         let mut writable = m.guest_writable;
         if m.page.writable {
-            spte = spte.with(SPTE_HOST_WRITEABLE);
+            spte = spte.with(f.host_writable_mask);
         } else if self.p.guard(Guard::MakeSpteHostReadonly) {
             writable = false;
         }
         let write_protected_pt = writable && self.mmu_need_write_protect(l, m.gfn);
         if writable && !write_protected_pt {
-            spte = spte.with(PT_WRITABLE_MASK | SPTE_MMU_WRITEABLE | f.dirty_mask);
+            spte = spte.with(f.writable_mask | f.mmu_writable_mask | f.dirty_mask);
         }
         if m.speculative {
             spte = self.mark_spte_for_access_track(spte);
@@ -70,7 +65,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Locks: `mmu_lock`.
     fn set_spte(&self, loc: SpteLoc, new: Spte, gfn: Gfn, spurious: &mut bool) -> bool {
         self.p.call("set_spte", || {
-            if new.is_writable() && self.p.guard(Guard::SetSpteMarksDirty) {
+            if self.format.is_writable(new) && self.p.guard(Guard::SetSpteMarksDirty) {
                 self.mark_page_dirty(gfn);
             }
             *spurious = self.mmu_spte_get_lockless(loc) == new;
@@ -85,8 +80,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         self.p.call("mmu_set_spte", || {
             let old = self.mmu_spte_get_lockless(loc);
             let mut flush = false;
-            let mut was_rmapped = old.is_shadow_present();
-            if was_rmapped && old.pfn() != m.page.pfn {
+            let mut was_rmapped = self.format.is_shadow_present(old);
+            if was_rmapped && self.format.pfn(old) != m.page.pfn {
                 self.drop_spte(l, loc);
                 flush = true;
                 was_rmapped = false;

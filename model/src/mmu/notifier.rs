@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::mark::Mark;
 use crate::platform::Ordering::{Relaxed, Release};
 use crate::platform::{Lock, Platform, Srcu, Until, Word};
-use crate::spte::{PT_WRITABLE_MASK, SPTE_HOST_WRITEABLE, SPTE_MMU_WRITEABLE, Spte};
+use crate::spte::Spte;
 use crate::types::{Gfn, Pfn};
 
 impl<P: Platform, H: Host> Mmu<P, H> {
@@ -92,9 +92,10 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// `kvm_mmu_changed_pte_notifier_make_spte`.
     fn changed_pte_spte(&self, old: Spte, pfn: Pfn) -> Spte {
-        let mut new = old.with_pfn(pfn).without(PT_WRITABLE_MASK | SPTE_HOST_WRITEABLE);
+        let f = &self.format;
+        let mut new = f.write_protected(f.with_pfn(old, pfn)).without(f.host_writable_mask);
         if self.p.guard(Guard::ChangePteClearsMmuWritable) {
-            new = new.without(SPTE_MMU_WRITEABLE);
+            new = new.without(f.mmu_writable_mask);
         }
         self.mark_spte_for_access_track(new)
     }

@@ -122,8 +122,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             }
             let parent = SpteLoc { sp: self.vcpu(m.cpu).root, index: index_at(ROOT_LEVEL, gva.0) };
             let spte = self.mmu_spte_get_lockless(parent);
-            let (child, fresh) = if spte.is_shadow_present() {
-                (spte.child(), false)
+            let (child, fresh) = if self.format.is_shadow_present(spte) {
+                (self.format.child(spte), false)
             } else {
                 let table = walk.table_gfn[0];
                 (self.kvm_mmu_get_page(l, Some(m.cpu), table, PG_LEVEL_4K, false), true)

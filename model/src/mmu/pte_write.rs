@@ -44,7 +44,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 let loc = SpteLoc { sp, index };
                 let entry = self.mmu_spte_get_lockless(loc);
                 self.mmu_page_zap_pte(&mut l, loc);
-                remote_flush |= entry.is_shadow_present();
+                remote_flush |= self.format.is_shadow_present(entry);
             }
             if remote_flush {
                 self.kvm_flush_remote_tlbs(Some(cpu));

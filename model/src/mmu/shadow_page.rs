@@ -138,13 +138,13 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Locks: `mmu_lock`.
     pub(super) fn mmu_page_zap_pte(&self, l: &mut MmuState, loc: SpteLoc) {
         let spte = self.mmu_spte_get_lockless(loc);
-        if !spte.is_shadow_present() {
+        if !self.format.is_shadow_present(spte) {
             return;
         }
-        if spte.is_last(l.pages[usize::from(loc.sp.0)].role.level) {
+        if self.format.is_last(spte, l.pages[usize::from(loc.sp.0)].role.level) {
             self.drop_spte(l, loc);
         } else {
-            self.drop_parent_pte(l, spte.child(), loc);
+            self.drop_parent_pte(l, self.format.child(spte), loc);
         }
     }
 
@@ -225,8 +225,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         let parent =
             SpteLoc { sp: self.vcpu(cpu).root, index: super::index_at(super::ROOT_LEVEL, page) };
         let spte = self.mmu_spte_get_lockless(parent);
-        let child = if spte.is_shadow_present() {
-            spte.child()
+        let child = if self.format.is_shadow_present(spte) {
+            self.format.child(spte)
         } else {
             let (gfn, direct) = match guest_table {
                 Some(table) => (table, false),

@@ -34,23 +34,25 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// `spte_has_volatile_bits`: may this SPTE change outside `mmu_lock`?
     pub fn spte_has_volatile_bits(&self, spte: Spte) -> bool {
-        if !spte.is_shadow_present() {
+        if !self.format.is_shadow_present(spte) {
             return false;
         }
         let lacks = |guard| !self.p.guard(guard);
-        if spte.can_locklessly_be_made_writable() && !lacks(Guard::VolatileLocklesslyWritable) {
+        if self.format.can_locklessly_be_made_writable(spte)
+            && !lacks(Guard::VolatileLocklesslyWritable)
+        {
             return true;
         }
         if self.format.is_access_track(spte) && !lacks(Guard::VolatileAccessTrack) {
             return true;
         }
-        if !spte.ad_enabled() {
+        if !self.format.ad_enabled(spte) {
             return false;
         }
         let accessed = spte.0 & self.format.accessed_mask != 0;
         let dirty = spte.0 & self.format.dirty_mask != 0;
         !accessed && !lacks(Guard::VolatileNotAccessed)
-            || spte.is_writable() && !dirty && !lacks(Guard::VolatileWriteNotDirty)
+            || self.format.is_writable(spte) && !dirty && !lacks(Guard::VolatileWriteNotDirty)
     }
 
     /// Replaces a shadow-present SPTE that read as `old`: by `xchg` if it is volatile. Returns what
@@ -76,11 +78,15 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Locks: `mmu_lock`.
     pub(super) fn mmu_spte_update_no_track(&self, loc: SpteLoc, new: Spte) -> Spte {
         let old = self.mmu_spte_get_lockless(loc);
-        if !old.is_shadow_present() {
+        if !self.format.is_shadow_present(old) {
             self.mmu_spte_set(loc, new);
             return old;
         }
-        debug_assert_eq!(old.pfn(), new.pfn(), "mmu_spte_update must not change the pfn");
+        debug_assert_eq!(
+            self.format.pfn(old),
+            self.format.pfn(new),
+            "mmu_spte_update must not change the pfn"
+        );
         self.replace_spte(loc, old, new)
     }
 
@@ -94,22 +100,22 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         self.p.call("mmu_spte_update", || {
             let old = self.mmu_spte_update_no_track(loc, new);
             self.p.mark(Mark::SpteSet);
-            if !old.is_shadow_present() {
+            if !self.format.is_shadow_present(old) {
                 return false;
             }
             let was_writable = if self.p.guard(Guard::FlushOnLocklesslyWritable) {
-                old.can_locklessly_be_made_writable()
+                self.format.can_locklessly_be_made_writable(old)
             } else {
-                old.is_writable()
+                self.format.is_writable(old)
             };
-            let mut flush = was_writable && !new.is_writable();
+            let mut flush = was_writable && !self.format.is_writable(new);
             if self.format.is_accessed(old) && !self.format.is_accessed(new) {
                 flush = true;
-                self.host.kvm_set_pfn_accessed(old.pfn());
+                self.host.kvm_set_pfn_accessed(self.format.pfn(old));
             }
             if self.format.is_dirty(old) && !self.format.is_dirty(new) {
                 flush = true;
-                self.host.kvm_set_pfn_dirty(old.pfn());
+                self.host.kvm_set_pfn_dirty(self.format.pfn(old));
             }
             flush
         })
@@ -122,21 +128,21 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     pub(super) fn mmu_spte_clear_track_bits(&self, loc: SpteLoc) -> bool {
         self.p.call("mmu_spte_clear_track_bits", || {
             let first = self.mmu_spte_get_lockless(loc);
-            if !first.is_shadow_present() {
+            if !self.format.is_shadow_present(first) {
                 // ORDERING: relaxed: nothing to publish.
                 self.sptep(loc).store(0, Relaxed);
                 return false;
             }
             let old = self.replace_spte(loc, first, Spte::ZERO);
             self.p.mark(Mark::SpteZapped);
-            if !old.is_shadow_present() {
+            if !self.format.is_shadow_present(old) {
                 return false;
             }
             if self.format.is_accessed(old) {
-                self.host.kvm_set_pfn_accessed(old.pfn());
+                self.host.kvm_set_pfn_accessed(self.format.pfn(old));
             }
             if self.format.is_dirty(old) {
-                self.host.kvm_set_pfn_dirty(old.pfn());
+                self.host.kvm_set_pfn_dirty(self.format.pfn(old));
             }
             true
         })
@@ -160,7 +166,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             if !self.format.is_accessed(spte) {
                 return false;
             }
-            if spte.ad_enabled() {
+            if self.format.ad_enabled(spte) {
                 // ORDERING: relaxed: an atomic bit operation; the bit is a hint.
                 self.sptep(loc).fetch_and(!self.format.accessed_mask, Relaxed);
                 return true;
@@ -169,8 +175,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             let replaced = self.mmu_spte_update_no_track(loc, new);
             self.p.mark(Mark::AccessTracked);
             let old = if self.p.guard(Guard::AgeUsesXchgResult) { replaced } else { spte };
-            if old.is_writable() {
-                self.host.kvm_set_pfn_dirty(old.pfn());
+            if self.format.is_writable(old) {
+                self.host.kvm_set_pfn_dirty(self.format.pfn(old));
             }
             true
         })

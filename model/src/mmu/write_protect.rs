@@ -9,7 +9,6 @@ use crate::guard::Guard;
 use crate::host::Host;
 use crate::mark::Mark;
 use crate::platform::Platform;
-use crate::spte::{PT_WRITABLE_MASK, SPTE_MMU_WRITEABLE};
 use crate::types::{Gfn, SpteLoc};
 
 impl<P: Platform, H: Host> Mmu<P, H> {
@@ -21,16 +20,16 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         self.p.call("spte_write_protect", || {
             let mut spte = self.mmu_spte_get_lockless(loc);
             let may_become_writable = pt_protect
-                && spte.can_locklessly_be_made_writable()
+                && self.format.can_locklessly_be_made_writable(spte)
                 && self.p.guard(Guard::WriteProtectChecksMmuWritable);
-            if !spte.is_writable() && !may_become_writable {
+            if !self.format.is_writable(spte) && !may_become_writable {
                 self.p.mark(Mark::NoFlushOwed);
                 return false;
             }
             if pt_protect && self.p.guard(Guard::PtProtectClearsMmuWritable) {
-                spte = spte.without(SPTE_MMU_WRITEABLE);
+                spte = spte.without(self.format.mmu_writable_mask);
             }
-            let flush = self.mmu_spte_update(loc, spte.without(PT_WRITABLE_MASK));
+            let flush = self.mmu_spte_update(loc, self.format.write_protected(spte));
             self.p.mark(if pt_protect { Mark::WriteProtectedPt } else { Mark::WriteProtected });
             if !flush {
                 self.p.mark(Mark::NoFlushOwed);

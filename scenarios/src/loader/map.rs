@@ -97,7 +97,7 @@ fn spte(
         ));
     }
     let tracked = table.flag("tracked")?.unwrap_or(false);
-    if tracked && format != Format::EptNoAd {
+    if tracked && format.has_ad() {
         return Err(table.source.error(
             table.place("tracked"),
             "access tracking with a format that has accessed bits",
@@ -111,7 +111,7 @@ fn spte(
             "marking for access tracking clears R, W and X: write spte = \"110\"",
         ));
     }
-    if format == Format::EptNoAd
+    if !format.has_ad()
         && let Some(key) = ["accessed", "dirty"].into_iter().find(|k| table.has(k))
     {
         return Err(table.source.error(
@@ -120,10 +120,10 @@ fn spte(
             "remove it, or set spte = \"ept\" or \"npt\"",
         ));
     }
-    let accessed = table.flag("accessed")?.unwrap_or(format != Format::EptNoAd);
-    let dirty = table.flag("dirty")?.unwrap_or(format != Format::EptNoAd && mmu_writable);
+    let accessed = table.flag("accessed")?.unwrap_or(format.has_ad());
+    let dirty = table.flag("dirty")?.unwrap_or(format.has_ad() && mmu_writable);
     let cached = table.flag("cached")?.unwrap_or(false);
-    if cached && (tracked || format != Format::EptNoAd && !accessed) {
+    if cached && (tracked || format.has_ad() && !accessed) {
         return Err(table.source.error(
             table.place("cached"),
             "a cached translation of an SPTE that was never used",

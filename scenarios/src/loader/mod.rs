@@ -52,8 +52,15 @@ pub const KEYS: &[&str] = &[
     "expect",
 ];
 const PROFILES: &[(&str, Profile)] = &[("fixed", Profile::Fixed)];
-const FORMATS: &[(&str, Format)] =
-    &[("ept", Format::Ept), ("ept-no-ad", Format::EptNoAd), ("npt", Format::Npt)];
+/// The layouts of SPTEs, as files name them.
+pub const FORMATS: &[(&str, Format)] = &[
+    ("ept", Format::Ept),
+    ("ept-no-ad", Format::EptNoAd),
+    ("npt", Format::Npt),
+    ("npt-v6.1", Format::NptV6_1),
+    ("stage2", Format::Stage2),
+    ("stage2-hd", Format::Stage2Hd),
+];
 const INDIRECT: &[(&str, IndirectFastFault)] = &[
     ("gfns", IndirectFastFault::Gfns),
     ("walk", IndirectFastFault::Walk),
