@@ -14,6 +14,7 @@ pub mod loader;
 pub mod lockdep;
 pub mod machine;
 pub mod oracle;
+pub mod outcome;
 pub mod property;
 pub mod scenario;
 pub mod software_tlb;

@@ -5,7 +5,8 @@ use kvmmu_model::platform::Ordering::Relaxed;
 use kvmmu_model::{CpuId, Gfn, Gpte, Kvm, Mmu, Spte, SpteFormat, SpteLoc, Word};
 
 use crate::host_mm::HostMm;
-use crate::machine::{GuestAccess, Machine};
+use crate::machine::{Cell, GuestAccess, Machine};
+use crate::outcome::{Harvests, Outcome};
 use crate::scenario::{Address, Format, InitialSpte, Paging, Scenario, ThreadKind};
 
 /// Everything that threads share.
@@ -21,6 +22,8 @@ pub struct World<M: Machine> {
     pub user: M::Cell<User>,
     /// The guest has written something.
     pub wrote: M::Cell<bool>,
+    /// What was harvested, where outcomes are asked for: [`World::record_harvests`].
+    pub harvests: Option<M::Cell<Harvests>>,
     /// Which properties are watched, a bit each.
     pub watched: u32,
 }
@@ -58,6 +61,7 @@ impl<M: Machine> World<M> {
             hardware: m.hardware(),
             user: m.cell(User { harvested: 0, copy: [0; GFNS] }),
             wrote: m.cell(false),
+            harvests: None,
             watched: scenario.always.iter().fold(0, |bits, p| bits | 1 << *p as u32),
             m: m.clone(),
         };
@@ -70,9 +74,21 @@ impl<M: Machine> World<M> {
         world
     }
 
+    /// From now on harvests are recorded, and [`World::outcome`] tells them. Before the first step.
+    pub fn record_harvests(&mut self) {
+        self.harvests = Some(self.m.cell(Harvests::EMPTY));
+    }
+
+    /// The outcome of an execution that has ended, stop phase included.
+    pub fn outcome(&self, scenario: &Scenario) -> Outcome {
+        let user = self.user.get();
+        let harvests = self.harvests.as_ref().map_or(Harvests::EMPTY, Cell::get);
+        let copy = |gfn: Gfn| user.copy[gfn.0 as usize];
+        Outcome::new(scenario, |gfn| self.content(gfn), copy, harvests.iter())
+    }
+
     /// A scenario that checks nothing else starts with destination equal to source.
     fn start_migration(&self) {
-        use crate::machine::Cell;
         let mut copy = [0; GFNS];
         for (gfn, content) in copy.iter_mut().enumerate() {
             *content = self.content(Gfn(gfn as u64));

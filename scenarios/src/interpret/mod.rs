@@ -15,6 +15,7 @@ use kvmmu_model::CpuId;
 
 use self::locks::Holds;
 use crate::machine::Machine;
+use crate::outcome::Asker;
 use crate::scenario::{Op, Scenario, ThreadKind};
 use crate::world::World;
 
@@ -27,21 +28,23 @@ impl<M: Machine> World<M> {
         let program = &scenario.threads[thread];
         match program.kind {
             ThreadKind::Vcpu => self.run_vcpu(CpuId(thread as u8), &program.run),
-            ThreadKind::Host | ThreadKind::User => self.run_ops(&program.run),
+            ThreadKind::Host | ThreadKind::User => {
+                self.run_ops(Asker::Thread(thread as u8), &program.run);
+            }
         }
     }
 
     /// What user space does at the end, and then the checks of the end.
     pub fn run_stop(&self, scenario: &Scenario) {
-        self.run_ops(&scenario.at_stop);
+        self.run_ops(Asker::Stop, &scenario.at_stop);
         crate::oracle::check_end(self);
     }
 
-    fn run_ops(&self, ops: &[Op]) {
-        self.holding(ops, |held| self.run_ops_holding(ops, held));
+    fn run_ops(&self, who: Asker, ops: &[Op]) {
+        self.holding(ops, |held| self.run_ops_holding(who, ops, held));
     }
 
-    fn run_ops_holding<'a>(&'a self, ops: &[Op], held: &mut Holds<'a, M>) {
+    fn run_ops_holding<'a>(&'a self, who: Asker, ops: &[Op], held: &mut Holds<'a, M>) {
         let mut next = 0;
         while let Some((_, op)) = self.next_op(ops, &mut next, ()) {
             match op {
@@ -53,7 +56,7 @@ impl<M: Machine> World<M> {
                 Op::Age(gfn) => self.notify_clear_young(gfn, true),
                 Op::ClearYoung(gfn) => self.notify_clear_young(gfn, false),
                 Op::Shrink => self.mmu.mmu_shrink_scan(),
-                Op::GetDirtyLog(slot) => self.get_dirty_log(usize::from(slot)),
+                Op::GetDirtyLog(slot) => self.get_dirty_log(who, slot),
                 Op::CopyHarvested => self.copy_harvested(),
                 // Memslots, buses, interrupt routing.
                 Op::DeleteMemslot(slot) => self.mmu.delete_memory_region(usize::from(slot)),

@@ -4,15 +4,21 @@ use kvmmu_model::platform::Ordering::Relaxed;
 use kvmmu_model::{Gfn, Mark, Word};
 
 use crate::machine::{Cell, Machine};
+use crate::outcome::{Asker, Harvest};
 use crate::world::World;
 
 /// User space.
 impl<M: Machine> World<M> {
-    pub(super) fn get_dirty_log(&self, slot: usize) {
-        let mask = self.mmu.kvm_vm_ioctl_get_dirty_log(slot);
-        let base = self.mmu.memslots[slot].as_ref().map_or(0, |s| s.base_gfn.0);
-        self.user.with(|u| u.harvested |= mask << base);
-        self.m.note(format_args!("user: harvested {}", Frames(mask << base)));
+    pub(super) fn get_dirty_log(&self, to: Asker, slot: u8) {
+        let index = usize::from(slot);
+        let mask = self.mmu.kvm_vm_ioctl_get_dirty_log(index);
+        let base = self.mmu.memslots[index].as_ref().map_or(0, |s| s.base_gfn.0);
+        let frames = mask << base;
+        self.user.with(|u| u.harvested |= frames);
+        if let Some(harvests) = &self.harvests {
+            harvests.with(|list| list.push(Harvest { to, slot, frames }));
+        }
+        self.m.note(format_args!("user: harvested {}", Frames(frames)));
     }
 
     /// Copies the pages that were harvested and not copied yet.

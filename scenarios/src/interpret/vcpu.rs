@@ -6,6 +6,7 @@ use kvmmu_model::{Access, CpuId, Gfn, Gpte, Gva, Lock, Mark};
 
 use super::locks::Holds;
 use crate::machine::{AccessResult, GuestAccess, Machine, own_byte};
+use crate::outcome::token;
 use crate::scenario::{Address, Op};
 use crate::world::World;
 
@@ -32,13 +33,12 @@ impl<M: Machine> World<M> {
         let mut run = Run { in_guest: false, srcu };
         let mut next = 0;
         while let Some((i, op)) = self.next_op(ops, &mut next, run.in_guest) {
-            let token = i as u8 + 1;
             match op {
                 Op::Guest(access, address) => {
                     let access = GuestAccess {
                         page: page_of(address),
                         access,
-                        byte: (own_byte(cpu), token),
+                        byte: (own_byte(cpu), token(i)),
                     };
                     self.guest_instruction(cpu, access, &mut run);
                 }
