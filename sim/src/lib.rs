@@ -15,6 +15,7 @@ pub mod minimise;
 pub mod naive;
 pub mod names;
 pub mod outcome;
+pub mod outcomes;
 pub mod pct;
 pub mod pending;
 pub mod platform;

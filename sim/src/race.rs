@@ -6,6 +6,7 @@ use kvmmu_scenarios::scenario::{Address, GuestEntry, Op, Paging, Witness};
 use kvmmu_scenarios::{Scenario, World, oracle};
 
 use crate::hardware;
+use crate::outcomes::Record;
 use crate::program::{Instance, Moment, Program, Story};
 use crate::{Goal, Sim};
 
@@ -14,12 +15,19 @@ use crate::{Goal, Sim};
 pub struct Race {
     scenario: Scenario,
     without: GuardSet,
+    record: Option<Record>,
 }
 
 impl Race {
     /// This scenario without these guards.
     pub fn new(scenario: Scenario, without: GuardSet) -> Race {
-        Race { scenario, without }
+        Race { scenario, without, record: None }
+    }
+
+    /// The same, and each execution that ends leaves its outcome in `record`.
+    #[must_use]
+    pub fn recording(self, record: &Record) -> Race {
+        Race { record: Some(Record::clone(record)), ..self }
     }
 
     /// The scenario.
@@ -59,7 +67,11 @@ impl Program for Race {
     }
     fn build(&self, platform: &Sim) -> Box<dyn Instance> {
         let scenario = self.scenario.clone();
-        Box::new(RaceInstance { world: World::new(platform, &scenario), scenario })
+        let mut world = World::new(platform, &scenario);
+        if self.record.is_some() {
+            world.record_harvests();
+        }
+        Box::new(RaceInstance { world, scenario, record: self.record.clone() })
     }
 }
 
@@ -67,6 +79,7 @@ impl Program for Race {
 struct RaceInstance {
     world: World<Sim>,
     scenario: Scenario,
+    record: Option<Record>,
 }
 
 impl Instance for RaceInstance {
@@ -75,6 +88,10 @@ impl Instance for RaceInstance {
     }
     fn stop(&self) {
         self.world.run_stop(&self.scenario);
+        if let Some(record) = &self.record {
+            let outcome = self.world.outcome(&self.scenario);
+            *record.borrow_mut().entry(outcome).or_insert(0) += 1;
+        }
     }
     fn choices(&self, request: u64) -> u8 {
         hardware::choices(&self.world, request)
