@@ -45,6 +45,7 @@ files! {
     "mark-dirty-order",
     "mmu-writable",
     "notifier-retry",
+    "relax-perms",
     "stale-tlb-dirty-log",
     "stale-tlb-write-protect",
     "stale-walk-indirect",

@@ -4,9 +4,14 @@
 //! everything cacheable that an entry has held while this CPU ran guest code under a root that
 //! reaches it, since the CPU's last flush. An access may use any of it, so it has one outcome for
 //! the walk of the tables as they are and one for each cached translation that would end
-//! differently. Faults are decided by a fresh walk, which also drops what was stale (Intel SDM
-//! volume 3, caching of translations). Upper levels are cached in the same way: a walk may go
-//! through a table that is linked no more.
+//! differently. Upper levels are cached in the same way: a walk may go through a table that is
+//! linked no more.
+//!
+//! x86 decides a fault by a fresh walk, which also drops what was stale (Intel SDM volume 3, caching
+//! of translations). arm64 may keep an entry that denied a store and let it deny the next one,
+//! although memory allows it by now, until somebody invalidates it; a fault drops nothing there.
+//! Entries that give translation or access-flag faults are never cached (Arm ARM, D8.17, TLB
+//! maintenance). Which rules hold is up to the format: `caches_permission_faults`.
 
 use kvmmu_model::mmu::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES, VCPUS, index_at};
 use kvmmu_model::{Access, CpuId, Guarded, Mark, Pfn, Platform, SpId, Spte, SpteLoc, Tag};
@@ -30,14 +35,18 @@ struct Tlb {
     /// Runs guest code now, and so may cache what it can reach.
     running: bool,
     /// By SPTE: bits 0-7 pages that it may read, 8-15 pages that it may write without touching the
-    /// SPTE again, 16-23 tables that it may walk.
+    /// SPTE again, 16-23 tables that it may walk; bit 31, where permission faults are cached: it may
+    /// deny stores.
     entries: [u32; ENTRIES],
 }
 
 /// Ways an access may be translated: through each table, by a walk or by a cached page.
-const WAYS_MAX: usize = SHADOW_PAGES * (1 + 8) + 1;
+const WAYS_MAX: usize = SHADOW_PAGES * (1 + 8) + 2;
 const WRITE_SHIFT: u32 = 8;
 const TABLE_SHIFT: u32 = 16;
+const DENIES: u32 = 1 << 31;
+
+const _: () = assert!(TABLE_SHIFT as usize + SHADOW_PAGES <= 31);
 
 fn place(loc: SpteLoc) -> usize {
     usize::from(loc.sp.0) * PT_ENTRIES + usize::from(loc.index)
@@ -50,6 +59,8 @@ enum Translation {
     Walk(Option<SpteLoc>),
     /// By a cached leaf.
     Cached(SpteLoc, Pfn),
+    /// Not at all: a cached leaf denies it.
+    Denied,
 }
 
 /// All the ways an access may be translated; the first is the walk of the tables as they are.
@@ -85,6 +96,12 @@ impl Translations {
                 all.push_cached(&tlb, leaf_of(table), access, quiet);
             }
         }
+        let stale = (0..SHADOW_PAGES as u8).map(SpId).filter(|t| tables >> t.0 & 1 == 1);
+        let mut cached = child.into_iter().chain(stale).map(|sp| tlb.entries[place(leaf_of(sp))]);
+        let denies = access == Access::Write && cached.any(|bits| bits & DENIES != 0);
+        if denies && !walk.is_some_and(|leaf| is_denied(w, peek(w, leaf), access)) {
+            all.push(Translation::Denied);
+        }
         all
     }
 
@@ -106,6 +123,12 @@ fn quiet_page(w: &World<Sim>, spte: Spte, access: Access) -> Option<Pfn> {
     cacheable(format, spte, access).then(|| format.pfn(spte))
 }
 
+/// True if the entry in memory denies the access as a cached one does: the translation is there.
+fn is_denied(w: &World<Sim>, spte: Spte, access: Access) -> bool {
+    let format = &w.mmu.format;
+    format.fault_is_present(spte) && !format.allows(spte, access)
+}
+
 fn peek(w: &World<Sim>, loc: SpteLoc) -> Spte {
     Spte(w.mmu.sptep(loc).peek())
 }
@@ -120,7 +143,10 @@ fn cacheable_bits(w: &World<Sim>, root: SpId, loc: SpteLoc, spte: Spte) -> u32 {
     let bit = |access, shift: u32| {
         if cacheable(format, spte, access) { 1 << (shift + format.pfn(spte).0 as u32) } else { 0 }
     };
-    bit(Access::Read, 0) | bit(Access::Write, WRITE_SHIFT)
+    let denies = format.caches_permission_faults
+        && cacheable(format, spte, Access::Read)
+        && !format.is_writable(spte);
+    bit(Access::Read, 0) | bit(Access::Write, WRITE_SHIFT) | if denies { DENIES } else { 0 }
 }
 
 /// Adds everything cacheable under an entry of the root.
@@ -259,8 +285,11 @@ fn use_leaf(w: &World<Sim>, cpu: CpuId, leaf: SpteLoc, access: Access) -> Result
     Ok(format.pfn(spte))
 }
 
-/// A fault drops what is cached of the entries that it came from.
+/// A fault drops what is cached of the entries that it came from, where a walk decides faults.
 fn drop_stale(w: &World<Sim>, cpu: CpuId, page: u64, leaf: Option<SpteLoc>) {
+    if w.mmu.format.caches_permission_faults {
+        return;
+    }
     let root = w.mmu.vcpu(cpu).root;
     let upper = SpteLoc { sp: root, index: index_at(ROOT_LEVEL, page) };
     w.hardware.cpus[usize::from(cpu.0)].with(|tlb| {
@@ -359,6 +388,11 @@ impl Machine for Sim {
         let all = Translations::of(w, cpu, access.page, access.access);
         let result = match all.list[usize::from(choice)] {
             Translation::Cached(_, pfn) => Ok((pfn, true)),
+            Translation::Denied => {
+                w.m.note(|| format!("guest: vcpu{} is denied the store by its TLB", cpu.0));
+                w.m.mark(Mark::StaleTranslation);
+                Err((true, None))
+            }
             Translation::Walk(None) => Err((false, None)),
             Translation::Walk(Some(leaf)) => match use_leaf(w, cpu, leaf, access.access) {
                 Ok(pfn) => Ok((pfn, choice > 0)),
