@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kvmmu_scenarios::scenario::Format;
 
 /// What `-h` prints: examples first, at most 24 lines.
 pub const HELP: &str = "\
@@ -24,6 +25,7 @@ Commands:
   list     the scenarios           guards   the protective steps, and what fails without them
   locks    [NAME...]  the table of locks, and the orders in which they are taken
   explain  NAME  find, minimise and tell    replay   FILE, or NAME --schedule S
+  outcomes [NAME...]  what is allowed at the end; --compare FILE judges what machines saw
 
 Options of check:
   --without G[,G]  --strategy S  --engine E  --seed N  --jobs N  --time-max T  --size N
@@ -104,6 +106,9 @@ pub enum Command {
     /// The locks and their orders: what the document says, and what is seen
     #[command(before_help = "Example: kvmmu locks --format rst")]
     Locks(LocksArgs),
+    /// The outcomes that a scenario may have, and whether what machines saw is among them
+    #[command(before_help = "Example: kvmmu outcomes --compare el2.jsonl")]
+    Outcomes(OutcomesArgs),
     /// Runs one recorded or hand-written schedule
     #[command(before_help = "Example: kvmmu replay canary --schedule v1-1a2b3c4d:0*3,1*7,0/2")]
     Replay(ReplayArgs),
@@ -281,6 +286,57 @@ pub enum LocksFormat {
     Dot,
 }
 
+/// Options of `outcomes`.
+#[derive(Args, Clone, Debug)]
+pub struct OutcomesArgs {
+    /// Scenarios: a name, a pattern with * and ?, or a path that ends in .toml
+    #[arg(value_name = "NAME|GLOB|FILE.toml")]
+    pub select: Vec<String>,
+    /// Take these guards away together; repeat for more sets
+    #[arg(long, value_name = "G[,G]", conflicts_with = "compare")]
+    pub without: Vec<String>,
+    /// The layout of SPTEs, such as stage2 (default: as the file says)
+    #[arg(long, value_name = "LAYOUT", value_parser = crate::outcomes::layout)]
+    #[arg(conflicts_with = "compare")]
+    pub spte: Option<Format>,
+    /// Judge the outcomes in this file; repeat for more files
+    ///
+    /// A file has one JSON object per line, as docs/outcomes.md says. It names scenarios: those of
+    /// your own must be given beside it. Exit 0: all are allowed; 1: some are not; 3: some are not
+    /// among those that were found before a bound.
+    #[arg(long, value_name = "FILE", conflicts_with = "random")]
+    pub compare: Vec<PathBuf>,
+    /// Make random workloads of the seed, which other machines can run too, in --emit DIR
+    #[arg(long, value_name = "N", requires = "emit", conflicts_with_all = ["select", "without"])]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=999))]
+    pub random: Option<u16>,
+    /// Where random workloads go
+    #[arg(long, value_name = "DIR", requires = "random", hide_short_help = true)]
+    pub emit: Option<PathBuf>,
+    /// The form: text, json or markdown, a table
+    #[arg(long, value_name = "text|json|markdown", default_value = "text")]
+    #[arg(hide_possible_values = true)]
+    pub format: OutcomesFormat,
+    /// How to search, and how far (default: stateful)
+    #[command(flatten)]
+    pub search: SearchArgs,
+    /// How many threads explore at once (default: one per CPU)
+    #[arg(long, value_name = "N", env = "KVMMU_JOBS", hide_env = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
+}
+
+/// The form of outcomes.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OutcomesFormat {
+    /// One outcome per line
+    Text,
+    /// One JSON object per line
+    Json,
+    /// A table for a document
+    Markdown,
+}
+
 /// Options of `explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
@@ -339,7 +395,7 @@ pub struct ReplayArgs {
 }
 
 /// The names of the subcommands.
-const COMMANDS: &[&str] = &["check", "list", "guards", "locks", "explain", "replay"];
+const COMMANDS: &[&str] = &["check", "list", "guards", "locks", "explain", "outcomes", "replay"];
 
 /// Puts `check` before the first word that is not a subcommand, so that `kvmmu aba-direct` works.
 pub fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {

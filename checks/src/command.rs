@@ -9,7 +9,7 @@ use clap::Parser;
 
 use crate::args::{Cli, Color, Command, with_default_command};
 use crate::exit::{Exit, Failure, guarded};
-use crate::{check, explain, guards, list, locks, replay};
+use crate::{check, explain, guards, list, locks, outcomes, replay};
 
 /// Runs the command line `arguments`, the first of which is the program.
 pub fn main(arguments: Vec<OsString>) -> Exit {
@@ -51,6 +51,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Guards(args) => guards::run(args, &mut out),
         Command::Explain(args) => explain::run(args, &cli.common, &mut out),
         Command::Locks(args) => locks::run(args, &cli.common, &mut out),
+        Command::Outcomes(args) => outcomes::run(args, &cli.common, &mut out),
         Command::Replay(args) => replay::run(args, &mut out),
     }?;
     out.flush()?;

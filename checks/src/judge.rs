@@ -223,7 +223,7 @@ pub fn counted(count: u64, what: &str) -> String {
 }
 
 /// The bound that was hit.
-fn bound(search: &Search, reason: Reason) -> String {
+pub fn bound(search: &Search, reason: Reason) -> String {
     match reason {
         Reason::NotExhaustive => {
             let strategy = match search.strategy {

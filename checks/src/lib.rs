@@ -26,6 +26,7 @@ pub mod list;
 pub mod locks;
 #[cfg(feature = "engines")]
 pub mod machines;
+pub mod outcomes;
 pub mod output;
 pub mod pool;
 pub mod progress;

@@ -20,6 +20,7 @@ use kvmmu_sim::minimise::minimise;
 use kvmmu_sim::naive::Naive;
 use kvmmu_sim::names::{Names, Wait};
 use kvmmu_sim::outcome::{Found, Outcome, Stats, Verdict};
+use kvmmu_sim::outcomes::{Collected, collect};
 use kvmmu_sim::pct::Pct;
 use kvmmu_sim::program::Program;
 use kvmmu_sim::race::Race;
@@ -310,6 +311,25 @@ pub fn witness(
     let run = replay(&mut engine, &schedule)
         .map_err(|error| Failure::internal(format!("a schedule does not replay: {error}")))?;
     Ok(Some(Witness { schedule, run: run.into() }))
+}
+
+/// The outcomes of a variant. Its search ends early for its bounds only.
+///
+/// # Errors
+///
+/// Those of the engine: bugs.
+pub fn outcomes(
+    variant: &Variant,
+    search: &Search,
+    progress: Progress<'_>,
+) -> Result<Collected, Failure> {
+    let (scenario, without) = (&variant.scenario, variant.without);
+    let mut explorer = explorer(search);
+    let collected = collect(scenario, without, &mut *explorer, &limits(search), progress);
+    match collected.broken.iter().find(|f| f.property == INTERNAL_ERROR) {
+        Some(error) => Err(Failure::internal(format!("internal error: {}", error.detail))),
+        None => Ok(collected),
+    }
 }
 
 /// The built-in scenarios at `size`, in order of their names.

@@ -16,10 +16,10 @@
 //!
 //! # Eight bytes stand for a page
 //!
-//! Contents are numbers of 64 bits. Memory begins as 0, and so do the copies. vCPU `i` (the threads
-//! of a scenario number vCPUs first) stores to byte `i` only, counted from the lowest; its operation
-//! at index `n` of its program stores the value `n + 1` there ([`stored`]). A machine with real
-//! pages does so with the first eight bytes of each, byte `i` at offset `i`.
+//! Contents are numbers of 64 bits. Memory begins as 0, and so do the copies. vCPU `i` (the
+//! threads of a scenario number vCPUs first) stores to byte `i` only, counted from the lowest; its
+//! operation at index `n` of its program stores `n + 1` there ([`stored`]). A machine with
+//! real pages does so with the first eight bytes of each, byte `i` at offset `i`.
 //!
 //! # Text
 //!
@@ -39,11 +39,13 @@
 //!
 //! # Lines of a file
 //!
-//! Outcomes travel as lines of JSON, one object each, of which [`Line`] is the writer (no spaces but
-//! in outcomes, keys in this order, `spte` where the machine names its layout of SPTEs):
+//! Outcomes travel as lines of JSON, one object each, of which [`Line`] is the writer (no spaces
+//! but in outcomes, keys in this order, `spte` where the machine names its layout of SPTEs). One
+//! line, broken here:
 //!
 //! ```text
-//! {"kvmmu-outcome":1,"machine":"el2","scenario":"aba-direct","without":[],"spte":"stage2","outcome":"gfn0=0x1/0x1","count":90}
+//! {"kvmmu-outcome":1,"machine":"el2","scenario":"aba-direct","without":[],"spte":"stage2",
+//! "outcome":"gfn0=0x1/0x1","count":90}
 //! ```
 //!
 //! `without` lists the guards that the machine ran without, by name; `count` says how often the

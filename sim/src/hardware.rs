@@ -7,10 +7,10 @@
 //! differently. Upper levels are cached in the same way: a walk may go through a table that is
 //! linked no more.
 //!
-//! x86 decides a fault by a fresh walk, which also drops what was stale (Intel SDM volume 3, caching
-//! of translations). arm64 may keep an entry that denied a store and let it deny the next one,
-//! although memory allows it by now, until somebody invalidates it; a fault drops nothing there.
-//! Entries that give translation or access-flag faults are never cached (Arm ARM, D8.17, TLB
+//! x86 decides a fault by a fresh walk, which also drops what was stale (Intel SDM volume 3,
+//! caching of translations). arm64 may keep an entry that denied a store and let it deny the next
+//! one, although memory allows it by now, until somebody invalidates it; a fault drops nothing
+//! there. Entries that give translation or access-flag faults are never cached (Arm ARM, D8.17, TLB
 //! maintenance). Which rules hold is up to the format: `caches_permission_faults`.
 
 use kvmmu_model::mmu::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES, VCPUS, index_at};
@@ -35,8 +35,8 @@ struct Tlb {
     /// Runs guest code now, and so may cache what it can reach.
     running: bool,
     /// By SPTE: bits 0-7 pages that it may read, 8-15 pages that it may write without touching the
-    /// SPTE again, 16-23 tables that it may walk; bit 31, where permission faults are cached: it may
-    /// deny stores.
+    /// SPTE again, 16-23 tables that it may walk; bit 31, where permission faults are cached: it
+    /// may deny stores.
     entries: [u32; ENTRIES],
 }
 

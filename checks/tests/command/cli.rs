@@ -11,7 +11,7 @@ use kvmmu::args::ENVIRONMENT;
 use kvmmu::run::Replayed;
 
 /// Runs `kvmmu` in `directory`.
-fn kvmmu_in(directory: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn kvmmu_in(directory: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kvmmu"));
     command.args(arguments).current_dir(directory).env("NO_COLOR", "1");
     for name in ENVIRONMENT {
@@ -29,7 +29,7 @@ fn fails(arguments: &[&str], code: i32) -> String {
 
 /// Checks that `output` is an error with exit code `code` that says what to try next.
 #[track_caller]
-fn refused(output: &Output, code: i32) -> String {
+pub(crate) fn refused(output: &Output, code: i32) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{said}");
     assert!(said.contains("help:") || said.contains("try '--help'"), "no next thing: {said}");
@@ -99,9 +99,10 @@ fn an_unknown_guard_in_a_file_is_named_with_its_place() {
     error: my-race.toml:24:13: unknown guard 'fast-fault-cmpxhg'
       help: did you mean 'fast-fault-cmpxchg'? Legal here: fast-fault-direct-only,
             fast-fault-cmpxchg, fast-fault-host-writable, fast-fault-mmu-writable,
-            fast-fault-rewalk, mark-dirty-after-cmpxchg, restore-marks-dirty, access-track-drops-w,
-            volatile-locklessly-writable, volatile-access-track, volatile-write-not-dirty,
-            volatile-not-accessed, flush-on-locklessly-writable, write-protect-checks-mmu-writable,
+            fast-fault-rewalk, mark-dirty-after-cmpxchg, relax-perms-local-flush,
+            restore-marks-dirty, access-track-drops-w, volatile-locklessly-writable,
+            volatile-access-track, volatile-write-not-dirty, volatile-not-accessed,
+            flush-on-locklessly-writable, write-protect-checks-mmu-writable,
             pt-protect-clears-mmu-writable, get-page-flush, flush-after-harvest,
             harvest-clear-then-protect, set-spte-marks-dirty, notifier-seq-recheck,
             notifier-count-check, notifier-seq-before-gup, age-uses-xchg-result,

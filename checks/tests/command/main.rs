@@ -7,4 +7,5 @@ mod common;
 #[path = "../told/docutils.rs"]
 mod docutils;
 mod locks;
+mod outcomes;
 mod report;

@@ -1,0 +1,112 @@
+//! `kvmmu outcomes`: what the simulated machine allows, and whether what other machines saw is
+//! among it.
+//!
+//! Guarantee: standard output is a function of the input, the seed and the bounds in steps, states
+//! and executions. It does not depend on `--jobs`. A set that a bound has cut is printed as such,
+//! and nothing is said to be outside of it.
+
+pub mod allowed;
+pub mod compare;
+pub mod file;
+pub mod page;
+pub mod random;
+pub mod words;
+
+use std::io::Write;
+use std::thread;
+
+use kvmmu_model::GuardSet;
+use kvmmu_scenarios::loader::FORMATS;
+use kvmmu_scenarios::scenario::Format;
+
+use crate::args::{Common, OutcomesArgs, OutcomesFormat, Strategy};
+use crate::exit::{Exit, Failure};
+use crate::interrupt;
+use crate::run::Search;
+use crate::select;
+use crate::variant::Variant;
+
+/// How sets are collected, and how results are printed.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// How to search, and how far.
+    pub search: Search,
+    /// On how many threads.
+    pub jobs: usize,
+    /// The form of the output.
+    pub format: OutcomesFormat,
+    /// No progress and no notes.
+    pub quiet: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Bad selections, bad files of outcomes, and an output that cannot be written.
+pub fn run(args: &OutcomesArgs, common: &Common, to: &mut dyn Write) -> Result<Exit, Failure> {
+    let jobs = match args.jobs {
+        Some(jobs) => usize::from(jobs),
+        None => thread::available_parallelism().map_or(1, usize::from),
+    };
+    let mut search = Search::new(&args.search);
+    if search.strategy == Strategy::Auto {
+        // What is looked for are sets: the short searches that find violations first have no use.
+        search.strategy = Strategy::Stateful;
+    }
+    let request = Request { search, jobs, format: args.format, quiet: common.quiet };
+    interrupt::catch()?;
+    if let (Some(count), Some(directory)) = (args.random, &args.emit) {
+        let plan = random::Plan { count, seed: args.search.seed, directory };
+        return random::emit(&plan, &interrupt::interrupted, to);
+    }
+    if !args.compare.is_empty() {
+        return compare::run(args, &request, &interrupt::interrupted, to);
+    }
+    let sets = args.without.iter().map(|text| select::guards(text));
+    let sets: Vec<GuardSet> = sets.collect::<Result<_, _>>()?;
+    let sets = if sets.is_empty() { vec![GuardSet::EMPTY] } else { sets };
+    let selected = select::scenarios(&args.select, args.search.size)?;
+    let variants = selected.iter().flat_map(|s| select::variants(s, &sets));
+    let variants: Vec<Variant> = variants.map(|v| allowed::on(v, args.spte)).collect();
+    print(&variants, &request, &interrupt::interrupted, to)
+}
+
+/// Collects the outcomes of `variants` and prints them.
+///
+/// # Errors
+///
+/// Those of the engine, a scenario with too many harvests, an output that cannot be written.
+pub fn print(
+    variants: &[Variant],
+    request: &Request,
+    interrupted: &(dyn Fn() -> bool + Sync),
+    to: &mut dyn Write,
+) -> Result<Exit, Failure> {
+    let mut exit = Exit::Expected;
+    page::set_head(request.format, to)?;
+    allowed::collect_all(variants, request, interrupted, |job, allowed| {
+        if !allowed.is_complete() {
+            exit = exit.worse(Exit::Inconclusive);
+        }
+        page::set(&variants[job], &allowed, request, to)
+    })?;
+    if interrupted() {
+        exit = exit.worse(Exit::Interrupted);
+    }
+    to.flush()?;
+    Ok(exit)
+}
+
+/// The layout of SPTEs that is called so.
+///
+/// # Errors
+///
+/// A name that no layout has, with those that there are.
+pub fn layout(name: &str) -> Result<Format, String> {
+    let found = FORMATS.iter().find(|(known, _)| *known == name);
+    found.map(|(_, format)| *format).ok_or_else(|| {
+        let names: Vec<&str> = FORMATS.iter().map(|(name, _)| *name).collect();
+        format!("there are {}", names.join(", "))
+    })
+}

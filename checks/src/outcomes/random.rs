@@ -1,0 +1,184 @@
+//! Random workloads that fit the simulator, real stage-2 tables and a live KVM alike: as scenario
+//! files, so that each machine runs the same.
+//!
+//! Guarantee: the files are a function of the seed (and of the version: a draw that the simulator
+//! does not explore in a moment, or that can end in one way only, is drawn again). Mechanism: one
+//! slot with a dirty log, two or three frames, stores and loads of one or two vCPUs, a harvester
+//! that copies, a host that ages or swaps out. Pages are mapped as they are after logging was
+//! turned on, or not at all, which a user of KVM can bring about, too.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use kvmmu_model::GuardSet;
+use kvmmu_scenarios::loader;
+use kvmmu_scenarios::scenario::Format;
+use kvmmu_sim::outcome::{Stats, Verdict};
+use kvmmu_sim::rng::Rng;
+
+use super::allowed;
+use crate::args::Strategy;
+use crate::exit::{Exit, Failure};
+use crate::judge::counted;
+use crate::run::{self, Search};
+use crate::variant::Variant;
+
+/// Workloads with more states are drawn again: these take a small part of a second.
+const STATES_MAX: u64 = 60_000;
+
+/// How many draws there are at most for one workload; a few suffice.
+const DRAWS_MAX: u64 = 1_000;
+
+/// What is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// How many workloads.
+    pub count: u16,
+    /// The seed of all of them.
+    pub seed: u64,
+    /// Where the files go.
+    pub directory: &'a Path,
+}
+
+/// A workload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Workload {
+    /// The name of its scenario.
+    pub name: String,
+    /// The scenario file.
+    pub text: String,
+    /// How many outcomes the simulator allows, on the layout of the file and on stage 2.
+    pub outcomes: (usize, usize),
+    /// How many states they took.
+    pub states: (u64, u64),
+}
+
+/// Writes the files and says what is in them.
+///
+/// # Errors
+///
+/// A directory or a file that cannot be written, an interruption, errors of the engine.
+pub fn emit(
+    plan: &Plan<'_>,
+    interrupted: &(dyn Fn() -> bool + Sync),
+    to: &mut dyn Write,
+) -> Result<Exit, Failure> {
+    let cannot = |error: std::io::Error| {
+        let directory = plan.directory.display();
+        Failure::usage(
+            format!("cannot write workloads to {directory}: {error}"),
+            "give --emit a directory that can be made or written to",
+        )
+    };
+    fs::create_dir_all(plan.directory).map_err(cannot)?;
+    for index in 1..=plan.count {
+        if interrupted() {
+            return Ok(Exit::Interrupted);
+        }
+        let workload = workload(plan.seed, index)?;
+        let path = plan.directory.join(format!("{}.toml", workload.name));
+        fs::write(&path, &workload.text).map_err(cannot)?;
+        let Workload { outcomes: (own, stage2), states: (few, more), .. } = workload;
+        let (own, states) = (counted(own as u64, "outcome"), counted(few, "state"));
+        let path = path.display();
+        writeln!(to, "{path}: {own} on npt ({states}), {stage2} on stage2 ({more})")?;
+    }
+    to.flush()?;
+    Ok(Exit::Expected)
+}
+
+/// The workload of this seed with this number.
+///
+/// # Errors
+///
+/// Those of the engine: bugs.
+pub fn workload(seed: u64, index: u16) -> Result<Workload, Failure> {
+    let name = format!("random-{seed}-{index:03}");
+    for draw in 0..DRAWS_MAX {
+        let mut rng = Rng::new(seed ^ u64::from(index) << 48 ^ draw << 32);
+        let text = draw_text(&mut rng, seed, index);
+        let scenario = loader::load(&format!("{name}.toml"), &text, 1).map_err(|error| {
+            Failure::internal(format!("a random workload does not load: {error}"))
+        })?;
+        let variant = Variant::of(&Arc::new(scenario), None, GuardSet::EMPTY);
+        let Some((own, few)) = set(&variant)? else { continue };
+        let Some((stage2, more)) = set(&allowed::on(variant, Some(Format::Stage2)))? else {
+            continue;
+        };
+        if own > 1 {
+            let (outcomes, states) = ((own, stage2), (few, more));
+            return Ok(Workload { name, text, outcomes, states });
+        }
+    }
+    Err(Failure::internal(format!("{DRAWS_MAX} draws gave no workload for seed {seed}")))
+}
+
+/// How many outcomes a variant has, and how many states; `None`: too many.
+fn set(variant: &Variant) -> Result<Option<(usize, u64)>, Failure> {
+    let search = Search {
+        strategy: Strategy::Stateful,
+        seed: 0,
+        time_max: None,
+        states_max: STATES_MAX,
+        executions_max: u64::MAX,
+        steps_max: 5_000,
+    };
+    let collected = run::outcomes(variant, &search, &mut |_: &Stats| true)?;
+    let all = collected.verdict == Verdict::Holds && collected.broken.is_empty();
+    Ok(all.then_some((collected.outcomes.len(), collected.stats.states)))
+}
+
+/// A scenario file.
+fn draw_text(rng: &mut Rng, seed: u64, index: u16) -> String {
+    let frames = 2 + rng.below(2);
+    let vcpus = 1 + rng.below(2);
+    let mut t = format!("title  = \"Random workload {index} of seed {seed}\"\n");
+    t += "source = \"none: drawn by lot\"\n";
+    t += "about  = \"\"\"\nLoads and stores under a migration. Every outcome that a machine shows \
+          must be among\nthose of the simulator.\"\"\"\n";
+    t += "paging = \"direct\"\nspte   = \"npt\"\n\n[host]\npages = 8\n\n";
+    let _ = write!(t, "[[slot]]\ngfn   = 0\npages = {frames}\nlog   = true\n\n");
+    let mapped: Vec<(usize, bool)> = (0..frames).map(|gfn| (gfn, rng.below(2) == 0)).collect();
+    if mapped.iter().any(|(_, mapped)| *mapped) {
+        t += "[map]\n";
+        for (gfn, _) in mapped.into_iter().filter(|(_, mapped)| *mapped) {
+            let bits = "spte = \"110\", accessed = true, dirty = true";
+            let _ = writeln!(t, "\"gfn{gfn}\" = {{ pfn = {gfn}, {bits} }}");
+        }
+        t += "\n";
+    }
+    for vcpu in 0..vcpus {
+        let count = 1 + rng.below(4 - vcpus);
+        let mut run: Vec<String> = (0..count).map(|_| instruction(rng, frames)).collect();
+        if vcpu == 0 && !run.iter().any(|op| op.starts_with("write")) {
+            run[0] = format!("write gfn{}", rng.below(frames));
+        }
+        thread(&mut t, &format!("vcpu{vcpu}"), &run);
+    }
+    if rng.below(2) == 0 {
+        let verb = ["swap-out", "age"][rng.below(2)];
+        thread(&mut t, "host", &[format!("{verb} gfn{}", rng.below(frames))]);
+    }
+    let harvest = || ["get-dirty-log slot0", "copy-harvested"].map(str::to_owned);
+    let rounds = rng.below(3);
+    if rounds != 0 {
+        thread(&mut t, "user", &(0..rounds).flat_map(|_| harvest()).collect::<Vec<_>>());
+    }
+    let _ = write!(t, "[at-stop]\nrun = {:?}\n\n", harvest());
+    t += "[check]\n";
+    t += "always    = [\"migration\", \"swap\", \"pfn-safety\", \"spte-legal\", \"rmap-exact\"]\n";
+    t += "sometimes = [\"guest-write\"]\n";
+    t
+}
+
+fn instruction(rng: &mut Rng, frames: usize) -> String {
+    let verb = ["read", "write", "write", "write"][rng.below(4)];
+    format!("{verb} gfn{}", rng.below(frames))
+}
+
+fn thread(text: &mut String, name: &str, run: &[String]) {
+    let _ = write!(text, "[[thread]]\nname = \"{name}\"\nrun  = {run:?}\n\n");
+}
