@@ -14,7 +14,7 @@ use kvmmu_sim::goal::property;
 
 use super::allowed::{self, Allowed, layout_of};
 use super::file::{self, Seen};
-use super::{Request, page, words};
+use super::{Request, page, random, words};
 use crate::args::{OutcomesArgs, OutcomesFormat};
 use crate::exit::{Exit, Failure};
 use crate::run;
@@ -201,6 +201,9 @@ impl Comparison {
 /// The scenario of a line; `None`: it is not one of those that were selected.
 fn find(seen: &Seen, selected: Option<&[Selected]>, size: u8) -> Result<Option<Selected>, Failure> {
     let Some(selected) = selected else {
+        if let Some(scenario) = random::named(&seen.scenario)? {
+            return Ok(Some(Selected { scenario, file: None }));
+        }
         let scenario = run::builtin_named(&seen.scenario, size).map_err(|error| {
             let help = format!(
                 "'kvmmu list' prints the scenarios; if it is in a file of its own, name that too: \

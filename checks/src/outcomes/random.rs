@@ -14,8 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kvmmu_model::GuardSet;
-use kvmmu_scenarios::loader;
 use kvmmu_scenarios::scenario::Format;
+use kvmmu_scenarios::{Scenario, loader};
 use kvmmu_sim::outcome::{Stats, Verdict};
 use kvmmu_sim::rng::Rng;
 
@@ -96,24 +96,47 @@ pub fn emit(
 ///
 /// Those of the engine: bugs.
 pub fn workload(seed: u64, index: u16) -> Result<Workload, Failure> {
-    let name = format!("random-{seed}-{index:03}");
     for draw in 0..DRAWS_MAX {
         let mut rng = Rng::new(seed ^ u64::from(index) << 48 ^ draw << 32);
-        let text = draw_text(&mut rng, seed, index);
-        let scenario = loader::load(&format!("{name}.toml"), &text, 1).map_err(|error| {
-            Failure::internal(format!("a random workload does not load: {error}"))
-        })?;
-        let variant = Variant::of(&Arc::new(scenario), None, GuardSet::EMPTY);
+        let (name, text) = (name_of(seed, index), draw_text(&mut rng, seed, index));
+        let mut workload = Workload { name, text, outcomes: (0, 0), states: (0, 0) };
+        let variant = Variant::of(&load(&workload)?, None, GuardSet::EMPTY);
         let Some((own, few)) = set(&variant)? else { continue };
         let Some((stage2, more)) = set(&allowed::on(variant, Some(Format::Stage2)))? else {
             continue;
         };
         if own > 1 {
-            let (outcomes, states) = ((own, stage2), (few, more));
-            return Ok(Workload { name, text, outcomes, states });
+            (workload.outcomes, workload.states) = ((own, stage2), (few, more));
+            return Ok(workload);
         }
     }
     Err(Failure::internal(format!("{DRAWS_MAX} draws gave no workload for seed {seed}")))
+}
+
+/// The scenario of the random workload that is called so, made anew; `None`: it is no name of one.
+///
+/// # Errors
+///
+/// Those of the engine: bugs.
+pub fn named(name: &str) -> Result<Option<Arc<Scenario>>, Failure> {
+    let parts = name.strip_prefix("random-").and_then(|rest| rest.split_once('-'));
+    let Some((seed, index)) = parts else { return Ok(None) };
+    let (Ok(seed), Ok(index)) = (seed.parse(), index.parse()) else { return Ok(None) };
+    if name != name_of(seed, index) {
+        return Ok(None);
+    }
+    load(&workload(seed, index)?).map(Some)
+}
+
+fn name_of(seed: u64, index: u16) -> String {
+    format!("random-{seed}-{index:03}")
+}
+
+fn load(workload: &Workload) -> Result<Arc<Scenario>, Failure> {
+    let scenario = loader::load(&format!("{}.toml", workload.name), &workload.text, 1);
+    scenario
+        .map(Arc::new)
+        .map_err(|error| Failure::internal(format!("a random workload does not load: {error}")))
 }
 
 /// How many outcomes a variant has, and how many states; `None`: too many.
