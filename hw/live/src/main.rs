@@ -1,0 +1,3 @@
+//! Checks the promises of the KVM MMU on a live `/dev/kvm`.
+
+fn main() {}
