@@ -10,7 +10,7 @@ use crate::cluster;
 use crate::events::Event;
 use crate::guest::{self, DATA, LOW_SIZE, Mode, Stores};
 use crate::harvest::Broken;
-use crate::job::{self, Job, Outcome};
+use crate::job::{self, Job, Outcome, Places};
 use crate::kernel::Kernel;
 use crate::memory::PAGE;
 use crate::report::{self, Report, RunLine};
@@ -194,9 +194,9 @@ fn chosen_cpus(text: &str) -> Result<Vec<usize>, Failure> {
 fn traced(job: &Job, file: &Path, report: Report) -> Result<Outcome, Failure> {
     let session = Session::start()?;
     let marker = session.marker();
-    let outcome = job::run(job, &marker)?;
+    let (outcome, places) = job::run_at(job, &marker)?;
     drop(marker);
-    let recorded = session.finish(&header(job), file)?;
+    let recorded = session.finish(&header(job, places), file)?;
     #[derive(serde::Serialize)]
     struct TraceLine<'a> {
         file: &'a Path,
@@ -210,10 +210,11 @@ fn traced(job: &Job, file: &Path, report: Report) -> Result<Outcome, Failure> {
 }
 
 /// The first line of the trace of a job.
-fn header(job: &Job) -> Header {
+fn header(job: &Job, places: Places) -> Header {
     let kernel = Kernel::running();
-    let slot = |slot, base: u64, bytes: usize, log| SlotLine {
+    let slot = |slot, base: u64, bytes: usize, hva: usize, log| SlotLine {
         slot,
+        hva: format!("{hva:#x}"),
         base_gfn: format!("{:#x}", base / PAGE as u64),
         pages: bytes / PAGE,
         log,
@@ -231,8 +232,8 @@ fn header(job: &Job) -> Header {
         arch: if cfg!(target_arch = "aarch64") { "arm64" } else { "x86-64" },
         vcpus: job.vcpus,
         slots: vec![
-            slot(LOW_SLOT, guest::BASE, LOW_SIZE, false),
-            slot(DATA_SLOT, DATA, job.stores.pages as usize * PAGE, true),
+            slot(LOW_SLOT, guest::BASE, LOW_SIZE, places.low, false),
+            slot(DATA_SLOT, DATA, job.stores.pages as usize * PAGE, places.data, true),
         ],
         seed: job.stores.seed,
         clock: "counter",

@@ -114,12 +114,23 @@ impl Host {
     ///
     /// When an event failed.
     pub fn finish(mut self) -> Result<u64, Failure> {
-        // ORDERING: Relaxed, as above; joining the thread orders the count.
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.join().map_err(|_| Failure::internal("the host's thread panicked"))??;
-        }
+        self.stop().unwrap_or(Ok(()))?;
+        // ORDERING: Relaxed. Joining the thread orders the count.
         Ok(self.done.load(Ordering::Relaxed))
+    }
+
+    /// Ends the thread; `None`: it has ended before.
+    fn stop(&mut self) -> Option<Result<(), Failure>> {
+        // ORDERING: Relaxed, as above.
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.thread.take()?.join();
+        Some(ended.unwrap_or_else(|_| Err(Failure::internal("the host's thread panicked"))))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.stop();
     }
 }
 

@@ -99,6 +99,24 @@ struct Running {
 ///
 /// What the kernel lacks, what a vCPU ended with, the time limit, Ctrl-C.
 pub fn run(job: &Job, marker: &Marker) -> Result<Outcome, Failure> {
+    run_at(job, marker).map(|(outcome, _)| outcome)
+}
+
+/// Where user space had guest memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Places {
+    /// Code and page tables.
+    pub low: usize,
+    /// The data pages.
+    pub data: usize,
+}
+
+/// Runs a job; also says where its memory was.
+///
+/// # Errors
+///
+/// Those of [`run`].
+pub fn run_at(job: &Job, marker: &Marker) -> Result<(Outcome, Places), Failure> {
     if !job.cpus.is_empty() {
         cluster::pin(&job.cpus).map_err(|e| crate::vm::failed_io("sched_setaffinity", &e))?;
     }
@@ -125,21 +143,20 @@ pub fn run(job: &Job, marker: &Marker) -> Result<Outcome, Failure> {
     let begin = Instant::now();
     let running = start_vcpus(vcpus, &job.cpus);
     let relogs = harvest_until_done(job, &mut harvester, &running, begin)?;
-    let mut vcpus = Vec::new();
-    for thread in running.threads {
-        let vcpu = thread.join().map_err(|_| Failure::internal("a vCPU's thread panicked"))?;
-        vcpus.push(vcpu?);
-    }
-    let events = match host {
-        Some(host) => host.finish()?,
-        None => 0,
-    };
+    // All of them end before the first error is told: nothing runs beside what comes next.
+    let ended: Vec<_> = running.threads.into_iter().map(JoinHandle::join).collect();
+    let events = host.map_or(Ok(0), Host::finish)?;
+    let vcpus = ended
+        .into_iter()
+        .map(|vcpu| vcpu.map_err(|_| Failure::internal("a vCPU's thread panicked"))?)
+        .collect::<Result<Vec<_>, _>>()?;
     marker.user("stop", Phase::Enter, &[]);
     harvester.round()?;
     marker.user("stop", Phase::Exit, &[]);
     let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
     let compared = harvest::compare(&vm.data, &harvester.copy);
-    Ok(Outcome {
+    let places = Places { low: vm.low.address(), data: vm.data.address() };
+    let outcome = Outcome {
         stores: u64::from(job.stores.count) * job.vcpus as u64,
         pages_touched: compared.touched,
         pages_lost: compared.lost,
@@ -150,7 +167,8 @@ pub fn run(job: &Job, marker: &Marker) -> Result<Outcome, Failure> {
         events: events + relogs,
         ms,
         paths: counters.read(&vcpus),
-    })
+    };
+    Ok((outcome, places))
 }
 
 /// Lets all vCPUs go at once.

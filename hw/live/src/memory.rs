@@ -51,6 +51,11 @@ impl Memory {
         &self.region
     }
 
+    /// Where it is mapped.
+    pub fn address(&self) -> usize {
+        self.region.as_ptr().addr()
+    }
+
     /// How many pages.
     pub fn pages(&self) -> usize {
         self.region.size() / PAGE

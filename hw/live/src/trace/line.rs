@@ -61,6 +61,8 @@ pub struct SlotLine {
     pub base_gfn: String,
     /// How many.
     pub pages: usize,
+    /// Where user space has it: what the kernel's unmap events name.
+    pub hva: String,
     /// Dirty logging is on.
     pub log: bool,
 }

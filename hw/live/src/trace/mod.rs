@@ -48,6 +48,13 @@ const EVENTS: &[&str] = &[
     "kvm/kvm_test_age_hva",
 ];
 
+/// Where the kernel has no tracepoint for an unmapped range (x86 before 5.13), a probe of the
+/// function takes its place, under the same name: the arguments by the calling convention of x86-64.
+const UNMAP_EVENT: &str = "kvm/kvm_unmap_hva_range";
+const UNMAP_PROBE: &str = "kvmmu/kvm_unmap_hva_range";
+const UNMAP_PROBE_TEXT: &str =
+    "p:kvmmu/kvm_unmap_hva_range kvm_unmap_hva_range start=%si:x64 end=%dx:x64";
+
 /// KiB of buffer per CPU.
 const BUFFER_KIB: u32 = 16 << 10;
 /// Where tracefs is.
@@ -143,7 +150,8 @@ impl Session {
         self.set("options/overwrite", "0")?;
         self.set("buffer_size_kb", &BUFFER_KIB.to_string())?;
         self.layout = PageLayout::parse(&read_at_once(&root.join("events/header_page"))?)?;
-        for event in EVENTS {
+        let probe = self.probe_unmap(root);
+        for event in EVENTS.iter().copied().chain(probe) {
             let directory = self.instance.join("events").join(event);
             let Ok(text) = fs::read_to_string(directory.join("format")) else { continue };
             self.formats.push(Format::parse(&text)?);
@@ -155,6 +163,18 @@ impl Session {
         let marker = OpenOptions::new().write(true).open(self.instance.join("trace_marker"))?;
         self.marker = Marker { file: Some(Arc::new(marker)) };
         self.set("tracing_on", "1")
+    }
+
+    /// Makes the probe where it is needed; without it unmapped ranges are missing from the trace.
+    fn probe_unmap(&self, root: &Path) -> Option<&'static str> {
+        if self.instance.join("events").join(UNMAP_EVENT).exists() {
+            return None;
+        }
+        let mut probes = OpenOptions::new().append(true).open(root.join("kprobe_events")).ok()?;
+        // One from a run before may name a module that has been loaded anew since.
+        let _ = probes.write_all(format!("-:{UNMAP_PROBE}").as_bytes());
+        let _ = probes.write_all(UNMAP_PROBE_TEXT.as_bytes());
+        Some(UNMAP_PROBE)
     }
 
     fn set(&self, file: &str, value: &str) -> io::Result<()> {
