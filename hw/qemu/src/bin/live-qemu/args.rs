@@ -1,0 +1,120 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use kvmmu_qemu::Failure;
+
+use crate::kernels::{KERNELS, Kernel};
+use crate::modes::Mode;
+
+/// What `-h` prints: examples first.
+const HELP: &str = "\
+Boots real Linux kernels in QEMU, runs kvmmu-live in them, and holds their KVM to its promises.
+
+Examples:
+  cargo live-qemu                            every kernel and mode
+  cargo live-qemu --quick                    5.10's legacy MMU, and arm64: what CI runs
+  cargo live-qemu '5.10.223 npt=0' arm64     only what has all these words in its name
+  cargo live-qemu x86-64 --trace traces      and record what the kernels' MMUs did
+  cargo live-qemu --outcomes seen.jsonl      and run the scenarios that fit
+
+Usage: cargo live-qemu [WORDS]... [OPTIONS]
+
+Options:
+  --quick           one dirty log, one negative control
+  --trace DIR       traces of x86 kernels, small and large, for 'kvmmu conform'
+  --outcomes FILE   outcomes of scenarios, for 'kvmmu outcomes --compare'
+  --times N         how often each of those runs (default 300)
+  -v                what the kernels print
+Environment: KVMMU_CACHE, where kernels are kept (default target/kernels)
+Exit: 0 as promised, 1 a page was lost, or a path ran that must not, or a negative control was not
+  caught; 2 bad usage; 3 time limit, twice; 4 nothing selected or all skipped; 130 Ctrl-C";
+
+/// The whole command line.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "live-qemu", version, override_help = HELP)]
+pub(crate) struct Args {
+    /// Words that a mode's name must have; several: any of them
+    pub(crate) filter: Vec<String>,
+    /// One dirty log, one negative control
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Where traces go
+    #[arg(long, value_name = "DIR")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Where outcomes of scenarios go
+    #[arg(long, value_name = "FILE")]
+    pub(crate) outcomes: Option<PathBuf>,
+    /// How often each scenario runs
+    #[arg(long, default_value_t = 300, value_name = "N")]
+    pub(crate) times: u32,
+    /// Show what the kernels print
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Where kernels are kept
+    #[arg(long, hide = true, env = "KVMMU_CACHE")]
+    pub(crate) cache: Option<PathBuf>,
+}
+
+impl Args {
+    /// The modes of a kernel that are selected.
+    pub(crate) fn modes_of(&self, kernel: &Kernel) -> Vec<&'static Mode> {
+        let selected = |mode: &&Mode| {
+            let name = kernel.name_with(mode);
+            let all = |words: &String| words.split_whitespace().all(|word| name.contains(word));
+            match self.filter.is_empty() {
+                true => !self.quick || (kernel.quick && mode.quick),
+                false => self.filter.iter().any(all),
+            }
+        };
+        kernel.modes.iter().filter(selected).collect()
+    }
+
+    /// Makes the places for output, before anything is booted.
+    pub(crate) fn prepare_outputs(&self) -> Result<(), Failure> {
+        if let Some(directory) = &self.trace {
+            std::fs::create_dir_all(directory).map_err(|error| {
+                let message = format!("cannot make {}: {error}", directory.display());
+                Failure::usage(message, "name another directory")
+            })?;
+        }
+        if let Some(file) = &self.outcomes {
+            std::fs::write(file, "").map_err(|error| {
+                let message = format!("cannot write {}: {error}", file.display());
+                Failure::usage(message, "name another file")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The names of all kernels with their modes.
+pub(crate) fn names() -> Vec<String> {
+    let of = |kernel: &'static Kernel| kernel.modes.iter().map(|mode| kernel.name_with(mode));
+    KERNELS.iter().flat_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selected(args: &[&str]) -> Vec<String> {
+        let args = Args::parse_from([&["live-qemu"], args].concat());
+        let of = |kernel: &'static Kernel| {
+            let modes = args.modes_of(kernel);
+            modes.into_iter().map(|mode| kernel.name_with(mode)).collect::<Vec<_>>()
+        };
+        KERNELS.iter().flat_map(of).collect()
+    }
+
+    #[test]
+    fn words_select() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+        assert_eq!(selected(&[]).len(), names().len());
+        assert_eq!(selected(&["no-such"]).len(), 0);
+        assert_eq!(selected(&["5.10.223 npt=0 unpaged"]), ["x86-64 5.10.223 npt=0 unpaged guest"]);
+        assert_eq!(selected(&["--quick"]), ["x86-64 5.10.223 npt=1 tdp_mmu=0", "arm64 6.1.176"]);
+    }
+}

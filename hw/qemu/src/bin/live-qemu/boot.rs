@@ -1,0 +1,183 @@
+//! One kernel, booted: all its modes in one boot, and once more if that fails for reasons of its own.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use flate2::read::GzDecoder;
+use kvmmu_qemu::{End, Exit, Failure, Launch, Program, Said, Step, program};
+
+use crate::args::Args;
+use crate::build;
+use crate::initramfs;
+use crate::kernels::{Arch, Kernel};
+use crate::modes::{Mode, jobs};
+use crate::packages::{self, Unpacked};
+use crate::watch::Watch;
+
+/// Boots of one kernel, at most.
+const BOOTS_MAX: u32 = 2;
+/// More time where more is asked for than the table needs.
+const EXTRA: Duration = Duration::from_secs(300);
+
+/// What came of a kernel.
+#[derive(Debug)]
+pub(crate) struct Booted {
+    /// What it said in the last boot.
+    pub(crate) watch: Watch,
+    /// Boots that were repeated: infrastructure.
+    pub(crate) repeated: u32,
+}
+
+/// Boots it.
+///
+/// # Errors
+///
+/// [`Exit::Usage`] and [`Exit::Refused`] when something that is needed is missing (the kernel is
+/// skipped then), [`Exit::Bound`] when no boot came to an end.
+pub(crate) fn boot(kernel: &Kernel, modes: &[&Mode], args: &Args) -> Result<Booted, Failure> {
+    let target = build::workspace().join("target");
+    let cache = args.cache.clone().unwrap_or_else(|| target.join("kernels"));
+    let qemu = match kernel.arch {
+        Arch::X86 => program::QEMU_X86_64.find()?,
+        Arch::Arm64 => program::QEMU_AARCH64.find()?,
+    };
+    fs::create_dir_all(&cache).map_err(|error| {
+        let message = format!("cannot make {}: {error}", cache.display());
+        Failure::usage(message, "set KVMMU_CACHE to a directory that can be written")
+    })?;
+    let unpacked = packages::fetch(kernel, &cache)?;
+    let init = build::kvmmu_live(kernel.arch, &target)?;
+    let scratch = Scratch::new(&cache)?;
+    let jobs = jobs(kernel, modes, args);
+    let archive = scratch.0.join("initramfs.cpio");
+    initramfs::write(&archive, &init, &jobs, &unpacked).map_err(|e| unwritable(&archive, &e))?;
+    let mut repeated = 0;
+    loop {
+        let sent = scratch.0.join("out.tgz");
+        eprintln!("booting {}: {} modes", kernel.name(), modes.len());
+        let command = machine(kernel, &qemu, &unpacked, &archive, &sent);
+        let (watch, timed_out) = watch(kernel, command, args)?;
+        let again = timed_out || watch.is_infrastructure();
+        if again && repeated + 1 < BOOTS_MAX {
+            let why = watch.failures.first().map_or("it did not end", |(_, text)| text.as_str());
+            eprintln!("booting {} again: {why}", kernel.name());
+            repeated += 1;
+            continue;
+        }
+        if timed_out || watch.end.is_none() {
+            return Err(Failure::new(
+                Exit::Bound,
+                format!("{} did not come to an end in {BOOTS_MAX} boots", kernel.name()),
+                "see with -v how far it gets",
+            ));
+        }
+        deliver(&watch, &sent, args)?;
+        return Ok(Booted { watch, repeated });
+    }
+}
+
+/// Runs a machine until it says that it is done.
+fn watch(kernel: &Kernel, command: Command, args: &Args) -> Result<(Watch, bool), Failure> {
+    let mut limit = Duration::from_secs(kernel.limit_s);
+    if args.trace.is_some() || args.outcomes.is_some() {
+        limit += EXTRA;
+    }
+    let mut watch = Watch::default();
+    let end = Launch::new(command, limit).run::<()>(|said| {
+        match said {
+            Said::Line(line) => {
+                if args.verbose {
+                    eprintln!("{line}");
+                }
+                watch.take(line);
+            }
+            Said::Error(line) => eprintln!("qemu: {line}"),
+            Said::Prompt(_) => {}
+        }
+        // It powers itself off; QEMU ends then, and its files are complete.
+        Step::Go
+    })?;
+    match end {
+        End::Interrupted => Err(Failure::interrupted()),
+        End::TimedOut => Ok((watch, true)),
+        End::Exited(_) | End::Verdict(()) => Ok((watch, false)),
+    }
+}
+
+/// The command that boots a kernel. Standard output is the console; what is sent goes to a file.
+fn machine(
+    kernel: &Kernel,
+    qemu: &Program,
+    unpacked: &Unpacked,
+    archive: &Path,
+    sent: &Path,
+) -> Command {
+    let mut command = qemu.command();
+    let board: &[&str] = match kernel.arch {
+        Arch::X86 => &["-M", "q35", "-cpu", "max", "-smp", "4", "-vga", "none"],
+        Arch::Arm64 => {
+            &["-M", "virt,virtualization=on,gic-version=3", "-cpu", "cortex-a76", "-smp", "3"]
+        }
+    };
+    command.args(board);
+    command.args(["-accel", "tcg,thread=multi", "-m", "768", "-nic", "none"]);
+    command.args(["-display", "none", "-monitor", "none", "-no-reboot", "-serial", "stdio"]);
+    let console = match kernel.arch {
+        Arch::X86 => {
+            let mut file = std::ffi::OsString::from("file:");
+            file.push(sent);
+            command.arg("-serial").arg(file);
+            "ttyS0"
+        }
+        Arch::Arm64 => "ttyAMA0",
+    };
+    command.arg("-kernel").arg(&unpacked.vmlinuz).arg("-initrd").arg(archive);
+    command.args(["-append", &format!("console={console} quiet panic=-1")]);
+    command
+}
+
+/// Puts what a machine sent where it was asked for.
+fn deliver(watch: &Watch, sent: &Path, args: &Args) -> Result<(), Failure> {
+    if let Some(directory) = &args.trace
+        && sent.metadata().is_ok_and(|file| file.len() > 0)
+    {
+        let file = fs::File::open(sent).map_err(|error| unwritable(sent, &error))?;
+        // The archive is our own, but it came over a line that may cut it off.
+        tar::Archive::new(GzDecoder::new(file)).unpack(directory).map_err(|error| {
+            let message = format!("the traces came damaged over the serial line: {error}");
+            Failure::new(Exit::Bound, message, "run it again")
+        })?;
+    }
+    if let Some(file) = &args.outcomes {
+        let append = || -> io::Result<()> {
+            let mut file = fs::OpenOptions::new().append(true).open(file)?;
+            watch.outcomes.iter().try_for_each(|line| writeln!(file, "{line}"))
+        };
+        append().map_err(|error| unwritable(file, &error))?;
+    }
+    Ok(())
+}
+
+/// A directory that goes with this value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(cache: &Path) -> Result<Scratch, Failure> {
+        let directory = cache.join(format!("boot-{}", std::process::id()));
+        fs::create_dir_all(&directory).map_err(|error| unwritable(&directory, &error))?;
+        Ok(Scratch(directory))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    Failure::usage(format!("{}: {error}", path.display()), "make room, or set KVMMU_CACHE")
+}
