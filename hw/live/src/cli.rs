@@ -17,7 +17,7 @@ Checks the promises of the KVM MMU on a live /dev/kvm: no dirty page is ever los
 Examples:
   kvmmu-live                                the whole suite, negative controls included
   kvmmu-live check --log chunks --event fork
-  kvmmu-live check --broken copy-before-get must lose pages: exit 0 if it does
+  kvmmu-live check --broken copy-before-get    must lose pages: exit 0 if it does
   kvmmu-live check --trace run.jsonl        and record what the kernel's MMU did (root, x86)
   kvmmu-live run mark-dirty-order --times 1000 --outcomes seen.jsonl
   kvmmu-live info                           what this /dev/kvm offers
@@ -28,8 +28,9 @@ Options of all:
   --format human|json  --limit SECONDS
 As /init of a kernel it mounts what it needs, takes its commands from its arguments (commas for
   spaces) or from /jobs, and powers off.
-Exit: 0 as expected, 1 a page was lost or a broken order was not caught, 2 bad usage or no /dev/kvm,
-  3 time limit, 4 not offered by this kernel, 5 another KVM interface, 70 internal, 130 Ctrl-C";
+Exit: 0 as expected, 1 a page was lost or a broken order was not caught, 2 bad usage or no
+  /dev/kvm, 3 time limit, 4 not offered by this kernel, 5 another KVM interface, 70 internal,
+  130 Ctrl-C";
 
 /// The whole command line.
 #[derive(Parser, Clone, Debug)]
@@ -152,8 +153,11 @@ pub struct CheckArgs {
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     /// A built-in scenario, or a path that ends in .toml
-    #[arg(value_name = "NAME|FILE.toml", required = true)]
+    #[arg(value_name = "NAME|FILE.toml", required_unless_present = "all")]
     pub select: Vec<String>,
+    /// Every built-in scenario that fits
+    #[arg(long, conflicts_with = "select")]
+    pub all: bool,
     /// How often
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub times: u32,

@@ -81,6 +81,14 @@ impl Report {
         let _ = writeln!(std::io::stdout().lock(), "{text}");
     }
 
+    /// Lines that have a form of their own.
+    pub fn lines(&self, lines: &[String]) {
+        let mut out = std::io::stdout().lock();
+        for line in lines {
+            let _ = writeln!(out, "{line}");
+        }
+    }
+
     /// A run.
     pub fn run(&self, line: &RunLine<'_>) {
         let Outcome { pages_lost, words_wrong, rounds, pages_harvested, ms, .. } = *line.outcome;

@@ -121,6 +121,19 @@ pub struct Vcpu {
     _slots: Arc<Slots>,
 }
 
+impl Vcpu {
+    /// Makes one.
+    ///
+    /// # Errors
+    ///
+    /// Those of KVM.
+    pub fn new(slots: &Arc<Slots>, index: usize) -> Result<Vcpu, Failure> {
+        let fd = slots.vm().create_vcpu(index as u64);
+        let fd = fd.map_err(|error| failed("KVM_CREATE_VCPU", error.errno()))?;
+        Ok(Vcpu { fd, _slots: Arc::clone(slots) })
+    }
+}
+
 /// A VM with its slots and memory.
 #[derive(Debug)]
 pub struct Vm {
@@ -183,9 +196,7 @@ impl Vm {
     ///
     /// Those of KVM.
     pub fn create_vcpu(&self, index: usize) -> Result<Vcpu, Failure> {
-        let fd = self.slots.vm().create_vcpu(index as u64);
-        let fd = fd.map_err(|error| failed("KVM_CREATE_VCPU", error.errno()))?;
-        Ok(Vcpu { fd, _slots: Arc::clone(&self.slots) })
+        Vcpu::new(&self.slots, index)
     }
 
     /// Creates the data slot, or switches its dirty logging on or off.

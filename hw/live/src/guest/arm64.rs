@@ -76,24 +76,17 @@ pub(super) fn stores(_: &Stores) -> Vec<u8> {
     ])
 }
 
-/// A program. x0: place in the first data page, x8: the end's address.
+/// A program. x0: the first data page, x8: the end's address, w10: how often to spin first.
 pub(super) fn program(steps: &[Step]) -> Vec<u8> {
-    let mut code = Vec::new();
+    let mut code = vec![0x7100_054a, 0x54ff_ffe1]; // subs w10, w10, #1; b.ne -4
     for step in steps {
+        code.extend(load_immediate(3, step.place()));
         match *step {
-            Step::Write { page, value } => {
-                code.extend(load_immediate(2, value));
-                code.extend(load_immediate(3, page << 12));
-                code.push(0xb823_6802); // str w2, [x0, x3]
+            Step::Write { value, .. } => {
+                code.extend(load_immediate(2, u32::from(value)));
+                code.push(0x3823_6802); // strb w2, [x0, x3]
             }
-            Step::Read { page } => {
-                code.extend(load_immediate(3, page << 12));
-                code.push(0xb863_6804); // ldr w4, [x0, x3]
-            }
-            Step::Delay(times) => {
-                code.extend(load_immediate(2, times.max(1)));
-                code.extend([0x7100_0442, 0x54ff_ffe1]); // subs w2, w2, #1; b.ne -4
-            }
+            Step::Read { .. } => code.push(0x3863_6804), // ldrb w4, [x0, x3]
         }
     }
     code.extend([0xb900_0105, 0x17ff_ffff]); // str w5, [x8]; b -4
@@ -150,9 +143,10 @@ pub(super) fn start(
     Ok(())
 }
 
-/// Back to the beginning of the code.
-pub(super) fn restart(fd: &VcpuFd, entry: u64) -> Result<(), kvm_ioctls::Error> {
-    fd.set_one_reg(PC, &entry.to_le_bytes()).map(drop)
+/// To the beginning of a program.
+pub(super) fn restart(fd: &VcpuFd, entry: u64, delay: u32) -> Result<(), kvm_ioctls::Error> {
+    fd.set_one_reg(PC, &entry.to_le_bytes())?;
+    fd.set_one_reg(core(10), &u64::from(delay).to_le_bytes()).map(drop)
 }
 
 /// The store at the end.

@@ -97,20 +97,30 @@ impl Stores {
 /// A step of a program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// Stores a value to a data page, at an offset from its beginning that is a multiple of 4.
+    /// Stores a byte to a data page.
     Write {
         /// The data page.
         page: u32,
-        /// The value.
-        value: u32,
+        /// Where in it.
+        offset: u32,
+        /// What.
+        value: u8,
     },
-    /// Loads from a data page.
+    /// Loads a byte from the beginning of a data page.
     Read {
         /// The data page.
         page: u32,
     },
-    /// Spins this many times (at least once).
-    Delay(u32),
+}
+
+impl Step {
+    /// Where it goes, from the first data page on.
+    fn place(self) -> u32 {
+        match self {
+            Step::Write { page, offset, .. } => (page << 12) + offset,
+            Step::Read { page } => page << 12,
+        }
+    }
 }
 
 /// Writes what all vCPUs need into low memory: page tables.
@@ -123,26 +133,27 @@ pub fn load_stores(low: &Memory, vcpu: usize, stores: &Stores) {
     load(low, vcpu, &arch::stores(stores));
 }
 
-/// Puts a program into low memory.
+/// Puts a program into a place of low memory; it begins by spinning as often as [`restart`] says.
 ///
 /// # Errors
 ///
 /// When it is too long.
-pub fn load_program(low: &Memory, vcpu: usize, program: &[Step]) -> io::Result<()> {
+pub fn load_program(low: &Memory, place: usize, program: &[Step]) -> io::Result<()> {
     let code = arch::program(program);
     if code.len() > CODE_MAX {
         return Err(io::Error::other("the program is too long for the guest's memory"));
     }
-    load(low, vcpu, &code);
+    load(low, place, &code);
     Ok(())
 }
 
-fn load(low: &Memory, vcpu: usize, code: &[u8]) {
-    assert!(code.len() <= CODE_MAX && vcpu < VCPUS_MAX, "a guest fits its place");
-    low.write(CODE + vcpu * CODE_MAX, code);
+fn load(low: &Memory, place: usize, code: &[u8]) {
+    assert!(code.len() <= CODE_MAX && place < VCPUS_MAX, "a guest fits its place");
+    low.write(CODE + place * CODE_MAX, code);
 }
 
-/// Makes a vCPU ready to run from the beginning of its code. `stores` is for storing guests.
+/// Makes a vCPU ready to run from the beginning of its code. `stores` is for storing guests; others
+/// need a [`restart`] as well.
 ///
 /// # Errors
 ///
@@ -155,18 +166,18 @@ pub fn start(
     stores: Option<&Stores>,
 ) -> io::Result<()> {
     let entry = BASE + (CODE + vcpu * CODE_MAX) as u64;
-    let data = DATA + (vcpu * LINE) as u64;
+    let data = if stores.is_some() { DATA + (vcpu * LINE) as u64 } else { DATA };
     arch::start(kvm, vm, fd, mode, (entry, data), stores.map(|s| (s, s.start(vcpu))))
         .map_err(|error| io::Error::from_raw_os_error(error.errno()))
 }
 
-/// Lets a vCPU that has run run again, from the beginning of its code.
+/// Lets a vCPU run the program at `place` next, after spinning `delay` times.
 ///
 /// # Errors
 ///
 /// Those of KVM.
-pub fn restart((vcpu, fd): (usize, &VcpuFd)) -> io::Result<()> {
-    arch::restart(fd, BASE + (CODE + vcpu * CODE_MAX) as u64)
+pub fn restart(fd: &VcpuFd, place: usize, delay: u32) -> io::Result<()> {
+    arch::restart(fd, BASE + (CODE + place * CODE_MAX) as u64, delay.max(1))
         .map_err(|error| io::Error::from_raw_os_error(error.errno()))
 }
 

@@ -63,27 +63,18 @@ pub(super) fn stores(stores: &Stores) -> Vec<u8> {
     code
 }
 
-/// A program. edi: place in the first data page.
+/// A program. edi: the first data page, ecx: how often to spin first.
 pub(super) fn program(steps: &[Step]) -> Vec<u8> {
-    let mut code = Vec::new();
+    let mut code = vec![0xff, 0xc9]; // dec ecx
+    jump_back(&mut code, 0);
     for step in steps {
         match *step {
-            Step::Write { page, value } => {
-                code.extend([0xc7, 0x87]); // mov dword [rdi+page*4096],value
-                code.extend((page << 12).to_le_bytes());
-                code.extend(value.to_le_bytes());
-            }
-            Step::Read { page } => {
-                code.extend([0x8b, 0x87]); // mov eax,[rdi+page*4096]
-                code.extend((page << 12).to_le_bytes());
-            }
-            Step::Delay(times) => {
-                code.push(0xb9); // mov ecx,times
-                code.extend(times.max(1).to_le_bytes());
-                let again = code.len();
-                code.extend([0xff, 0xc9]); // dec ecx
-                jump_back(&mut code, again);
-            }
+            Step::Write { .. } => code.extend([0xc6, 0x87]), // mov byte [rdi+place],value
+            Step::Read { .. } => code.extend([0x8a, 0x87]),  // mov al,[rdi+place]
+        }
+        code.extend(step.place().to_le_bytes());
+        if let Step::Write { value, .. } = *step {
+            code.push(value);
         }
     }
     end(&mut code);
@@ -144,10 +135,11 @@ pub(super) fn start(
     fd.set_regs(&regs)
 }
 
-/// Back to the beginning of the code.
-pub(super) fn restart(fd: &VcpuFd, entry: u64) -> Result<(), kvm_ioctls::Error> {
+/// To the beginning of a program.
+pub(super) fn restart(fd: &VcpuFd, entry: u64, delay: u32) -> Result<(), kvm_ioctls::Error> {
     let mut regs = fd.get_regs()?;
     regs.rip = entry;
+    regs.rcx = u64::from(delay);
     fd.set_regs(&regs)
 }
 

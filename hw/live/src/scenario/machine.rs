@@ -1,0 +1,376 @@
+//! The VM of a scenario, and one execution.
+
+use std::fs;
+use std::io;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
+use kvmmu_model::Gfn;
+use kvmmu_qemu::{Exit, Failure};
+use kvmmu_scenarios::outcome::{Asker, Harvest, Outcome};
+use kvmmu_scenarios::scenario::Scenario;
+use rustix::mm::Advice;
+
+use super::plan::{Action, Plan};
+use crate::counters::{Counters, Paths};
+use crate::guest::{self, BASE, DATA, LOW_SIZE, MODES};
+use crate::harvest::set_bits;
+use crate::job::run_vcpu;
+use crate::memory::{Backing, Memory, PAGE};
+use crate::sys::Slots;
+use crate::vm::{self, LOW_SLOT, Vcpu, failed, failed_io};
+
+/// Frames that a scenario can name.
+const FRAMES: usize = 8;
+/// The number of the memslot of the first slot.
+const FIRST_SLOT: u32 = 1;
+/// Where the programs are that map frames, after those of the vCPUs.
+const MAP: usize = guest::VCPUS_MAX - 2;
+const MAP_WRITABLE: usize = guest::VCPUS_MAX - 1;
+/// A guest spins less often than 2^this before its program, mostly far less.
+const GUEST_DELAY_BITS: u32 = 14;
+/// User space waits less than 2^this nanoseconds before an operation, mostly far less: entering a
+/// guest takes long under emulation.
+const USER_DELAY_BITS: u32 = 20;
+/// What makes the kernel call its shrinkers.
+const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
+
+/// The machine of one scenario.
+pub(super) struct Machine<'s> {
+    scenario: &'s Scenario,
+    plan: &'s Plan,
+    shared: Arc<Shared>,
+    /// vCPU 0, between executions.
+    threads: Vec<JoinHandle<()>>,
+    orders: Vec<Sender<Order>>,
+    done: Receiver<Result<Done, Failure>>,
+    vcpus: Vec<Option<Vcpu>>,
+    counters: Counters,
+    random: Random,
+    limit: Duration,
+}
+
+/// What all threads see.
+struct Shared {
+    slots: Arc<Slots>,
+    data: Memory,
+    /// Of each slot: its first frame, how many, logged.
+    layout: Vec<(u64, usize, bool)>,
+    user: Mutex<User>,
+    start: Barrier,
+}
+
+/// What user space has.
+#[derive(Default)]
+struct User {
+    harvested: u64,
+    copy: [u64; FRAMES],
+    harvests: Vec<Harvest>,
+}
+
+/// What a thread is to do.
+enum Order {
+    /// A vCPU runs the program at a place, after a delay.
+    Guest { vcpu: Vcpu, place: usize, delay: u32 },
+    /// Operations, each after a delay.
+    Actions { thread: Asker, actions: Vec<(Action, u32)> },
+}
+
+/// What a thread gives back.
+enum Done {
+    Guest(usize, Vcpu),
+    Actions,
+}
+
+impl<'s> Machine<'s> {
+    pub(super) fn new(
+        scenario: &'s Scenario,
+        plan: &'s Plan,
+        seed: u64,
+        limit: Duration,
+    ) -> Result<Machine<'s>, Failure> {
+        let kvm = vm::open()?;
+        let vm = kvm.create_vm().map_err(|error| failed("KVM_CREATE_VM", error.errno()))?;
+        let map =
+            |pages| Memory::new(pages, Backing::Shared).map_err(|error| failed_io("mmap", &error));
+        let (low, data) = (map(LOW_SIZE / PAGE)?, map(FRAMES)?);
+        guest::prepare(&low);
+        let slots = Arc::new(Slots::new(vm));
+        slots
+            .set((LOW_SLOT, 0), BASE, low.region(), (0, LOW_SIZE))
+            .map_err(|error| failed_io("KVM_SET_USER_MEMORY_REGION", &error))?;
+        let layout = scenario.slots.iter();
+        let layout = layout.map(|s| (s.base.0, usize::from(s.pages), s.log)).collect();
+        let load = |place, program: &[_]| {
+            guest::load_program(&low, place, program).map_err(|e| failed_io("a program", &e))
+        };
+        load(MAP, &plan.map)?;
+        load(MAP_WRITABLE, &plan.map_writable)?;
+        let mut vcpus = Vec::new();
+        for (i, program) in plan.guests.iter().enumerate() {
+            load(i, program)?;
+            let vcpu = Vcpu::new(&slots, i)?;
+            guest::start(&kvm, slots.vm(), (i, &vcpu.fd), MODES[0], None)
+                .map_err(|error| failed_io("setting up a vCPU", &error))?;
+            vcpus.push(Some(vcpu));
+        }
+        let count = plan.guests.len() + plan.others.len();
+        let user = Mutex::new(User::default());
+        let start = Barrier::new(count);
+        let shared = Arc::new(Shared { slots, data, layout, user, start });
+        let (sender, done) = mpsc::channel();
+        let mut threads = Vec::new();
+        let mut orders = Vec::new();
+        for index in 0..count {
+            let (order, received) = mpsc::channel();
+            let (shared, sender) = (Arc::clone(&shared), sender.clone());
+            orders.push(order);
+            threads.push(thread::spawn(move || serve(index, &shared, &received, &sender)));
+        }
+        let counters = Counters::start();
+        let random = Random(seed);
+        let machine = Machine {
+            scenario,
+            plan,
+            shared,
+            threads,
+            orders,
+            done,
+            vcpus,
+            counters,
+            random,
+            limit,
+        };
+        for slot in 0..machine.shared.layout.len() {
+            machine.shared.set_logging(slot, machine.shared.layout[slot].2)?;
+        }
+        Ok(machine)
+    }
+
+    /// One execution.
+    pub(super) fn once(&mut self) -> Result<Outcome, Failure> {
+        self.prepare()?;
+        for i in 0..self.plan.guests.len() {
+            let delay = self.random.delay(GUEST_DELAY_BITS);
+            self.order_guest(i, i, delay)?;
+        }
+        for (i, (thread, actions)) in self.plan.others.iter().enumerate() {
+            let delayed =
+                actions.iter().map(|action| (*action, self.random.delay(USER_DELAY_BITS)));
+            let actions = delayed.collect();
+            let order = Order::Actions { thread: Asker::Thread(*thread), actions };
+            self.orders[self.plan.guests.len() + i].send(order).map_err(|_| gone())?;
+        }
+        self.wait(self.threads.len())?;
+        for action in &self.plan.at_stop {
+            self.shared.act(Asker::Stop, *action)?;
+        }
+        let user = self.shared.user();
+        let frame = |gfn: Gfn| usize::try_from(gfn.0).unwrap_or(usize::MAX);
+        let content = |gfn: Gfn| self.shared.content(frame(gfn));
+        let copy = |gfn: Gfn| user.copy.get(frame(gfn)).copied().unwrap_or(0);
+        Ok(Outcome::new(self.scenario, content, copy, user.harvests.iter().copied()))
+    }
+
+    /// Ends all threads; says which paths were taken.
+    pub(super) fn finish(self) -> Result<Paths, Failure> {
+        drop(self.orders);
+        for thread in self.threads {
+            thread.join().map_err(|_| Failure::internal("a thread panicked"))?;
+        }
+        let vcpus: Vec<Vcpu> = self.vcpus.into_iter().flatten().collect();
+        Ok(self.counters.read(&vcpus))
+    }
+
+    /// Memory, SPTEs and dirty logs as the scenario has them before its first step.
+    fn prepare(&mut self) -> Result<(), Failure> {
+        let shared = Arc::clone(&self.shared);
+        for frame in 0..FRAMES {
+            shared.data.write(frame * PAGE, &[0; 8]);
+        }
+        shared.advise(0..FRAMES, Advice::LinuxDontNeed)?;
+        let unlogged = || (0..shared.layout.len()).filter(|slot| !shared.layout[*slot].2);
+        if !self.plan.map.is_empty() {
+            // With the log on, fetching it write-protects what was just written: 110.
+            unlogged().try_for_each(|slot| shared.set_logging(slot, true))?;
+            self.run_alone(MAP)?;
+        }
+        for slot in 0..shared.layout.len() {
+            if shared.layout[slot].2 || !self.plan.map.is_empty() {
+                shared.get_dirty_log(slot)?;
+            }
+        }
+        if !self.plan.map.is_empty() {
+            unlogged().try_for_each(|slot| shared.set_logging(slot, false))?;
+        }
+        if !self.plan.map_writable.is_empty() {
+            self.run_alone(MAP_WRITABLE)?;
+        }
+        *shared.user() = User::default();
+        Ok(())
+    }
+
+    /// vCPU 0 runs a program while nothing else does.
+    fn run_alone(&mut self, place: usize) -> Result<(), Failure> {
+        let vcpu = self.vcpus[0].take().ok_or_else(gone)?;
+        guest::restart(&vcpu.fd, place, 1).map_err(|e| failed_io("restarting a vCPU", &e))?;
+        self.vcpus[0] = Some(run_vcpu(vcpu)?);
+        Ok(())
+    }
+
+    fn order_guest(&mut self, index: usize, place: usize, delay: u32) -> Result<(), Failure> {
+        let vcpu = self.vcpus[index].take().ok_or_else(gone)?;
+        self.orders[index].send(Order::Guest { vcpu, place, delay }).map_err(|_| gone())
+    }
+
+    /// Waits until so many threads have done what they were told.
+    fn wait(&mut self, count: usize) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.limit;
+        for _ in 0..count {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.done.recv_timeout(left) {
+                Ok(Ok(Done::Guest(index, vcpu))) => self.vcpus[index] = Some(vcpu),
+                Ok(Ok(Done::Actions)) => {}
+                Ok(Err(failure)) => return Err(failure),
+                Err(RecvTimeoutError::Timeout) => {
+                    let message = format!("{} did not end in {:?}", self.scenario.name, self.limit);
+                    return Err(Failure::new(Exit::Bound, message, "give it more time: --limit"));
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn user(&self) -> std::sync::MutexGuard<'_, User> {
+        self.user.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_logging(&self, slot: usize, on: bool) -> Result<(), Failure> {
+        let (base, pages, _) = self.layout[slot];
+        let offset = usize::try_from(base).unwrap_or(usize::MAX).saturating_mul(PAGE);
+        let flags = if on { KVM_MEM_LOG_DIRTY_PAGES } else { 0 };
+        let address = DATA + offset as u64;
+        self.slots
+            .set((number(slot), flags), address, self.data.region(), (offset, pages * PAGE))
+            .map_err(|error| failed_io("KVM_SET_USER_MEMORY_REGION", &error))
+    }
+
+    /// The frames that a slot reports.
+    fn get_dirty_log(&self, slot: usize) -> Result<u64, Failure> {
+        let (base, pages, _) = self.layout[slot];
+        let bits = self
+            .slots
+            .vm()
+            .get_dirty_log(number(slot), pages * PAGE)
+            .map_err(|error| failed("KVM_GET_DIRTY_LOG", error.errno()))?;
+        Ok(set_bits(&bits).fold(0, |frames, page| frames | 1 << (base + page as u64)))
+    }
+
+    fn advise(&self, pages: std::ops::Range<usize>, advice: Advice) -> Result<(), Failure> {
+        self.data.advise(pages, advice).map_err(|error| failed_io("madvise", &error))
+    }
+
+    /// The eight bytes that stand for a page.
+    fn content(&self, frame: usize) -> u64 {
+        let mut page = [0; PAGE];
+        self.data.copy_page(frame, &mut page);
+        page.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// Does an operation of user space.
+    fn act(&self, to: Asker, action: Action) -> Result<(), Failure> {
+        let one = |gfn: Gfn| {
+            let frame = usize::try_from(gfn.0).unwrap_or(usize::MAX);
+            frame..frame.saturating_add(1)
+        };
+        match action {
+            Action::GetDirtyLog(slot) => {
+                let frames = self.get_dirty_log(slot.into())?;
+                let mut user = self.user();
+                user.harvested |= frames;
+                user.harvests.push(Harvest { to, slot, frames });
+            }
+            Action::CopyHarvested => {
+                let frames = std::mem::take(&mut self.user().harvested);
+                for frame in set_bits(&[frames]) {
+                    let content = self.content(frame);
+                    self.user().copy[frame] = content;
+                }
+            }
+            Action::SwapOut(gfn) => self.advise(one(gfn), Advice::LinuxDontNeed)?,
+            Action::PageOut(gfn) => self.advise(one(gfn), Advice::LinuxPageOut)?,
+            Action::SwapIn(gfn) => drop(self.content(one(gfn).start)),
+            Action::Shrink => fs::write(DROP_CACHES, "2").map_err(|error: io::Error| {
+                Failure::usage(format!("{DROP_CACHES}: {error}"), "run as root")
+            })?,
+        }
+        Ok(())
+    }
+}
+
+/// A thread: waits for an order, and for the others, and does it.
+fn serve(
+    index: usize,
+    shared: &Shared,
+    orders: &Receiver<Order>,
+    done: &Sender<Result<Done, Failure>>,
+) {
+    for order in orders {
+        let result = match order {
+            Order::Guest { vcpu, place, delay } => {
+                let ready = guest::restart(&vcpu.fd, place, delay);
+                shared.start.wait();
+                ready
+                    .map_err(|error| failed_io("restarting a vCPU", &error))
+                    .and_then(|()| run_vcpu(vcpu))
+                    .map(|vcpu| Done::Guest(index, vcpu))
+            }
+            Order::Actions { thread, actions } => {
+                shared.start.wait();
+                let act = |(action, delay): &(Action, u32)| {
+                    let begin = Instant::now();
+                    while begin.elapsed() < Duration::from_nanos(u64::from(*delay)) {}
+                    shared.act(thread, *action)
+                };
+                actions.iter().try_for_each(act).map(|()| Done::Actions)
+            }
+        };
+        if done.send(result).is_err() {
+            return;
+        }
+    }
+}
+
+/// The memslot of a slot.
+fn number(slot: usize) -> u32 {
+    FIRST_SLOT + u32::try_from(slot).unwrap_or(0)
+}
+
+fn gone() -> Failure {
+    Failure::internal("a thread of the scenario has gone")
+}
+
+/// Random delays (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Each order of magnitude is as likely as any other.
+    fn delay(&mut self, bits_max: u32) -> u32 {
+        let bits = u32::try_from(self.next() % u64::from(bits_max + 1)).unwrap_or(0);
+        u32::try_from(self.next() & ((1 << bits) - 1)).unwrap_or(0)
+    }
+}

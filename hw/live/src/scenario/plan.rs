@@ -1,0 +1,207 @@
+//! Which scenarios fit a live KVM, and what their programs become.
+//!
+//! A user program cannot do everything that a scenario may ask for. What fits:
+//!
+//! | operation | what is done |
+//! |---|---|
+//! | `read`, `write` | one byte of machine code's load or store |
+//! | `get-dirty-log`, `copy-harvested` | the ioctl; eight bytes of each page |
+//! | `swap-out` | MADV_DONTNEED of a page of shared memory: unmapped, contents kept |
+//! | `swap-in` | user space touches the page |
+//! | `madvise-pageout` | MADV_PAGEOUT |
+//! | `shrink` | /proc/sys/vm/drop_caches: the kernel calls all shrinkers, KVM's among them |
+
+use kvmmu_model::{Access, CpuId, Gfn};
+use kvmmu_scenarios::outcome::token;
+use kvmmu_scenarios::scenario::{Address, Op, Paging, Scenario, Thread, ThreadKind};
+
+use crate::guest::Step;
+
+/// The byte of a page that no vCPU of a scenario stores to: preparing uses it.
+const SPARE_BYTE: u32 = 7;
+/// Where swapping is impossible.
+const PROBLEM_AGE: &str =
+    "no system call ages a page through the mmu notifier on this kind of kernel";
+
+/// What the threads of a scenario do here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Plan {
+    /// The guests' programs, by vCPU.
+    pub(super) guests: Vec<Vec<Step>>,
+    /// The other threads: index in the scenario, operations.
+    pub(super) others: Vec<(u8, Vec<Action>)>,
+    /// The stop phase.
+    pub(super) at_stop: Vec<Action>,
+    /// Stores that give each frame that is mapped at first its SPTE.
+    pub(super) map: Vec<Step>,
+    /// Stores that make those writable that are so at first.
+    pub(super) map_writable: Vec<Step>,
+}
+
+/// An operation of user space, here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Action {
+    /// KVM_GET_DIRTY_LOG of a slot, by index.
+    GetDirtyLog(u8),
+    /// Copy what was harvested.
+    CopyHarvested,
+    /// MADV_DONTNEED.
+    SwapOut(Gfn),
+    /// MADV_PAGEOUT.
+    PageOut(Gfn),
+    /// A load.
+    SwapIn(Gfn),
+    /// Call the shrinkers.
+    Shrink,
+}
+
+impl Plan {
+    /// The plan of a scenario.
+    ///
+    /// # Errors
+    ///
+    /// What in it does not fit, and why.
+    pub(super) fn new(scenario: &Scenario) -> Result<Plan, String> {
+        if scenario.paging != Paging::Direct || !scenario.guest_tables.is_empty() {
+            return Err("it has guest page tables".to_owned());
+        }
+        if let Some(backing) = scenario.backing.iter().find(|b| !b.writable) {
+            return Err(format!("gfn{} is read-only in the host from the start", backing.gfn.0));
+        }
+        let mut plan = Plan {
+            guests: Vec::new(),
+            others: Vec::new(),
+            at_stop: actions(&scenario.at_stop)?,
+            map: Vec::new(),
+            map_writable: Vec::new(),
+        };
+        for (index, thread) in (0..).zip(&scenario.threads) {
+            match thread.kind {
+                ThreadKind::Vcpu => plan.guests.push(guest(index, thread)?),
+                ThreadKind::Host | ThreadKind::User => {
+                    plan.others.push((index, actions(&thread.run)?));
+                }
+            }
+        }
+        if plan.guests.is_empty() {
+            return Err("it has no vCPU".to_owned());
+        }
+        plan.map(scenario)?;
+        Ok(plan)
+    }
+
+    fn map(&mut self, scenario: &Scenario) -> Result<(), String> {
+        for spte in &scenario.map {
+            let Address::Gfn(gfn) = spte.address else {
+                return Err("it maps guest-virtual pages".to_owned());
+            };
+            if spte.tracked {
+                return Err(format!(
+                    "gfn{} is access-tracked from the start: that takes EPT without A/D bits",
+                    gfn.0
+                ));
+            }
+            if !spte.host_writable || !spte.mmu_writable {
+                return Err(format!("gfn{} cannot become writable", gfn.0));
+            }
+            let step = Step::Write { page: page(gfn), offset: SPARE_BYTE, value: 0 };
+            self.map.push(step);
+            if spte.writable {
+                self.map_writable.push(step);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The program of a vCPU.
+fn guest(cpu: u8, thread: &Thread) -> Result<Vec<Step>, String> {
+    let step = |(index, op): (usize, &Op)| match op {
+        Op::Guest(Access::Write, Address::Gfn(gfn)) => {
+            Ok(Step::Write { page: page(*gfn), offset: own_byte(cpu), value: token(index) })
+        }
+        Op::Guest(Access::Read, Address::Gfn(gfn)) => Ok(Step::Read { page: page(*gfn) }),
+        Op::Guest(..) => Err(format!("{}: {op:?}", thread.name)),
+        Op::Prefault(_) => Err("asynchronous page faults cannot be asked for".to_owned()),
+        other => Err(format!("{}: a guest here only loads and stores, no {other:?}", thread.name)),
+    };
+    thread.run.iter().enumerate().map(step).collect()
+}
+
+/// The operations of another thread.
+fn actions(run: &[Op]) -> Result<Vec<Action>, String> {
+    let action = |op: &Op| match *op {
+        Op::GetDirtyLog(slot) => Ok(Action::GetDirtyLog(slot)),
+        Op::CopyHarvested => Ok(Action::CopyHarvested),
+        Op::SwapOut(gfn) => Ok(Action::SwapOut(gfn)),
+        Op::SwapIn(gfn) => Ok(Action::SwapIn(gfn)),
+        Op::MadvisePageout(gfn) => Ok(Action::PageOut(gfn)),
+        Op::Shrink => Ok(Action::Shrink),
+        Op::Age(_) | Op::ClearYoung(_) => Err(PROBLEM_AGE.to_owned()),
+        Op::KsmMerge(..) | Op::CowBreak(_) => {
+            Err("when the kernel merges pages, and which, cannot be said".to_owned())
+        }
+        Op::ChangePte(..) => Err("no system call moves a mapping without start and end".to_owned()),
+        Op::DeleteMemslot(_) => Err("a guest without its memslot leaves by MMIO".to_owned()),
+        other => Err(format!("a user program here has no {other:?}")),
+    };
+    run.iter().map(action).collect()
+}
+
+/// The data page of a frame.
+pub(super) fn page(gfn: Gfn) -> u32 {
+    u32::try_from(gfn.0).unwrap_or(u32::MAX)
+}
+
+/// The byte of a page that a vCPU stores to.
+fn own_byte(cpu: u8) -> u32 {
+    kvmmu_scenarios::machine::own_byte(CpuId(cpu)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvmmu_scenarios::{builtin, loader};
+
+    fn plan(name: &str) -> Result<Plan, String> {
+        let file = format!("{name}.toml");
+        let (_, text) = builtin::FILES.iter().find(|(known, _)| *known == file).unwrap();
+        Plan::new(&loader::load(&file, text, 1).unwrap())
+    }
+
+    #[test]
+    fn what_fits_and_what_does_not() {
+        for name in [
+            "aba-direct",
+            "canary",
+            "hardware-dirty-vs-zap",
+            "lockless-walk-vs-free",
+            "lost-dirty-clear",
+            "mark-dirty-order",
+            "notifier-retry",
+            "stale-tlb-dirty-log",
+        ] {
+            plan(name).unwrap_or_else(|why| panic!("{name}: {why}"));
+        }
+        for (name, why) in [
+            ("aba-indirect", "guest page tables"),
+            ("access-track-read", "ages a page"),
+            ("access-track-vs-zap", "access-tracked"),
+            ("change-pte", "read-only"),
+            ("lost-dirty-update", "asynchronous"),
+            ("lock-memslots", ""),
+        ] {
+            let said = plan(name).unwrap_err();
+            assert!(said.contains(why), "{name}: {said}");
+        }
+    }
+
+    #[test]
+    fn stores_are_those_of_the_outcome() {
+        let plan = plan("stale-tlb-dirty-log").unwrap();
+        let write = |value| Step::Write { page: 0, offset: 0, value };
+        assert_eq!(plan.guests, [[write(1), write(2)]]);
+        assert_eq!(plan.map_writable.len(), 1);
+        assert_eq!(plan.others[0].1, [Action::GetDirtyLog(0), Action::CopyHarvested]);
+    }
+}
