@@ -67,7 +67,11 @@ fn ending(variant: &Variant, replayed: &Replayed) -> String {
             format!("violated {property}{}", asks(variant, replayed))
         }
         Some(property) => format!("violated {property}"),
-        None => format!("nothing was violated in these steps{}", asks(variant, replayed)),
+        None => {
+            let (asks, lap) = (asks(variant, replayed), replayed.lap);
+            let lap = lap.map(|step| format!("; the state is that after step {step} again"));
+            format!("nothing was violated in these steps{asks}{}", lap.unwrap_or_default())
+        }
     }
 }
 

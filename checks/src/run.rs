@@ -86,6 +86,9 @@ pub struct Replayed {
     /// The locks that threads ask for after the last step and do not have yet; after a violation by
     /// an acquisition that one alone.
     pub asks: Vec<Wait>,
+    /// The step after which the state was the last one already, if there is one: the steps from
+    /// there on go round.
+    pub lap: Option<usize>,
     /// The first move that could not be made, by index, and why.
     pub stuck: Option<(usize, String)>,
 }
@@ -285,8 +288,10 @@ impl Machine for Simulated {
 
 impl From<Replay> for Replayed {
     fn from(run: Replay) -> Replayed {
-        let Replay { events, names, waits, asks, .. } = run;
-        Replayed { events, names, waits, asks, stuck: None }
+        let Replay { events, names, waits, asks, keys, violation, .. } = run;
+        let before = keys.split_last().filter(|_| violation.is_none());
+        let lap = before.and_then(|(last, before)| before.iter().position(|key| key == last));
+        Replayed { events, names, waits, asks, lap: lap.map(|i| i + 1), stuck: None }
     }
 }
 

@@ -10,7 +10,7 @@ use kvmmu::args::Strategy;
 use kvmmu::run::{Machine, Replayed, Search, Simulated, builtin};
 use kvmmu::trace;
 use kvmmu::variant::{Goal, Variant};
-use kvmmu_scenarios::scenario::Expected;
+use kvmmu_scenarios::scenario::{Expect, Expected};
 use kvmmu_scenarios::{Property, Scenario};
 use kvmmu_sim::Engine;
 use kvmmu_sim::event::What;
@@ -74,13 +74,12 @@ fn check(variant: &Variant, found: &Found, used: &mut Engine) {
 }
 
 /// The broken variants: those that are expected to be violated, by one execution. A cycle of lock
-/// orders is made of several; `lockdep/main.rs` replays one for each of its nestings.
+/// orders is made of several; `lockdep/main.rs` replays one for each of its nestings. That of a
+/// livelock has no end: see below.
 fn broken(scenario: &Arc<Scenario>) -> Vec<Variant> {
-    let expects = scenario
-        .expects
-        .iter()
-        .filter(|e| e.verdict == Expected::Violated && e.property != Some(Property::LockCycle));
-    expects.map(|e| Variant::of(scenario, None, e.without)).collect()
+    let endless = [Some(Property::LockCycle), Some(Property::Livelock)];
+    let ends = |e: &&Expect| e.verdict == Expected::Violated && !endless.contains(&e.property);
+    scenario.expects.iter().filter(ends).map(|e| Variant::of(scenario, None, e.without)).collect()
 }
 
 /// The violations that were replayed.
@@ -145,4 +144,24 @@ fn a_thousand_violations_replay_byte_for_byte() {
     }
     println!("{} violations, seeds 1 to {seed}, {exhaustive} exhaustive", replays.known.len());
     assert!(exhaustive <= EXHAUSTIVE_MAX, "sampling misses {exhaustive} variants");
+}
+
+/// Goal: the schedule of a livelock shows that it goes round. Method: its replay ends in a state
+/// that it has been in before, with a part of the schedule between.
+#[test]
+fn a_livelock_replays_to_a_state_that_it_was_in_before() {
+    let scenarios = builtin(1).expect("built-in files load");
+    let mut seen = 0;
+    for scenario in &scenarios {
+        for expect in scenario.expects.iter().filter(|e| e.property == Some(Property::Livelock)) {
+            let variant = Variant::of(scenario, None, expect.without);
+            let found = search(&variant, Strategy::Stateful, 1, u64::MAX).expect("it is violated");
+            let replayed = Simulated.replay(&variant, &found.schedule).expect("no internal error");
+            assert_eq!(replayed.stuck, None, "{}", variant.name());
+            let lap = replayed.lap.expect("it goes round");
+            assert!(lap < found.schedule.0.len(), "{}", variant.name());
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "no scenario expects a livelock");
 }

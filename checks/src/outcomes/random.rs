@@ -26,8 +26,10 @@ use crate::judge::counted;
 use crate::run::{self, Search};
 use crate::variant::Variant;
 
-/// Workloads with more states are drawn again: these take a small part of a second.
-const STATES_MAX: u64 = 60_000;
+/// Workloads with more states are drawn again: these take a part of a second. The TLBs of stage 2
+/// add to them.
+const STATES_MAX: u64 = 250_000;
+const STAGE2_STATES_MAX: u64 = 500_000;
 
 /// How many draws there are at most for one workload; a few suffice.
 const DRAWS_MAX: u64 = 1_000;
@@ -101,8 +103,9 @@ pub fn workload(seed: u64, index: u16) -> Result<Workload, Failure> {
         let (name, text) = (name_of(seed, index), draw_text(&mut rng, seed, index));
         let mut workload = Workload { name, text, outcomes: (0, 0), states: (0, 0) };
         let variant = Variant::of(&load(&workload)?, None, GuardSet::EMPTY);
-        let Some((own, few)) = set(&variant)? else { continue };
-        let Some((stage2, more)) = set(&allowed::on(variant, Some(Format::Stage2)))? else {
+        let Some((own, few)) = set(&variant, STATES_MAX)? else { continue };
+        let stage2 = allowed::on(variant, Some(Format::Stage2));
+        let Some((stage2, more)) = set(&stage2, STAGE2_STATES_MAX)? else {
             continue;
         };
         if own > 1 {
@@ -140,12 +143,12 @@ fn load(workload: &Workload) -> Result<Arc<Scenario>, Failure> {
 }
 
 /// How many outcomes a variant has, and how many states; `None`: too many.
-fn set(variant: &Variant) -> Result<Option<(usize, u64)>, Failure> {
+fn set(variant: &Variant, states_max: u64) -> Result<Option<(usize, u64)>, Failure> {
     let search = Search {
         strategy: Strategy::Stateful,
         seed: 0,
         time_max: None,
-        states_max: STATES_MAX,
+        states_max,
         executions_max: u64::MAX,
         steps_max: 5_000,
     };
@@ -157,14 +160,16 @@ fn set(variant: &Variant) -> Result<Option<(usize, u64)>, Failure> {
 /// A scenario file.
 fn draw_text(rng: &mut Rng, seed: u64, index: u16) -> String {
     let frames = 2 + rng.below(2);
-    let vcpus = 1 + rng.below(2);
+    let vcpus = 1 + usize::from(index % 2);
     let mut t = format!("title  = \"Random workload {index} of seed {seed}\"\n");
     t += "source = \"none: drawn by lot\"\n";
     t += "about  = \"\"\"\nLoads and stores under a migration. Every outcome that a machine shows \
           must be among\nthose of the simulator.\"\"\"\n";
     t += "paging = \"direct\"\nspte   = \"npt\"\n\n[host]\npages = 8\n\n";
     let _ = write!(t, "[[slot]]\ngfn   = 0\npages = {frames}\nlog   = true\n\n");
-    let mapped: Vec<(usize, bool)> = (0..frames).map(|gfn| (gfn, rng.below(2) == 0)).collect();
+    // Two vCPUs that both have to map a page take more states than there is time for.
+    let mut maps = |gfn| (gfn, vcpus == 2 || rng.below(2) == 0);
+    let mapped: Vec<(usize, bool)> = (0..frames).map(&mut maps).collect();
     if mapped.iter().any(|(_, mapped)| *mapped) {
         t += "[map]\n";
         for (gfn, _) in mapped.into_iter().filter(|(_, mapped)| *mapped) {
@@ -181,12 +186,12 @@ fn draw_text(rng: &mut Rng, seed: u64, index: u16) -> String {
         }
         thread(&mut t, &format!("vcpu{vcpu}"), &run);
     }
-    if rng.below(2) == 0 {
+    if rng.below(1 + vcpus) == 0 {
         let verb = ["swap-out", "age"][rng.below(2)];
         thread(&mut t, "host", &[format!("{verb} gfn{}", rng.below(frames))]);
     }
     let harvest = || ["get-dirty-log slot0", "copy-harvested"].map(str::to_owned);
-    let rounds = rng.below(3);
+    let rounds = rng.below(4 - vcpus);
     if rounds != 0 {
         thread(&mut t, "user", &(0..rounds).flat_map(|_| harvest()).collect::<Vec<_>>());
     }

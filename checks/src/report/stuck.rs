@@ -214,7 +214,7 @@ mod tests {
         let Replay { events, names, waits, violation, asks, .. } =
             replay(&mut engine, &schedule).expect("it fits");
         assert_eq!(violation.expect("it is stuck").property, "deadlock");
-        let run = Replayed { events, names, waits, asks, stuck: None };
+        let run = Replayed { events, names, waits, asks, ..Replayed::default() };
         assert_eq!(functions(&run), ["handle_fault", "set_memslot"]);
         let threads = TwoLocks.threads();
         let table = table::lines(&Table {

@@ -406,3 +406,19 @@ fn a_size_that_a_scenario_does_not_fit_matters_only_if_it_is_selected() {
     );
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// Goal: whoever replays a livelock is told that it goes round.
+#[test]
+fn the_replay_of_a_livelock_says_that_it_goes_round() {
+    let directory = scratch("cli-livelock");
+    let explain = kvmmu_in(&directory, &["explain", "relax-perms", "--quiet"]);
+    let told = String::from_utf8_lossy(&explain.stdout).into_owned();
+    let schedule =
+        told.split_whitespace().find(|word| word.starts_with("v1-")).expect("a schedule");
+    let guard = "relax-perms-local-flush";
+    let arguments = ["replay", "relax-perms", "--without", guard, "--schedule", schedule];
+    let replay = kvmmu_in(&directory, &arguments);
+    let text = String::from_utf8_lossy(&replay.stdout).into_owned();
+    let last = text.lines().last().expect("it has an end");
+    assert!(last.contains("; the state is that after step "), "{last}");
+}
