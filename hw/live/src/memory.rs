@@ -70,6 +70,13 @@ impl Memory {
         self.at(offset, bytes.len()).copy_from(bytes);
     }
 
+    /// Reads a byte at an offset that is known to be inside.
+    pub fn read_byte(&self, offset: usize) -> u8 {
+        let mut byte = [0];
+        self.at(offset, 1).copy_to(&mut byte);
+        byte[0]
+    }
+
     /// Copies a page out.
     ///
     /// # Panics

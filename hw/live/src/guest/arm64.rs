@@ -4,7 +4,7 @@
 use kvm_bindings::kvm_vcpu_init;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 
-use super::{Mode, Step, Stores};
+use super::{GO, Mode, Step, Stores};
 use crate::memory::Memory;
 
 /// Where guest-physical memory begins: nothing is below but the end's address.
@@ -76,9 +76,16 @@ pub(super) fn stores(_: &Stores) -> Vec<u8> {
     ])
 }
 
-/// A program. x0: the first data page, x8: the end's address, w10: how often to spin first.
+/// A program. x0: the first data page, x8: the end's address, w10: how often to spin, x11: what lets
+/// it go, x12: where to say that it waits, w13: 1.
 pub(super) fn program(steps: &[Step]) -> Vec<u8> {
-    let mut code = vec![0x7100_054a, 0x54ff_ffe1]; // subs w10, w10, #1; b.ne -4
+    let mut code = vec![
+        0x3900_018d, //       strb w13, [x12]
+        0x3940_0164, // wait: ldrb w4, [x11]
+        0x34ff_ffe4, //       cbz w4, wait
+        0x7100_054a, // spin: subs w10, w10, #1
+        0x54ff_ffe1, //       b.ne spin
+    ];
     for step in steps {
         code.extend(load_immediate(3, step.place()));
         match *step {
@@ -144,9 +151,19 @@ pub(super) fn start(
 }
 
 /// To the beginning of a program.
-pub(super) fn restart(fd: &VcpuFd, entry: u64, delay: u32) -> Result<(), kvm_ioctls::Error> {
-    fd.set_one_reg(PC, &entry.to_le_bytes())?;
-    fd.set_one_reg(core(10), &u64::from(delay).to_le_bytes()).map(drop)
+pub(super) fn restart(
+    fd: &VcpuFd,
+    entry: u64,
+    waits: u64,
+    delay: u32,
+) -> Result<(), kvm_ioctls::Error> {
+    let go = BASE + GO as u64;
+    let registers =
+        [(PC, entry), (core(10), delay.into()), (core(11), go), (core(12), waits), (core(13), 1)];
+    for (register, value) in registers {
+        fd.set_one_reg(register, &value.to_le_bytes())?;
+    }
+    Ok(())
 }
 
 /// The store at the end.

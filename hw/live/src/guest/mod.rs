@@ -33,6 +33,9 @@ pub const DATA: u64 = BASE + LOW_SIZE as u64;
 const CODE: usize = 0x1_0000;
 /// The distance: a program of a vCPU is at most this long.
 const CODE_MAX: usize = 0x4000;
+/// Where programs meet before they begin: a byte that lets all of them go, and behind it a byte for
+/// each vCPU that says that it waits, in guest mode.
+const GO: usize = 0x8000;
 /// Vcpus write to places of one page this far apart: different cache lines, the same page.
 pub const LINE: usize = 64;
 /// Most vCPUs: their places must fit a page, their code the low memory.
@@ -133,7 +136,8 @@ pub fn load_stores(low: &Memory, vcpu: usize, stores: &Stores) {
     load(low, vcpu, &arch::stores(stores));
 }
 
-/// Puts a program into a place of low memory; it begins by spinning as often as [`restart`] says.
+/// Puts a program into a place of low memory. It says that it waits, waits for [`go`], and spins as
+/// often as [`restart`] says before its first step.
 ///
 /// # Errors
 ///
@@ -171,14 +175,28 @@ pub fn start(
         .map_err(|error| io::Error::from_raw_os_error(error.errno()))
 }
 
-/// Lets a vCPU run the program at `place` next, after spinning `delay` times.
+/// Lets a vCPU run the program at `place` next, with a delay of so many turns.
 ///
 /// # Errors
 ///
 /// Those of KVM.
-pub fn restart(fd: &VcpuFd, place: usize, delay: u32) -> io::Result<()> {
-    arch::restart(fd, BASE + (CODE + place * CODE_MAX) as u64, delay.max(1))
+pub fn restart((vcpu, fd): (usize, &VcpuFd), place: usize, delay: u32) -> io::Result<()> {
+    let entry = BASE + (CODE + place * CODE_MAX) as u64;
+    arch::restart(fd, entry, BASE + (GO + 1 + vcpu) as u64, delay.max(1))
         .map_err(|error| io::Error::from_raw_os_error(error.errno()))
+}
+
+/// Lets all programs go, or makes them wait when they run next.
+pub fn go(low: &Memory, go: bool) {
+    if !go {
+        low.write(GO, &[0; 1 + VCPUS_MAX]);
+    }
+    low.write(GO, &[u8::from(go)]);
+}
+
+/// True if a vCPU waits for [`go`].
+pub fn waits(low: &Memory, vcpu: usize) -> bool {
+    low.read_byte(GO + 1 + vcpu) != 0
 }
 
 /// True if a guest ends by this exit.

@@ -6,7 +6,7 @@
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_segment};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 
-use super::{Mode, Step, Stores};
+use super::{DATA, GO, Mode, Step, Stores};
 use crate::memory::Memory;
 
 /// Where guest-physical memory begins.
@@ -63,10 +63,17 @@ pub(super) fn stores(stores: &Stores) -> Vec<u8> {
     code
 }
 
-/// A program. edi: the first data page, ecx: how often to spin first.
+/// A program. edi: the first data page, esi: where to say that it waits, ecx: how often to spin.
 pub(super) fn program(steps: &[Step]) -> Vec<u8> {
-    let mut code = vec![0xff, 0xc9]; // dec ecx
-    jump_back(&mut code, 0);
+    let go = u32::try_from(BASE + GO as u64).expect("low memory is low");
+    let from_data = go.wrapping_sub(u32::try_from(DATA).expect("memory is low"));
+    let mut code = vec![0xc6, 0x06, 1]; // mov byte [rsi],1
+    code.extend([0x80, 0xbf]); // wait: cmp byte [rdi+go-data],0
+    code.extend(from_data.to_le_bytes());
+    code.extend([0, 0x74, 0xf7]); // je wait
+    let again = code.len();
+    code.extend([0xff, 0xc9]); // dec ecx
+    jump_back(&mut code, again);
     for step in steps {
         match *step {
             Step::Write { .. } => code.extend([0xc6, 0x87]), // mov byte [rdi+place],value
@@ -136,8 +143,14 @@ pub(super) fn start(
 }
 
 /// To the beginning of a program.
-pub(super) fn restart(fd: &VcpuFd, entry: u64, delay: u32) -> Result<(), kvm_ioctls::Error> {
+pub(super) fn restart(
+    fd: &VcpuFd,
+    entry: u64,
+    waits: u64,
+    delay: u32,
+) -> Result<(), kvm_ioctls::Error> {
     let mut regs = fd.get_regs()?;
+    regs.rsi = waits;
     regs.rip = entry;
     regs.rcx = u64::from(delay);
     fd.set_regs(&regs)

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -33,8 +34,10 @@ const MAP_WRITABLE: usize = guest::VCPUS_MAX - 1;
 /// A guest spins less often than 2^this before its program, mostly far less.
 const GUEST_DELAY_BITS: u32 = 14;
 /// User space waits less than 2^this nanoseconds before an operation, mostly far less: entering a
-/// guest takes long under emulation.
-const USER_DELAY_BITS: u32 = 20;
+/// guest takes long under emulation, and longer where emulated CPUs share real ones.
+const USER_DELAY_BITS: u32 = 22;
+/// What is longer is slept, so that a CPU that is shared goes to the guest.
+const SPIN_MAX: Duration = Duration::from_micros(50);
 /// What makes the kernel call its shrinkers.
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 
@@ -56,11 +59,13 @@ pub(super) struct Machine<'s> {
 /// What all threads see.
 struct Shared {
     slots: Arc<Slots>,
+    low: Memory,
     data: Memory,
     /// Of each slot: its first frame, how many, logged.
     layout: Vec<(u64, usize, bool)>,
     user: Mutex<User>,
-    start: Barrier,
+    /// Lets user space go; what lets guests go is in their memory.
+    go: AtomicBool,
 }
 
 /// What user space has.
@@ -119,8 +124,8 @@ impl<'s> Machine<'s> {
         }
         let count = plan.guests.len() + plan.others.len();
         let user = Mutex::new(User::default());
-        let start = Barrier::new(count);
-        let shared = Arc::new(Shared { slots, data, layout, user, start });
+        let go = AtomicBool::new(false);
+        let shared = Arc::new(Shared { slots, low, data, layout, user, go });
         let (sender, done) = mpsc::channel();
         let mut threads = Vec::new();
         let mut orders = Vec::new();
@@ -153,6 +158,7 @@ impl<'s> Machine<'s> {
     /// One execution.
     pub(super) fn once(&mut self) -> Result<Outcome, Failure> {
         self.prepare()?;
+        self.shared.set_go(false);
         for i in 0..self.plan.guests.len() {
             let delay = self.random.delay(GUEST_DELAY_BITS);
             self.order_guest(i, i, delay)?;
@@ -164,6 +170,7 @@ impl<'s> Machine<'s> {
             let order = Order::Actions { thread: Asker::Thread(*thread), actions };
             self.orders[self.plan.guests.len() + i].send(order).map_err(|_| gone())?;
         }
+        self.let_go();
         self.wait(self.threads.len())?;
         for action in &self.plan.at_stop {
             self.shared.act(Asker::Stop, *action)?;
@@ -213,10 +220,26 @@ impl<'s> Machine<'s> {
         Ok(())
     }
 
+    /// When every guest waits in guest mode, lets all go at once: entering a guest takes longer than
+    /// all that user space does, under emulation.
+    fn let_go(&self) {
+        let deadline = Instant::now() + self.limit;
+        let waiting = |vcpu: &usize| guest::waits(&self.shared.low, *vcpu);
+        while !(0..self.plan.guests.len()).all(|vcpu| waiting(&vcpu)) {
+            // A guest that failed says so where its end is waited for.
+            if Instant::now() > deadline {
+                break;
+            }
+            thread::yield_now();
+        }
+        self.shared.set_go(true);
+    }
+
     /// vCPU 0 runs a program while nothing else does.
     fn run_alone(&mut self, place: usize) -> Result<(), Failure> {
         let vcpu = self.vcpus[0].take().ok_or_else(gone)?;
-        guest::restart(&vcpu.fd, place, 1).map_err(|e| failed_io("restarting a vCPU", &e))?;
+        self.shared.set_go(true);
+        guest::restart((0, &vcpu.fd), place, 1).map_err(|e| failed_io("restarting a vCPU", &e))?;
         self.vcpus[0] = Some(run_vcpu(vcpu)?);
         Ok(())
     }
@@ -249,6 +272,12 @@ impl<'s> Machine<'s> {
 impl Shared {
     fn user(&self) -> std::sync::MutexGuard<'_, User> {
         self.user.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_go(&self, go: bool) {
+        guest::go(&self.low, go);
+        // ORDERING: Relaxed. A start signal: what the threads do races by design.
+        self.go.store(go, Ordering::Relaxed);
     }
 
     fn set_logging(&self, slot: usize, on: bool) -> Result<(), Failure> {
@@ -314,7 +343,7 @@ impl Shared {
     }
 }
 
-/// A thread: waits for an order, and for the others, and does it.
+/// A thread: waits for an order, does it, and says so.
 fn serve(
     index: usize,
     shared: &Shared,
@@ -323,19 +352,17 @@ fn serve(
 ) {
     for order in orders {
         let result = match order {
-            Order::Guest { vcpu, place, delay } => {
-                let ready = guest::restart(&vcpu.fd, place, delay);
-                shared.start.wait();
-                ready
-                    .map_err(|error| failed_io("restarting a vCPU", &error))
-                    .and_then(|()| run_vcpu(vcpu))
-                    .map(|vcpu| Done::Guest(index, vcpu))
-            }
+            Order::Guest { vcpu, place, delay } => guest::restart((index, &vcpu.fd), place, delay)
+                .map_err(|error| failed_io("restarting a vCPU", &error))
+                .and_then(|()| run_vcpu(vcpu))
+                .map(|vcpu| Done::Guest(index, vcpu)),
             Order::Actions { thread, actions } => {
-                shared.start.wait();
+                // ORDERING: Relaxed, as in `set_go`.
+                while !shared.go.load(Ordering::Relaxed) {
+                    thread::yield_now();
+                }
                 let act = |(action, delay): &(Action, u32)| {
-                    let begin = Instant::now();
-                    while begin.elapsed() < Duration::from_nanos(u64::from(*delay)) {}
+                    wait(Duration::from_nanos(u64::from(*delay)));
                     shared.act(thread, *action)
                 };
                 actions.iter().try_for_each(act).map(|()| Done::Actions)
@@ -344,6 +371,17 @@ fn serve(
         if done.send(result).is_err() {
             return;
         }
+    }
+}
+
+/// Waits, as exactly as it can.
+fn wait(delay: Duration) {
+    if delay > SPIN_MAX {
+        return thread::sleep(delay);
+    }
+    let begin = Instant::now();
+    while begin.elapsed() < delay {
+        std::hint::spin_loop();
     }
 }
 
