@@ -25,7 +25,8 @@ Options:
   --quick           one dirty log, one negative control
   --trace DIR       traces of x86 kernels, small and large, for 'kvmmu conform'
   --outcomes FILE   outcomes of scenarios, for 'kvmmu outcomes --compare'
-  --times N         how often each of those runs (default 300)
+  --times N         how often each of those runs (default 100)
+  --limit SECONDS   for one boot (default: each kernel's own, 150 to 200)
   -v                what the kernels print
 Environment: KVMMU_CACHE, where kernels are kept (default target/kernels)
 Exit: 0 as promised, 1 a page was lost, or a path ran that must not, or a negative control was not
@@ -47,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) outcomes: Option<PathBuf>,
     /// How often each scenario runs
-    #[arg(long, default_value_t = 300, value_name = "N")]
+    #[arg(long, default_value_t = 100, value_name = "N")]
     pub(crate) times: u32,
     /// Show what the kernels print
     #[arg(short, long)]
@@ -55,6 +56,12 @@ pub(crate) struct Args {
     /// Where kernels are kept
     #[arg(long, hide = true, env = "KVMMU_CACHE")]
     pub(crate) cache: Option<PathBuf>,
+    /// A kvmmu-live that is built already
+    #[arg(long, hide = true, env = "KVMMU_LIVE_INIT")]
+    pub(crate) init: Option<PathBuf>,
+    /// Seconds for one boot, instead of each kernel's own
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) limit: Option<u64>,
 }
 
 impl Args {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
 use kvmmu_qemu::{End, Exit, Failure, Launch, Program, Said, Step, program};
@@ -49,7 +49,10 @@ pub(crate) fn boot(kernel: &Kernel, modes: &[&Mode], args: &Args) -> Result<Boot
         Failure::usage(message, "set KVMMU_CACHE to a directory that can be written")
     })?;
     let unpacked = packages::fetch(kernel, &cache)?;
-    let init = build::kvmmu_live(kernel.arch, &target)?;
+    let init = match &args.init {
+        Some(init) => init.clone(),
+        None => build::kvmmu_live(kernel.arch, &target)?,
+    };
     let scratch = Scratch::new(&cache)?;
     let jobs = jobs(kernel, modes, args);
     let archive = scratch.0.join("initramfs.cpio");
@@ -59,7 +62,9 @@ pub(crate) fn boot(kernel: &Kernel, modes: &[&Mode], args: &Args) -> Result<Boot
         let sent = scratch.0.join("out.tgz");
         eprintln!("booting {}: {} modes", kernel.name(), modes.len());
         let command = machine(kernel, &qemu, &unpacked, &archive, &sent);
+        let begin = Instant::now();
         let (watch, timed_out) = watch(kernel, command, args)?;
+        eprintln!("{} ended after {} s", kernel.name(), begin.elapsed().as_secs());
         let again = timed_out || watch.is_infrastructure();
         if again && repeated + 1 < BOOTS_MAX {
             let why = watch.failures.first().map_or("it did not end", |(_, text)| text.as_str());
@@ -81,8 +86,8 @@ pub(crate) fn boot(kernel: &Kernel, modes: &[&Mode], args: &Args) -> Result<Boot
 
 /// Runs a machine until it says that it is done.
 fn watch(kernel: &Kernel, command: Command, args: &Args) -> Result<(Watch, bool), Failure> {
-    let mut limit = Duration::from_secs(kernel.limit_s);
-    if args.trace.is_some() || args.outcomes.is_some() {
+    let mut limit = Duration::from_secs(args.limit.unwrap_or(kernel.limit_s));
+    if args.limit.is_none() && (args.trace.is_some() || args.outcomes.is_some()) {
         limit += EXTRA;
     }
     let mut watch = Watch::default();

@@ -46,24 +46,26 @@ fn run(args: &Args) -> Result<Exit, Failure> {
     if selected.is_empty() {
         return Err(Failure::new(
             Exit::Nothing,
-            format!("no kernel and mode is called like {}", args.filter.join(" or ")),
-            format!("there are: {}", args::names().join("; ")),
+            format!(
+                "no kernel and mode is called like {}; there are\n  {}",
+                args.filter.join(" or "),
+                args::names().join("\n  ")
+            ),
+            "give words of one of these names, or nothing for all of them",
         ));
     }
     args.prepare_outputs()?;
     let mut table = Table::default();
     // One machine at a time: what runs beside another on few cores is slower than both in turn.
     for (kernel, modes) in selected {
-        let modes: Vec<&Mode> = modes;
         match boot(kernel, &modes, args) {
             Ok(booted) => take(&mut table, kernel, &modes, booted),
             Err(failure) if failure.exit == Exit::Interrupted => return Err(failure),
-            Err(failure) if skips(&failure) => {
-                for mode in modes {
-                    table.rows.push(Row::skipped(kernel, mode, &failure));
-                }
+            Err(failure) if failure.exit == Exit::Internal => return Err(failure),
+            Err(failure) => {
+                let row = if skips(&failure) { Row::skipped } else { Row::cut_off };
+                table.rows.extend(modes.iter().map(|mode| row(kernel, mode, &failure)));
             }
-            Err(failure) => return Err(failure),
         }
     }
     table.print(begin.elapsed());

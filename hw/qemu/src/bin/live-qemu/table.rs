@@ -16,6 +16,7 @@ const HEADER: [&str; 8] =
 /// A mode of a kernel.
 #[derive(Debug)]
 pub(crate) struct Row {
+    kernel: String,
     name: String,
     runs: usize,
     stores: u64,
@@ -28,6 +29,8 @@ pub(crate) struct Row {
     wrong: Vec<String>,
     /// Why it was not run.
     skipped: Option<String>,
+    /// The time limit was hit, or the machine fell silent.
+    cut_off: Option<String>,
     /// What this kernel does not offer.
     missing: Vec<String>,
 }
@@ -47,6 +50,7 @@ impl Row {
         let fast = fast.collect::<Option<Vec<_>>>().filter(|all| !all.is_empty());
         let sum = |all: Vec<(u64, u64)>| all.iter().fold((0, 0), |(f, s), n| (f + n.0, s + n.1));
         let mut row = Row {
+            kernel: kernel.name(),
             name: kernel.name_with(mode),
             runs: of_mode.len(),
             stores: of_mode.iter().map(|run| run.stores).sum(),
@@ -57,6 +61,7 @@ impl Row {
             caught: controls().filter(|run| run.verdict == "caught").count(),
             wrong: named(&watch.failures),
             skipped: None,
+            cut_off: None,
             missing: named(&watch.skipped),
         };
         for run in of_mode.iter().filter(|run| !["ok", "caught"].contains(&run.verdict.as_str())) {
@@ -69,6 +74,7 @@ impl Row {
     /// A mode that was not run.
     pub(crate) fn skipped(kernel: &Kernel, mode: &Mode, why: &Failure) -> Row {
         Row {
+            kernel: kernel.name(),
             name: kernel.name_with(mode),
             runs: 0,
             stores: 0,
@@ -79,8 +85,16 @@ impl Row {
             caught: 0,
             wrong: Vec::new(),
             skipped: Some(format!("{}; {}", why.message, why.help)),
+            cut_off: None,
             missing: Vec::new(),
         }
+    }
+
+    /// A mode without a verdict.
+    pub(crate) fn cut_off(kernel: &Kernel, mode: &Mode, why: &Failure) -> Row {
+        let mut row = Row::skipped(kernel, mode, why);
+        row.cut_off = row.skipped.take();
+        row
     }
 
     /// What the protocol says of the path that was taken, and that nothing is vacuous.
@@ -104,12 +118,13 @@ impl Row {
     }
 
     fn cells(&self) -> [String; 8] {
-        let verdict = match (&self.skipped, self.wrong.is_empty()) {
-            (Some(_), _) => "skipped",
-            (None, true) => "ok",
-            (None, false) => "NOT AS PROMISED",
+        let verdict = match (&self.skipped, &self.cut_off, self.wrong.is_empty()) {
+            (Some(_), ..) => "skipped",
+            (None, Some(_), _) => "NO VERDICT",
+            (None, None, true) => "ok",
+            (None, None, false) => "NOT AS PROMISED",
         };
-        if self.skipped.is_some() {
+        if self.skipped.is_some() || self.cut_off.is_some() {
             let dash = || "-".to_owned();
             let name = self.name.clone();
             return [name, dash(), dash(), dash(), dash(), dash(), dash(), verdict.to_owned()];
@@ -161,11 +176,19 @@ impl Table {
             text.push_str(padded.collect::<Vec<_>>().join("  ").trim_end());
             text.push('\n');
         }
+        let mut left_out = Vec::new();
         for row in &self.rows {
+            for what in &row.missing {
+                let note = format!("{}: left out: {what}\n", row.kernel);
+                if !left_out.contains(&note) {
+                    text.push_str(&note);
+                    left_out.push(note);
+                }
+            }
             let skipped = row.skipped.iter().map(|why| format!("skipped: {why}"));
-            let missing = row.missing.iter().map(|what| format!("left out: {what}"));
+            let skipped = skipped.chain(row.cut_off.iter().cloned());
             let wrong = row.wrong.iter().cloned();
-            for note in skipped.chain(missing).chain(wrong) {
+            for note in skipped.chain(wrong) {
                 text.push_str(&format!("{}: {note}\n", row.name));
             }
         }
@@ -176,6 +199,8 @@ impl Table {
     pub(crate) fn exit(&self) -> Exit {
         if self.rows.iter().any(|row| !row.wrong.is_empty()) {
             Exit::Unexpected
+        } else if self.rows.iter().any(|row| row.cut_off.is_some()) {
+            Exit::Bound
         } else if self.rows.iter().all(|row| row.skipped.is_some()) {
             Exit::Nothing
         } else {
