@@ -86,7 +86,7 @@ pub struct SizeArgs {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub vcpus: u8,
     /// Stores of each vCPU
-    #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub stores: u32,
     /// Milliseconds between two rounds of the harvester
     #[arg(long, default_value = "2", value_name = "MS")]

@@ -88,7 +88,21 @@ impl DirtyLog {
 ///
 /// [`Exit::Usage`] when it is not there or may not be opened, [`Exit::Refused`] when it is not KVM.
 pub fn open() -> Result<Kvm, Failure> {
-    let kvm = Kvm::new().map_err(|error| match error.errno() {
+    let kvm = Kvm::new().map_err(|error| no_kvm(error.errno()))?;
+    match kvm.get_api_version() {
+        API_VERSION => Ok(kvm),
+        other => Err(Failure::new(
+            Exit::Refused,
+            format!("/dev/kvm has version {other} of its interface, not {API_VERSION}"),
+            "use the KVM of a Linux later than 2.6.22",
+        )),
+    }
+}
+
+/// `/dev/kvm` cannot be opened.
+fn no_kvm(errno: i32) -> Failure {
+    let error = io::Error::from_raw_os_error(errno);
+    match errno {
         libc::ENOENT | libc::ENXIO | libc::ENODEV => Failure::usage(
             "there is no /dev/kvm: this kernel runs no guests",
             "load kvm-amd or kvm-intel (or switch virtualization on in the firmware), or let \
@@ -102,14 +116,6 @@ pub fn open() -> Result<Kvm, Failure> {
             format!("/dev/kvm cannot be opened: {error}"),
             "see the kernel's log: dmesg | grep -i kvm",
         ),
-    })?;
-    match kvm.get_api_version() {
-        API_VERSION => Ok(kvm),
-        other => Err(Failure::new(
-            Exit::Refused,
-            format!("/dev/kvm has version {other} of its interface, not {API_VERSION}"),
-            "use the KVM of a Linux later than 2.6.22",
-        )),
     }
 }
 
@@ -269,4 +275,23 @@ fn no_memory(pages: usize, error: &io::Error) -> Failure {
         format!("{pages} pages of guest memory cannot be mapped: {error}"),
         "take fewer: --pages",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kvm_that_cannot_be_opened_says_what_to_try() {
+        for (errno, message, help) in [
+            (libc::ENOENT, "there is no /dev/kvm", "cargo live-qemu"),
+            (libc::EACCES, "may not be opened", "usermod -a -G kvm"),
+            (libc::EMFILE, "cannot be opened", "dmesg"),
+        ] {
+            let failure = no_kvm(errno);
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.message.contains(message), "{failure}");
+            assert!(failure.help.contains(help), "{failure}");
+        }
+    }
 }

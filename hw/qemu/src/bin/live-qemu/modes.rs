@@ -113,7 +113,7 @@ fn checks(kernel: &Kernel, mode: &Mode, args: &Args) -> Vec<String> {
     // The slower the machine, the smaller the work; the time between rounds keeps its proportion.
     let (stores, period) = match (kernel.arch, kernel.version) {
         (Arch::X86, _) => (300_000, 2),
-        (Arch::Arm64, "5.10.223") => (200_000, 20),
+        (Arch::Arm64, "5.10.223") => (100_000, 20),
         (Arch::Arm64, _) => (200_000, 5),
     };
     let size = format!("--stores {stores} --period {period}");
