@@ -1,0 +1,178 @@
+//! Scenario files as Rust: the built-in ones that fit, and this package's own.
+//!
+//! A file fits if all its vCPUs use direct paging, and all its operations are faults, aging, swap,
+//! KSM, harvests and the like: what the image has hardware for. The formats of x86 become stage 2:
+//! where the file speaks of a dirty bit that is not set, that of hardware A/D.
+
+use std::fmt::{Debug, Write as _};
+use std::path::Path;
+
+use kvmmu_scenarios::builtin;
+use kvmmu_scenarios::loader;
+use kvmmu_scenarios::scenario::{
+    Address, Expect, InitialSpte, Op, Paging, Scenario, Thread, Witness,
+};
+
+/// The most threads that a file may have: CPUs that run at once.
+const THREADS_MAX: usize = 4;
+
+/// A Rust file with a function that makes them all.
+pub(crate) fn scenarios(own: &Path) -> String {
+    let mut text = String::from("// Made by build.rs from scenario files.\n");
+    let builtin =
+        builtin::FILES.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    let list = |text: &mut String, name: &str, files: Vec<(String, String)>| {
+        let _ = writeln!(text, "pub(crate) fn {name}() -> Vec<Scenario> {{\nvec![");
+        for (file, content) in files {
+            let scenario = loader::load(&file, &content, 1).unwrap_or_else(|e| panic!("{e}"));
+            if let Some(expression) = scenario_expression(&scenario) {
+                let _ = writeln!(text, "{expression},");
+            }
+        }
+        text.push_str("]\n}\n");
+    };
+    list(&mut text, "builtin", builtin.collect());
+    list(&mut text, "own", files_in(own));
+    text
+}
+
+fn files_in(directory: &Path) -> Vec<(String, String)> {
+    let entries = std::fs::read_dir(directory).expect("the package has scenarios of its own");
+    let mut files: Vec<(String, String)> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let name = path.file_name()?.to_str()?.to_owned();
+            Some((name, std::fs::read_to_string(&path).ok()?))
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// `None`: it does not fit.
+fn scenario_expression(s: &Scenario) -> Option<String> {
+    let fits = s.paging == Paging::Direct
+        && s.guest_tables.is_empty()
+        && !s.contends()
+        && s.threads.len() <= THREADS_MAX
+        && s.threads.iter().all(|t| t.paging == Paging::Direct);
+    if !fits || s.name == "canary" {
+        return None;
+    }
+    let keeps_dirty = s.spte.has_ad() && s.map.iter().any(|e| e.writable && !e.dirty);
+    let spte = if keeps_dirty { "Stage2Hd" } else { "Stage2" };
+    let threads: Option<Vec<String>> = s.threads.iter().map(thread).collect();
+    let map: Option<Vec<String>> = s.map.iter().map(initial_spte).collect();
+    let slots = s.slots.iter().map(|slot| {
+        let (base, pages, log) = (slot.base.0, slot.pages, slot.log);
+        format!("Slot {{ base: Gfn({base}), pages: {pages}, log: {log} }}")
+    });
+    let backing = s.backing.iter().map(|b| {
+        let pfn = b.pfn.map_or("None".to_owned(), |pfn| format!("Some(Pfn({}))", pfn.0));
+        let (gfn, writable, dirty) = (b.gfn.0, b.writable, b.dirty);
+        format!("Backing {{ gfn: Gfn({gfn}), pfn: {pfn}, writable: {writable}, dirty: {dirty} }}")
+    });
+    Some(format!(
+        "Scenario {{ name: {:?}.into(), title: {:?}.into(), source: String::new(), \
+         about: String::new(), profile: Profile::Fixed, paging: Paging::Direct, \
+         spte: Format::{spte}, indirect: IndirectFastFault::Gfns, slots: {}, host_pages: {}, \
+         backing: {}, guest_tables: Vec::new(), guest_root: None, map: {}, threads: {}, \
+         at_stop: {}, always: {}, sometimes: {}, lock_checks: false, expects: {}, size: 1 }}",
+        s.name,
+        s.title,
+        vec_of(slots),
+        s.host_pages,
+        vec_of(backing),
+        vec_of(map?),
+        vec_of(threads?),
+        ops(&s.at_stop)?,
+        vec_of(s.always.iter().map(|p| format!("Property::{p:?}"))),
+        vec_of(s.sometimes.iter().map(witness)),
+        vec_of(s.expects.iter().map(expect)),
+    ))
+}
+
+fn vec_of(items: impl IntoIterator<Item = String>) -> String {
+    format!("vec![{}]", items.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+/// An `Option`, its value under this path.
+fn option(path: &str, value: Option<impl Debug>) -> String {
+    value.map_or("None".to_owned(), |value| format!("Some({path}{value:?})"))
+}
+
+fn thread(t: &Thread) -> Option<String> {
+    Some(format!(
+        "Thread {{ name: {:?}.into(), kind: ThreadKind::{:?}, paging: Paging::Direct, run: {} }}",
+        t.name,
+        t.kind,
+        ops(&t.run)?
+    ))
+}
+
+fn ops(ops: &[Op]) -> Option<String> {
+    let ops: Option<Vec<String>> = ops.iter().map(|op| operation(*op)).collect();
+    Some(vec_of(ops?))
+}
+
+/// `None`: the image does not run it.
+fn operation(op: Op) -> Option<String> {
+    Some(match op {
+        Op::Guest(access, Address::Gfn(gfn)) => {
+            format!("Op::Guest(Access::{access:?}, Address::Gfn(Gfn({})))", gfn.0)
+        }
+        Op::Prefault(gfn) => format!("Op::Prefault(Gfn({}))", gfn.0),
+        Op::SwapOut(gfn) => format!("Op::SwapOut(Gfn({}))", gfn.0),
+        Op::SwapIn(gfn) => format!("Op::SwapIn(Gfn({}))", gfn.0),
+        Op::KsmMerge(keep, drop) => format!("Op::KsmMerge(Gfn({}), Gfn({}))", keep.0, drop.0),
+        Op::CowBreak(gfn) => format!("Op::CowBreak(Gfn({}))", gfn.0),
+        Op::ChangePte(gfn, pfn) => format!("Op::ChangePte(Gfn({}), Pfn({}))", gfn.0, pfn.0),
+        Op::Age(gfn) => format!("Op::Age(Gfn({}))", gfn.0),
+        Op::ClearYoung(gfn) => format!("Op::ClearYoung(Gfn({}))", gfn.0),
+        Op::MadvisePageout(gfn) => format!("Op::MadvisePageout(Gfn({}))", gfn.0),
+        Op::Shrink => "Op::Shrink".to_owned(),
+        Op::GetDirtyLog(slot) => format!("Op::GetDirtyLog({slot})"),
+        Op::CopyHarvested => "Op::CopyHarvested".to_owned(),
+        _ => return None,
+    })
+}
+
+/// `None`: it is an address of guest page tables.
+fn initial_spte(e: &InitialSpte) -> Option<String> {
+    let Address::Gfn(gfn) = e.address else { return None };
+    Some(format!(
+        "InitialSpte {{ address: Address::Gfn(Gfn({})), pfn: Pfn({}), host_writable: {}, \
+         mmu_writable: {}, writable: {}, accessed: {}, dirty: {}, tracked: {}, cached: {} }}",
+        gfn.0,
+        e.pfn.0,
+        e.host_writable,
+        e.mmu_writable,
+        e.writable,
+        e.accessed,
+        e.dirty,
+        e.tracked,
+        e.cached
+    ))
+}
+
+fn witness(w: &Witness) -> String {
+    let moments = w.moments.iter().map(|m| {
+        let thread = option("", m.thread);
+        format!("Moment {{ mark: Mark::{:?}, thread: {thread} }}", m.mark)
+    });
+    format!("Witness {{ text: {:?}.into(), moments: {} }}", w.text, vec_of(moments))
+}
+
+fn expect(e: &Expect) -> String {
+    let guards = e.without.iter().map(|guard| format!("Guard::{guard:?}"));
+    format!(
+        "Expect {{ without: GuardSet::from_iter({}), verdict: Expected::{:?}, property: {}, \
+         story: {}, dpor_executions: None, loom: Engine::Skip, shuttle: Engine::Skip, \
+         because: {:?}.into() }}",
+        format_args!("[{}]", guards.collect::<Vec<_>>().join(", ")),
+        e.verdict,
+        option("Property::", e.property),
+        e.story.as_ref().map_or("None".to_owned(), |w| format!("Some({})", witness(w))),
+        e.because,
+    )
+}

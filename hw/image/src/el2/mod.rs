@@ -1,0 +1,149 @@
+//! The program itself.
+
+mod bench;
+mod board;
+mod catalogue;
+mod console;
+mod exit;
+mod guest;
+mod heap;
+mod lock;
+mod machine;
+mod mmio;
+mod platform;
+mod race;
+mod races;
+mod report;
+mod run;
+mod smp;
+mod stage1;
+mod stage2;
+mod story;
+mod stress;
+mod sysreg;
+mod tests;
+mod tests_aba;
+mod tests_stale;
+mod tlbi;
+mod vcpu;
+mod wait;
+
+use self::console::say;
+use self::exit::{Exit, exit};
+use self::report::Report;
+use crate::args::{Args, Job};
+
+/// The first instructions, exceptions, guests.
+#[expect(unsafe_code, reason = "no Rust can run before these instructions have")]
+mod boot {
+    core::arch::global_asm!(include_str!("../boot.s"));
+}
+
+#[expect(unsafe_code, reason = "these are in boot.s and link.ld")]
+unsafe extern "C" {
+    safe static image_start: u8;
+    safe static vectors: u8;
+    /// Where PSCI starts the other CPUs.
+    safe static secondary_start: u8;
+    /// Turns stage 1 of EL2 on.
+    fn enable_mmu();
+}
+
+/// No device tree is larger: the boot protocol says so.
+const TREE_MAX: usize = 2 << 20;
+
+/// The first CPU comes here, with stage 1 off: nothing but this function runs until it is on.
+#[unsafe(no_mangle)]
+#[expect(unsafe_code, reason = "boot.s calls it by name, and hands over an address")]
+extern "C" fn rust_main(tree: usize, level: u64) -> ! {
+    if level == 2 {
+        stage1::map_memory(core::ptr::from_ref(&image_start) as usize);
+        stage1::map_memory(tree);
+        stage1::map_memory(tree + TREE_MAX);
+        // SAFETY: this code, its stack and its data are in the GiB that was just mapped one to one.
+        unsafe { enable_mmu() };
+    }
+    heap::init();
+    // SAFETY: the boot protocol: x0 was the address of a device tree, which nobody changes.
+    let tree = unsafe { device_tree(tree) };
+    let Ok((board, uart)) = board::open(tree) else {
+        // Nobody can be told.
+        loop {
+            core::hint::spin_loop();
+        }
+    };
+    console::set(uart);
+    exit::set_qemu(board.is_qemu);
+    if level != 2 {
+        exit(
+            Exit::Usage,
+            format_args!("entered at EL{level}, but EL2 is needed (QEMU: virtualization=on)"),
+        );
+    }
+    sysreg::set_vbar(core::ptr::from_ref(&vectors) as u64);
+    say!("kvmmu-hw: {}, {} CPUs, arguments '{}'", board.model, board.nr_cpus, board.bootargs);
+    let args = match Args::parse(board.bootargs) {
+        Ok(args) => args,
+        Err(unknown) => exit(Exit::Usage, format_args!("{unknown}")),
+    };
+    stage2::init();
+    smp::init(
+        &board.cpus[..board.nr_cpus],
+        sysreg::mpidr() & board::AFFINITY,
+        args.cpus,
+        args.cluster,
+    );
+    let types = || (0..smp::workers()).map(smp::worker_type);
+    tlbi::set_twice(types().any(|core| core == smp::CORTEX_A55));
+    for (worker, core) in types().enumerate() {
+        say!(
+            "cpu{worker}: {}, TLBI {}",
+            smp::core_name(core),
+            if tlbi::is_twice() { "twice" } else { "once" }
+        );
+    }
+    perform(&args, board.is_qemu)
+}
+
+/// Does what was asked for.
+fn perform(args: &Args<'_>, is_qemu: bool) -> ! {
+    let mut report = Report::new(is_qemu);
+    let without = match races::set_without(args.without) {
+        Ok(without) => without,
+        Err(name) => exit(
+            Exit::Usage,
+            format_args!("without={name}: no such guard (`kvmmu guards` lists them)"),
+        ),
+    };
+    tlbi::set_kind(args.tlbi);
+    match args.job {
+        Job::List => races::list(),
+        Job::Tests => tests::run(&mut report),
+        Job::Stress => stress::run(args, without, &mut report),
+        Job::Scenarios => races::run(args, without, &mut report),
+        Job::Bench => bench::run(args, &mut report),
+        Job::Suite => {
+            tests::run(&mut report);
+            stress::run(args, without, &mut report);
+            races::run(args, without, &mut report);
+        }
+    }
+    report.end()
+}
+
+/// The device tree at an address.
+///
+/// # Safety
+/// There must be one, and nothing may change it.
+#[expect(unsafe_code, reason = "the boot protocol hands over an address")]
+unsafe fn device_tree(address: usize) -> &'static [u8] {
+    let header = address as *const [u8; 8];
+    // SAFETY: the caller: every tree begins with a magic number and its size.
+    let header = unsafe { header.read() };
+    let size = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
+    if u32::from_be_bytes([header[0], header[1], header[2], header[3]]) != 0xd00d_feed {
+        return &[];
+    }
+    // SAFETY: the caller: so many bytes are the tree.
+    unsafe { core::slice::from_raw_parts(address as *const u8, size) }
+}
