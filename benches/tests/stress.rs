@@ -1,0 +1,106 @@
+//! Goal: on real threads the protocol loses nothing, and the oracle that says so can fire. Method:
+//! bounded stress; the same with a loss that is forced, and with guards taken away.
+//!
+//! It is no detector: the simulator is. Under Miri (`cfg(miri)`) it is small, and what Miri adds is
+//! its view of data races and of weak memory.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use kvmmu_benches::native::stress::{CopyOrder, Report, Stress};
+use kvmmu_model::{Guard, GuardSet, Mark};
+use kvmmu_scenarios::Property;
+use kvmmu_scenarios::scenario::Format;
+
+/// No run takes longer, on any machine.
+const HANGS_AFTER: Duration = Duration::from_secs(300);
+
+fn stress(format: Format) -> Stress {
+    let small = cfg!(miri);
+    Stress {
+        vcpus: if small { 2 } else { 3 },
+        ops: if small { 16 } else { 200 },
+        format,
+        host: true,
+        order: CopyOrder::HarvestThenCopy,
+        without: GuardSet::EMPTY,
+        time: if small { Duration::from_secs(3600) } else { Duration::from_secs(1) },
+        rounds: if small { 2 } else { u64::MAX },
+        seed: 1,
+    }
+}
+
+/// Runs it on a thread of its own, with an outer time limit.
+#[track_caller]
+fn run(stress: Stress) -> Report {
+    let (done, report) = mpsc::channel();
+    std::thread::spawn(move || done.send(stress.run()));
+    report.recv_timeout(HANGS_AFTER).expect("the stress ends")
+}
+
+/// Nothing went wrong, and what was to be seen was seen.
+#[track_caller]
+fn holds(format: Format, sometimes: &[Mark]) {
+    let report = run(stress(format));
+    println!("{format:?}: {} rounds", report.rounds);
+    for (mark, count) in report.marks.iter().filter(|(_, count)| *count > 0) {
+        println!("  {:<24} {count}", mark.name());
+    }
+    assert_eq!(report.violations, []);
+    assert_eq!(report.touched, 0, "the memory of a freed shadow page was touched");
+    if !cfg!(miri) {
+        for mark in sometimes {
+            assert!(report.count(*mark) > 0, "{} was never seen", mark.name());
+        }
+    }
+}
+
+/// What every layout must pass.
+const SOMETIMES: &[Mark] = &[
+    Mark::FastFaultFixed,
+    Mark::FastFaultWritable,
+    Mark::WriteProtected,
+    Mark::SlowFault,
+    Mark::Harvest,
+    Mark::PageCopied,
+    Mark::TlbFlushed,
+    Mark::SpteZapped,
+    Mark::ShadowPageFreed,
+    Mark::SwappedOutDirty,
+    Mark::NotifierRetry,
+];
+
+#[test]
+fn nothing_is_lost_with_ept() {
+    holds(Format::Ept, SOMETIMES);
+}
+
+#[test]
+fn nothing_is_lost_with_ept_no_ad() {
+    let tracked = [Mark::AccessTracked, Mark::AccessTrackRestored];
+    holds(Format::EptNoAd, &[SOMETIMES, &tracked].concat());
+}
+
+#[test]
+fn nothing_is_lost_with_npt() {
+    holds(Format::Npt, SOMETIMES);
+}
+
+/// The negative control. Every store of a round falls between the copy and the harvest.
+#[test]
+fn a_copy_before_the_harvest_is_caught() {
+    let order = CopyOrder::CopyThenHarvest;
+    let report = run(Stress { order, host: false, ..stress(Format::Npt) });
+    assert!(report.violates(Property::Migration), "{report:?}");
+    assert_eq!(report.rounds, 1, "the first round loses pages");
+}
+
+/// A guard that is gone: a vCPU in the guest goes on storing by its TLB.
+#[test]
+#[cfg_attr(miri, ignore = "it takes luck, and Miri is slow")]
+fn a_missing_flush_is_caught() {
+    let without = GuardSet::EMPTY.with(Guard::FlushAfterHarvest);
+    let time = Duration::from_secs(60);
+    let report = run(Stress { without, time, host: false, ..stress(Format::Npt) });
+    assert!(report.violates(Property::Migration), "{} rounds and no loss", report.rounds);
+}
