@@ -5,6 +5,7 @@
 
 pub mod native;
 pub mod peer;
+pub mod perf;
 
 mod on_loom;
 mod on_shuttle;
