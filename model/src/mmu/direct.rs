@@ -90,11 +90,18 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             && self.gfn_track[gfn.0 as usize].load(Relaxed) != 0
     }
 
+    #[inline]
     fn direct_page_fault_untracked(&self, fault: Fault, gfn: Gfn, prefault: bool) -> RetPf {
         let fast = self.fast_page_fault(fault, None);
         if fast != RetPf::Invalid {
             return fast;
         }
+        self.direct_page_fault_locked(fault, gfn, prefault)
+    }
+
+    /// What no fast fault repairs. A function of its own, so that it costs the fast path nothing.
+    #[inline(never)]
+    fn direct_page_fault_locked(&self, fault: Fault, gfn: Gfn, prefault: bool) -> RetPf {
         let write = fault.access == Access::Write;
         let early = (!self.p.guard(Guard::GupOutsideMmuLock)).then(|| self.mmu_lock.lock());
         let (seq, page) = match self.lookup(gfn, write) {

@@ -62,6 +62,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     ///
     /// Locks: none; the vCPU thread holds `kvm->srcu`. Returns [`RetPf::Invalid`] for the slow
     /// path.
+    #[inline(always)]
     pub(super) fn fast_page_fault(&self, fault: Fault, walk_gfn: Option<Gfn>) -> RetPf {
         if !self.page_fault_can_be_fast(fault) {
             return RetPf::Invalid;
@@ -88,6 +89,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// The walk of one attempt: from the root each time.
+    #[inline(always)]
     fn walk_for_attempt(&self, fault: Fault, first_walk: Option<SpteLoc>) -> (SpteLoc, Spte) {
         match first_walk {
             Some(loc) => (loc, self.mmu_spte_get_lockless(loc)),
@@ -96,6 +98,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// One attempt. `None`: the cmpxchg met another value, try again.
+    #[inline(always)]
     fn fast_page_fault_attempt(
         &self,
         fault: Fault,
@@ -140,6 +143,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// `fast_pf_fix_direct_spte`: the cmpxchg, then the mark. True if it succeeded.
+    #[inline(always)]
     fn fast_pf_fix_spte(&self, fault: Fault, loc: SpteLoc, old: Spte, new: Spte, gfn: Gfn) -> bool {
         let made_writable = self.format.is_writable(new) && !self.format.is_writable(old);
         let marks = made_writable

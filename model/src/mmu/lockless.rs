@@ -43,6 +43,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// `for_each_shadow_entry_lockless`: down from the root as far as SPTEs are shadow-present.
     /// Returns the last place and what it held. Between begin and end only.
+    #[inline(always)]
     pub(super) fn walk_lockless(&self, cpu: CpuId, page: u64) -> (SpteLoc, Spte) {
         let (mut sp, mut level) = (self.vcpu(cpu).root, ROOT_LEVEL);
         loop {
