@@ -4,14 +4,13 @@
 //! time: `cargo bench -p kvmmu-benches --bench protocol -- fault/spread`.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use kvmmu_benches::perf::bout::{self, Who};
 use kvmmu_benches::perf::chain::{self, Chains};
 use kvmmu_benches::perf::contention::{Contention, Pages, Path};
 use kvmmu_benches::perf::cpu::Machine;
 use kvmmu_benches::perf::flush::Flush;
-use kvmmu_benches::perf::hand::Bout;
 use kvmmu_benches::perf::harvest::{self, Guests};
 use kvmmu_benches::perf::track::Aged;
 use kvmmu_model::mmu::VCPUS;
@@ -43,17 +42,18 @@ fn fault(bench: &mut Criterion, machine: &Machine) {
 
 /// The generic core and a hand-written compare-exchange. `performance` prints the ratio.
 fn core(bench: &mut Criterion) {
-    let bout = Bout::new();
+    let bout = &bout::copies()[0];
     let mut group = bench.benchmark_group("core");
-    group.throughput(Throughput::Elements(Bout::faults()));
-    let mut add = |name: &str, turn: fn(&Bout) -> Duration| {
+    group.throughput(Throughput::Elements(bout::FAULTS));
+    for (name, who) in [
+        ("generic", Who::Generic),
+        ("hand-written", Who::Hand),
+        ("hand-written, one layout", Who::OneLayout),
+    ] {
         group.bench_function(name, |bencher| {
-            bencher.iter_custom(|turns| (0..turns).map(|_| turn(&bout)).sum());
+            bencher.iter_custom(|turns| (0..turns).map(|_| bout.turn(who)).sum());
         });
-    };
-    add("generic", Bout::generic);
-    add("hand-written", Bout::hand_written);
-    add("hand-written, one layout", Bout::one_layout);
+    }
     group.finish();
 }
 

@@ -86,6 +86,22 @@ fn nothing_is_lost_with_npt() {
     holds(Format::Npt, SOMETIMES);
 }
 
+#[test]
+fn nothing_is_lost_with_npt_of_6_1() {
+    holds(Format::NptV6_1, SOMETIMES);
+}
+
+#[test]
+fn nothing_is_lost_with_stage_2() {
+    let tracked = [Mark::AccessTracked, Mark::AccessTrackRestored];
+    holds(Format::Stage2, &[SOMETIMES, &tracked].concat());
+}
+
+#[test]
+fn nothing_is_lost_with_stage_2_and_hardware_dirty() {
+    holds(Format::Stage2Hd, SOMETIMES);
+}
+
 /// The negative control. Every store of a round falls between the copy and the harvest.
 #[test]
 fn a_copy_before_the_harvest_is_caught() {

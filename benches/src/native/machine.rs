@@ -119,11 +119,12 @@ impl<K: Kind> Platform for Native<K> {
         fence(order);
     }
 
-    #[inline]
+    /// A call, wherever it is made: what is compared stands on the same.
+    #[inline(never)]
     fn local_irq_disable(&self, _cpu: CpuId) {
         self.0.irqs.local_irq_disable();
     }
-    #[inline]
+    #[inline(never)]
     fn local_irq_enable(&self, cpu: CpuId) {
         section::local_irq_enable();
         let kicked = &self.0.kicked[usize::from(cpu.0)];

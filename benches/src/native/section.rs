@@ -75,7 +75,6 @@ impl Domain {
     }
 
     /// Turns this thread's interrupts off: a section that lasts until [`local_irq_enable`].
-    #[inline]
     pub fn local_irq_disable(&self) {
         THREAD.with_borrow_mut(|thread| {
             debug_assert!(thread.irqs_off.is_none(), "interrupts are off already");
@@ -121,7 +120,6 @@ impl Default for Domain {
 }
 
 /// Turns this thread's interrupts on.
-#[inline]
 pub fn local_irq_enable() {
     THREAD.with_borrow_mut(|thread| thread.irqs_off = None);
 }

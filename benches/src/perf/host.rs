@@ -1,5 +1,4 @@
-//! A host that has every page in memory: looking one up takes a reference, as `get_user_pages_fast`
-//! does, and nothing else.
+//! Hosts for measurements: one that has every page in memory, and one that has none.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +9,8 @@ use kvmmu_model::{Gfn, Gpte, Host, Pfn, PinnedPage};
 /// The page's own dirty flag. The rest of a page's word are references.
 const DIRTY: u64 = 1 << 63;
 
-/// A host whose guest frames are its pages of the same numbers.
+/// A host whose guest frames are its pages of the same numbers. Looking one up takes a reference,
+/// as `get_user_pages_fast` does, and nothing else.
 #[derive(Debug)]
 pub struct ResidentHost {
     pages: [CachePadded<AtomicU64>; GFNS],
@@ -63,6 +63,31 @@ impl Host for ResidentHost {
     }
     fn kvm_set_pfn_accessed(&self, _pfn: Pfn) {}
     /// No guest here pages.
+    fn read_gpte(&self, _table: Gfn, _index: u8) -> Gpte {
+        Gpte(0)
+    }
+    fn write_gpte(&self, _table: Gfn, _index: u8, _gpte: Gpte) {}
+}
+
+/// A host that never has a page: nothing can be mapped. What compilers know of it, they leave out:
+/// of a fault only the fast path is left.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EmptyHost;
+
+impl Host for EmptyHost {
+    #[inline(always)]
+    fn gfn_to_pfn(&self, _gfn: Gfn, _write: bool) -> Option<PinnedPage> {
+        None
+    }
+    fn gfn_to_pfn_atomic(&self, _gfn: Gfn, _write: bool) -> Option<PinnedPage> {
+        None
+    }
+    fn access_user_memory(&self) {}
+    fn mmu_notifier_register(&self) {}
+    fn mmu_notifier_unregister(&self) {}
+    fn kvm_release_pfn_clean(&self, _pfn: Pfn) {}
+    fn kvm_set_pfn_dirty(&self, _pfn: Pfn) {}
+    fn kvm_set_pfn_accessed(&self, _pfn: Pfn) {}
     fn read_gpte(&self, _table: Gfn, _index: u8) -> Gpte {
         Gpte(0)
     }

@@ -5,6 +5,7 @@
 //! exit, no emulation of hardware, no memslot of a large guest, no `get_user_pages`, is in any
 //! figure. What is compared is always measured in the same run.
 
+pub mod bout;
 pub mod chain;
 pub mod contention;
 pub mod cpu;

@@ -2,7 +2,7 @@
 
 use kvmmu_model::mmu::{GFNS, MEMSLOTS, MemslotConfig};
 use kvmmu_model::platform::Ordering::Relaxed;
-use kvmmu_model::{Access, CpuId, Gfn, Kvm, Mmu, Pfn, Spte, SpteFormat, SpteLoc, Word};
+use kvmmu_model::{Access, CpuId, Gfn, Host, Kvm, Mmu, Pfn, Spte, SpteFormat, SpteLoc, Word};
 
 use super::host::ResidentHost;
 use crate::native::{Kind, Native};
@@ -12,20 +12,20 @@ const SLOT_PAGES: u64 = (GFNS / MEMSLOTS) as u64;
 
 /// A VM with direct paging, every frame mapped.
 #[derive(Debug)]
-pub struct Vm<K: Kind> {
+pub struct Vm<K: Kind, H: Host = ResidentHost> {
     /// Its MMU.
-    pub mmu: Mmu<Native<K>, ResidentHost>,
+    pub mmu: Mmu<Native<K>, H>,
     leaves: [SpteLoc; GFNS],
 }
 
-impl<K: Kind> Vm<K> {
+impl<K: Kind, H: Host + Default> Vm<K, H> {
     /// A VM on a machine, with so many vCPUs. Every frame is mapped and write-protected, and could
     /// be made writable without the lock.
     pub fn new(machine: &Native<K>, format: SpteFormat, vcpus: u8, log: bool) -> Self {
         let slot = |i| MemslotConfig { base_gfn: Gfn(i * SLOT_PAGES), npages: SLOT_PAGES, log };
         let slots: [MemslotConfig; MEMSLOTS] = std::array::from_fn(|i| slot(i as u64));
         let kvm = Kvm::new(machine, false, vcpus);
-        let mut mmu = Mmu::new(machine, ResidentHost::new(), kvm, format, &slots, vcpus);
+        let mut mmu = Mmu::new(machine, H::default(), kvm, format, &slots, vcpus);
         for cpu in (0..vcpus).map(CpuId) {
             mmu.kvm_mmu_load(cpu, None);
         }
@@ -77,12 +77,12 @@ pub(super) fn writable(format: &SpteFormat, pfn: Pfn) -> Spte {
 }
 
 /// So many VMs on one machine: as many pages as that, times eight.
-pub fn fleet<K: Kind>(
+pub fn fleet<K: Kind, H: Host + Default>(
     machine: &Native<K>,
     format: SpteFormat,
     vcpus: u8,
     log: bool,
     vms: usize,
-) -> Vec<Vm<K>> {
+) -> Vec<Vm<K, H>> {
     (0..vms).map(|_| Vm::new(machine, format, vcpus, log)).collect()
 }
