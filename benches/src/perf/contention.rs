@@ -88,7 +88,7 @@ pub struct Contention {
 /// What was measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured {
-    /// The time of the thread that needed longest.
+    /// From the first vCPU's beginning to the last one's end.
     pub elapsed: Duration,
     /// Nanoseconds for a fault, as a vCPU sees it.
     pub nanoseconds: f64,
@@ -98,6 +98,19 @@ pub struct Measured {
     pub spurious: f64,
     /// Harvests meanwhile.
     pub harvests: u64,
+    /// For how much of the time all vCPUs were at it.
+    pub together: f64,
+}
+
+impl Measured {
+    /// False if a thread had no CPU for a while, so that the others were undisturbed: no vCPU may
+    /// be alone for long, nor the harvester pause for longer than ten microseconds on the average.
+    pub fn is_contended(&self, subject: &Contention) -> bool {
+        const TOGETHER_MIN: f64 = 0.8;
+        const PAUSE_MAX: f64 = 10e-6;
+        let pause = self.elapsed.as_secs_f64() / self.harvests as f64;
+        self.together >= TOGETHER_MIN && !(subject.harvester && pause > PAUSE_MAX)
+    }
 }
 
 impl Contention {
@@ -117,7 +130,7 @@ impl Contention {
         let native = Native::new(Apart);
         let vm = Vm::new(&native, SpteFormat::NPT, VCPUS as u8, true);
         let (begin, stop) = (Start::new(self.busy()), AtomicBool::new(false));
-        let (times, harvests) = std::thread::scope(|scope| {
+        let (turns, harvests) = std::thread::scope(|scope| {
             let harvester = self.harvester.then(|| {
                 let (vm, begin, stop) = (&vm, &begin, &stop);
                 scope.spawn(move || {
@@ -135,18 +148,18 @@ impl Contention {
                         begin.wait();
                         let started = Instant::now();
                         let spurious = self.fault(vm, thread, faults);
-                        (started.elapsed(), spurious)
+                        Turn { started, ended: Instant::now(), spurious }
                     })
                 })
                 .collect();
-            let times: Vec<_> =
+            let turns: Vec<Turn> =
                 vcpus.into_iter().map(|vcpu| vcpu.join().expect("a vCPU ends")).collect();
             // ORDERING: relaxed: it only has to be seen some time.
             stop.store(true, Ordering::Relaxed);
             let harvests = harvester.map_or(0, |h| h.join().expect("the harvester ends"));
-            (times, harvests)
+            (turns, harvests)
         });
-        measured(&times, faults, harvests)
+        measured(&turns, faults, harvests)
     }
 
     /// Handles faults; returns how many were spurious.
@@ -220,15 +233,31 @@ fn harvest(vm: &Vm<Apart>, stop: &AtomicBool) -> u64 {
     harvests
 }
 
-fn measured(times: &[(Duration, u64)], faults: u64, harvests: u64) -> Measured {
-    let per_fault = |time: &Duration| time.as_secs_f64() / faults as f64;
-    let each = times.iter().map(|(time, _)| per_fault(time));
-    let count = times.len() as f64;
+/// What a vCPU did.
+struct Turn {
+    started: Instant,
+    ended: Instant,
+    spurious: u64,
+}
+
+fn measured(turns: &[Turn], faults: u64, harvests: u64) -> Measured {
+    let each = turns.iter().map(|t| (t.ended - t.started).as_secs_f64() / faults as f64);
+    let count = turns.len() as f64;
+    let first = turns.iter().map(|t| t.started).min();
+    let all_from = turns.iter().map(|t| t.started).max();
+    let all_to = turns.iter().map(|t| t.ended).min();
+    let last = turns.iter().map(|t| t.ended).max();
+    let between = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
+        (Some(from), Some(to)) => to.saturating_duration_since(from),
+        _ => Duration::ZERO,
+    };
+    let elapsed = between(first, last);
     Measured {
-        elapsed: times.iter().map(|(time, _)| *time).max().unwrap_or_default(),
+        elapsed,
         nanoseconds: each.clone().sum::<f64>() / count * 1e9,
         throughput: each.map(f64::recip).sum::<f64>() / 1e6,
-        spurious: times.iter().map(|(_, n)| *n).sum::<u64>() as f64 / (faults as f64 * count),
+        spurious: turns.iter().map(|t| t.spurious).sum::<u64>() as f64 / (faults as f64 * count),
         harvests,
+        together: between(all_from, all_to).as_secs_f64() / elapsed.as_secs_f64(),
     }
 }
