@@ -18,7 +18,7 @@ const VCPU1: usize = 1;
 const USER: usize = 2;
 
 /// How often a schedule is tried: a host that is busy may not run a CPU in time.
-const TRIES: usize = 5;
+const TRIES: usize = 10;
 
 /// A schedule, and what must come of it.
 struct Case {
