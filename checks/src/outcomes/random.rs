@@ -4,8 +4,12 @@
 //! Guarantee: the files are a function of the seed (and of the version: a draw that the simulator
 //! does not explore in a moment, or that can end in one way only, is drawn again). Mechanism: one
 //! slot with a dirty log, two or three frames, stores and loads of one or two vCPUs, a harvester
-//! that copies, a host that ages or swaps out. Pages are mapped as they are after logging was
-//! turned on, or not at all, which a user of KVM can bring about, too.
+//! that copies, a host that swaps a page out or in.
+//!
+//! What a user of KVM cannot bring about is left out. Pages are mapped as they are after logging
+//! was turned on, or not at all; nobody can ask for ageing. A frame that is swapped out is not
+//! loaded from: whether a load maps a page writable, and so into the log, depends on what kind of
+//! memory it is.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -28,8 +32,8 @@ use crate::variant::Variant;
 
 /// Workloads with more states are drawn again: these take a part of a second. The TLBs of stage 2
 /// add to them.
-const STATES_MAX: u64 = 250_000;
-const STAGE2_STATES_MAX: u64 = 500_000;
+const STATES_MAX: u64 = 800_000;
+const STAGE2_STATES_MAX: u64 = 1_600_000;
 
 /// How many draws there are at most for one workload; a few suffice.
 const DRAWS_MAX: u64 = 1_000;
@@ -165,8 +169,12 @@ fn draw_text(rng: &mut Rng, seed: u64, index: u16) -> String {
     t += "source = \"none: drawn by lot\"\n";
     t += "about  = \"\"\"\nLoads and stores under a migration. Every outcome that a machine shows \
           must be among\nthose of the simulator.\"\"\"\n";
-    t += "paging = \"direct\"\nspte   = \"npt\"\n\n[host]\npages = 8\n\n";
-    let _ = write!(t, "[[slot]]\ngfn   = 0\npages = {frames}\nlog   = true\n\n");
+    t += "paging = \"direct\"\nspte   = \"npt\"\n\n[host]\npages  = 8\n";
+    for gfn in 0..frames {
+        let _ = writeln!(t, "\"gfn{gfn}\" = {{ pfn = {gfn}, writable = true, dirty = false }}");
+    }
+    let _ = write!(t, "\n[[slot]]\ngfn   = 0\npages = {frames}\nlog   = true\n\n");
+    let swapped = (rng.below(1 + vcpus) == 0).then(|| rng.below(frames));
     // Two vCPUs that both have to map a page take more states than there is time for.
     let mut maps = |gfn| (gfn, vcpus == 2 || rng.below(2) == 0);
     let mapped: Vec<(usize, bool)> = (0..frames).map(&mut maps).collect();
@@ -180,15 +188,15 @@ fn draw_text(rng: &mut Rng, seed: u64, index: u16) -> String {
     }
     for vcpu in 0..vcpus {
         let count = 1 + rng.below(4 - vcpus);
-        let mut run: Vec<String> = (0..count).map(|_| instruction(rng, frames)).collect();
+        let mut run: Vec<String> = (0..count).map(|_| instruction(rng, frames, swapped)).collect();
         if vcpu == 0 && !run.iter().any(|op| op.starts_with("write")) {
             run[0] = format!("write gfn{}", rng.below(frames));
         }
         thread(&mut t, &format!("vcpu{vcpu}"), &run);
     }
-    if rng.below(1 + vcpus) == 0 {
-        let verb = ["swap-out", "age"][rng.below(2)];
-        thread(&mut t, "host", &[format!("{verb} gfn{}", rng.below(frames))]);
+    if let Some(gfn) = swapped {
+        let run = [format!("swap-out gfn{gfn}"), format!("swap-in gfn{gfn}")];
+        thread(&mut t, "host", &run[..1 + rng.below(3 - vcpus)]);
     }
     let harvest = || ["get-dirty-log slot0", "copy-harvested"].map(str::to_owned);
     let rounds = rng.below(4 - vcpus);
@@ -202,9 +210,12 @@ fn draw_text(rng: &mut Rng, seed: u64, index: u16) -> String {
     t
 }
 
-fn instruction(rng: &mut Rng, frames: usize) -> String {
-    let verb = ["read", "write", "write", "write"][rng.below(4)];
-    format!("{verb} gfn{}", rng.below(frames))
+fn instruction(rng: &mut Rng, frames: usize, swapped: Option<usize>) -> String {
+    let gfn = rng.below(frames);
+    match rng.below(4) {
+        0 if swapped != Some(gfn) => format!("read gfn{gfn}"),
+        _ => format!("write gfn{gfn}"),
+    }
 }
 
 fn thread(text: &mut String, name: &str, run: &[String]) {

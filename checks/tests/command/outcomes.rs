@@ -281,10 +281,10 @@ fn too_many_harvests_are_refused() {
 /// that is emitted is explored again by name of its file, on two layouts, and compared.
 #[test]
 fn random_workloads_are_those_of_their_seed_and_go_round() {
-    let workloads: Vec<_> = (1..=4).map(|i| random::workload(7, i).expect("it is drawn")).collect();
-    for (i, workload) in (1..).zip(&workloads) {
-        assert_eq!(random::workload(7, i).expect("it is drawn"), *workload);
-        assert_ne!(random::workload(8, i).expect("it is drawn").text, workload.text);
+    let workloads = [1, 2].map(|i| random::workload(4, i).expect("it is drawn"));
+    assert_eq!(random::workload(4, 2).expect("it is drawn"), workloads[1]);
+    assert_ne!(random::workload(8, 2).expect("it is drawn").text, workloads[1].text);
+    for workload in &workloads {
         assert!(workload.outcomes.0 > 1 && workload.text.is_ascii(), "{}", workload.text);
     }
     let directory = scratch("outcomes-random");
@@ -294,10 +294,10 @@ fn random_workloads_are_those_of_their_seed_and_go_round() {
         assert_eq!(output.status.code(), Some(0), "{said}");
         String::from_utf8(output.stdout).expect("it is text")
     };
-    let emitted = run(&["outcomes", "--random", "4", "--seed", "7", "--emit", "made/here"]);
-    assert_eq!(emitted.lines().count(), 4, "{emitted}");
+    let emitted = run(&["outcomes", "--random", "2", "--seed", "4", "--emit", "made/here"]);
+    assert_eq!(emitted.lines().count(), 2, "{emitted}");
     let read = |name: &str| fs::read_to_string(directory.join("made/here").join(name));
-    let names = ["random-7-001.toml", "random-7-002.toml", "random-7-003.toml"];
+    let names = ["random-4-001.toml", "random-4-002.toml"];
     for (workload, name) in workloads.iter().zip(names) {
         assert_eq!(read(name).expect("it is there"), workload.text);
     }
@@ -308,10 +308,10 @@ fn random_workloads_are_those_of_their_seed_and_go_round() {
     fs::write(directory.join("seen.jsonl"), seen).expect("it is written");
     let mut arguments = vec!["outcomes", "-q", "--compare", "seen.jsonl"];
     let anew = run(&arguments);
-    assert!(anew.ends_with("3 comparisons: 3 inside, 0 outside, 0 open; SC\n"), "{anew}");
+    assert!(anew.ends_with("2 comparisons: 2 inside, 0 outside, 0 open; SC\n"), "{anew}");
     arguments.extend(paths.iter().map(String::as_str));
     assert_eq!(run(&arguments), anew);
-    let one = run(&[&arguments[..4], &[paths[0].as_str()]].concat());
+    let one = run(&[&arguments[..4], &[paths[1].as_str()]].concat());
     assert!(one.ends_with("1 comparison: 1 inside, 0 outside, 0 open; SC\n"), "{one}");
-    assert!(Path::new(&directory.join(&paths[0])).exists());
+    assert!(Path::new(&directory.join(&paths[1])).exists());
 }
