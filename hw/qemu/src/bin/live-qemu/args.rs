@@ -25,6 +25,7 @@ Options:
   --quick           one dirty log, one negative control
   --trace DIR       traces of x86 kernels, small and large, for 'kvmmu conform'
   --outcomes FILE   outcomes of scenarios, for 'kvmmu outcomes --compare'
+  --scenarios DIR   with --outcomes: and the scenario files in DIR
   --times N         how often each of those runs (default 100)
   --limit SECONDS   for one boot (default: each kernel's own, 150 to 200)
   -v                what the kernels print
@@ -47,6 +48,9 @@ pub(crate) struct Args {
     /// Where outcomes of scenarios go
     #[arg(long, value_name = "FILE")]
     pub(crate) outcomes: Option<PathBuf>,
+    /// A directory of scenario files, to be run as well
+    #[arg(long, value_name = "DIR", requires = "outcomes")]
+    pub(crate) scenarios: Option<PathBuf>,
     /// How often each scenario runs
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub(crate) times: u32,
@@ -78,8 +82,38 @@ impl Args {
         kernel.modes.iter().filter(selected).collect()
     }
 
-    /// Makes the places for output, before anything is booted.
+    /// The scenario files that are run beside the built-in ones, in order of their names: name and
+    /// text.
+    pub(crate) fn scenario_files(&self) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+        let Some(directory) = &self.scenarios else { return Ok(Vec::new()) };
+        let read = || {
+            let mut files = Vec::new();
+            for entry in std::fs::read_dir(directory)? {
+                let path = entry?.path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                if name.ends_with(".toml") && !name.contains(char::is_whitespace) {
+                    files.push((name, std::fs::read(path)?));
+                }
+            }
+            files.sort();
+            Ok(files)
+        };
+        let files = read().map_err(|error: std::io::Error| {
+            let message = format!("cannot read {}: {error}", directory.display());
+            Failure::usage(message, "name a directory of scenario files")
+        })?;
+        match files.is_empty() {
+            true => Err(Failure::usage(
+                format!("{} has no scenario files", directory.display()),
+                "'kvmmu outcomes --random 10 --emit DIR' makes some",
+            )),
+            false => Ok(files),
+        }
+    }
+
+    /// Makes the places for output, and looks whether there is input, before anything is booted.
     pub(crate) fn prepare_outputs(&self) -> Result<(), Failure> {
+        self.scenario_files()?;
         if let Some(directory) = &self.trace {
             std::fs::create_dir_all(directory).map_err(|error| {
                 let message = format!("cannot make {}: {error}", directory.display());
@@ -123,5 +157,19 @@ mod tests {
         assert_eq!(selected(&["no-such"]).len(), 0);
         assert_eq!(selected(&["5.10.223 npt=0 unpaged"]), ["x86-64 5.10.223 npt=0 unpaged guest"]);
         assert_eq!(selected(&["--quick"]), ["x86-64 5.10.223 npt=1 tdp_mmu=0", "arm64 6.1.176"]);
+    }
+
+    #[test]
+    fn a_directory_without_scenario_files_is_refused() {
+        let of = |directory: &str| {
+            let words = ["live-qemu", "--outcomes", "seen.jsonl", "--scenarios", directory];
+            Args::parse_from(words).scenario_files()
+        };
+        let root = env!("CARGO_MANIFEST_DIR");
+        assert!(of(&format!("{root}/no-such")).unwrap_err().to_string().contains("cannot read"));
+        assert!(of(&format!("{root}/src")).unwrap_err().to_string().contains("no scenario files"));
+        let files = of(&format!("{root}/../../scenarios")).unwrap();
+        assert!(files.iter().any(|(name, text)| name == "canary.toml" && !text.is_empty()));
+        assert!(Args::try_parse_from(["live-qemu", "--scenarios", root]).is_err());
     }
 }

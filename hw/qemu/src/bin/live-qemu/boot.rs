@@ -54,9 +54,11 @@ pub(crate) fn boot(kernel: &Kernel, modes: &[&Mode], args: &Args) -> Result<Boot
         None => build::kvmmu_live(kernel.arch, &target)?,
     };
     let scratch = Scratch::new(&cache)?;
-    let jobs = jobs(kernel, modes, args);
+    let scenarios = args.scenario_files()?;
+    let jobs = jobs(kernel, modes, args, &scenarios);
     let archive = scratch.0.join("initramfs.cpio");
-    initramfs::write(&archive, &init, &jobs, &unpacked).map_err(|e| unwritable(&archive, &e))?;
+    let written = initramfs::write(&archive, &init, &jobs, &scenarios, &unpacked);
+    written.map_err(|e| unwritable(&archive, &e))?;
     let mut repeated = 0;
     loop {
         let sent = scratch.0.join("out.tgz");

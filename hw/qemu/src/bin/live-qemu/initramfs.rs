@@ -9,9 +9,15 @@ use cpio::newc::{Builder, ModeFileType, trailer};
 use crate::packages::Unpacked;
 
 /// Writes it to `to`.
-pub(crate) fn write(to: &Path, init: &Path, jobs: &str, kernel: &Unpacked) -> io::Result<()> {
+pub(crate) fn write(
+    to: &Path,
+    init: &Path,
+    jobs: &str,
+    scenarios: &[(String, Vec<u8>)],
+    kernel: &Unpacked,
+) -> io::Result<()> {
     let mut archive = Archive { bytes: Vec::new(), next: 1 };
-    for directory in ["dev", "m"] {
+    for directory in ["dev", "m", "s"] {
         let entry = archive.entry(directory, 0o755, ModeFileType::Directory);
         archive.add(entry, &[])?;
     }
@@ -22,6 +28,9 @@ pub(crate) fn write(to: &Path, init: &Path, jobs: &str, kernel: &Unpacked) -> io
     archive.file("jobs", 0o644, jobs.as_bytes())?;
     for (name, file) in &kernel.modules {
         archive.file(&format!("m/{name}.ko"), 0o644, &fs::read(file)?)?;
+    }
+    for (name, text) in scenarios {
+        archive.file(&format!("s/{name}"), 0o644, text)?;
     }
     fs::write(to, trailer(archive.bytes)?)
 }
@@ -62,7 +71,8 @@ mod tests {
         let (init, to) = (directory.join("program"), directory.join("cpio"));
         fs::write(&init, "a program").unwrap();
         let kernel = Unpacked { vmlinuz: "none".into(), modules: vec![("kvm", init.clone())] };
-        write(&to, &init, "info\n", &kernel).unwrap();
+        let scenarios = [("a.toml".to_owned(), b"text".to_vec())];
+        write(&to, &init, "info\n", &scenarios, &kernel).unwrap();
         let bytes = fs::read(&to).unwrap();
         fs::remove_dir_all(&directory).unwrap();
         let mut rest = bytes.as_slice();
@@ -75,6 +85,16 @@ mod tests {
             names.push(format!("{} {}", reader.entry().name(), reader.entry().file_size()));
             rest = reader.finish().unwrap();
         }
-        assert_eq!(names, ["dev 0", "m 0", "dev/console 0", "init 9", "jobs 5", "m/kvm.ko 9"]);
+        let expected = [
+            "dev 0",
+            "m 0",
+            "s 0",
+            "dev/console 0",
+            "init 9",
+            "jobs 5",
+            "m/kvm.ko 9",
+            "s/a.toml 4",
+        ];
+        assert_eq!(names, expected);
     }
 }

@@ -77,7 +77,12 @@ pub(crate) const ARM64: &[Mode] =
 pub(crate) const MARK: &str = "mode";
 
 /// The jobs of a boot, as kvmmu-live's /init reads them.
-pub(crate) fn jobs(kernel: &Kernel, modes: &[&Mode], args: &Args) -> String {
+pub(crate) fn jobs(
+    kernel: &Kernel,
+    modes: &[&Mode],
+    args: &Args,
+    scenarios: &[(String, Vec<u8>)],
+) -> String {
     let mut jobs = String::new();
     let mut line = |text: &str| writeln!(jobs, "{text}").expect("text grows");
     if kernel.arch == Arch::X86 {
@@ -103,6 +108,9 @@ pub(crate) fn jobs(kernel: &Kernel, modes: &[&Mode], args: &Args) -> String {
         }
         if args.outcomes.is_some() && mode.scenarios {
             line(&format!("run --format json --all --times {}", args.times));
+            for (name, _) in scenarios {
+                line(&format!("run --format json --times {} /s/{name}", args.times));
+            }
         }
     }
     jobs
