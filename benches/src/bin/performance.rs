@@ -33,8 +33,8 @@ const RATIO_MAX: f64 = 102.0;
 const PAYS: f64 = 1.1;
 /// How long a point of the comparison of paths is measured, at most, if there are turns enough:
 /// where others use the CPUs, threads that wait for one another take long.
-const POINT_TIME: Duration = Duration::from_secs(4);
-const TURNS_MIN: usize = 5;
+const POINT_TIME: Duration = Duration::from_secs(6);
+const TURNS_MIN: usize = 20;
 /// The file of the tables.
 const TABLE: &str = "table.md";
 
@@ -193,17 +193,16 @@ fn point(machine: &Machine, effort: Effort, subject: Contention) -> Point {
         }
     }
     let Contention { threads, pages, harvester, .. } = subject;
-    let (fast, fast_ok) = undisturbed(fast, &subject);
-    let (locked, locked_ok) = undisturbed(locked, &subject);
+    let (fast, fast_ok) = undisturbed(fast);
+    let (locked, locked_ok) = undisturbed(locked);
     Point { threads, pages, harvester, disturbed: !(fast_ok && locked_ok), fast, locked }
 }
 
 /// A turn that took less time than nine tenths of those in which every thread had its CPU. False:
 /// there were too few of these, and it is one of all.
-fn undisturbed(turns: Vec<Measured>, subject: &Contention) -> (Measured, bool) {
-    let contended = |turn: &&Measured| turn.is_contended(subject);
-    let mut kept: Vec<Measured> = turns.iter().filter(contended).copied().collect();
-    let enough = kept.len() >= TURNS_MIN;
+fn undisturbed(turns: Vec<Measured>) -> (Measured, bool) {
+    let mut kept: Vec<Measured> = turns.iter().filter(|t| t.is_contended()).copied().collect();
+    let enough = kept.len() >= TURNS_MIN.min(turns.len());
     if !enough {
         kept = turns;
     }
@@ -318,12 +317,14 @@ fn flushes(machine: &Machine, effort: Effort) -> String {
 
 /// One plot for each question.
 fn draw(out: &FilePath, machine: &Machine, points: &[Point]) -> Result<(), Box<dyn Error>> {
+    let disturbed =
+        if points.iter().any(|p| p.disturbed) { "; disturbed by other programs" } else { "" };
     let words = |question: &str, answer: String, y: &str, x: &str| Words {
         question: question.to_string(),
         answer,
         y: y.to_string(),
         x: x.to_string(),
-        machine: format!("{}, {}", machine.model, machine.atomics),
+        machine: format!("{}, {}{disturbed}", machine.model, machine.atomics),
     };
     let spread = || points.iter().filter(|p| p.pages == Pages::Spread);
     worth_it(&out.join("worth-it.svg"), spread(), &words)?;
@@ -346,9 +347,15 @@ fn worth_it<'a>(
             values: vec![p.fast.nanoseconds, p.locked.nanoseconds],
         })
         .collect();
-    let ratios: Vec<String> =
-        own.iter().map(|p| format!("{:.1} with {}", p.ratio(), situation(p))).collect();
-    let answer = format!("The locked path takes longer, times: {}.", ratios.join("; "));
+    let ratios: Vec<String> = own
+        .iter()
+        .enumerate()
+        .map(|(i, p)| {
+            let times = if i == 0 { " times as long" } else { "" };
+            format!("{:.1}{times} with {}", p.ratio(), situation(p))
+        })
+        .collect();
+    let answer = format!("The locked path takes {}.", ratios.join(", "));
     let words = words("Is the fast path worth it?", answer, "ns per fault (lower is better)", "");
     plot::bars(file, &words, &["fast path", "locked path"], &groups)
 }

@@ -85,6 +85,11 @@ pub struct Contention {
     pub harvester: bool,
 }
 
+/// For how much of the time all vCPUs must be at it.
+const TOGETHER_MIN: f64 = 0.8;
+/// How long a harvest may take that has to wait its turn, on a machine that is not disturbed.
+const PAUSE_MAX: Duration = Duration::from_micros(20);
+
 /// What was measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured {
@@ -96,20 +101,17 @@ pub struct Measured {
     pub throughput: f64,
     /// The part of the faults that found the page repaired.
     pub spurious: f64,
-    /// Harvests meanwhile.
-    pub harvests: u64,
+    /// The longest time without a harvest; none without a harvester.
+    pub pause: Duration,
     /// For how much of the time all vCPUs were at it.
     pub together: f64,
 }
 
 impl Measured {
     /// False if a thread had no CPU for a while, so that the others were undisturbed: no vCPU may
-    /// be alone for long, nor the harvester pause for longer than ten microseconds on the average.
-    pub fn is_contended(&self, subject: &Contention) -> bool {
-        const TOGETHER_MIN: f64 = 0.8;
-        const PAUSE_MAX: f64 = 10e-6;
-        let pause = self.elapsed.as_secs_f64() / self.harvests as f64;
-        self.together >= TOGETHER_MIN && !(subject.harvester && pause > PAUSE_MAX)
+    /// be alone for long, and the harvester may not pause.
+    pub fn is_contended(&self) -> bool {
+        self.together >= TOGETHER_MIN && self.pause <= PAUSE_MAX
     }
 }
 
@@ -130,7 +132,7 @@ impl Contention {
         let native = Native::new(Apart);
         let vm = Vm::new(&native, SpteFormat::NPT, VCPUS as u8, true);
         let (begin, stop) = (Start::new(self.busy()), AtomicBool::new(false));
-        let (turns, harvests) = std::thread::scope(|scope| {
+        let (turns, pause) = std::thread::scope(|scope| {
             let harvester = self.harvester.then(|| {
                 let (vm, begin, stop) = (&vm, &begin, &stop);
                 scope.spawn(move || {
@@ -156,10 +158,10 @@ impl Contention {
                 vcpus.into_iter().map(|vcpu| vcpu.join().expect("a vCPU ends")).collect();
             // ORDERING: relaxed: it only has to be seen some time.
             stop.store(true, Ordering::Relaxed);
-            let harvests = harvester.map_or(0, |h| h.join().expect("the harvester ends"));
-            (turns, harvests)
+            let pause = harvester.map_or(Duration::ZERO, |h| h.join().expect("it ends"));
+            (turns, pause)
         });
-        measured(&turns, faults, harvests)
+        measured(&turns, faults, pause)
     }
 
     /// Handles faults; returns how many were spurious.
@@ -220,17 +222,19 @@ impl Start {
     }
 }
 
-/// Harvests both slots until told to stop. Returns how often.
-fn harvest(vm: &Vm<Apart>, stop: &AtomicBool) -> u64 {
-    let mut harvests = 0;
+/// Harvests both slots until told to stop. Returns the longest time that a harvest took.
+fn harvest(vm: &Vm<Apart>, stop: &AtomicBool) -> Duration {
+    let (mut pause, mut last) = (Duration::ZERO, Instant::now());
     // ORDERING: relaxed: it only has to be seen some time.
     while !stop.load(Ordering::Relaxed) {
-        (0..MEMSLOTS).for_each(|slot| {
+        for slot in 0..MEMSLOTS {
             vm.mmu.kvm_vm_ioctl_get_dirty_log(slot);
-        });
-        harvests += MEMSLOTS as u64;
+            let now = Instant::now();
+            pause = pause.max(now - last);
+            last = now;
+        }
     }
-    harvests
+    pause
 }
 
 /// What a vCPU did.
@@ -240,7 +244,7 @@ struct Turn {
     spurious: u64,
 }
 
-fn measured(turns: &[Turn], faults: u64, harvests: u64) -> Measured {
+fn measured(turns: &[Turn], faults: u64, pause: Duration) -> Measured {
     let each = turns.iter().map(|t| (t.ended - t.started).as_secs_f64() / faults as f64);
     let count = turns.len() as f64;
     let first = turns.iter().map(|t| t.started).min();
@@ -257,7 +261,7 @@ fn measured(turns: &[Turn], faults: u64, harvests: u64) -> Measured {
         nanoseconds: each.clone().sum::<f64>() / count * 1e9,
         throughput: each.map(f64::recip).sum::<f64>() / 1e6,
         spurious: turns.iter().map(|t| t.spurious).sum::<u64>() as f64 / (faults as f64 * count),
-        harvests,
+        pause,
         together: between(all_from, all_to).as_secs_f64() / elapsed.as_secs_f64(),
     }
 }

@@ -13,8 +13,8 @@ pub type PlotError = Box<dyn std::error::Error>;
 const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(90, 90, 90)];
 const SIZE: (u32, u32) = (760, 460);
 const FONT: &str = "sans-serif";
-/// How high the area above a chart is: title, and a line about it.
-const HEAD: u32 = 76;
+/// How high the area above a chart is: title, a line about it, and the names of bars.
+const HEAD: u32 = 100;
 /// Room above the highest value.
 const HEADROOM: f64 = 1.18;
 
@@ -117,8 +117,7 @@ pub fn bars(
         root.draw(&Text::new(group.name.clone(), (x, y + 8), name))?;
     }
     for (j, name) in series.iter().enumerate() {
-        // The names of the series, where the first group's bars leave room.
-        let (x, y) = (90, HEAD as i32 + 14 + 22 * j as i32);
+        let (x, y) = (90 + 150 * j as i32, HEAD as i32 - 22);
         root.draw(&Rectangle::new([(x, y), (x + 14, y + 14)], COLOURS[j % 3].filled()))?;
         let text = style(15, HPos::Left, VPos::Top).color(&COLOURS[j % 3]);
         root.draw(&Text::new((*name).to_string(), (x + 20, y - 1), text))?;
