@@ -3,8 +3,8 @@
 //!
 //! What is compared is measured in turns in this run. Others may be using the machine: a time is
 //! what a tenth of the turns stays below, where threads contend of those in which each thread had
-//! its CPU; the ratio of the generic core is a median. `cargo bench -p kvmmu-benches` has the same subjects with criterion's
-//! statistics.
+//! its CPU; the ratio of the generic core is a median. `cargo bench -p kvmmu-benches` has the same
+//! subjects with criterion's statistics.
 
 use std::error::Error;
 use std::fmt::Write as _;

@@ -58,8 +58,8 @@ impl Kind for Apart {
     }
 }
 
-/// What a word of freed memory holds: on x86 an MMIO SPTE, so that a walk ends at it; arm64 has none,
-/// and a walk that meets it there panics.
+/// What a word of freed memory holds: on x86 an MMIO SPTE, so that a walk ends at it; arm64 has
+/// none, and a walk that meets it there panics.
 const TOMBSTONE: u64 = 0xdeb0_0000_0000_0000;
 
 /// Words side by side, guards that can be missing, marks that are counted, and freed memory that is
