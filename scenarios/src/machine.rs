@@ -115,6 +115,12 @@ pub trait Machine: Platform + 'static {
     /// Empties the TLB of a CPU that is not in the guest.
     #[track_caller]
     fn flush_tlb(world: &World<Self>, cpu: CpuId);
+    /// Drops what the TLB of a CPU that is not in the guest has of one page, and leaves the rest.
+    /// A machine may drop more.
+    #[track_caller]
+    fn flush_tlb_page(world: &World<Self>, cpu: CpuId, _page: u64) {
+        Self::flush_tlb(world, cpu);
+    }
     /// The translation of `loc` may be in the TLB of `cpu` before the first step.
     fn preload_tlb(world: &World<Self>, cpu: CpuId, page: u64, loc: SpteLoc, spte: Spte);
 }

@@ -434,6 +434,17 @@ impl Machine for Sim {
         Machine::note(&w.m, format_args!("vcpu{}: TLB flushed", cpu.0));
     }
 
+    fn flush_tlb_page(w: &World<Sim>, cpu: CpuId, page: u64) {
+        let root = w.mmu.vcpu(cpu).root;
+        let index = index_at(PG_LEVEL_4K, page);
+        w.hardware.cpus[usize::from(cpu.0)].with(|tlb| {
+            for sp in (0..SHADOW_PAGES as u8).map(SpId).filter(|sp| *sp != root) {
+                tlb.entries[place(SpteLoc { sp, index })] = 0;
+            }
+        });
+        Machine::note(&w.m, format_args!("vcpu{}: TLB flushed of gfn{page}", cpu.0));
+    }
+
     fn preload_tlb(w: &World<Sim>, cpu: CpuId, page: u64, loc: SpteLoc, spte: Spte) {
         let root = w.mmu.vcpu(cpu).root;
         let upper = SpteLoc { sp: root, index: index_at(ROOT_LEVEL, page) };

@@ -9,7 +9,6 @@
 use super::fast_fault::Fault;
 use super::map::Mapping;
 use super::shadow_page::direct_base;
-use super::vcpu::KVM_REQ_TLB_FLUSH_CURRENT;
 use super::{Mmu, MmuState, PG_LEVEL_4K, ROOT_LEVEL, index_at};
 use crate::guard::Guard;
 use crate::host::{Host, PinnedPage};
@@ -52,24 +51,19 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             if self.page_fault_handle_page_track(fault, gfn) {
                 return RetPf::Emulate;
             }
-            let ret = self.direct_page_fault_untracked(fault, gfn, false);
-            self.relax_perms_flush_local(fault, ret);
-            ret
+            self.direct_page_fault_untracked(fault, gfn, false)
         })
     }
 
-    /// The local TLBI of arm64 `kvm_pgtable_stage2_relax_perms` (since 6.2
-    /// `kvm_tlb_flush_vmid_ipa_nsh`): the CPU that faulted may keep the entry that denied it.
-    /// Formats whose faults are decided by a fresh walk need none. Here it is a request that this
-    /// vCPU serves before it enters the guest again.
-    fn relax_perms_flush_local(&self, fault: Fault, ret: RetPf) {
-        let stale = self.format.caches_permission_faults && fault.present;
-        if stale
+    /// True if the CPU that faulted has to drop what its own TLB has of the page: arm64 may keep
+    /// the entry that denied the access. The local TLBI by IPA of `kvm_pgtable_stage2_relax_perms`
+    /// (`kvm_tlb_flush_vmid_ipa_nsh` since 6.4). Formats whose faults are decided by a fresh walk
+    /// need none.
+    pub fn relax_perms_owes_local_flush(&self, present: bool, ret: RetPf) -> bool {
+        self.format.caches_permission_faults
+            && present
             && matches!(ret, RetPf::Fixed | RetPf::Spurious)
             && self.p.guard(Guard::RelaxPermsLocalFlush)
-        {
-            self.kvm_make_request(fault.cpu, KVM_REQ_TLB_FLUSH_CURRENT);
-        }
     }
 
     /// `kvm_arch_async_page_ready`: the page that a vCPU waited for has come; map it speculatively.

@@ -133,6 +133,9 @@ impl<M: Machine> World<M> {
             None => self.mmu.direct_page_fault(cpu, Gfn(access.page), access.access, present),
             Some(_) => self.mmu.shadow_page_fault(cpu, Gva(access.page), access.access, present),
         };
+        if self.mmu.relax_perms_owes_local_flush(present, ret) {
+            M::flush_tlb_page(self, cpu, access.page);
+        }
         match ret {
             RetPf::Fixed | RetPf::Spurious | RetPf::Invalid | RetPf::Retry => false,
             RetPf::RetryAfter(seq) => {
