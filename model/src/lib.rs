@@ -7,7 +7,8 @@
 //!
 //! # In which order to read
 //!
-//! 1. [`spte`]: what an SPTE is, and the questions that can be asked of one.
+//! 1. [`spte`]: what an SPTE is, and the questions that can be asked of one. [`transition`]: what
+//!    one may become.
 //! 2. [`mmu`]: the shared state, and which lock protects what. Then, in its folder:
 //!    `fast_fault.rs` (`fast_page_fault`, the step that everything else has to live with),
 //!    `spte_update.rs` (how an SPTE is changed under it), `lockless.rs` (the walk), `flush.rs` and
@@ -39,6 +40,7 @@ pub mod mmu;
 pub mod platform;
 pub mod spte;
 pub mod tag;
+pub mod transition;
 pub mod types;
 
 pub use guard::{Guard, GuardInfo, GuardSet};
@@ -50,4 +52,5 @@ pub use mmu::Mmu;
 pub use platform::{Guarded, Lock, Ordering, Platform, RwLock, Srcu, Until, Word};
 pub use spte::{Gpte, Spte, SpteFormat};
 pub use tag::{Object, Protection, Tag};
+pub use transition::{Algorithm, FastFault, NewLeaf, Transitions};
 pub use types::{Access, CpuId, CpuMask, Gfn, Gva, Pfn, SpId, SpteLoc};

@@ -59,6 +59,9 @@ pub struct Scenario {
 pub enum Profile {
     /// x86, the algorithms of 5.10, every guard present, later fixes included.
     Fixed,
+    /// x86, every guard present, and of 6.1 what an SPTE may become without the lock: its fast
+    /// fault, what it counts as volatile, when it owes a flush. The rest is as in 5.10.
+    X86V6_1,
 }
 
 /// How a vCPU translates.

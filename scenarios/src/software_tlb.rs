@@ -2,6 +2,7 @@
 
 use kvmmu_model::mmu::{PG_LEVEL_4K, ROOT_LEVEL, VCPUS, index_at};
 use kvmmu_model::platform::Ordering::{AcqRel, Acquire, Relaxed};
+use kvmmu_model::transition::hardware_update;
 use kvmmu_model::{Access, CpuId, Mark, Object, Spte, SpteLoc, Tag, Word};
 
 use crate::machine::{AccessResult, GuestAccess, Machine, PAGES, cacheable};
@@ -100,11 +101,9 @@ fn walk<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess) -> Result<Spt
     // ORDERING: acquire: as above.
     let mut spte = Spte(word.load(Acquire));
     loop {
-        if !format.allows(spte, access.access) {
+        let Some(new) = hardware_update(format, spte, access.access) else {
             return Err(format.fault_is_present(spte));
-        }
-        let dirty = if access.access == Access::Write { format.dirty_mask } else { 0 };
-        let new = spte.with(format.accessed_mask | dirty);
+        };
         if new == spte {
             return Ok(spte);
         }

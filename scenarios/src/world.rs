@@ -2,12 +2,12 @@
 
 use kvmmu_model::mmu::{GFNS, IndirectFastFault, MemslotConfig, index_at};
 use kvmmu_model::platform::Ordering::Relaxed;
-use kvmmu_model::{CpuId, Gfn, Gpte, Kvm, Mmu, Spte, SpteFormat, SpteLoc, Word};
+use kvmmu_model::{Algorithm, CpuId, Gfn, Gpte, Kvm, Mmu, Spte, SpteFormat, SpteLoc, Word};
 
 use crate::host_mm::HostMm;
 use crate::machine::{Cell, GuestAccess, Machine};
 use crate::outcome::{Harvests, Outcome};
-use crate::scenario::{Address, Format, InitialSpte, Paging, Scenario, ThreadKind};
+use crate::scenario::{Address, Format, InitialSpte, Paging, Profile, Scenario, ThreadKind};
 
 /// Everything that threads share.
 #[derive(Debug)]
@@ -51,6 +51,10 @@ impl<M: Machine> World<M> {
         let format = format_of(scenario.spte);
         let slots = &slots[..scenario.slots.len()];
         let mut mmu = Mmu::new(m, host, kvm, format, slots, vcpus as u8);
+        mmu.algorithm = match scenario.profile {
+            Profile::Fixed => Algorithm::V5_10,
+            Profile::X86V6_1 => Algorithm::V6_1,
+        };
         mmu.indirect_fast_fault = match scenario.indirect {
             crate::scenario::IndirectFastFault::Gfns => IndirectFastFault::Gfns,
             crate::scenario::IndirectFastFault::Walk => IndirectFastFault::Walk,

@@ -14,6 +14,7 @@
 //! maintenance). Which rules hold is up to the format: `caches_permission_faults`.
 
 use kvmmu_model::mmu::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES, VCPUS, index_at};
+use kvmmu_model::transition::hardware_update;
 use kvmmu_model::{Access, CpuId, Guarded, Mark, Pfn, Platform, SpId, Spte, SpteLoc, Tag};
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, cacheable, with_byte};
 use kvmmu_scenarios::oracle::shadowed_table;
@@ -266,11 +267,9 @@ fn request(cpu: CpuId, access: GuestAccess) -> u64 {
 fn use_leaf(w: &World<Sim>, cpu: CpuId, leaf: SpteLoc, access: Access) -> Result<Pfn, bool> {
     let format = &w.mmu.format;
     let spte = peek(w, leaf);
-    if !format.allows(spte, access) {
+    let Some(new) = hardware_update(format, spte, access) else {
         return Err(format.fault_is_present(spte));
-    }
-    let dirty = if access == Access::Write { format.dirty_mask } else { 0 };
-    let new = spte.with(format.accessed_mask | dirty);
+    };
     if new != spte {
         w.m.hardware_write(w.mmu.sptep(leaf), new.0);
     }

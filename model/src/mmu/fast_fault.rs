@@ -2,9 +2,10 @@
 //!
 //! Guarantee: it changes an SPTE only from exactly the value that it judged, to one that the same
 //! page may legally have, and a page that it makes writable is in the dirty log before this vCPU
-//! leaves KVM_RUN. Mechanism: H && M say that the SPTE may be made writable; one cmpxchg does it,
-//! so that any change in between defeats it; the bitmap follows the SPTE, because no lock keeps the
-//! harvest away. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`, `fast_page_fault()`; locking.rst section 2.
+//! leaves KVM_RUN. Mechanism: H && M (M alone in 6.1) say that the SPTE may be made writable; one
+//! cmpxchg does it, so that any change in between defeats it; the bitmap follows the SPTE, because
+//! no lock keeps the harvest away. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`, `fast_page_fault()`;
+//! locking.rst section 2. What is tried is decided in `transition.rs`.
 //!
 //! Equal bits are not the same mapping: an SPTE may have been dropped and rebuilt in between (ABA).
 //! The frame that an SPTE of a *direct* page maps is fixed by its place, so the mark is right all
@@ -18,6 +19,7 @@ use crate::mark::Mark;
 use crate::platform::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::platform::{Platform, Word};
 use crate::spte::Spte;
+use crate::transition::FastFault;
 use crate::types::{Access, CpuId, Gfn, Pfn, SpteLoc};
 
 /// Attempts before a fast fault gives up: the first and `retry_count` of 4.
@@ -50,21 +52,13 @@ pub(super) struct Fault {
 }
 
 impl<P: Platform, H: Host> Mmu<P, H> {
-    /// `page_fault_can_be_fast`.
-    fn page_fault_can_be_fast(&self, fault: Fault) -> bool {
-        if fault.access == Access::Fetch && fault.present {
-            return false;
-        }
-        self.format.acc_track_mask != 0 || fault.access == Access::Write && fault.present
-    }
-
     /// `fast_page_fault`. `walk_gfn` is the frame that a guest walk found, for an indirect page.
     ///
     /// Locks: none; the vCPU thread holds `kvm->srcu`. Returns [`RetPf::Invalid`] for the slow
     /// path.
     #[inline(always)]
     pub(super) fn fast_page_fault(&self, fault: Fault, walk_gfn: Option<Gfn>) -> RetPf {
-        if !self.page_fault_can_be_fast(fault) {
+        if !self.transitions().page_fault_can_be_fast(fault.access, fault.present) {
             return RetPf::Invalid;
         }
         self.p.call("fast_page_fault", || {
@@ -108,38 +102,21 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     ) -> Option<RetPf> {
         // ORDERING: relaxed: constant while the page is in use, and the walk keeps it in use.
         let sp = Header(self.tables[usize::from(loc.sp.0)].header.load(Relaxed));
-        if !self.format.is_last(spte, sp.level()) {
-            return Some(RetPf::Invalid);
-        }
-        if self.format.allows(spte, fault.access) {
-            self.p.mark(Mark::FastFaultSpurious);
-            return Some(RetPf::Spurious);
-        }
-        let mut new = spte;
-        if self.format.is_access_track(spte) {
-            new = self.format.restore_acc_track(new);
-        }
-        if fault.access == Access::Write && self.may_be_made_writable(spte) {
-            if sp.level() > super::PG_LEVEL_4K {
-                // One dirty bit cannot stand for a large page.
-                return Some(RetPf::Invalid);
+        // No slot of the model has large pages: whether it is logged does not matter.
+        let attempt = self.transitions().fast_page_fault(spte, sp.level(), fault.access, true);
+        let new = match attempt {
+            FastFault::Refuse => return Some(RetPf::Invalid),
+            FastFault::Spurious => {
+                self.p.mark(Mark::FastFaultSpurious);
+                return Some(RetPf::Spurious);
             }
-            new = new.with(self.format.writable_mask);
-        }
-        if new == spte || !self.format.allows(new, fault.access) {
-            return Some(RetPf::Invalid);
-        }
+            FastFault::Fix(new) => new,
+        };
         if sp.is_direct() {
             let gfn = Gfn(sp.gfn().0 + u64::from(loc.index));
             return self.fast_pf_fix_spte(fault, loc, spte, new, gfn).then_some(RetPf::Fixed);
         }
         self.fast_pf_fix_indirect_spte(fault, walk_gfn, loc, spte, new)
-    }
-
-    /// The test of H and M.
-    fn may_be_made_writable(&self, spte: Spte) -> bool {
-        (self.format.is_host_writable(spte) || !self.p.guard(Guard::FastFaultHostWritable))
-            && (self.format.is_mmu_writable(spte) || !self.p.guard(Guard::FastFaultMmuWritable))
     }
 
     /// `fast_pf_fix_direct_spte`: the cmpxchg, then the mark. True if it succeeded.

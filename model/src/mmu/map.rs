@@ -14,6 +14,7 @@ use crate::host::{Host, PinnedPage};
 use crate::mark::Mark;
 use crate::platform::Platform;
 use crate::spte::Spte;
+use crate::transition::{Algorithm, NewLeaf};
 use crate::types::{CpuId, Gfn, SpteLoc};
 
 /// What a fault maps.
@@ -37,26 +38,23 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `make_spte`. The flag is `SET_SPTE_WRITE_PROTECTED_PT`: the frame is a shadowed guest table.
     ///
     /// Locks: `mmu_lock`.
-    fn make_spte(&self, l: &MmuState, m: Mapping) -> (Spte, bool) {
-        let f = &self.format;
-        let mut spte = f.leaf(m.page.pfn);
-        if !m.speculative {
-            spte = spte.with(f.accessed_mask);
-        }
-        let mut writable = m.guest_writable;
-        if m.page.writable {
-            spte = spte.with(f.host_writable_mask);
-        } else if self.p.guard(Guard::MakeSpteHostReadonly) {
-            writable = false;
-        }
+    fn make_spte(&self, l: &MmuState, loc: SpteLoc, m: Mapping) -> (Spte, bool) {
+        let steps = self.transitions();
+        let writable = steps.leaf_may_be_writable(m.guest_writable, m.page.writable);
         let write_protected_pt = writable && self.mmu_need_write_protect(l, m.gfn);
-        if writable && !write_protected_pt {
-            spte = spte.with(f.writable_mask | f.mmu_writable_mask | f.dirty_mask);
-        }
-        if m.speculative {
-            spte = self.mark_spte_for_access_track(spte);
-        }
-        (spte, write_protected_pt)
+        let leaf = NewLeaf {
+            pfn: m.page.pfn,
+            host_writable: m.page.writable,
+            guest_writable: m.guest_writable,
+            write_protected_pt,
+            speculative: m.speculative,
+            // In 5.10 nothing depends on it but where pages are unsynced.
+            old: match self.algorithm {
+                Algorithm::V5_10 => Spte::ZERO,
+                Algorithm::V6_1 => self.mmu_spte_get_lockless(loc),
+            },
+        };
+        (steps.make_spte(leaf), write_protected_pt)
     }
 
     /// `set_spte`, after `make_spte`: true if a remote flush is owed. The page is marked dirty
@@ -86,7 +84,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 flush = true;
                 was_rmapped = false;
             }
-            let (new, write_protected_pt) = self.make_spte(l, m);
+            let (new, write_protected_pt) = self.make_spte(l, loc, m);
             let mut spurious = false;
             flush |= self.set_spte(loc, new, m.gfn, &mut spurious);
             let mut ret = if spurious { RetPf::Spurious } else { RetPf::Fixed };

@@ -24,12 +24,14 @@ pub use vcpu::{
     OUTSIDE_GUEST_MODE, READING_SHADOW_PAGE_TABLES,
 };
 
+use crate::guard::Guard;
 use crate::host::Host;
 use crate::kvm::Kvm;
 use crate::lock::LockClass;
 use crate::platform::Platform;
 use crate::spte::SpteFormat;
 use crate::tag::{Object, Tag};
+use crate::transition::{Algorithm, Transitions};
 use crate::types::{CpuId, Gfn, SpId, SpteLoc};
 
 /// Entries of a table: 512 in hardware.
@@ -56,6 +58,8 @@ pub struct Mmu<P: Platform, H: Host> {
     pub host: H,
     /// The layout of its SPTEs.
     pub format: SpteFormat,
+    /// Which version's algorithms it runs.
+    pub algorithm: Algorithm,
     /// What a fast fault on an indirect page would do.
     pub indirect_fast_fault: IndirectFastFault,
     /// The memory of the shadow pages: what lockless walkers and hardware see of them.
@@ -279,6 +283,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         };
         Mmu {
             format,
+            algorithm: Algorithm::V5_10,
             indirect_fast_fault: IndirectFastFault::Gfns,
             tables: core::array::from_fn(|i| Table {
                 spt: core::array::from_fn(|j| p.word(Tag::at(Object::Spte, i, j), 0)),
@@ -301,6 +306,12 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             p: p.clone(),
             host,
         }
+    }
+
+    /// What its SPTEs may become.
+    pub(crate) fn transitions(&self) -> Transitions<'_, impl Fn(Guard) -> bool + '_> {
+        let guard = |guard| self.p.guard(guard);
+        Transitions { format: &self.format, algorithm: self.algorithm, guard }
     }
 
     /// The memory of an SPTE.

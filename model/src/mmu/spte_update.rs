@@ -34,25 +34,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// `spte_has_volatile_bits`: may this SPTE change outside `mmu_lock`?
     pub fn spte_has_volatile_bits(&self, spte: Spte) -> bool {
-        if !self.format.is_shadow_present(spte) {
-            return false;
-        }
-        let lacks = |guard| !self.p.guard(guard);
-        if self.format.can_locklessly_be_made_writable(spte)
-            && !lacks(Guard::VolatileLocklesslyWritable)
-        {
-            return true;
-        }
-        if self.format.is_access_track(spte) && !lacks(Guard::VolatileAccessTrack) {
-            return true;
-        }
-        if !self.format.ad_enabled(spte) {
-            return false;
-        }
-        let accessed = spte.0 & self.format.accessed_mask != 0;
-        let dirty = spte.0 & self.format.dirty_mask != 0;
-        !accessed && !lacks(Guard::VolatileNotAccessed)
-            || self.format.is_writable(spte) && !dirty && !lacks(Guard::VolatileWriteNotDirty)
+        self.transitions().has_volatile_bits(spte)
     }
 
     /// Replaces a shadow-present SPTE that read as `old`: by `xchg` if it is volatile. Returns what
@@ -104,7 +86,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 return false;
             }
             let was_writable = if self.p.guard(Guard::FlushOnLocklesslyWritable) {
-                self.format.can_locklessly_be_made_writable(old)
+                self.transitions().can_be_made_writable(old)
             } else {
                 self.format.is_writable(old)
             };
@@ -184,7 +166,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// `mark_spte_for_access_track`. W is dropped, not saved: the restore decides it anew.
     pub(super) fn mark_spte_for_access_track(&self, spte: Spte) -> Spte {
-        let save_w = !self.p.guard(Guard::AccessTrackDropsW);
-        self.format.mark_for_access_track(spte, save_w)
+        self.transitions().mark_for_access_track(spte)
     }
 }

@@ -5,7 +5,6 @@
 //! `arch/x86/kvm/mmu/mmu.c`.
 
 use super::{Mmu, MmuState};
-use crate::guard::Guard;
 use crate::host::Host;
 use crate::mark::Mark;
 use crate::platform::Platform;
@@ -18,18 +17,12 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Locks: `mmu_lock`.
     pub(super) fn spte_write_protect(&self, loc: SpteLoc, pt_protect: bool) -> bool {
         self.p.call("spte_write_protect", || {
-            let mut spte = self.mmu_spte_get_lockless(loc);
-            let may_become_writable = pt_protect
-                && self.format.can_locklessly_be_made_writable(spte)
-                && self.p.guard(Guard::WriteProtectChecksMmuWritable);
-            if !self.format.is_writable(spte) && !may_become_writable {
+            let spte = self.mmu_spte_get_lockless(loc);
+            let Some(new) = self.transitions().write_protect(spte, pt_protect) else {
                 self.p.mark(Mark::NoFlushOwed);
                 return false;
-            }
-            if pt_protect && self.p.guard(Guard::PtProtectClearsMmuWritable) {
-                spte = spte.without(self.format.mmu_writable_mask);
-            }
-            let flush = self.mmu_spte_update(loc, self.format.write_protected(spte));
+            };
+            let flush = self.mmu_spte_update(loc, new);
             self.p.mark(if pt_protect { Mark::WriteProtectedPt } else { Mark::WriteProtected });
             if !flush {
                 self.p.mark(Mark::NoFlushOwed);

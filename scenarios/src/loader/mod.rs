@@ -51,7 +51,7 @@ pub const KEYS: &[&str] = &[
     "check",
     "expect",
 ];
-const PROFILES: &[(&str, Profile)] = &[("fixed", Profile::Fixed)];
+const PROFILES: &[(&str, Profile)] = &[("fixed", Profile::Fixed), ("x86-v6.1", Profile::X86V6_1)];
 /// The layouts of SPTEs, as files name them.
 pub const FORMATS: &[(&str, Format)] = &[
     ("ept", Format::Ept),
