@@ -23,7 +23,7 @@ Usage: kvmmu [COMMAND] [OPTIONS]
 Commands:
   check    [NAME|GLOB|FILE.toml]... explore and compare with what is expected (the default)
   list     the scenarios           guards   the protective steps, and what fails without them
-  locks    [NAME...]  the table of locks, and the orders in which they are taken
+  locks    [NAME...]  locks, their orders   conform  TRACE of a real kernel against the model
   explain  NAME  find, minimise and tell    replay   FILE, or NAME --schedule S
   outcomes [NAME...]  what is allowed at the end; --compare FILE judges what machines saw
 
@@ -109,6 +109,9 @@ pub enum Command {
     /// The outcomes that a scenario may have, and whether what machines saw is among them
     #[command(before_help = "Example: kvmmu outcomes --compare el2.jsonl")]
     Outcomes(OutcomesArgs),
+    /// Holds what a real kernel did against the model
+    #[command(before_help = "Example: kvmmu conform trace.jsonl")]
+    Conform(ConformArgs),
     /// Runs one recorded or hand-written schedule
     #[command(before_help = "Example: kvmmu replay canary --schedule v1-1a2b3c4d:0*3,1*7,0/2")]
     Replay(ReplayArgs),
@@ -358,6 +361,27 @@ pub struct ExplainArgs {
     pub trace_dir: PathBuf,
 }
 
+/// Options of `conform`.
+#[derive(Args, Clone, Debug)]
+pub struct ConformArgs {
+    /// A trace that 'kvmmu-live --trace TRACE' recorded
+    #[arg(value_name = "TRACE")]
+    pub trace: PathBuf,
+    /// Text for people, or one JSON object
+    #[arg(long, value_name = "text|json", default_value = "text")]
+    #[arg(hide_possible_values = true)]
+    pub format: ConformFormat,
+}
+
+/// The form of what is said of a trace.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConformFormat {
+    /// Plain text
+    Text,
+    /// JSON
+    Json,
+}
+
 /// The form of a report.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReportFormat {
@@ -395,7 +419,8 @@ pub struct ReplayArgs {
 }
 
 /// The names of the subcommands.
-const COMMANDS: &[&str] = &["check", "list", "guards", "locks", "explain", "outcomes", "replay"];
+const COMMANDS: &[&str] =
+    &["check", "list", "guards", "locks", "explain", "conform", "outcomes", "replay"];
 
 /// Puts `check` before the first word that is not a subcommand, so that `kvmmu aba-direct` works.
 pub fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {

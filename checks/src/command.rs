@@ -9,7 +9,7 @@ use clap::Parser;
 
 use crate::args::{Cli, Color, Command, with_default_command};
 use crate::exit::{Exit, Failure, guarded};
-use crate::{check, explain, guards, list, locks, outcomes, replay};
+use crate::{check, conform, explain, guards, list, locks, outcomes, replay};
 
 /// Runs the command line `arguments`, the first of which is the program.
 pub fn main(arguments: Vec<OsString>) -> Exit {
@@ -49,6 +49,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(args, &cli.common, &mut out),
         Command::List(args) => list::run(args, &mut out),
         Command::Guards(args) => guards::run(args, &mut out),
+        Command::Conform(args) => conform::run(args, &cli.common, &mut out),
         Command::Explain(args) => explain::run(args, &cli.common, &mut out),
         Command::Locks(args) => locks::run(args, &cli.common, &mut out),
         Command::Outcomes(args) => outcomes::run(args, &cli.common, &mut out),

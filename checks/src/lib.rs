@@ -15,6 +15,7 @@ macro_rules! say {
 pub mod args;
 pub mod check;
 pub mod command;
+pub mod conform;
 #[cfg(feature = "engines")]
 pub mod engines;
 pub mod exit;

@@ -1,0 +1,445 @@
+//! From events to what explains them.
+//!
+//! Three things are checked, in this order: each event by itself (what the model's fast fault makes
+//! of the SPTE that was read, H, M and W), the shadow pages, and the history of each SPTE. An event
+//! is unexplained if any of them refuses it; the first that does says why.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kvmmu_model::{FastFault as Attempt, Spte};
+
+use super::event::{ErrorCode, Event, FastFault, Phase, Pos, Ret, SetSpte, What};
+use super::file::Recording;
+use super::history::{self, Does, Op, Unexplained};
+use super::offset;
+use super::pages::Pages;
+use super::place::Place;
+use super::rules::{Mapped, Rules, expected};
+use super::threads::Threads;
+use super::windows::{self, Harvest, Windows};
+
+/// What came of a trace.
+#[derive(Debug)]
+pub struct Checked {
+    /// The events that nothing explains, in the order of the trace.
+    pub unexplained: Vec<Unexplained>,
+    /// The events about each SPTE, by its physical address.
+    pub sptes: BTreeMap<u64, Vec<Op>>,
+    /// Virtual addresses of SPTEs are larger than physical ones by this.
+    pub offset: u64,
+}
+
+impl Checked {
+    /// The address and the events of the SPTE that event `i` is about.
+    pub fn spte_of(&self, i: usize) -> Option<(u64, &[Op])> {
+        let mut sptes = self.sptes.iter();
+        let found =
+            sptes.find(|(_, ops)| ops.iter().any(|op| op.event == i && op.does != Does::Zap));
+        found.map(|(at, ops)| (*at, ops.as_slice()))
+    }
+}
+
+/// Checks a trace.
+///
+/// # Errors
+///
+/// Says why the addresses of SPTEs make no sense.
+pub fn check(recording: &Recording) -> Result<Checked, String> {
+    let events = &recording.events;
+    let rules = Rules::of(recording.kernel);
+    let threads = Threads::of(events);
+    let (windows, unpaired) = Windows::of(&recording.header, events, &threads);
+    let offset = offset::infer(events, &rules)?;
+    let mut checker = Checker {
+        rules: &rules,
+        threads: &threads,
+        windows: &windows,
+        offset,
+        pages: Pages::new(events),
+        has_faults: events.iter().any(|e| matches!(e.what, What::Fault { .. })),
+        faults: HashMap::new(),
+        sptes: BTreeMap::new(),
+        refused: BTreeMap::new(),
+    };
+    for i in unpaired {
+        checker.refuse(i, "it ends what did not begin, or begins again what has not ended");
+    }
+    for (i, event) in events.iter().enumerate() {
+        checker.event(i, event, events);
+    }
+    let Checker { mut sptes, mut refused, pages, .. } = checker;
+    let trace = Trace { events, threads: &threads };
+    add_by_frame(&mut sptes, recording, &windows, trace);
+    add_zaps(&mut sptes, &pages.zapped, trace);
+    for ops in sptes.values() {
+        for found in history::check(&rules, &windows, ops) {
+            refused.entry(found.event).or_insert(found);
+        }
+    }
+    Ok(Checked { unexplained: refused.into_values().collect(), sptes, offset })
+}
+
+/// A table was zapped: so was each of its SPTEs.
+fn add_zaps(sptes: &mut BTreeMap<u64, Vec<Op>>, zapped: &[(u64, usize)], trace: Trace<'_>) {
+    for (at, event) in zapped {
+        for ops in sptes.range_mut(at..&(at + 0x1000)).map(|(_, ops)| ops) {
+            add(ops, Op { does: Does::Zap, ..trace.after(*event) });
+        }
+    }
+}
+
+/// What must happen to every SPTE of some frames: the host has taken their pages back, or the log
+/// was fetched.
+fn add_by_frame(
+    sptes: &mut BTreeMap<u64, Vec<Op>>,
+    recording: &Recording,
+    windows: &Windows,
+    trace: Trace<'_>,
+) {
+    let mut by_frame: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for (at, ops) in &*sptes {
+        let mut gfns: Vec<u64> = ops.iter().map(|op| op.gfn).collect();
+        gfns.dedup();
+        if let [gfn] = gfns.as_slice() {
+            by_frame.entry(*gfn).or_default().push(*at);
+        }
+    }
+    let mut add_to = |(first, last): (u64, u64), op: &Op| {
+        for at in by_frame.range(first..=last).flat_map(|(_, sptes)| sptes) {
+            if let Some(ops) = sptes.get_mut(at) {
+                add(ops, op.clone());
+            }
+        }
+    };
+    for (i, event) in recording.events.iter().enumerate() {
+        let What::Unmap(range) = event.what else { continue };
+        let gfns = windows::gfns(&recording.header, range);
+        if gfns != windows::ALL && range.is_whole() {
+            add_to(gfns, &Op { does: Does::Zap, ..trace.after(i) });
+        }
+    }
+    for ops in sptes.values_mut() {
+        add_harvests(ops, windows.harvests(), trace);
+    }
+}
+
+/// Adds the harvests that an SPTE may be writable in: those during an event about it, and the first
+/// after it. The others find W clear, because that one has cleared it.
+fn add_harvests(ops: &mut Vec<Op>, harvests: &[Harvest], trace: Trace<'_>) {
+    let mut chosen: Vec<Harvest> = Vec::new();
+    for op in ops.iter() {
+        let first = harvests.partition_point(|h| h.to <= op.opens);
+        let after = harvests.partition_point(|h| h.from < op.closes);
+        let last = (after + 1).min(harvests.len());
+        let about = |h: &&Harvest| (h.gfns.0..=h.gfns.1).contains(&op.gfn);
+        let known = chosen.last().map_or(0, |h| h.from);
+        let new = harvests[first.min(last)..last].iter().filter(|h| h.from > known);
+        chosen.extend(new.filter(about));
+    }
+    for Harvest { thread, from, to, .. } in chosen {
+        let op = Op { thread, opens: from, closes: to, ..trace.after(from as usize - 1) };
+        add(ops, Op { does: Does::Harvest, ..op });
+    }
+}
+
+/// Puts a step at its place among the events of an SPTE.
+fn add(ops: &mut Vec<Op>, op: Op) {
+    let at = ops.partition_point(|other| other.event < op.event);
+    let gfn = ops[at.min(ops.len() - 1)].gfn;
+    ops.insert(at, Op { gfn, ..op });
+}
+
+/// The events with their neighbours.
+#[derive(Clone, Copy)]
+struct Trace<'a> {
+    events: &'a [Event],
+    threads: &'a Threads,
+}
+
+impl Trace<'_> {
+    /// A step after event `i` and before the thread's next.
+    fn after(self, i: usize) -> Op {
+        let opens = i as Pos + 1;
+        Op { opens, ..op_of(self.threads, i, self.events[i].thread) }
+    }
+}
+
+/// A fault that a thread handles.
+#[derive(Clone, Copy, Debug)]
+struct Handled {
+    gfn: u64,
+    error: ErrorCode,
+    /// Its own SPTE was set already.
+    mapped: bool,
+}
+
+/// Who asks for an SPTE.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    /// The fault of its own frame.
+    Own {
+        /// It is a write.
+        write: bool,
+    },
+    /// The fault of a neighbour.
+    Neighbour,
+    /// The trace does not tell of faults.
+    Unknown,
+}
+
+/// `PTE_PREFETCH_NUM`: a fault maps neighbours in the same group of this many after its own page,
+/// unless the slot is logged.
+const PREFETCH: u64 = 8;
+
+/// What is known at one point of the trace.
+struct Checker<'a> {
+    rules: &'a Rules,
+    threads: &'a Threads,
+    windows: &'a Windows,
+    offset: u64,
+    pages: Pages,
+    /// The trace has `kvm_page_fault` at all.
+    has_faults: bool,
+    /// The fault that each thread handles.
+    faults: HashMap<u32, Handled>,
+    sptes: BTreeMap<u64, Vec<Op>>,
+    refused: BTreeMap<usize, Unexplained>,
+}
+
+impl Checker<'_> {
+    fn refuse(&mut self, event: usize, why: impl Into<String>) {
+        self.refuse_but(event, why, Vec::new());
+    }
+
+    fn refuse_but(&mut self, event: usize, why: impl Into<String>, allowed: Vec<Spte>) {
+        let found = Unexplained { event, why: why.into(), allowed };
+        self.refused.entry(event).or_insert(found);
+    }
+
+    fn event(&mut self, i: usize, event: &Event, events: &[Event]) {
+        let result = match &event.what {
+            What::FastFault(fault) => return self.fast_fault(i, event.thread, fault, events),
+            What::SetSpte(set) => return self.set(i, event.thread, set),
+            What::MmioSpte { sptep, gfn } => return self.mmio(i, event.thread, *sptep, *gfn),
+            What::Fault { address, error } => {
+                let handled = Handled { gfn: address >> 12, error: *error, mapped: false };
+                self.faults.insert(event.thread, handled);
+                self.begins(i, *address, *error, events)
+            }
+            What::GetPage { page, created } => self.pages.get(event.thread, *page, *created),
+            What::ZapPage(page) => self.pages.zap(*page, i),
+            What::ZapAll(generation) => {
+                self.pages.zap_all(event.thread, *generation);
+                Ok(())
+            }
+            What::User(user) if user.phase == Phase::Exit => self.pages.call_ends(event.thread),
+            What::Age(_) | What::Unmap(_) | What::User(_) | What::Other(_) => Ok(()),
+        };
+        if let Err(why) = result {
+            self.refuse(i, why);
+        }
+    }
+
+    /// A fault that can be fast is followed by its fast fault in the same thread.
+    fn begins(
+        &self,
+        i: usize,
+        address: u64,
+        error: ErrorCode,
+        events: &[Event],
+    ) -> Result<(), String> {
+        if !self.rules.can_be_fast(error) {
+            return Ok(());
+        }
+        let mut next = self.threads.next(i);
+        while let Some(What::Other(_)) = next.map(|n| &events[n].what) {
+            next = next.and_then(|n| self.threads.next(n));
+        }
+        match next.map(|n| &events[n].what) {
+            None => Ok(()),
+            Some(What::FastFault(fault)) if same(fault, address, error) => Ok(()),
+            Some(_) => Err("this fault can be fast, but the thread's next event is not its \
+                            fast_page_fault"
+                .to_owned()),
+        }
+    }
+
+    fn fast_fault(&mut self, i: usize, thread: u32, fault: &FastFault, events: &[Event]) {
+        if let Err((why, allowed)) = self.by_itself(fault) {
+            self.refuse_but(i, why, allowed);
+        }
+        let mut previous = self.threads.previous(i);
+        while let Some(What::Other(_)) = previous.map(|p| &events[p].what) {
+            previous = previous.and_then(|p| self.threads.previous(p));
+        }
+        let begun = match previous.map(|p| &events[p].what) {
+            Some(What::Fault { address, error }) => same(fault, *address, *error),
+            _ => !self.has_faults,
+        };
+        if !begun {
+            self.refuse(i, "it does not belong to the thread's kvm_page_fault before it");
+        }
+        let gfn = fault.address >> 12;
+        self.faults.insert(thread, Handled { gfn, error: fault.error, mapped: false });
+        let sptep = fault.sptep.wrapping_sub(self.offset);
+        let level = match self.pages.fast_fault(sptep, fault, self.threads.before(i)) {
+            Ok(level) => level,
+            Err(why) => return self.refuse(i, why),
+        };
+        let is_leaf = self.rules.is_leaf(fault.old);
+        if level.is_none() {
+            if is_leaf {
+                self.refuse(i, "an SPTE is present there, but no kvm_mmu_set_spte made it");
+            }
+            // The walk ended above the last level: nothing more is known of such entries.
+            return;
+        }
+        let refused = fault.ret == Ret::Refused;
+        let goes_slow = refused && !self.windows.has_unmaps();
+        let does = match self.attempt(fault) {
+            Attempt::Fix(new) if fault.ret == Ret::Fixed => Does::Fix(fault.old, new),
+            Attempt::Fix(_) if refused => Does::Lose(fault.old),
+            _ => Does::Read(fault.old),
+        };
+        let seen = (level == Some(1) || is_leaf).then_some(fault.new);
+        let op = Op { gfn: fault.address >> 12, does, seen, goes_slow, ..self.op(i, thread) };
+        self.sptes.entry(sptep).or_default().push(op);
+    }
+
+    /// What the model's fast fault makes of the value that was read.
+    fn attempt(&self, fault: &FastFault) -> Attempt {
+        let level = self.rules.level(fault.old);
+        let logged = self.rules.fast_fault(fault.old, level, fault.error, true);
+        let unlogged = self.rules.fast_fault(fault.old, level, fault.error, false);
+        if expected(logged) == fault.ret { logged } else { unlogged }
+    }
+
+    /// The fast fault alone, recomputed.
+    fn by_itself(&self, fault: &FastFault) -> Result<(), (String, Vec<Spte>)> {
+        if !self.rules.can_be_fast(fault.error) {
+            return Err(("a fault with this error code does not go the fast way".into(), vec![]));
+        }
+        self.legal(fault.old).map_err(|why| (why, vec![]))?;
+        self.legal(fault.new).map_err(|why| (why, vec![]))?;
+        let attempt = self.attempt(fault);
+        let gave_up = matches!(attempt, Attempt::Fix(_)) && fault.ret == Ret::Refused;
+        if expected(attempt) == fault.ret || gave_up {
+            return Ok(());
+        }
+        let (said, allowed) = match attempt {
+            Attempt::Spurious => ("finds that it allows the access already: spurious", vec![]),
+            Attempt::Refuse => ("refuses to repair it", vec![]),
+            Attempt::Fix(new) => ("repairs it", vec![new]),
+        };
+        let why = format!(
+            "the kernel says {}, but of {:?} the model's fast fault {said}",
+            fault.ret.name(),
+            fault.old
+        );
+        Err((why, allowed))
+    }
+
+    /// W only with H and M, M only with H.
+    fn legal(&self, spte: Spte) -> Result<(), String> {
+        let format = self.rules.format();
+        if !self.rules.is_leaf(spte) || format.is_legal_leaf(spte) {
+            return Ok(());
+        }
+        let (has, lacks) = match (format.is_writable(spte), format.is_host_writable(spte)) {
+            (true, true) => ("W", "M"),
+            (true, false) => ("W", "H"),
+            _ => ("M", "H"),
+        };
+        Err(format!("{spte:?} has {has} without {lacks}, which no step of the model makes"))
+    }
+
+    fn set(&mut self, i: usize, thread: u32, set: &SetSpte) {
+        if let Err(why) = self.legal(set.spte).and_then(|()| self.pages.set(thread, set)) {
+            return self.refuse(i, why);
+        }
+        let asked = match self.belongs(thread, set) {
+            Ok(asked) => asked,
+            Err(why) => return self.refuse(i, why),
+        };
+        let format = self.rules.format();
+        let does = if format.is_mmio(set.spte) {
+            Does::Mmio(set.spte)
+        } else if self.rules.is_leaf(set.spte) {
+            let pfn = format.pfn(set.spte);
+            let new = |host_writable, speculative| Mapped {
+                pfn,
+                level: set.level,
+                host_writable,
+                speculative,
+            };
+            // A write fault looks its page up for writing; neighbours are nobody's fault.
+            Does::Set(match asked {
+                Asked::Own { write: true } => vec![new(true, false)],
+                Asked::Own { write: false } => vec![new(true, false), new(false, false)],
+                Asked::Neighbour => vec![new(true, true), new(false, true)],
+                Asked::Unknown => {
+                    let all = [(true, false), (true, true), (false, false), (false, true)];
+                    all.map(|(host, speculative)| new(host, speculative)).to_vec()
+                }
+            })
+        } else {
+            return self.refuse(i, "it maps nothing");
+        };
+        let breaks_cow = matches!(asked, Asked::Own { write: true } | Asked::Unknown);
+        let goes_slow = breaks_cow && !self.windows.has_unmaps();
+        let op = Op { gfn: set.gfn, does, seen: Some(set.spte), goes_slow, ..self.op(i, thread) };
+        self.sptes.entry(set.sptep).or_default().push(op);
+    }
+
+    /// Who asks for an SPTE: the fault that the thread handles, once, or a neighbour's.
+    fn belongs(&mut self, thread: u32, set: &SetSpte) -> Result<Asked, String> {
+        if !self.has_faults {
+            return Ok(Asked::Unknown);
+        }
+        if let Some(fault) = self.faults.get_mut(&thread) {
+            let own = Place::of(set.level, fault.gfn) == Place::of(set.level, set.gfn);
+            if own && !fault.mapped {
+                fault.mapped = true;
+                return Ok(Asked::Own { write: fault.error.write() });
+            }
+            let neighbour = set.gfn / PREFETCH == fault.gfn / PREFETCH && fault.mapped;
+            if !own && neighbour && !self.windows.is_logged(set.gfn) {
+                return Ok(Asked::Neighbour);
+            }
+        }
+        Err("no fault of its thread asks for it".to_owned())
+    }
+
+    fn mmio(&mut self, i: usize, thread: u32, sptep: u64, gfn: u64) {
+        let sptep = sptep.wrapping_sub(self.offset);
+        // What it holds is the slots' business; in 5.10 kvm_mmu_set_spte says it again.
+        if let Some(ops) = self.sptes.get_mut(&sptep) {
+            let op = op_of(self.threads, i, thread);
+            ops.push(Op { gfn, does: Does::Zap, ..op });
+        }
+    }
+
+    fn op(&self, i: usize, thread: u32) -> Op {
+        op_of(self.threads, i, thread)
+    }
+}
+
+/// An event without a step yet.
+fn op_of(threads: &Threads, i: usize, thread: u32) -> Op {
+    Op {
+        event: i,
+        thread,
+        opens: threads.before(i),
+        at: i as Pos + 1,
+        closes: threads.after(i),
+        gfn: 0,
+        does: Does::Zap,
+        seen: None,
+        goes_slow: false,
+    }
+}
+
+/// A fast fault is about this fault. With paging off in the guest, 5.10 passes on the page alone.
+fn same(fast: &FastFault, address: u64, error: ErrorCode) -> bool {
+    fast.address >> 12 == address >> 12 && fast.error.0 as u32 == error.0 as u32
+}

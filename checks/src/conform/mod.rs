@@ -1,0 +1,57 @@
+//! `kvmmu conform`: what a real kernel did, held against what the model says it may do.
+//!
+//! Guarantee: exit 0 only if every event of the trace is explained: recomputed by the model's own
+//! functions where they decide, and with a place in some order of the model's steps. Mechanism:
+//! [`file`] reads, [`checker`] looks at each event and sorts them by SPTE, [`history`] runs an
+//! automaton over each SPTE, [`report`] tells. docs/conformance.md says what that means and what it
+//! does not.
+
+pub mod checker;
+pub mod event;
+pub mod file;
+pub mod history;
+pub mod kernel;
+pub mod offset;
+pub mod pages;
+pub mod place;
+pub mod report;
+pub mod rules;
+pub mod threads;
+pub mod windows;
+
+use std::io::Write;
+
+use crate::args::{Common, ConformArgs, ConformFormat};
+use crate::exit::{Exit, Failure};
+use report::Report;
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Traces that cannot be read or judged, and an output that cannot be written.
+pub fn run(args: &ConformArgs, common: &Common, to: &mut dyn Write) -> Result<Exit, Failure> {
+    let name = args.trace.display().to_string();
+    let recording = file::read(&args.trace)?;
+    let report = judge(&name, &recording, common.verbose)?;
+    let text = match args.format {
+        ConformFormat::Text => report.text(),
+        ConformFormat::Json => serde_json::to_string(&report).map_err(std::io::Error::from)? + "\n",
+    };
+    to.write_all(text.as_bytes())?;
+    Ok(if report.unexplained == 0 { Exit::Expected } else { Exit::Unexpected })
+}
+
+/// Checks a trace that is called `name`. `all`: the report lists all that is not explained.
+///
+/// # Errors
+///
+/// Traces whose addresses make no sense.
+pub fn judge(name: &str, recording: &file::Recording, all: bool) -> Result<Report, Failure> {
+    let checked = checker::check(recording).map_err(|message| {
+        let help = "record it with 'no_hash_pointers' on the kernel's command line, or from the \
+                    raw trace buffers";
+        Failure::usage(format!("{name}: {message}"), help)
+    })?;
+    Ok(Report::of(name, recording, &checked, all))
+}
