@@ -1,5 +1,6 @@
-//! Goal: an SPTE says what KVM's SPTEs say, in every format. Method: the layouts and the predicates,
-//! stated a second time by bit numbers (`Layout`) and held against the model on random values.
+//! Goal: an SPTE says what KVM's SPTEs say, in every format. Method: the layouts and the
+//! predicates, stated a second time by bit numbers (`Layout`) and held against the model on random
+//! values.
 
 use kvmmu_model::{Access, Gfn, Gpte, Pfn, SpId, Spte, SpteFormat, Until};
 use proptest::prelude::*;

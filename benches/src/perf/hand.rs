@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
 use kvmmu_model::mmu::{
-    Header, KVM_REQ_TLB_FLUSH_CURRENT, Mmu, OUTSIDE_GUEST_MODE, PG_LEVEL_4K,
-    READING_SHADOW_PAGE_TABLES, ROOT_LEVEL, RetPf, index_at,
+    Header, Mmu, OUTSIDE_GUEST_MODE, PG_LEVEL_4K, READING_SHADOW_PAGE_TABLES, ROOT_LEVEL, RetPf,
+    index_at,
 };
 use kvmmu_model::{Access, CpuId, Gfn, Platform, SpId, Spte, SpteFormat};
 
@@ -85,10 +85,6 @@ fn direct_page_fault<K: Kind<Word = PlainWord>>(
     mmu.p.local_irq_enable(cpu);
     if ret == RetPf::Invalid {
         ret = locked(mmu, Gfn(gfn));
-    }
-    if f.caches_permission_faults && present && matches!(ret, RetPf::Fixed | RetPf::Spurious) {
-        // ORDERING: as kvm_make_request.
-        vcpu.requests.0.fetch_or(KVM_REQ_TLB_FLUSH_CURRENT, SeqCst);
     }
     ret
 }

@@ -92,8 +92,8 @@ pub(crate) struct Unknown<'a> {
     expected: &'static str,
 }
 
-const WORDS: &str = "suite, tests, stress, scenarios, bench, list, scenario=NAME, without=GUARD,.., \
-                     cluster=, cpus=, tlbi=, runs=, stores=, seed=";
+const WORDS: &str = "suite, tests, stress, scenarios, bench, list, scenario=NAME, \
+                     without=GUARD,.., cluster=, cpus=, tlbi=, runs=, stores=, seed=";
 
 impl fmt::Display for Unknown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

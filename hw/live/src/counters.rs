@@ -1,8 +1,8 @@
 //! Which paths of KVM a run really took.
 //!
 //! The sources, best first: counters of the kernel's tracepoints (exact, and they tell fixed from
-//! spurious), the statistics of the vCPUs (`pf_fast`, since 5.14 and on x86). Where there is neither,
-//! nothing is said: a path that was not counted is never claimed.
+//! spurious), the statistics of the vCPUs (`pf_fast`, since 5.14 and on x86). Where there is
+//! neither, nothing is said: a path that was not counted is never claimed.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -136,7 +136,8 @@ impl Tracepoint {
 /// A statistic of a vCPU, by name.
 fn statistic(vcpu: &Vcpu, name: &str) -> Option<u64> {
     let file = sys::stats_file(&vcpu.fd).ok()?;
-    // struct kvm_stats_header: flags, name size, descriptors, and where id, descriptors and data are.
+    // struct kvm_stats_header: flags, name size, descriptors, and where id, descriptors and data
+    // are.
     let mut header = [0; 24];
     file.read_exact_at(&mut header, 0).ok()?;
     let word = |i: usize| header.get(i * 4..)?.first_chunk().map(|b| u32::from_ne_bytes(*b));

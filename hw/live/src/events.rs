@@ -1,7 +1,7 @@
 //! What the host does to guest memory while guests run.
 //!
-//! Each event makes the host's memory manager call KVM's notifiers, or has KVM throw its tables away.
-//! None of them may lose a page.
+//! Each event makes the host's memory manager call KVM's notifiers, or has KVM throw its tables
+//! away. None of them may lose a page.
 
 use std::fs;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Harvesting dirty pages into a copy, as live migration does it.
 //!
-//! The order is what all depends on: learn of the page and protect it again *first*, copy it *then*.
-//! [`Broken`] has the two wrong orders; each must be seen to lose pages.
+//! The order is what all depends on: learn of the page and protect it again *first*, copy it
+//! *then*. [`Broken`] has the two wrong orders; each must be seen to lose pages.
 
 use kvmmu_qemu::Failure;
 

@@ -1,9 +1,9 @@
 //! One run: guests that store, a harvester, perhaps a host event; then the verdict.
 //!
-//! Two oracles judge it, when every vCPU is out of KVM_RUN and a last round is done. *Migration*: the
-//! copy, made of harvested pages only, equals the guest's memory. Since the window of pages moves
-//! on, a page goes cold for ever, and what a round loses no later round hides. *Contents*: the
-//! guest's memory is what the guests' programs compute.
+//! Two oracles judge it, when every vCPU is out of KVM_RUN and a last round is done. *Migration*:
+//! the copy, made of harvested pages only, equals the guest's memory. Since the window of pages
+//! moves on, a page goes cold for ever, and what a round loses no later round hides. *Contents*:
+//! the guest's memory is what the guests' programs compute.
 
 use std::sync::Arc;
 use std::sync::Barrier;

@@ -2,9 +2,9 @@
 //!
 //! It makes a VM whose guests store to a sliding window of pages, harvests the dirty pages as live
 //! migration does, and holds the copy against the guest's memory: no page may be lost, whatever the
-//! host does meanwhile. What must lose pages (a wrong order of copying and clearing) is run as well,
-//! and must be caught. It says which paths of the kernel were really taken, and can record what the
-//! kernel's MMU did.
+//! host does meanwhile. What must lose pages (a wrong order of copying and clearing) is run as
+//! well, and must be caught. It says which paths of the kernel were really taken, and can record
+//! what the kernel's MMU did.
 
 pub mod cli;
 pub mod cluster;

@@ -1,8 +1,8 @@
 //! The system calls for which no crate has a safe function: all the unsafe code of this package.
 //!
 //! The guarantee: every function here is safe to call with any arguments. What a call needs to stay
-//! alive is kept by a type ([`Slots`], [`Ring`]), and memory that a guest or the kernel writes while
-//! we read is reached through volatile accesses only.
+//! alive is kept by a type ([`Slots`], [`Ring`]), and memory that a guest or the kernel writes
+//! while we read is reached through volatile accesses only.
 
 use std::fs::File;
 use std::io;

@@ -1,5 +1,5 @@
-//! Goal: the command does what its help says, on whatever machine it runs. Method: the program itself;
-//! what needs a `/dev/kvm` says that it was skipped where there is none.
+//! Goal: the command does what its help says, on whatever machine it runs. Method: the program
+//! itself; what needs a `/dev/kvm` says that it was skipped where there is none.
 
 use std::path::Path;
 use std::process::Command;

@@ -139,8 +139,8 @@ impl Launch {
     }
 }
 
-/// Has the kernel kill the child when the thread that starts it ends: that is the only cover against
-/// a SIGKILL of our own.
+/// Has the kernel kill the child when the thread that starts it ends: that is the only cover
+/// against a SIGKILL of our own.
 #[expect(unsafe_code, reason = "std offers no safe way to run code between fork and exec")]
 fn die_with_us(command: &mut Command) {
     let attach = || rustix::process::set_parent_process_death_signal(Some(Signal::KILL));

@@ -1,5 +1,5 @@
-//! Goal: live-qemu tells what is wrong, ends in time and leaves nothing running, whatever QEMU does.
-//! Method: a shell script in QEMU's place, which says what a kernel might say.
+//! Goal: live-qemu tells what is wrong, ends in time and leaves nothing running, whatever QEMU
+//! does. Method: a shell script in QEMU's place, which says what a kernel might say.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,11 @@ const SELECT: &str = "5.10.223 tdp_mmu=0";
 
 /// A correct run, a caught control, and the end.
 const GOOD: &str = r#"echo '[    1.0] a kernel says hello'
-run() { echo '{"kvmmu-live":1,"type":"run","data":{"name":"paged get","broken":'$1',"outcome":{"stores":9,"pages_lost":'$2',"rounds":3,"paths":{"fast_fixed":'$3',"fast_spurious":1}},"verdict":"'$4'"}}'; }
+run() {
+  echo '{"kvmmu-live":1,"type":"run","data":{"name":"paged get","broken":'$1',"outcome":'\
+'{"stores":9,"pages_lost":'$2',"rounds":3,"paths":{"fast_fixed":'$3',"fast_spurious":1}},'\
+'"verdict":"'$4'"}}'
+}
 end() { echo '{"kvmmu-live":1,"type":"end","data":{"exit":0}}'; }
 "#;
 

@@ -61,10 +61,10 @@ impl SpteFormat {
         mmio_value: 1 << 51 | 1,
         ..SpteFormat::NPT
     };
-    /// arm64 stage 2, 4 KiB granule, normal write-back memory. Software keeps A: an entry is tracked
-    /// by clearing AF and W, and the fault that follows sets AF again. The bits that hardware leaves
-    /// to software hold H (55), M (56), "A/D off" (57) and a saved W (58). Linux for arm64 has no
-    /// H and M: this is the protocol of x86 on the tables of arm64.
+    /// arm64 stage 2, 4 KiB granule, normal write-back memory. Software keeps A: an entry is
+    /// tracked by clearing AF and W, and the fault that follows sets AF again. The bits that
+    /// hardware leaves to software hold H (55), M (56), "A/D off" (57) and a saved W (58). Linux
+    /// for arm64 has no H and M: this is the protocol of x86 on the tables of arm64.
     pub const STAGE2: SpteFormat = SpteFormat {
         name: "stage2",
         // Valid and type, MemAttr, S2AP[0], SH = inner.

@@ -143,9 +143,10 @@ impl Bench {
         let cost = Cost { cycles: done.faults.cycles / faults, ns: ns(done.faults.ticks) / faults };
         let least = done.faults.least.unwrap_or(0);
         say!(
-            "{{\"kvmmu-figure\":1,\"name\":\"fault\",\"path\":\"{}\",\"pages\":{},\"vcpus\":{vcpus},\
-             \"faults\":{faults},\"cycles_least\":{least},\"cycles\":{},\"ns\":{},\"stores\":{},\"us\":{},\"rounds\":{},\
-             \"lost\":{},\"cores\":\"{}\",\"machine\":\"{}\"}}",
+            "{{\"kvmmu-figure\":1,\"name\":\"fault\",\"path\":\"{}\",\"pages\":{},\
+             \"vcpus\":{vcpus},\"faults\":{faults},\"cycles_least\":{least},\"cycles\":{},\
+             \"ns\":{},\"stores\":{},\"us\":{},\"rounds\":{},\"lost\":{},\
+             \"cores\":\"{}\",\"machine\":\"{}\"}}",
             path.name(),
             pages.mask() + 1,
             cost.cycles,
@@ -190,8 +191,8 @@ impl Bench {
         });
         let cost = *cost.lock();
         say!(
-            "{{\"kvmmu-figure\":1,\"name\":\"flush\",\"by\":\"{}\",\"guests\":{guests},\"cycles\":{},\
-             \"ns\":{},\"twice\":{},\"cores\":\"{}\",\"machine\":\"{}\"}}",
+            "{{\"kvmmu-figure\":1,\"name\":\"flush\",\"by\":\"{}\",\"guests\":{guests},\
+             \"cycles\":{},\"ns\":{},\"twice\":{},\"cores\":\"{}\",\"machine\":\"{}\"}}",
             flush_name(kind),
             cost.cycles,
             cost.ns,

@@ -143,8 +143,8 @@ impl Srcu for SpinSrcu {
     fn read_lock(&self) -> Section<'_> {
         // ORDERING: relaxed: either parity will do; a grace period waits for both.
         let readers = &self.readers[(self.period.load(Ordering::Relaxed) % 2) as usize];
-        // ORDERING: sequentially consistent, as `srcu_read_lock`'s full barrier: the section's reads
-        // come after it can be seen.
+        // ORDERING: sequentially consistent, as `srcu_read_lock`'s full barrier: the section's
+        // reads come after it can be seen.
         readers.fetch_add(1, Ordering::SeqCst);
         Section(readers)
     }

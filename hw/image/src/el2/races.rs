@@ -55,15 +55,15 @@ impl Tally {
     }
 }
 
-/// True if the cores keep AF and the dirty state by themselves, and can be trusted with it: those of
-/// a Cortex-A55 cannot (erratum 1024718).
+/// True if the cores keep AF and the dirty state by themselves, and can be trusted with it: those
+/// of a Cortex-A55 cannot (erratum 1024718).
 pub(crate) fn has_hardware_ad() -> bool {
     let a55 = (0..smp::workers()).any(|worker| smp::worker_type(worker) == smp::CORTEX_A55);
     sysreg::mmfr1() & 0xf >= 2 && !a55
 }
 
-/// True if a run of this may move a live mapping to another page without taking it away first, which
-/// the architecture forbids (break-before-make): only QEMU takes it.
+/// True if a run of this may move a live mapping to another page without taking it away first,
+/// which the architecture forbids (break-before-make): only QEMU takes it.
 fn breaks_bbm(scenario: &Scenario) -> bool {
     let programs = scenario.threads.iter().flat_map(|thread| &thread.run);
     programs.chain(&scenario.at_stop).any(|op| matches!(op, Op::ChangePte(..)))
@@ -173,8 +173,8 @@ fn one(args: &Args<'_>, scenario: &Scenario, without: GuardSet, report: &mut Rep
     }
 }
 
-/// Forces a story, in each way that there is, until it was told. Where it is about a violation it is
-/// told on until that was seen. True if it was told.
+/// Forces a story, in each way that there is, until it was told. Where it is about a violation it
+/// is told on until that was seen. True if it was told.
 fn tell(
     scenario: &Scenario,
     witness: &Witness,
@@ -228,8 +228,8 @@ fn with_stores(moments: &[Moment]) -> Option<Vec<Moment>> {
     (changed != moments).then_some(changed)
 }
 
-/// The same story, told of the last store of the vCPU whose moment it ends with: what is lost before
-/// is found again by what comes after. `None`: it has no other stores.
+/// The same story, told of the last store of the vCPU whose moment it ends with: what is lost
+/// before is found again by what comes after. `None`: it has no other stores.
 fn at_last_store(scenario: &Scenario, moments: &[Moment]) -> Option<Vec<Moment>> {
     let thread = moments.last()?.thread;
     let is_store = |op: &&Op| matches!(op, Op::Guest(Access::Write, _));
@@ -238,8 +238,8 @@ fn at_last_store(scenario: &Scenario, moments: &[Moment]) -> Option<Vec<Moment>>
     (!before.is_empty()).then(|| before.into_iter().chain(moments.iter().copied()).collect())
 }
 
-/// A violation where none may be is unexpected. One that is expected has to be seen here only if its
-/// story can be forced; where it was not seen, the report says so.
+/// A violation where none may be is unexpected. One that is expected has to be seen here only if
+/// its story can be forced; where it was not seen, the report says so.
 fn judge(name: &str, expect: Option<&Expect>, tally: &Tally, report: &mut Report) {
     match expect {
         Some(e) if e.verdict == Expected::Violated => {

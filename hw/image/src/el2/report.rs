@@ -24,8 +24,8 @@ impl Report {
     pub(crate) fn is_qemu(&self) -> bool {
         self.is_qemu
     }
-    /// Something has to be lost, or not. What has to be lost may survive on a board, whose TLBs need
-    /// not keep what they may keep: that is told, and no failure.
+    /// Something has to be lost, or not. What has to be lost may survive on a board, whose TLBs
+    /// need not keep what they may keep: that is told, and no failure.
     pub(crate) fn check_lost(&mut self, lost: bool, must: bool, what: String) {
         if must && !lost && !self.is_qemu {
             self.note(format!("{what} (it may be lost, and was not)"));

@@ -1,6 +1,6 @@
 //! One run of a scenario or a test, recorded: which thread each CPU runs, the marks that were
-//! passed, and what is held against properties while it runs. `story` says in which order things are
-//! made to happen.
+//! passed, and what is held against properties while it runs. `story` says in which order things
+//! are made to happen.
 
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -74,8 +74,8 @@ pub(crate) fn reset() {
     story::end();
 }
 
-/// Begins to record a run in this world. `moments` are the story that is forced, if one is; `seed` is
-/// where delays come from.
+/// Begins to record a run in this world. `moments` are the story that is forced, if one is; `seed`
+/// is where delays come from.
 pub(crate) fn begin(
     world: &Arc<World<El2>>,
     threads: usize,

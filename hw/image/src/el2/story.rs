@@ -3,9 +3,9 @@
 //! A story is a list of moments, each a mark and the thread that passes it. While it is forced only
 //! the thread whose moment is next runs; every other thread is held where it begins, or at a place
 //! that [`Force`] names. When a moment is passed the turn goes to the thread of the next one; after
-//! the last one the others run freely. If the thread whose turn it is ends, or does not get there in time
-//! (it waits for somebody who is held), the story is given up, and the run says where: this order
-//! of things is not possible, or not by holding threads so.
+//! the last one the others run freely. If the thread whose turn it is ends, or does not get there
+//! in time (it waits for somebody who is held), the story is given up, and the run says where: this
+//! order of things is not possible, or not by holding threads so.
 
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};

@@ -22,8 +22,8 @@ macro_rules! write {
         #[expect(unsafe_code, reason = "system registers are written by an instruction")]
         #[inline]
         pub(crate) fn $name(value: u64) {
-            // SAFETY: it changes how *guests* run, how they translate, or a counter; stage 1 of EL2,
-            // under which this program runs, is set in boot.s and nowhere else.
+            // SAFETY: it changes how *guests* run, how they translate, or a counter; stage 1 of
+            // EL2, under which this program runs, is set in boot.s and nowhere else.
             unsafe { asm!(concat!("msr ", $register, ", {}"), in(reg) value, options(nostack)) };
         }
     )+};

@@ -1,5 +1,5 @@
-//! Stale TLB entries: a CPU goes on writing by what it has cached of a descriptor, unless it is told
-//! in the way that reaches *combined* entries of both stages.
+//! Stale TLB entries: a CPU goes on writing by what it has cached of a descriptor, unless it is
+//! told in the way that reaches *combined* entries of both stages.
 
 use alloc::format;
 use core::sync::atomic::Ordering::Relaxed;

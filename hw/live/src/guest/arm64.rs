@@ -76,8 +76,8 @@ pub(super) fn stores(_: &Stores) -> Vec<u8> {
     ])
 }
 
-/// A program. x0: the first data page, x8: the end's address, w10: how often to spin, x11: what lets
-/// it go, x12: where to say that it waits, w13: 1.
+/// A program. x0: the first data page, x8: the end's address, w10: how often to spin, x11: what
+/// lets it go, x12: where to say that it waits, w13: 1.
 pub(super) fn program(steps: &[Step]) -> Vec<u8> {
     let mut code = vec![
         0x3900_018d, //       strb w13, [x12]

@@ -1,7 +1,7 @@
 //! The guests of x86: the same bytes in 32-bit protected mode and in 64-bit mode.
 //!
-//! The paged guest runs at privilege level 3 with I/O privilege and ends by OUT: a KVM that emulates
-//! the kernel's level (shadow paging without hardware help) runs that natively as well.
+//! The paged guest runs at privilege level 3 with I/O privilege and ends by OUT: a KVM that
+//! emulates the kernel's level (shadow paging without hardware help) runs that natively as well.
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_segment};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
@@ -53,7 +53,7 @@ pub(super) fn stores(stores: &Stores) -> Vec<u8> {
     ];
     code.push(0x25); // and eax,window-1
     code.extend((stores.window - 1).to_le_bytes());
-    code.extend([0x89, 0xda, 0xc1, 0xea, stores.slide, 0x01, 0xd0]); // mov edx,ebx; shr; add eax,edx
+    code.extend([0x89, 0xda, 0xc1, 0xea, stores.slide, 0x01, 0xd0]); // edx=ebx>>N; add eax,edx
     code.push(0x25); // and eax,pages-1
     code.extend((stores.pages - 1).to_le_bytes());
     code.extend([0xc1, 0xe0, 12, 0xff, 0xc3]); // shl eax,12; inc ebx

@@ -220,8 +220,8 @@ impl<'s> Machine<'s> {
         Ok(())
     }
 
-    /// When every guest waits in guest mode, lets all go at once: entering a guest takes longer than
-    /// all that user space does, under emulation.
+    /// When every guest waits in guest mode, lets all go at once: entering a guest takes longer
+    /// than all that user space does, under emulation.
     fn let_go(&self) {
         let deadline = Instant::now() + self.limit;
         let waiting = |vcpu: &usize| guest::waits(&self.shared.low, *vcpu);

@@ -1,6 +1,6 @@
 //! Scenario files on a live KVM: the same race, run very often, and what came out of it.
 //!
-//! A scenario fits if a user program can bring about each of its operations (see [`plan`]). Its
+//! A scenario fits if a user program can bring about each of its operations (see `plan.rs`). Its
 //! programs start together, with random delays; the outcomes are counted and written down in the
 //! form that `kvmmu outcomes --compare` reads. Nothing is judged here but the two properties that a
 //! user can see, migration and swap: their violation would be a lost page.
@@ -194,7 +194,8 @@ fn say(
     }
     let fast = paths.fast.map_or("not counted".to_owned(), |n| n.to_string());
     let human = format!(
-        "{name:<34} {verdict:<7} {times} times, {outcomes} outcomes, lost {lost}, fast faults {fast}"
+        "{name:<34} {verdict:<7} {times} times, {outcomes} outcomes, lost {lost}, \
+         fast faults {fast}"
     );
     let line = ScenarioLine { name, times, outcomes, lost, verdict, paths };
     report.say("scenario", &line, &human);

@@ -49,7 +49,8 @@ const EVENTS: &[&str] = &[
 ];
 
 /// Where the kernel has no tracepoint for an unmapped range (x86 before 5.13), a probe of the
-/// function takes its place, under the same name: the arguments by the calling convention of x86-64.
+/// function takes its place, under the same name: the arguments by the calling convention of
+/// x86-64.
 const UNMAP_EVENT: &str = "kvm/kvm_unmap_hva_range";
 const UNMAP_PROBE: &str = "kvmmu/kvm_unmap_hva_range";
 const UNMAP_PROBE_TEXT: &str =

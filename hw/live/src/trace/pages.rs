@@ -1,8 +1,8 @@
 //! The pages of the kernel's trace ring buffer, as `trace_pipe_raw` gives them.
 //!
 //! A page is a time, a word that says how many bytes are used and whether events were missed before
-//! it, then records. A record is a word (5 bits kind or length, 27 bits of time since the one before)
-//! and its data. Times are those of the trace clock.
+//! it, then records. A record is a word (5 bits kind or length, 27 bits of time since the one
+//! before) and its data. Times are those of the trace clock.
 
 use std::io;
 

@@ -27,7 +27,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", default_value = "/usr/lib/u-boot/qemu_arm64/u-boot.bin")]
     pub(crate) u_boot_bin: PathBuf,
     /// CPUs of the machine: four vCPUs and the host
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(2..=8))]
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u8).range(2..=8))]
     pub(crate) cores: u8,
     /// The type of the cores
     #[arg(long, value_name = "NAME", default_value = "cortex-a76")]

@@ -1,4 +1,5 @@
-//! One kernel, booted: all its modes in one boot, and once more if that fails for reasons of its own.
+//! One kernel, booted: all its modes in one boot, and once more if that fails for reasons of its
+//! own.
 
 use std::fs;
 use std::io::{self, Write};

@@ -1,8 +1,8 @@
 //! `cargo live-qemu`: kvmmu-live as `/init` of real kernels, in QEMU.
 //!
-//! The guarantee: one command, one table, one exit code, within a time limit for each boot. A kernel
-//! that cannot be had is skipped and says why; a boot that fails for reasons of its own (a hang, a
-//! line cut off) is tried once more and counted; nothing is left running.
+//! The guarantee: one command, one table, one exit code, within a time limit for each boot. A
+//! kernel that cannot be had is skipped and says why; a boot that fails for reasons of its own (a
+//! hang, a line cut off) is tried once more and counted; nothing is left running.
 
 mod args;
 mod boot;
