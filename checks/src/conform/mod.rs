@@ -2,7 +2,7 @@
 //!
 //! Guarantee: exit 0 only if every event of the trace is explained: recomputed by the model's own
 //! functions where they decide, and with a place in some order of the model's steps. Mechanism:
-//! [`file`] reads, [`checker`] looks at each event and sorts them by SPTE, [`history`] runs an
+//! [`mod@file`] reads, [`checker`] looks at each event and sorts them by SPTE, [`history`] runs an
 //! automaton over each SPTE, [`report`] tells. docs/conformance.md says what that means and what it
 //! does not.
 
