@@ -199,7 +199,10 @@ fn start_vcpus(vcpus: Vec<Vcpu>, cpus: &[usize]) -> Running {
 pub fn run_vcpu(mut vcpu: Vcpu) -> Result<Vcpu, Failure> {
     loop {
         match vcpu.fd.run() {
-            Ok(exit) if guest::ended(&exit) => return Ok(vcpu),
+            Ok(exit) if guest::ended(&exit) => {
+                complete(&mut vcpu);
+                return Ok(vcpu);
+            }
             Ok(VcpuExit::Intr) => {}
             Ok(VcpuExit::Unsupported(EXIT_DIRTY_RING_FULL)) => thread::sleep(RETRY_AFTER),
             Ok(exit) => {
@@ -218,6 +221,15 @@ pub fn run_vcpu(mut vcpu: Vcpu) -> Result<Vcpu, Failure> {
             },
         }
     }
+}
+
+/// Lets KVM complete the instruction by which a guest has left: arm64 would otherwise step over the
+/// first one of whatever the vCPU is set to next.
+fn complete(vcpu: &mut Vcpu) {
+    vcpu.fd.set_kvm_immediate_exit(1);
+    // It comes back at once, with EINTR.
+    let _ = vcpu.fd.run();
+    vcpu.fd.set_kvm_immediate_exit(0);
 }
 
 /// Harvests until every vCPU has ended; returns how often logging was switched off and on.

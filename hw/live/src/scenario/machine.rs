@@ -38,6 +38,8 @@ const GUEST_DELAY_BITS: u32 = 14;
 const USER_DELAY_BITS: u32 = 22;
 /// What is longer is slept, so that a CPU that is shared goes to the guest.
 const SPIN_MAX: Duration = Duration::from_micros(50);
+/// How long guests may take to come to the meeting point.
+const MEET_MAX: Duration = Duration::from_secs(20);
 /// What makes the kernel call its shrinkers.
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 
@@ -170,8 +172,12 @@ impl<'s> Machine<'s> {
             let order = Order::Actions { thread: Asker::Thread(*thread), actions };
             self.orders[self.plan.guests.len() + i].send(order).map_err(|_| gone())?;
         }
-        self.let_go();
+        let met = self.let_go();
+        // What kept a guest from the meeting point is told here.
         self.wait(self.threads.len())?;
+        if !met {
+            return Err(Failure::internal("a guest ran without a word at the meeting point"));
+        }
         for action in &self.plan.at_stop {
             self.shared.act(Asker::Stop, *action)?;
         }
@@ -220,19 +226,22 @@ impl<'s> Machine<'s> {
         Ok(())
     }
 
-    /// When every guest waits in guest mode, lets all go at once: entering a guest takes longer
-    /// than all that user space does, under emulation.
-    fn let_go(&self) {
-        let deadline = Instant::now() + self.limit;
-        let waiting = |vcpu: &usize| guest::waits(&self.shared.low, *vcpu);
-        while !(0..self.plan.guests.len()).all(|vcpu| waiting(&vcpu)) {
-            // A guest that failed says so where its end is waited for.
+    /// When every guest waits in guest mode, lets all go at once: entering a guest takes longer than
+    /// all that user space does, under emulation. False: not all of them came.
+    fn let_go(&self) -> bool {
+        let deadline = Instant::now() + MEET_MAX.min(self.limit);
+        let waits = |vcpu| guest::waits(&self.shared.low, vcpu);
+        let met = loop {
+            if (0..self.plan.guests.len()).all(waits) {
+                break true;
+            }
             if Instant::now() > deadline {
-                break;
+                break false;
             }
             thread::yield_now();
-        }
+        };
         self.shared.set_go(true);
+        met
     }
 
     /// vCPU 0 runs a program while nothing else does.
