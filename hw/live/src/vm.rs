@@ -110,8 +110,7 @@ fn no_kvm(errno: i32) -> Failure {
         ),
         libc::EACCES | libc::EPERM => Failure::usage(
             format!("/dev/kvm may not be opened: {error}"),
-            "run as root, or join the group that owns it: usermod -a -G kvm USER, then log in \
-             again",
+            "run as root, or join the group that owns it: usermod -a -G kvm USER, and log in again",
         ),
         _ => Failure::usage(
             format!("/dev/kvm cannot be opened: {error}"),

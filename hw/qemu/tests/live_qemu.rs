@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 const KERNEL: &str = "fb4a1229952d8921";
 const SELECT: &str = "5.10.223 tdp_mmu=0";
 
-/// A correct run, a caught control, and the end.
-const GOOD: &str = r#"echo '[    1.0] a kernel says hello'
+/// Shell functions that say what kvmmu-live says: a run (a negative control or null, pages lost, fast
+/// faults, verdict), and the end.
+const SAYS: &str = r#"echo '[    1.0] a kernel says hello'
 run() {
-  echo '{"kvmmu-live":1,"type":"run","data":{"name":"paged get","broken":'$1',"outcome":'\
-'{"stores":9,"pages_lost":'$2',"rounds":3,"paths":{"fast_fixed":'$3',"fast_spurious":1}},'\
-'"verdict":"'$4'"}}'
+    printf '{"kvmmu-live":1,"type":"run","data":{"name":"paged get","broken":%s,' "$1"
+    printf '"outcome":{"stores":9,"pages_lost":%s,"rounds":3,"paths":' "$2"
+    printf '{"fast_fixed":%s,"fast_spurious":1}},"verdict":"%s"}}\n' "$3" "$4"
 }
 end() { echo '{"kvmmu-live":1,"type":"end","data":{"exit":0}}'; }
 "#;
@@ -46,7 +47,7 @@ impl Place {
     /// A script that answers as QEMU does, and boots by `boot`.
     fn booting(name: &str, boot: &str) -> Place {
         let version = "[ \"$1\" = --version ] && { echo 'QEMU emulator version 7.2.0'; exit; }";
-        Place::new(name, &format!("{version}\n{GOOD}\n{boot}\n"))
+        Place::new(name, &format!("{version}\n{SAYS}\n{boot}\n"))
     }
 
     fn command(&self) -> Command {

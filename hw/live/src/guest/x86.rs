@@ -53,7 +53,8 @@ pub(super) fn stores(stores: &Stores) -> Vec<u8> {
     ];
     code.push(0x25); // and eax,window-1
     code.extend((stores.window - 1).to_le_bytes());
-    code.extend([0x89, 0xda, 0xc1, 0xea, stores.slide, 0x01, 0xd0]); // edx=ebx>>N; add eax,edx
+    code.extend([0x89, 0xda, 0xc1, 0xea, stores.slide]); // mov edx,ebx; shr edx,slide
+    code.extend([0x01, 0xd0]); // add eax,edx
     code.push(0x25); // and eax,pages-1
     code.extend((stores.pages - 1).to_le_bytes());
     code.extend([0xc1, 0xe0, 12, 0xff, 0xc3]); // shl eax,12; inc ebx

@@ -226,8 +226,8 @@ impl<'s> Machine<'s> {
         Ok(())
     }
 
-    /// When every guest waits in guest mode, lets all go at once: entering a guest takes longer than
-    /// all that user space does, under emulation. False: not all of them came.
+    /// When every guest waits in guest mode, lets all go at once: entering a guest takes longer
+    /// than all that user space does, under emulation. False: not all of them came.
     fn let_go(&self) -> bool {
         let deadline = Instant::now() + MEET_MAX.min(self.limit);
         let waits = |vcpu| guest::waits(&self.shared.low, vcpu);
