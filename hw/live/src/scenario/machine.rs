@@ -36,7 +36,8 @@ const GUEST_DELAY_BITS: u32 = 14;
 /// User space waits less than 2^this nanoseconds before an operation, mostly far less: entering a
 /// guest takes long under emulation, and longer where emulated CPUs share real ones.
 const USER_DELAY_BITS: u32 = 22;
-/// What is longer is slept, so that a CPU that is shared goes to the guest.
+/// What is longer is slept, as is what nobody knows the length of, so that a CPU that is shared goes
+/// to the guests.
 const SPIN_MAX: Duration = Duration::from_micros(50);
 /// How long guests may take to come to the meeting point.
 const MEET_MAX: Duration = Duration::from_secs(20);
@@ -238,7 +239,7 @@ impl<'s> Machine<'s> {
             if Instant::now() > deadline {
                 break false;
             }
-            thread::yield_now();
+            thread::sleep(SPIN_MAX);
         };
         self.shared.set_go(true);
         met
@@ -368,7 +369,7 @@ fn serve(
             Order::Actions { thread, actions } => {
                 // ORDERING: Relaxed, as in `set_go`.
                 while !shared.go.load(Ordering::Relaxed) {
-                    thread::yield_now();
+                    thread::sleep(SPIN_MAX);
                 }
                 let act = |(action, delay): &(Action, u32)| {
                     wait(Duration::from_nanos(u64::from(*delay)));
