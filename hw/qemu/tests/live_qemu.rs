@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 const KERNEL: &str = "fb4a1229952d8921";
 const SELECT: &str = "5.10.223 tdp_mmu=0";
 
-/// Shell functions that say what kvmmu-live says: a run (a negative control or null, pages lost, fast
-/// faults, verdict), and the end.
+/// Shell functions that say what kvmmu-live says: a run (a negative control or null, pages lost,
+/// fast faults, verdict), and the end.
 const SAYS: &str = r#"echo '[    1.0] a kernel says hello'
 run() {
     printf '{"kvmmu-live":1,"type":"run","data":{"name":"paged get","broken":%s,' "$1"

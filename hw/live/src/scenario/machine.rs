@@ -36,8 +36,8 @@ const GUEST_DELAY_BITS: u32 = 14;
 /// User space waits less than 2^this nanoseconds before an operation, mostly far less: entering a
 /// guest takes long under emulation, and longer where emulated CPUs share real ones.
 const USER_DELAY_BITS: u32 = 22;
-/// What is longer is slept, as is what nobody knows the length of, so that a CPU that is shared goes
-/// to the guests.
+/// What is longer is slept, as is what nobody knows the length of, so that a shared CPU goes to the
+/// guests.
 const SPIN_MAX: Duration = Duration::from_micros(50);
 /// How long guests may take to come to the meeting point.
 const MEET_MAX: Duration = Duration::from_secs(20);
