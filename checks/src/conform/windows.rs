@@ -132,7 +132,8 @@ impl Windows {
                                 windows.add(header, &begun, from, at);
                                 windows.harvest(&begun, event.thread, from, at);
                             }
-                            None if effects(&user.op) == Some(Allowed::default()) => {}
+                            None if effects(&user.op).unwrap_or_default() == Allowed::default() => {
+                            }
                             None => unpaired.push(i),
                         },
                     }
@@ -219,7 +220,7 @@ pub fn effects(op: &str) -> Option<Allowed> {
         | "host-write" | "migrate-pages" | "reclaim" => Allowed { age: true, zap: true, ..none },
         "age" => Allowed { age: true, ..none },
         // Phases of the recorder.
-        "run" | "stop" | "slots" => none,
+        "run" | "stop" | "slots" | "relog" => none,
         _ => return None,
     })
 }
