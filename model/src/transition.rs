@@ -97,21 +97,35 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
         access: Access,
         logged: bool,
     ) -> FastFault {
-        if self.algorithm == Algorithm::V6_1 && !self.format.is_shadow_present(spte)
-            || !self.format.is_last(spte, level)
-        {
+        // Asked once, and not at each step: this is the fast path.
+        match self.algorithm {
+            Algorithm::V5_10 => self.fast_page_fault_of::<false>(spte, level, access, logged),
+            Algorithm::V6_1 => self.fast_page_fault_of::<true>(spte, level, access, logged),
+        }
+    }
+
+    /// The same, of 6.1 or of 5.10.
+    #[inline(always)]
+    fn fast_page_fault_of<const V6_1: bool>(
+        &self,
+        spte: Spte,
+        level: u8,
+        access: Access,
+        logged: bool,
+    ) -> FastFault {
+        if V6_1 && !self.format.is_shadow_present(spte) || !self.format.is_last(spte, level) {
             return FastFault::Refuse;
         }
         if self.format.allows(spte, access) {
             return FastFault::Spurious;
         }
         let mut new = spte;
-        let tracks = self.algorithm == Algorithm::V5_10 || self.format.accessed_mask == 0;
+        let tracks = !V6_1 || self.format.accessed_mask == 0;
         if tracks && self.format.is_access_track(spte) {
             new = self.format.restore_acc_track(new);
         }
-        if access == Access::Write && self.fast_fault_may_write(spte) {
-            if level > 1 && (self.algorithm == Algorithm::V5_10 || logged) {
+        if access == Access::Write && self.fast_fault_may_write::<V6_1>(spte) {
+            if level > 1 && (!V6_1 || logged) {
                 // One dirty bit cannot stand for a large page.
                 return FastFault::Refuse;
             }
@@ -124,11 +138,8 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
     }
 
     /// The test of H and M.
-    fn fast_fault_may_write(&self, spte: Spte) -> bool {
-        let tests_host = self.algorithm == Algorithm::V5_10;
-        (!tests_host
-            || self.format.is_host_writable(spte)
-            || !self.has(Guard::FastFaultHostWritable))
+    fn fast_fault_may_write<const V6_1: bool>(&self, spte: Spte) -> bool {
+        (V6_1 || self.format.is_host_writable(spte) || !self.has(Guard::FastFaultHostWritable))
             && (self.format.is_mmu_writable(spte) || !self.has(Guard::FastFaultMmuWritable))
     }
 

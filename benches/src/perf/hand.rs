@@ -7,6 +7,7 @@
 //! The layout of SPTEs is a value at run time, as it is in KVM (`shadow_*_mask` are variables).
 //! [`fast_fault_npt`] is the same function with one layout compiled in: what that costs.
 
+use std::hint::black_box;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
@@ -65,7 +66,7 @@ fn direct_page_fault<K: Kind<Word = PlainWord>>(
         return RetPf::Emulate;
     }
     if access == Access::Fetch && present || f.acc_track_mask == 0 && !(write && present) {
-        return locked(mmu, Gfn(gfn));
+        return locked(mmu, cpu, Gfn(gfn), access, present);
     }
     let vcpu = &mmu.vcpus[usize::from(cpu.0)];
     mmu.p.local_irq_disable(cpu);
@@ -84,15 +85,23 @@ fn direct_page_fault<K: Kind<Word = PlainWord>>(
     vcpu.mode.0.store(OUTSIDE_GUEST_MODE, Release);
     mmu.p.local_irq_enable(cpu);
     if ret == RetPf::Invalid {
-        ret = locked(mmu, Gfn(gfn));
+        ret = locked(mmu, cpu, Gfn(gfn), access, present);
     }
     ret
 }
 
-/// The slow path: the host has no page. It is never taken here.
+/// The slow path: the host has no page. It is never taken here, but what it needs of the fault has
+/// to be kept for it, as a fault handler keeps it.
 #[cold]
 #[inline(never)]
-fn locked<K: Kind<Word = PlainWord>>(mmu: &PlainMmu<K>, gfn: Gfn) -> RetPf {
+fn locked<K: Kind<Word = PlainWord>>(
+    mmu: &PlainMmu<K>,
+    cpu: CpuId,
+    gfn: Gfn,
+    access: Access,
+    present: bool,
+) -> RetPf {
+    black_box((cpu, access, present));
     if mmu.kvm_is_visible_gfn(gfn) { RetPf::BreakCow(gfn) } else { RetPf::Mmio }
 }
 

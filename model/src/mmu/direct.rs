@@ -90,13 +90,19 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         if fast != RetPf::Invalid {
             return fast;
         }
-        self.direct_page_fault_locked(fault, gfn, prefault)
+        self.direct_page_fault_locked(fault.cpu, fault.access, gfn, prefault)
     }
 
     /// What no fast fault repairs. A function of its own, so that it costs the fast path nothing.
     #[inline(never)]
-    fn direct_page_fault_locked(&self, fault: Fault, gfn: Gfn, prefault: bool) -> RetPf {
-        let write = fault.access == Access::Write;
+    fn direct_page_fault_locked(
+        &self,
+        cpu: CpuId,
+        access: Access,
+        gfn: Gfn,
+        prefault: bool,
+    ) -> RetPf {
+        let write = access == Access::Write;
         let early = (!self.p.guard(Guard::GupOutsideMmuLock)).then(|| self.mmu_lock.lock());
         let (seq, page) = match self.lookup(gfn, write) {
             Ok(found) => found,
@@ -110,7 +116,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             } else {
                 self.p.mark(Mark::SlowFault);
                 let mapping = Mapping {
-                    cpu: fault.cpu,
+                    cpu,
                     gfn,
                     page,
                     guest_writable: true,

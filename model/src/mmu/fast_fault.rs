@@ -12,6 +12,7 @@
 //! the same. That is why faults on indirect pages do not come here.
 
 use super::direct::RetPf;
+use super::lockless::WalkIterator;
 use super::{Header, Mmu};
 use crate::guard::Guard;
 use crate::host::Host;
@@ -67,12 +68,12 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             let mut ret = RetPf::Invalid;
             for attempt in 0..ATTEMPTS_MAX {
                 self.p.checkpoint((attempt, first_walk));
-                let (loc, spte) = self.walk_for_attempt(fault, first_walk);
+                let at = self.walk_for_attempt(fault, first_walk);
                 if !self.p.guard(Guard::FastFaultRewalk) {
-                    first_walk = Some(loc);
+                    first_walk = Some(at.loc);
                 }
                 self.p.mark(Mark::FastFaultRead);
-                if let Some(done) = self.fast_page_fault_attempt(fault, walk_gfn, loc, spte) {
+                if let Some(done) = self.fast_page_fault_attempt(fault, walk_gfn, at) {
                     ret = done;
                     break;
                 }
@@ -84,9 +85,9 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// The walk of one attempt: from the root each time.
     #[inline(always)]
-    fn walk_for_attempt(&self, fault: Fault, first_walk: Option<SpteLoc>) -> (SpteLoc, Spte) {
+    fn walk_for_attempt(&self, fault: Fault, first_walk: Option<SpteLoc>) -> WalkIterator<'_, P> {
         match first_walk {
-            Some(loc) => (loc, self.mmu_spte_get_lockless(loc)),
+            Some(loc) => self.read_lockless(loc),
             None => self.walk_lockless(fault.cpu, fault.page),
         }
     }
@@ -97,13 +98,12 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         &self,
         fault: Fault,
         walk_gfn: Option<Gfn>,
-        loc: SpteLoc,
-        spte: Spte,
+        at: WalkIterator<'_, P>,
     ) -> Option<RetPf> {
         // ORDERING: relaxed: constant while the page is in use, and the walk keeps it in use.
-        let sp = Header(self.tables[usize::from(loc.sp.0)].header.load(Relaxed));
+        let sp = Header(at.table.header.load(Relaxed));
         // No slot of the model has large pages: whether it is logged does not matter.
-        let attempt = self.transitions().fast_page_fault(spte, sp.level(), fault.access, true);
+        let attempt = self.transitions().fast_page_fault(at.spte, sp.level(), fault.access, true);
         let new = match attempt {
             FastFault::Refuse => return Some(RetPf::Invalid),
             FastFault::Spurious => {
@@ -113,23 +113,31 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             FastFault::Fix(new) => new,
         };
         if sp.is_direct() {
-            let gfn = Gfn(sp.gfn().0 + u64::from(loc.index));
-            return self.fast_pf_fix_spte(fault, loc, spte, new, gfn).then_some(RetPf::Fixed);
+            let gfn = Gfn(sp.gfn().0 + u64::from(at.loc.index));
+            let fixed = self.fast_pf_fix_spte(fault.access, at, new, gfn);
+            return fixed.then_some(RetPf::Fixed);
         }
-        self.fast_pf_fix_indirect_spte(fault, walk_gfn, loc, spte, new)
+        self.fast_pf_fix_indirect_spte(fault.access, walk_gfn, at.loc, at.spte, new)
     }
 
     /// `fast_pf_fix_direct_spte`: the cmpxchg, then the mark. True if it succeeded.
     #[inline(always)]
-    fn fast_pf_fix_spte(&self, fault: Fault, loc: SpteLoc, old: Spte, new: Spte, gfn: Gfn) -> bool {
+    fn fast_pf_fix_spte(
+        &self,
+        access: Access,
+        at: WalkIterator<'_, P>,
+        new: Spte,
+        gfn: Gfn,
+    ) -> bool {
+        let old = at.spte;
         let made_writable = self.format.is_writable(new) && !self.format.is_writable(old);
-        let marks = made_writable
-            && (fault.access == Access::Write || self.p.guard(Guard::RestoreMarksDirty));
+        let marks =
+            made_writable && (access == Access::Write || self.p.guard(Guard::RestoreMarksDirty));
         let mark_first = !self.p.guard(Guard::MarkDirtyAfterCmpxchg);
         if marks && mark_first {
             self.mark_page_dirty(gfn);
         }
-        if !self.write_fixed_spte(loc, old, new) {
+        if !self.write_fixed_spte(at.sptep, old, new) {
             self.p.mark(Mark::FastFaultLost);
             return false;
         }
@@ -147,41 +155,43 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// The cmpxchg itself.
-    fn write_fixed_spte(&self, loc: SpteLoc, old: Spte, new: Spte) -> bool {
+    fn write_fixed_spte(&self, sptep: &P::Word, old: Spte, new: Spte) -> bool {
         if self.p.guard(Guard::FastFaultCmpxchg) {
             // ORDERING: acq-rel pairs with the xchg of mmu_spte_clear_track_bits and
             // mmu_spte_update.
-            let cmpxchg = || self.sptep(loc).compare_exchange(old.0, new.0, AcqRel, Acquire);
+            let cmpxchg = || sptep.compare_exchange(old.0, new.0, AcqRel, Acquire);
             self.p.lockless(cmpxchg).is_ok()
         } else {
             // ORDERING: relaxed: this store replaces the cmpxchg and is wrong in any order.
-            self.p.lockless(|| self.sptep(loc).store(new.0, Relaxed));
+            self.p.lockless(|| sptep.store(new.0, Relaxed));
             true
         }
     }
 
     /// What a fast fault on an indirect page would do: not in any kernel.
+    #[cold]
     fn fast_pf_fix_indirect_spte(
         &self,
-        fault: Fault,
+        access: Access,
         walk_gfn: Option<Gfn>,
         loc: SpteLoc,
         old: Spte,
         new: Spte,
     ) -> Option<RetPf> {
+        let at = self.iterator_at(loc, old);
         let gfn = match (self.indirect_fast_fault, walk_gfn) {
             (IndirectFastFault::Walk, Some(gfn)) => gfn,
             // ORDERING: relaxed: nothing orders a lockless read of gfns[] with the SPTE.
-            _ => Gfn(self.gfns(loc).load(Relaxed)),
+            _ => Gfn(self.gfns(at.loc).load(Relaxed)),
         };
         if self.indirect_fast_fault != IndirectFastFault::Pinned {
-            return self.fast_pf_fix_spte(fault, loc, old, new, gfn).then_some(RetPf::Fixed);
+            return self.fast_pf_fix_spte(access, at, new, gfn).then_some(RetPf::Fixed);
         }
-        let Some(pinned) = self.pin(gfn, old) else { return Some(RetPf::Invalid) };
+        let Some(pinned) = self.pin(gfn, at.spte) else { return Some(RetPf::Invalid) };
         if !self.p.guard(Guard::PinHold) {
             self.host.kvm_release_pfn_clean(pinned);
         }
-        let fixed = self.fast_pf_fix_spte(fault, loc, old, new, gfn);
+        let fixed = self.fast_pf_fix_spte(access, at, new, gfn);
         if self.p.guard(Guard::PinHold) {
             self.host.kvm_release_pfn_clean(pinned);
         }

@@ -6,11 +6,11 @@
 //! mode. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`, `walk_shadow_page_lockless_begin()` and `_end()`.
 
 use super::vcpu::{OUTSIDE_GUEST_MODE, READING_SHADOW_PAGE_TABLES};
-use super::{Mmu, ROOT_LEVEL, index_at};
+use super::{Mmu, ROOT_LEVEL, Table, index_at};
 use crate::guard::Guard;
 use crate::host::Host;
 use crate::mark::Mark;
-use crate::platform::Ordering::{Release, SeqCst};
+use crate::platform::Ordering::{Acquire, Release, SeqCst};
 use crate::platform::{Platform, Word};
 use crate::spte::Spte;
 use crate::types::{CpuId, SpteLoc};
@@ -42,18 +42,55 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// `for_each_shadow_entry_lockless`: down from the root as far as SPTEs are shadow-present.
-    /// Returns the last place and what it held. Between begin and end only.
+    /// Returns the last one. Between begin and end only.
     #[inline(always)]
-    pub(super) fn walk_lockless(&self, cpu: CpuId, page: u64) -> (SpteLoc, Spte) {
+    pub(super) fn walk_lockless(&self, cpu: CpuId, page: u64) -> WalkIterator<'_, P> {
         let (mut sp, mut level) = (self.vcpu(cpu).root, ROOT_LEVEL);
         loop {
-            let loc = SpteLoc { sp, index: index_at(level, page) };
-            let spte = self.mmu_spte_get_lockless(loc);
-            if !self.format.is_shadow_present(spte) || self.format.is_last(spte, level) {
-                return (loc, spte);
+            let at = self.read_lockless(SpteLoc { sp, index: index_at(level, page) });
+            if !self.format.is_shadow_present(at.spte) || self.format.is_last(at.spte, level) {
+                return at;
             }
             self.p.mark(Mark::LocklessWalkStep);
-            (sp, level) = (self.format.child(spte), level - 1);
+            (sp, level) = (self.format.child(at.spte), level - 1);
         }
     }
+
+    /// The SPTE at this place. Between begin and end only.
+    #[inline(always)]
+    pub(super) fn read_lockless(&self, loc: SpteLoc) -> WalkIterator<'_, P> {
+        let at = self.iterator_at(loc, Spte::ZERO);
+        // ORDERING: acquire, as mmu_spte_get_lockless: whoever sees a link sees the child.
+        WalkIterator { spte: Spte(at.sptep.load(Acquire)), ..at }
+    }
+
+    /// A walk that read `spte` at this place.
+    #[inline(always)]
+    pub(super) fn iterator_at(&self, loc: SpteLoc, spte: Spte) -> WalkIterator<'_, P> {
+        let table = &self.tables[usize::from(loc.sp.0)];
+        WalkIterator { loc, table, sptep: &table.spt[usize::from(loc.index)], spte }
+    }
 }
+
+/// `struct kvm_shadow_walk_iterator`: where a walk is, and what it read there. The references spare
+/// the fast path looking the place up again.
+#[derive(Debug)]
+pub(super) struct WalkIterator<'a, P: Platform> {
+    /// The place.
+    pub(super) loc: SpteLoc,
+    /// The memory of its shadow page.
+    pub(super) table: &'a Table<P>,
+    /// Its own memory.
+    pub(super) sptep: &'a P::Word,
+    /// What it held.
+    pub(super) spte: Spte,
+}
+
+// By hand: a derived one would ask for `P: Copy`.
+impl<P: Platform> Clone for WalkIterator<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Platform> Copy for WalkIterator<'_, P> {}
