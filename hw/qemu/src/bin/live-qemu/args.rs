@@ -22,7 +22,7 @@ Examples:
 Usage: cargo live-qemu [WORDS]... [OPTIONS]
 
 Options:
-  --quick           one dirty log, one negative control
+  --quick           of what is selected, only what CI runs, with one dirty log and one control
   --trace DIR       traces of x86 kernels, small and large, for 'kvmmu conform'
   --outcomes FILE   outcomes of scenarios, for 'kvmmu outcomes --compare'
   --scenarios DIR   with --outcomes: and the scenario files in DIR
@@ -74,10 +74,8 @@ impl Args {
         let selected = |mode: &&Mode| {
             let name = kernel.name_with(mode);
             let all = |words: &String| words.split_whitespace().all(|word| name.contains(word));
-            match self.filter.is_empty() {
-                true => !self.quick || (kernel.quick && mode.quick),
-                false => self.filter.iter().any(all),
-            }
+            let quick = !self.quick || (kernel.quick && mode.quick);
+            quick && (self.filter.is_empty() || self.filter.iter().any(all))
         };
         kernel.modes.iter().filter(selected).collect()
     }
@@ -157,6 +155,7 @@ mod tests {
         assert_eq!(selected(&["no-such"]).len(), 0);
         assert_eq!(selected(&["5.10.223 npt=0 unpaged"]), ["x86-64 5.10.223 npt=0 unpaged guest"]);
         assert_eq!(selected(&["--quick"]), ["x86-64 5.10.223 npt=1 tdp_mmu=0", "arm64 6.1.176"]);
+        assert_eq!(selected(&["--quick", "x86"]), ["x86-64 5.10.223 npt=1 tdp_mmu=0"]);
     }
 
     #[test]
