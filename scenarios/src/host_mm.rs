@@ -45,9 +45,10 @@ impl HostState {
     pub fn is_read_only(&self, pfn: Pfn) -> bool {
         self.is_mapped(pfn) && !self.pte.iter().any(|p| p.pfn == Some(pfn) && p.writable)
     }
-    /// True if two frames or more map the page.
+    /// True if the page is that of two frames or more: mapped, or unmapped and still theirs.
     pub fn is_shared(&self, pfn: Pfn) -> bool {
-        self.pte.iter().filter(|p| p.pfn == Some(pfn)).count() > 1
+        let mapped = self.pte.iter().map(|p| p.pfn);
+        mapped.chain(self.swap_cache).filter(|p| *p == Some(pfn)).count() > 1
     }
     /// True if the host itself has no use for the page.
     fn is_unused(&self, pfn: Pfn) -> bool {

@@ -93,11 +93,16 @@ impl<M: Machine> World<M> {
         self.mmu.host.update(|s| s.swap_cache[g] = None);
     }
 
-    /// The host itself stores to the frame, or its swap-in for somebody does.
+    /// The host brings the frame in, for somebody who is going to store to it. A shared page stays
+    /// read-only: whoever stores has to break it.
     pub(super) fn swap_in(&self, gfn: Gfn) {
         self.m.call("swap-in", || {
             let _mm = self.mmu.host.lock();
-            self.mmu.host.fault_in(gfn, true);
+            let state = self.mmu.host.state();
+            let g = gfn.0 as usize;
+            let shared =
+                state.pte[g].pfn.or(state.swap_cache[g]).is_some_and(|p| state.is_shared(p));
+            self.mmu.host.fault_in(gfn, !shared);
         });
     }
 
@@ -113,9 +118,8 @@ impl<M: Machine> World<M> {
             let same =
                 self.mmu.host.page(kept).load(Relaxed) == self.mmu.host.page(dropped).load(Relaxed);
             if same && kept != dropped {
-                self.m.checkpoint(kept);
-                self.replace_page(drop, kept);
-                self.m.mark(Mark::KsmMerged);
+                self.m.checkpoint((kept, dropped));
+                self.replace_page((keep, kept), (drop, dropped));
             }
         });
     }
@@ -139,15 +143,27 @@ impl<M: Machine> World<M> {
         })
     }
 
-    /// Maps a frame to another page, read-only, between start and end.
-    fn replace_page(&self, gfn: Gfn, pfn: Pfn) {
+    /// KSM's `replace_page`: maps a frame to the page of another, read-only, between start and end.
+    /// It gives up if either entry is not what it was when the pages were compared (`pte_same`):
+    /// somebody may have stored since.
+    fn replace_page(&self, keep: (Gfn, Pfn), drop: (Gfn, Pfn)) {
+        let (gfn, pfn) = (drop.0, keep.1);
         self.invalidate_range_start(gfn);
         {
             let _mm = self.mmu.host.lock();
-            self.notify_change_pte(gfn, pfn);
-            let pte = HostPte { pfn: Some(pfn), writable: false };
-            self.mmu.host.update(|s| s.pte[gfn.0 as usize] = pte);
-            self.m.note(format_args!("host: gfn{} is now pfn{}, read-only", gfn.0, pfn.0));
+            let state = self.mmu.host.state();
+            let is = |(gfn, pfn): (Gfn, Pfn)| {
+                state.pte[gfn.0 as usize] == HostPte { pfn: Some(pfn), writable: false }
+            };
+            let unchanged = is(keep) && is(drop);
+            self.m.checkpoint((keep, drop, unchanged));
+            if unchanged {
+                self.notify_change_pte(gfn, pfn);
+                let pte = HostPte { pfn: Some(pfn), writable: false };
+                self.mmu.host.update(|s| s.pte[gfn.0 as usize] = pte);
+                self.m.note(format_args!("host: gfn{} is now pfn{}, read-only", gfn.0, pfn.0));
+                self.m.mark(Mark::KsmMerged);
+            }
         }
         self.invalidate_range_end();
     }
