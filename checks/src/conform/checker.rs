@@ -4,12 +4,13 @@
 //! of the SPTE that was read, H, M and W), the shadow pages, and the history of each SPTE. An event
 //! is unexplained if any of them refuses it; the first that does says why.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kvmmu_model::{FastFault as Attempt, Spte};
 
 use super::event::{ErrorCode, Event, FastFault, Phase, Pos, Ret, SetSpte, What};
 use super::file::Recording;
+use super::gaps;
 use super::history::{self, Does, Op, Unexplained};
 use super::offset;
 use super::pages::Pages;
@@ -23,6 +24,10 @@ use super::windows::{self, Harvest, Windows};
 pub struct Checked {
     /// The events that nothing explains, in the order of the trace.
     pub unexplained: Vec<Unexplained>,
+    /// Where the history of an SPTE was too much to follow to its end, and why.
+    pub gave_up: Vec<(usize, String)>,
+    /// The rules that could not be applied, and why.
+    pub not_checked: Vec<String>,
     /// The events about each SPTE, by its physical address.
     pub sptes: BTreeMap<u64, Vec<Op>>,
     /// Virtual addresses of SPTEs are larger than physical ones by this.
@@ -61,8 +66,8 @@ pub fn check(recording: &Recording) -> Result<Checked, String> {
         sptes: BTreeMap::new(),
         refused: BTreeMap::new(),
     };
-    for i in unpaired {
-        checker.refuse(i, "it ends what did not begin, or begins again what has not ended");
+    for (i, why) in unpaired {
+        checker.refuse(i, why);
     }
     for (i, event) in events.iter().enumerate() {
         checker.event(i, event, events);
@@ -71,12 +76,22 @@ pub fn check(recording: &Recording) -> Result<Checked, String> {
     let trace = Trace { events, threads: &threads };
     add_by_frame(&mut sptes, recording, &windows, trace);
     add_zaps(&mut sptes, &pages.zapped, trace);
+    let mut budget = history::steps_max(events.len());
+    let mut gave_up = BTreeMap::new();
     for ops in sptes.values() {
-        for found in history::check(&rules, &windows, ops) {
+        let followed = history::check(&rules, &windows, ops, &mut budget);
+        gave_up.extend(followed.gave_up);
+        for found in followed.found {
             refused.entry(found.event).or_insert(found);
         }
     }
-    Ok(Checked { unexplained: refused.into_values().collect(), sptes, offset })
+    Ok(Checked {
+        unexplained: refused.into_values().collect(),
+        gave_up: gave_up.into_iter().collect(),
+        not_checked: gaps::of(recording, &windows),
+        sptes,
+        offset,
+    })
 }
 
 /// A table was zapped: so was each of its SPTEs.
@@ -111,11 +126,23 @@ fn add_by_frame(
             }
         }
     };
+    let upper = |e: &Event| matches!(e.what, What::ZapPage(page) if page.level() > 1);
+    let unlinked = recording.events.iter().position(upper).unwrap_or(recording.events.len());
     for (i, event) in recording.events.iter().enumerate() {
-        let What::Unmap(range) = event.what else { continue };
-        let gfns = windows::gfns(&recording.header, range);
-        if gfns != windows::ALL && range.is_whole() {
-            add_to(gfns, &Op { does: Does::Zap, ..trace.after(i) });
+        match event.what {
+            What::Unmap(range) => {
+                let gfns = windows::gfns(&recording.header, range);
+                if gfns != windows::ALL && range.is_whole() {
+                    add_to(gfns, &Op { does: Does::Zap, ..trace.after(i) });
+                }
+            }
+            // After an upper page was zapped, what is missing may be the way to the table.
+            What::Fault { address, error } if i < unlinked && error.misses() => {
+                let gfn = address >> 12;
+                let op = op_of(trace.threads, i, event.thread);
+                add_to((gfn, gfn), &Op { does: Does::Miss, ..op });
+            }
+            _ => {}
         }
     }
     for ops in sptes.values_mut() {
@@ -123,22 +150,31 @@ fn add_by_frame(
     }
 }
 
-/// Adds the harvests that an SPTE may be writable in: those during an event about it, and the first
-/// after it. The others find W clear, because that one has cleared it.
+/// Adds the harvests that may matter to an SPTE: those during an event about it, and those after
+/// it up to the first that takes W for certain. W is clear in all that follow. Of harvests that may
+/// take W the first stands for the others: nobody sees the SPTE in between.
 fn add_harvests(ops: &mut Vec<Op>, harvests: &[Harvest], trace: Trace<'_>) {
-    let mut chosen: Vec<Harvest> = Vec::new();
+    let about = |h: &&Harvest| ops.iter().any(|op| (h.gfns.0..=h.gfns.1).contains(&op.gfn));
+    let harvests: Vec<&Harvest> = harvests.iter().filter(about).collect();
+    let mut latest = 0;
+    let ends: Vec<Pos> = harvests
+        .iter()
+        .map(|h| {
+            latest = h.to.max(latest);
+            latest
+        })
+        .collect();
+    let mut chosen: BTreeSet<usize> = BTreeSet::new();
     for op in ops.iter() {
-        let first = harvests.partition_point(|h| h.to <= op.opens);
+        let first = ends.partition_point(|end| *end <= op.opens);
         let after = harvests.partition_point(|h| h.from < op.closes);
-        let last = (after + 1).min(harvests.len());
-        let about = |h: &&Harvest| (h.gfns.0..=h.gfns.1).contains(&op.gfn);
-        let known = chosen.last().map_or(0, |h| h.from);
-        let new = harvests[first.min(last)..last].iter().filter(|h| h.from > known);
-        chosen.extend(new.filter(about));
+        chosen.extend((first..after).filter(|i| harvests[*i].to > op.opens));
+        chosen.extend((after < harvests.len()).then_some(after));
+        chosen.extend((after..harvests.len()).find(|i| harvests[*i].must));
     }
-    for Harvest { thread, from, to, .. } in chosen {
+    for Harvest { must, thread, from, to, .. } in chosen.into_iter().map(|i| *harvests[i]) {
         let op = Op { thread, opens: from, closes: to, ..trace.after(from as usize - 1) };
-        add(ops, Op { does: Does::Harvest, ..op });
+        add(ops, Op { does: Does::Harvest { must }, ..op });
     }
 }
 
@@ -357,7 +393,7 @@ impl Checker<'_> {
         if let Err(why) = self.legal(set.spte).and_then(|()| self.pages.set(thread, set)) {
             return self.refuse(i, why);
         }
-        let asked = match self.belongs(thread, set) {
+        let asked = match self.belongs(i, thread, set) {
             Ok(asked) => asked,
             Err(why) => return self.refuse(i, why),
         };
@@ -392,7 +428,7 @@ impl Checker<'_> {
     }
 
     /// Who asks for an SPTE: the fault that the thread handles, once, or a neighbour's.
-    fn belongs(&mut self, thread: u32, set: &SetSpte) -> Result<Asked, String> {
+    fn belongs(&mut self, i: usize, thread: u32, set: &SetSpte) -> Result<Asked, String> {
         if !self.has_faults {
             return Ok(Asked::Unknown);
         }
@@ -403,7 +439,7 @@ impl Checker<'_> {
                 return Ok(Asked::Own { write: fault.error.write() });
             }
             let neighbour = set.gfn / PREFETCH == fault.gfn / PREFETCH && fault.mapped;
-            if !own && neighbour && !self.windows.is_logged(set.gfn) {
+            if !own && neighbour && !self.windows.is_logged(set.gfn, i) {
                 return Ok(Asked::Neighbour);
             }
         }

@@ -174,6 +174,10 @@ impl ErrorCode {
     pub fn present(self) -> bool {
         self.0 & 1 != 0
     }
+    /// Hardware found nothing present.
+    pub fn misses(self) -> bool {
+        !self.present() && !self.reserved()
+    }
     /// A write.
     pub fn write(self) -> bool {
         self.0 & 1 << 1 != 0

@@ -131,6 +131,11 @@ struct Line {
 /// Files that cannot be read, that are no traces, were cut short or lost events (exit 2), and
 /// those of another version or of a kernel that the model does not know (exit 5).
 pub fn read(path: &Path) -> Result<Recording, Failure> {
+    if path.is_dir() {
+        let message = format!("{} is a directory, not a trace", path.display());
+        let help = "name one trace file in it: kvmmu conform DIRECTORY/TRACE.jsonl";
+        return Err(Failure::usage(message, help));
+    }
     let file = File::open(path).map_err(|error| {
         let message = format!("cannot read the trace {}: {error}", path.display());
         Failure::usage(message, "record one with 'kvmmu-live --trace FILE', or check the path")
@@ -195,7 +200,12 @@ impl Reader<'_> {
         let mut bytes = Vec::new();
         self.line += 1;
         let read = from.by_ref().take(LINE_MAX).read_until(b'\n', &mut bytes);
-        read.map_err(|error| self.bad(&format!("cannot be read: {error}"), "check the disk"))?;
+        read.map_err(|error| {
+            self.bad(
+                &format!("cannot be read: {error}"),
+                "copy the file to another place and try again",
+            )
+        })?;
         if bytes.is_empty() {
             return Ok(None);
         }

@@ -50,6 +50,8 @@ pub enum Does {
     Fix(Spte, Spte),
     /// A read.
     Read(Spte),
+    /// Hardware's walk for a fault finds nothing present: such entries are not cached.
+    Miss,
     /// A read of a value that was replaced before the cmpxchg, five times.
     Lose(Spte),
     /// `make_spte` of one of these is written under `mmu_lock`.
@@ -58,9 +60,12 @@ pub enum Does {
     Mmio(Spte),
     /// Whatever is there is cleared under `mmu_lock`.
     Zap,
-    /// The dirty log is fetched: a writable SPTE is in it, and is write-protected under `mmu_lock`.
-    /// Only one that was made writable just now may not be in it yet.
-    Harvest,
+    /// The dirty log is fetched or cleared: a writable SPTE that is in it is write-protected under
+    /// `mmu_lock`, once.
+    Harvest {
+        /// Every writable SPTE is in it: only one that was made writable just now may not be yet.
+        must: bool,
+    },
 }
 
 /// An event that nothing explains.
@@ -87,8 +92,27 @@ mod progress {
 }
 use progress::{BEFORE, DONE, LOSING, OVER};
 
-/// No SPTE has more events in flight.
-const SLOTS: usize = 32;
+/// An SPTE with more events in flight is not followed.
+pub const SLOTS: usize = 32;
+
+/// An SPTE that may be in more states at one point is not followed. Recorded traces stay below 100;
+/// events in flight that may have taken their steps in any order can double it one by one.
+pub const STATES_MAX: usize = 1 << 12;
+
+/// No more steps between states are followed in a trace of so many events: a second for a short
+/// one, half a minute for 100,000 events. Recorded traces need 50 for each event.
+pub fn steps_max(events: usize) -> u64 {
+    (1 << 20) + 256 * events as u64
+}
+
+/// What came of one SPTE.
+#[derive(Clone, Default, Debug)]
+pub struct Followed {
+    /// The events that nothing explains.
+    pub found: Vec<Unexplained>,
+    /// Where the checker gave up, and why: what comes later is not judged.
+    pub gave_up: Option<(usize, String)>,
+}
 
 /// A value that the SPTE may have, and how far each event in flight has got then.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -121,7 +145,9 @@ pub struct Automaton<'a> {
     states: BTreeSet<State>,
     /// Everything was explained up to here.
     now: Pos,
-    found: Vec<Unexplained>,
+    followed: Followed,
+    /// Steps that may still be followed.
+    budget: &'a mut u64,
 }
 
 /// What happens at a point, in this order.
@@ -132,36 +158,47 @@ enum Point {
     Open,
 }
 
-/// Runs the automaton over the events of one SPTE, which are in the order of the trace.
-pub fn check(rules: &Rules, windows: &Windows, ops: &[Op]) -> Vec<Unexplained> {
+/// Runs the automaton over the events of one SPTE, which are in the order of the trace. It takes
+/// the steps that it follows from `budget`.
+pub fn check(rules: &Rules, windows: &Windows, ops: &[Op], budget: &mut u64) -> Followed {
     let mut points = Vec::with_capacity(3 * ops.len());
     for (i, op) in ops.iter().enumerate() {
         points.push((op.opens, Point::Open, i));
         points.push((op.closes, Point::Close, i));
-        if !matches!(op.does, Does::Zap | Does::Harvest) {
+        if !matches!(op.does, Does::Zap | Does::Harvest { .. }) {
             points.push((op.at, Point::At, i));
         }
     }
     points.sort_unstable();
     let states = BTreeSet::from([State { value: 0, progress: 0 }]);
     let slots = [None; SLOTS];
-    let mut automaton = Automaton { rules, windows, ops, slots, states, now: 0, found: Vec::new() };
+    let followed = Followed::default();
+    let mut automaton = Automaton { rules, windows, ops, slots, states, now: 0, followed, budget };
     for (at, point, op) in points {
-        automaton.advance(at);
-        match point {
-            Point::Open => automaton.open(op),
-            Point::At => automaton.passes(op, |progress| progress == DONE || progress == OVER),
-            Point::Close => automaton.close(op),
+        if let Err(why) = automaton.reach(at, point, op) {
+            automaton.followed.gave_up = Some((ops[op].event, why));
+            break;
         }
     }
-    automaton.found
+    automaton.followed
 }
 
 impl Automaton<'_> {
+    /// Goes on to a point of an event. `Err` says why that is too much.
+    fn reach(&mut self, at: Pos, point: Point, op: usize) -> Result<(), String> {
+        self.advance(at)?;
+        match point {
+            Point::Open => self.open(op)?,
+            Point::At => self.passes(op, |progress| progress == DONE || progress == OVER),
+            Point::Close => self.close(op),
+        }
+        Ok(())
+    }
+
     /// Lets time pass: everything that may happen before `to`.
-    fn advance(&mut self, to: Pos) {
+    fn advance(&mut self, to: Pos) -> Result<(), String> {
         if to == self.now {
-            return;
+            return Ok(());
         }
         let during = |gfn| self.windows.during(self.now, to, gfn);
         let allowed = self.gfn().map_or_else(Allowed::default, during);
@@ -177,8 +214,18 @@ impl Automaton<'_> {
                     work.push(state);
                 }
             }
+            if self.states.len() > STATES_MAX {
+                return Err(format!(
+                    "the SPTE may be in more than {STATES_MAX} states here: too many events at once"
+                ));
+            }
+            *self.budget = self.budget.saturating_sub(1);
+            if *self.budget == 0 {
+                return Err("there are too many orders of steps to follow in this trace".to_owned());
+            }
         }
         self.now = to;
+        Ok(())
     }
 
     /// The same state with every event as far as reading alone gets it. Whatever can happen without
@@ -191,6 +238,9 @@ impl Automaton<'_> {
                 let value = Spte(state.value);
                 match (state.of(slot), &op.does) {
                     (BEFORE, Does::Read(old)) if value == *old && !self.waits(state, op) => {
+                        state = state.with(slot, DONE);
+                    }
+                    (BEFORE, Does::Miss) if !self.rules.is_leaf(value) => {
                         state = state.with(slot, DONE);
                     }
                     // What the event reads again: after its point.
@@ -237,7 +287,8 @@ impl Automaton<'_> {
     /// Steps of events in flight.
     fn observed(&self, state: State, next: &mut Vec<State>) {
         for (slot, op) in self.in_flight() {
-            let takes_lock = !matches!(op.does, Does::Fix(..) | Does::Read(_) | Does::Lose(_));
+            let takes_lock =
+                !matches!(op.does, Does::Fix(..) | Does::Read(_) | Does::Lose(_) | Does::Miss);
             let begins = state.of(slot) == BEFORE;
             if self.waits(state, op) || begins && takes_lock && self.is_locked(state) {
                 continue;
@@ -246,13 +297,16 @@ impl Automaton<'_> {
             let done = state.with(slot, DONE);
             match (state.of(slot), &op.does) {
                 (BEFORE, Does::Zap) => next.push(state.with(slot, OVER).valued(Spte::ZERO)),
-                (BEFORE, Does::Harvest) => {
+                (BEFORE, Does::Harvest { must }) => {
                     let over = state.with(slot, OVER);
                     let new = self.rules.write_protected(value);
-                    if new.is_none() || self.marks(state) {
+                    if *must && (new.is_none() || self.marks(state)) {
                         next.push(over);
                     }
+                    // A large page is in several words of the bitmap.
+                    let again = if self.rules.level(value) > 1 { state } else { over };
                     next.extend(new.map(|new| over.valued(new)));
+                    next.extend(new.map(|new| again.valued(new)));
                 }
                 (BEFORE, Does::Fix(old, new)) if value == *old => next.push(done.valued(*new)),
                 (BEFORE, Does::Lose(old)) if value == *old => next.push(state.with(slot, LOSING)),
@@ -298,7 +352,9 @@ impl Automaton<'_> {
     /// An earlier event of the same thread is not over yet.
     fn waits(&self, state: State, op: &Op) -> bool {
         self.in_flight().any(|(slot, other)| {
-            other.thread == op.thread && other.event < op.event && state.of(slot) != OVER
+            // A harvest's own events come while it is under way.
+            let ordered = !matches!(other.does, Does::Harvest { .. });
+            ordered && other.thread == op.thread && other.event < op.event && state.of(slot) != OVER
         })
     }
 
@@ -307,15 +363,18 @@ impl Automaton<'_> {
         self.slots.iter().enumerate().filter_map(op)
     }
 
-    fn open(&mut self, op: usize) {
-        match self.slots.iter().position(Option::is_none) {
-            Some(slot) => self.slots[slot] = Some(op),
-            None => self.fail(op, "more threads are at this SPTE than the checker can follow"),
-        }
+    fn open(&mut self, op: usize) -> Result<(), String> {
+        let Some(slot) = self.slots.iter().position(Option::is_none) else {
+            return Err(format!("more than {SLOTS} events are in flight at this SPTE"));
+        };
+        self.slots[slot] = Some(op);
+        Ok(())
     }
 
     fn close(&mut self, op: usize) {
-        self.passes(op, |progress| progress == OVER);
+        if self.ops[op].does != (Does::Harvest { must: false }) {
+            self.passes(op, |progress| progress == OVER);
+        }
         if let Some(slot) = self.slots.iter().position(|s| *s == Some(op)) {
             self.slots[slot] = None;
             self.states = self.states.iter().map(|s| s.with(slot, BEFORE)).collect();
@@ -342,13 +401,15 @@ impl Automaton<'_> {
         let allowed: BTreeSet<u64> = self.states.iter().map(|s| s.value).collect();
         let allowed = allowed.into_iter().map(Spte).collect();
         let Op { event, does, seen, .. } = &self.ops[op];
-        self.found.push(Unexplained { event: *event, why: why.to_owned(), allowed });
+        self.followed.found.push(Unexplained { event: *event, why: why.to_owned(), allowed });
         let value = match (seen, does) {
             (Some(seen), _) => *seen,
             (None, Does::Fix(_, new)) => *new,
             (None, Does::Read(old) | Does::Lose(old)) => *old,
             (None, Does::Mmio(new)) => *new,
-            (None, Does::Set(_) | Does::Zap | Does::Harvest) => Spte::ZERO,
+            // The SPTE may be present as before: nothing was seen.
+            (None, Does::Miss) => return self.forget(op),
+            (None, Does::Set(_) | Does::Zap | Does::Harvest { .. }) => Spte::ZERO,
         };
         let mut state = State { value: value.0, progress: 0 };
         for slot in 0..SLOTS {
@@ -358,6 +419,12 @@ impl Automaton<'_> {
             }
         }
         self.states = BTreeSet::from([state]);
+    }
+
+    /// Goes on as if an event had taken its step, whatever the SPTE held.
+    fn forget(&mut self, op: usize) {
+        let Some(slot) = self.slots.iter().position(|s| *s == Some(op)) else { return };
+        self.states = self.states.iter().map(|s| s.with(slot, OVER)).collect();
     }
 
     /// One sentence.
@@ -375,11 +442,14 @@ impl Automaton<'_> {
             };
         }
         match &op.does {
-            Does::Zap | Does::Mmio(_) | Does::Harvest => {
+            Does::Zap | Does::Mmio(_) | Does::Harvest { .. } => {
                 "it has no place in any order of the model's steps".to_owned()
             }
             Does::Fix(old, _) | Does::Read(old) => {
                 format!("it read {old:?}, which the SPTE cannot have had here")
+            }
+            Does::Miss => {
+                "hardware found nothing present, but the SPTE was there all the time".to_owned()
             }
             Does::Lose(old) => format!(
                 "it read {old:?} and gave up, though nobody can have replaced that in between"

@@ -1,7 +1,8 @@
 //! `kvmmu conform`: what a real kernel did, held against what the model says it may do.
 //!
-//! Guarantee: exit 0 only if every event of the trace is explained: recomputed by the model's own
-//! functions where they decide, and with a place in some order of the model's steps. Mechanism:
+//! Guarantee: exit 0 only if there is something to judge and every event of the trace is explained:
+//! recomputed by the model's own functions where they decide, and with a place in some order of the
+//! model's steps; rules that the trace does not allow to apply are named. Mechanism:
 //! [`mod@file`] reads, [`checker`] looks at each event and sorts them by SPTE, [`history`] runs an
 //! automaton over each SPTE, [`report`] tells. docs/conformance.md says what that means and what it
 //! does not.
@@ -9,6 +10,7 @@
 pub mod checker;
 pub mod event;
 pub mod file;
+pub mod gaps;
 pub mod history;
 pub mod kernel;
 pub mod offset;
@@ -39,7 +41,7 @@ pub fn run(args: &ConformArgs, common: &Common, to: &mut dyn Write) -> Result<Ex
         ConformFormat::Json => serde_json::to_string(&report).map_err(std::io::Error::from)? + "\n",
     };
     to.write_all(text.as_bytes())?;
-    Ok(if report.unexplained == 0 { Exit::Expected } else { Exit::Unexpected })
+    Ok(report.verdict().exit())
 }
 
 /// Checks a trace that is called `name`. `all`: the report lists all that is not explained.

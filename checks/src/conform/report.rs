@@ -12,6 +12,7 @@ use super::file::Recording;
 use super::history::{Op, Unexplained};
 use super::place;
 use super::windows::{Allowed, effects};
+use crate::exit::Exit;
 
 /// The kinds of events, in the order of the report.
 const KINDS: &[&str] = &[
@@ -51,6 +52,32 @@ pub struct FastFaults {
     pub refused: usize,
 }
 
+/// What a trace comes to.
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Every event is explained.
+    Explained,
+    /// Some event is not.
+    Unexplained,
+    /// The history of some SPTE is too much to follow, and nothing else is unexplained.
+    Inconclusive,
+    /// Nothing in it can be judged.
+    NothingToJudge,
+}
+
+impl Verdict {
+    /// The exit code.
+    pub fn exit(self) -> Exit {
+        match self {
+            Verdict::Explained => Exit::Expected,
+            Verdict::Unexplained => Exit::Unexpected,
+            Verdict::Inconclusive => Exit::Inconclusive,
+            Verdict::NothingToJudge => Exit::Nothing,
+        }
+    }
+}
+
 /// What is said of a trace.
 #[derive(Serialize, Debug)]
 pub struct Report {
@@ -79,10 +106,15 @@ pub struct Report {
     pub ignored: usize,
     /// User operations of which nothing is known.
     pub unknown_ops: Vec<String>,
+    /// The rules that could not be applied, and why.
+    pub not_checked: Vec<String>,
+    /// The first event at which the history of an SPTE was too much to follow.
+    pub gave_up: Option<Brief>,
     /// The first event that is not explained.
     pub first: Option<First>,
     /// Every event that is not explained: only with -v.
     pub all: Vec<Brief>,
+    verdict: Verdict,
     exit: u8,
 }
 
@@ -123,9 +155,14 @@ impl Report {
         let unexplained = total(|c| c.unexplained);
         let teller = Teller { recording, format: &recording.kernel.format };
         let all = match all {
-            true => checked.unexplained.iter().map(|u| teller.brief(u)).collect(),
+            true => {
+                let brief = |u: &Unexplained| teller.brief(u.event, &u.why);
+                checked.unexplained.iter().map(brief).collect()
+            }
             false => Vec::new(),
         };
+        let verdict = verdict(&recording.events, checked);
+        let gave_up = checked.gave_up.first();
         Report {
             v: 1,
             r#type: "conform",
@@ -142,9 +179,12 @@ impl Report {
             unexplained,
             ignored,
             unknown_ops: unknown_ops(&recording.events),
+            not_checked: checked.not_checked.clone(),
+            gave_up: gave_up.map(|(event, why)| teller.brief(*event, why)),
             first: checked.unexplained.first().map(|u| teller.first(u, checked)),
             all,
-            exit: u8::from(unexplained != 0),
+            verdict,
+            exit: verdict.exit() as u8,
             kinds,
         }
     }
@@ -184,13 +224,43 @@ impl Report {
             let _ = writeln!(out, "\n  line {}: {}\n    {}", brief.line, brief.event, brief.why);
         }
         match &self.first {
-            None => out.push_str("\nEXPLAINED: the trace is a behaviour of the model\n"),
+            None => self.tell_verdict(&mut out),
             Some(first) => first.tell(&mut out),
         }
         out
     }
 
+    /// What the trace comes to.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// The last line of a trace in which nothing is unexplained.
+    fn tell_verdict(&self, out: &mut String) {
+        if let (Verdict::Inconclusive, Some(Brief { line, event, why })) =
+            (self.verdict, &self.gave_up)
+        {
+            let _ = writeln!(out, "\nINCONCLUSIVE, first at line {line}:\n  {event}");
+            let _ = writeln!(out, "  why: {why}");
+            let _ =
+                writeln!(out, "  record with fewer vCPUs, or with more pages for them to share");
+            return;
+        }
+        out.push_str(match (self.verdict, self.not_checked.is_empty()) {
+            (Verdict::NothingToJudge, _) => {
+                "\nNOTHING TO JUDGE: no fast fault, no new SPTE and no zapped page in the trace\n"
+            }
+            (_, true) => "\nEXPLAINED: the trace is a behaviour of the model\n",
+            (_, false) => {
+                "\nEXPLAINED as far as it could be checked: nothing contradicts the model\n"
+            }
+        });
+    }
+
     fn notes(&self, out: &mut String) {
+        for rule in &self.not_checked {
+            let _ = writeln!(out, "  not checked: {rule}");
+        }
         if self.ignored > 0 {
             let _ =
                 writeln!(out, "  {} events of other tracepoints were passed over", self.ignored);
@@ -221,6 +291,20 @@ impl First {
         for line in &self.history {
             let _ = writeln!(out, "    {line}");
         }
+    }
+}
+
+fn verdict(events: &[Event], checked: &Checked) -> Verdict {
+    let judged =
+        |e: &Event| matches!(e.what, What::FastFault(_) | What::SetSpte(_) | What::ZapPage(_));
+    if !checked.unexplained.is_empty() {
+        Verdict::Unexplained
+    } else if !checked.gave_up.is_empty() {
+        Verdict::Inconclusive
+    } else if events.iter().any(judged) {
+        Verdict::Explained
+    } else {
+        Verdict::NothingToJudge
     }
 }
 
@@ -293,13 +377,13 @@ struct Teller<'a> {
 const HISTORY: usize = 6;
 
 impl Teller<'_> {
-    fn brief(&self, found: &Unexplained) -> Brief {
-        let event = &self.recording.events[found.event];
-        Brief { line: event.line, event: self.event(event), why: found.why.clone() }
+    fn brief(&self, event: usize, why: &str) -> Brief {
+        let event = &self.recording.events[event];
+        Brief { line: event.line, event: self.event(event), why: why.to_owned() }
     }
 
     fn first(&self, found: &Unexplained, checked: &Checked) -> First {
-        let Brief { line, event, why } = self.brief(found);
+        let Brief { line, event, why } = self.brief(found.event, &found.why);
         let spte = checked.spte_of(found.event);
         First {
             line,

@@ -2,7 +2,7 @@
 //!
 //! Guarantee: write protection for the dirty log, aging and the host's taking pages back explain a
 //! value only while something that does that is under way, and only for the frames that it is
-//! about.
+//! about; one fetch of the log takes W from an SPTE once.
 
 use std::collections::HashMap;
 
@@ -69,15 +69,33 @@ pub struct Windows {
     age: Kind,
     zap: Kind,
     harvests: Vec<Harvest>,
-    /// The slots that are logged all the time, and their frames.
-    logged: Vec<(u32, (u64, u64))>,
+    /// The frames of the slots that user space has made.
+    made: HashMap<u32, (u64, u64)>,
+    logged: Vec<Logged>,
+    /// Somebody takes the log of a logged slot by `KVM_CLEAR_DIRTY_LOG`.
+    cleared: Option<usize>,
     /// The trace has the notifiers' events: nothing else takes pages back.
     has_unmaps: bool,
 }
 
-/// One `KVM_GET_DIRTY_LOG` of a slot that is logged all the time.
+/// A slot that is logged from the beginning.
+#[derive(Clone, Copy, Debug)]
+pub struct Logged {
+    /// Its number.
+    pub slot: u32,
+    /// Its frames, the last included.
+    pub gfns: (u64, u64),
+    /// Up to here: [`END`], or where user space begins to change the slot.
+    pub until: Pos,
+}
+
+/// One `KVM_GET_DIRTY_LOG` or `KVM_CLEAR_DIRTY_LOG`: it takes W from an SPTE at most once, because
+/// it takes each word of the bitmap once.
 #[derive(Clone, Copy, Debug)]
 pub struct Harvest {
+    /// It takes W from whatever it finds writable: the log of a slot that is logged is given and
+    /// taken away at once.
+    pub must: bool,
     /// Who does it.
     pub thread: u32,
     /// Between these two places.
@@ -92,20 +110,35 @@ pub struct Harvest {
 pub const ALL: (u64, u64) = (0, u64::MAX);
 
 impl Windows {
-    /// The windows of a trace, and the user events that end what did not begin or begin what has
-    /// not ended.
-    pub fn of(header: &Header, events: &[Event], threads: &Threads) -> (Windows, Vec<usize>) {
-        let does = |op, slot| events.iter().any(|e| is_user(e, op, slot));
-        let changes =
-            |slot| does("set-memslot", Some(slot)) || does("set-memslot-flags", Some(slot));
-        let logged = header.slots.iter().filter(|s| s.log && !changes(s.slot));
-        let logged = logged.filter_map(|s| Some((s.slot, slot_gfns(header, s.slot)?))).collect();
+    /// The windows of a trace, and the user events that end what did not begin, begin what has not
+    /// ended, or whose end is missing.
+    pub fn of(
+        header: &Header,
+        events: &[Event],
+        threads: &Threads,
+    ) -> (Windows, Vec<(usize, &'static str)>) {
+        let logged = logged(header, events);
+        let clears = |e: &Event| match &e.what {
+            What::User(user) if user.op == "clear-dirty-log" => {
+                user.slot.is_none_or(|slot| logged.iter().any(|l| l.slot == slot))
+            }
+            _ => false,
+        };
+        let cleared = events.iter().position(clears);
         let has_unmaps = events.iter().any(|e| matches!(e.what, What::Unmap(_)));
-        let mut windows = Windows { logged, has_unmaps, ..Windows::default() };
+        let mut windows = Windows { logged, cleared, has_unmaps, ..Windows::default() };
         let mut open: HashMap<(u32, String), Vec<(Pos, User)>> = HashMap::new();
         let mut unpaired = Vec::new();
         for (i, event) in events.iter().enumerate() {
             let at = i as Pos + 1;
+            for ((thread, op), begun) in &mut open {
+                if *thread == event.thread && has_returned(op, &event.what) {
+                    for (from, user) in begun.drain(..) {
+                        unpaired.push((from as usize - 1, NO_EXIT));
+                        windows.add(header, &user, event.thread, (from, at));
+                    }
+                }
+            }
             match &event.what {
                 What::Age(range) => {
                     let gfns = gfns(header, *range);
@@ -120,48 +153,46 @@ impl Windows {
                     let key = (event.thread, user.op.clone());
                     match user.phase {
                         Phase::Enter => {
-                            let begun = open.entry(key).or_default();
-                            if !begun.is_empty() {
-                                unpaired.push(i);
-                            }
-                            begun.push((at, user.clone()));
+                            open.entry(key).or_default().push((at, user.clone()));
                         }
                         Phase::At => {}
                         Phase::Exit => match open.get_mut(&key).and_then(Vec::pop) {
                             Some((from, begun)) => {
-                                windows.add(header, &begun, from, at);
-                                windows.harvest(&begun, event.thread, from, at);
+                                windows.add(header, &begun, event.thread, (from, at));
                             }
                             None if effects(&user.op).unwrap_or_default() == Allowed::default() => {
                             }
-                            None => unpaired.push(i),
+                            None => unpaired.push((i, NO_ENTER)),
                         },
                     }
                 }
                 _ => {}
             }
         }
-        if does("clear-dirty-log", None) {
-            windows.harvests.clear();
+        for ((thread, _), begun) in open {
+            for (from, user) in begun {
+                windows.add(header, &user, thread, (from, END));
+            }
         }
-        windows.harvests.sort_by_key(|h| h.from);
-        for (from, begun) in open.into_values().flatten() {
-            windows.add(header, &begun, from, END);
-        }
+        windows.harvests.sort_by_key(|h| (h.from, h.to));
         for kind in [&mut windows.write_protect, &mut windows.age, &mut windows.zap] {
             kind.sort();
         }
         (windows, unpaired)
     }
 
-    /// What a system call may do between its two events.
-    fn add(&mut self, header: &Header, user: &User, from: Pos, to: Pos) {
+    /// What a system call of a thread may do between its two events.
+    fn add(&mut self, header: &Header, user: &User, thread: u32, (from, to): (Pos, Pos)) {
         let effects = effects(&user.op).unwrap_or_default();
-        let slot = || user.slot.and_then(|number| slot_gfns(header, number));
-        let gfns = user.gfns.or_else(slot).unwrap_or(ALL);
+        let gfns = self.frames(header, user);
         let window = Window { from, to, gfns };
-        if effects.write_protect {
-            self.write_protect.windows.push(window);
+        match user.op.as_str() {
+            "get-dirty-log" | "clear-dirty-log" => {
+                let must = user.op == "get-dirty-log" && to != END && self.takes_all(user, to);
+                self.harvests.push(Harvest { must, thread, from, to, gfns });
+            }
+            _ if effects.write_protect => self.write_protect.windows.push(window),
+            _ => {}
         }
         if effects.age {
             self.age.windows.push(window);
@@ -171,18 +202,41 @@ impl Windows {
         }
     }
 
-    /// `KVM_GET_DIRTY_LOG`, where it takes the log away as it gives it: nobody clears it by
-    /// `KVM_CLEAR_DIRTY_LOG` then.
-    fn harvest(&mut self, user: &User, thread: u32, from: Pos, to: Pos) {
-        let slot = self.logged.iter().find(|(slot, _)| user.slot == Some(*slot));
-        if let (Some((_, gfns)), "get-dirty-log") = (slot, user.op.as_str()) {
-            self.harvests.push(Harvest { thread, from, to, gfns: *gfns });
-        }
+    /// The frames that a call is about: all if nothing says which. A call that changes a slot is
+    /// about the frames that it had, too.
+    fn frames(&mut self, header: &Header, user: &User) -> (u64, u64) {
+        let made = user.slot.and_then(|slot| self.made.get(&slot).copied());
+        let had = made.or_else(|| slot_gfns(header, user.slot?));
+        let (Some(slot), "set-memslot") = (user.slot, user.op.as_str()) else {
+            return user.gfns.or(had).unwrap_or(ALL);
+        };
+        let has = user.gfns.or(had).unwrap_or(ALL);
+        self.made.insert(slot, has);
+        had.map_or(has, |had| (had.0.min(has.0), had.1.max(has.1)))
     }
 
-    /// The frame is in a slot that is logged all the time.
-    pub fn is_logged(&self, gfn: u64) -> bool {
-        self.logged.iter().any(|(_, (first, last))| (*first..=*last).contains(&gfn))
+    /// A `KVM_GET_DIRTY_LOG` that ends at `to` gives the log and takes it away at once: its slot is
+    /// logged until then, and nobody takes logs by `KVM_CLEAR_DIRTY_LOG`, for which
+    /// `KVM_GET_DIRTY_LOG` would leave them, in every slot of the VM.
+    fn takes_all(&self, user: &User, to: Pos) -> bool {
+        let is_logged = |l: &Logged| user.slot == Some(l.slot) && to < l.until;
+        self.cleared.is_none() && self.logged.iter().any(is_logged)
+    }
+
+    /// The frame is in a slot that is logged from the beginning up to event `i`.
+    pub fn is_logged(&self, gfn: u64, i: usize) -> bool {
+        let is = |l: &Logged| (l.gfns.0..=l.gfns.1).contains(&gfn) && (i as Pos) < l.until;
+        self.logged.iter().any(is)
+    }
+
+    /// The slots that are logged from the beginning.
+    pub fn logged(&self) -> &[Logged] {
+        &self.logged
+    }
+
+    /// The first `KVM_CLEAR_DIRTY_LOG` of a logged slot.
+    pub fn cleared(&self) -> Option<usize> {
+        self.cleared
     }
 
     /// The trace has the notifiers' events: nothing else takes pages back.
@@ -190,7 +244,7 @@ impl Windows {
         self.has_unmaps
     }
 
-    /// The harvests that must write-protect what they find writable.
+    /// Every time that somebody fetches or clears a log, by the beginning.
     pub fn harvests(&self) -> &[Harvest] {
         &self.harvests
     }
@@ -225,15 +279,44 @@ pub fn effects(op: &str) -> Option<Allowed> {
     })
 }
 
-/// User space does this, with this slot.
-fn is_user(event: &Event, op: &str, slot: Option<u32>) -> bool {
-    matches!(&event.what, What::User(u) if u.op == op && (slot.is_none() || u.slot == slot))
+const NO_ENTER: &str = "it ends what did not begin";
+const NO_EXIT: &str = "it has no exit, but its thread goes on in user space or in the guest";
+
+/// True if a thread that does `what` is not in the system call `op` any more: user space writes
+/// its markers itself, and runs guests by another call. Other events may come out of the call.
+fn has_returned(op: &str, what: &What) -> bool {
+    if effects(op).unwrap_or_default() == Allowed::default() {
+        return false;
+    }
+    match what {
+        What::User(user) => !(user.op == op && user.phase == Phase::Exit),
+        What::Fault { .. } | What::FastFault(_) => true,
+        _ => false,
+    }
+}
+
+/// The slots that are logged from the beginning, and for how long.
+fn logged(header: &Header, events: &[Event]) -> Vec<Logged> {
+    let changes = |event: &Event, number: u32| match &event.what {
+        What::User(user) => {
+            matches!(user.op.as_str(), "set-memslot" | "set-memslot-flags")
+                && user.slot.is_none_or(|slot| slot == number)
+        }
+        _ => false,
+    };
+    let logged = header.slots.iter().filter(|s| s.log).map(|s| {
+        let change = events.iter().position(|event| changes(event, s.slot));
+        let until = change.map_or(END, |i| i as Pos + 1);
+        Some(Logged { slot: s.slot, gfns: slot_gfns(header, s.slot)?, until })
+    });
+    logged.flatten().collect()
 }
 
 /// The frames of a slot.
 fn slot_gfns(header: &Header, number: u32) -> Option<(u64, u64)> {
     let slot = header.slots.iter().find(|s| s.slot == number)?;
-    Some((slot.base_gfn.0, slot.base_gfn.0 + slot.pages.max(1) - 1))
+    let last = slot.base_gfn.0.saturating_add(slot.pages.max(1) - 1);
+    Some((slot.base_gfn.0, last))
 }
 
 /// The frames of a range, the last included: all of them if the trace does not say where slots are.

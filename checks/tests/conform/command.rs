@@ -86,5 +86,27 @@ fn bad_files_are_exit_2_and_foreign_ones_exit_5() {
         assert_eq!(output.status.code(), Some(2), "{path}: {output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("help: "), "{output:?}");
     }
+    let directory = kvmmu(&["conform", env!("CARGO_TARGET_TMPDIR")]);
+    let errors = String::from_utf8_lossy(&directory.stderr).into_owned();
+    assert!(errors.contains("is a directory") && errors.contains("one trace file"), "{errors}");
+    assert!(!errors.contains("disk"), "{errors}");
     assert_eq!(kvmmu(&["conform"]).status.code(), Some(2));
+}
+
+#[test]
+fn nothing_to_judge_is_exit_4_and_too_much_to_follow_exit_3() {
+    let header = TRACES[0].1.lines().next().expect("it has a header");
+    let empty = format!("{header}\n{}\n", r#"{"event":"end","events":0,"lost":0}"#);
+    let (exit, out, _) = conform("empty.jsonl", &empty, &[]);
+    assert_eq!(exit, Some(4), "{out}");
+    assert!(out.contains("\nNOTHING TO JUDGE: "), "{out}");
+    assert!(out.lines().all(|line| line.len() <= 98), "{out}");
+    let (exit, out, _) = conform("empty-json.jsonl", &empty, &["--format", "json"]);
+    assert_eq!(exit, Some(4));
+    let report: serde_json::Value = serde_json::from_str(&out).expect("it is JSON");
+    assert_eq!((&report["verdict"], &report["exit"]), (&"nothing-to-judge".into(), &4.into()));
+    assert!(report["not_checked"].as_array().is_some_and(|gaps| gaps.len() > 5), "{out}");
+    let storm = crate::steps::storm(crate::common::V5_10, 26, "fixed").text();
+    let (exit, out, _) = conform("storm.jsonl", &storm, &[]);
+    assert_eq!(exit, Some(3), "{out}");
 }

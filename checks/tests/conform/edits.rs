@@ -202,6 +202,14 @@ const EDITS: &[(&str, Edit)] = &[
         edited.returns(i, t.bits().spurious);
         t.is_fixed(i).then_some(edited)
     }),
+    ("a miss of what was just repaired", |t, i, _| {
+        let mut miss = json!({"event": "kvm_page_fault", "error_code": "0x4"});
+        miss["pid"] = t.events[i]["pid"].clone();
+        miss["fault_address"] = t.events[i]["cr2_or_gpa"].clone();
+        let mut edited = t.clone();
+        edited.events.insert(i + 1, Rc::new(miss));
+        (t.is_fixed(i) && t.stays(i)).then_some(edited)
+    }),
     ("another frame", |t, i, random| {
         let mut edited = t.clone();
         edited.put(i, "gfn", t.hex(i, "gfn") ^ 1 << (random % 9));
@@ -231,6 +239,16 @@ impl Trace {
     fn is_first_of_its_frame(&self, i: usize) -> bool {
         let gfn = self.hex(i, "gfn");
         (0..i).all(|j| !self.is(j, "kvm_mmu_set_spte") || self.hex(j, "gfn") != gfn)
+    }
+
+    /// Nothing is dropped right after event `i`, and no upper page was zapped before it.
+    fn stays(&self, i: usize) -> bool {
+        let drops = |j: usize| {
+            let unmaps = self.is(j, "kvm_unmap_hva_range") || self.user(j, "set-memslot");
+            let upper = self.is(j, "kvm_mmu_prepare_zap_page") && self.hex(j, "role") & 0xf > 1;
+            upper || unmaps && self.next(j).is_none_or(|next| next > i)
+        };
+        !(0..=i).any(drops)
     }
 
     /// A whole harvest lies between the time in which anybody can have set W before and the time in

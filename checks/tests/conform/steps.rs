@@ -1,6 +1,8 @@
 //! Goal: what a kernel may do is explained, races included; what none may do is refused, with the
 //! event and the reason. Method: traces of a few lines, made by hand, for both kernels.
 
+use kvmmu::conform::report::Verdict;
+
 use crate::common::{Layout, Script, V5_10, V6_1};
 
 const GFN: u64 = 0x205;
@@ -110,10 +112,10 @@ fn a_zapped_table_is_empty_and_may_become_another() {
         script.zap_page(9).user("run", "at").fast_fault(1, GFN, "spurious", on, on);
         script.is_refused(7, "no kvm_mmu_set_spte made it");
         let mut script = mapped(layout);
-        script.fault(0, GFN, 2).page(0, true);
+        script.fault(0, GFN + 1, 2).page(0, true);
         script.is_refused(5, "whoever zapped that one is missing");
         let mut script = mapped(layout);
-        script.fault(0, GFN, 2).page(0, false).is_explained();
+        script.fault(0, GFN + 1, 2).page(0, false).is_explained();
         script.zap_page(0).zap_page(0).is_refused(7, "no page of frame 0x200");
     });
 }
@@ -273,5 +275,199 @@ fn many_vcpus_at_one_spte_are_followed() {
             script.fast(cpu, GFN, "spurious", on, on);
         }
         script.fast(33, GFN, "fixed", off, on).is_explained();
+    });
+}
+
+#[test]
+fn one_fetch_of_the_log_takes_w_once() {
+    both(|layout| {
+        let (off, on) = (layout.spte(PFN, "HMAD"), layout.spte(PFN, "HMWAD"));
+        for op in ["get-dirty-log", "clear-dirty-log"] {
+            let mut script = mapped(layout);
+            script.user(op, "enter").fast_fault(1, GFN, "fixed", off, on).is_explained();
+            script.fast_fault(1, GFN, "fixed", off, on).is_refused(8, "cannot have had");
+            // Another call takes it again.
+            let mut script = mapped(layout);
+            script.user(op, "enter").fast_fault(1, GFN, "fixed", off, on).user(op, "exit");
+            script.user(op, "enter").fast_fault(1, GFN, "fixed", off, on).is_explained();
+        }
+    });
+}
+
+#[test]
+fn a_thread_that_goes_on_has_left_its_system_call() {
+    both(|layout| {
+        let why = "has no exit, but its thread goes on";
+        let mut script = mapped(layout);
+        script.user("get-dirty-log", "enter").is_explained();
+        script.user("stop", "at").is_refused(4, why);
+        let mut script = mapped(layout);
+        script.user("get-dirty-log", "enter").user("get-dirty-log", "enter");
+        script.user("get-dirty-log", "exit").is_refused(4, why);
+        // A vCPU in the guest is not in another call.
+        let mut script = mapped(layout);
+        script.event(0, "user", r#""op":"madvise","phase":"enter""#).fault(0, GFN + 1, 2);
+        script.is_refused(4, why);
+        // Nothing is taken from then on.
+        let (off, on) = (layout.spte(PFN, "HMAD"), layout.spte(PFN, "HMWAD"));
+        let mut script = mapped(layout);
+        script.user("get-dirty-log", "enter").user("stop", "at");
+        script.fast_fault(1, GFN, "fixed", off, on).fast_fault(1, GFN, "fixed", off, on);
+        assert!(script.judge().unexplained >= 2, "{}", script.judge().text());
+        // What a call itself does comes before its exit.
+        let mut script = mapped(layout);
+        script.user("set-memslot", "enter").zap_page(9).user("set-memslot", "exit");
+        script.is_explained();
+    });
+}
+
+#[test]
+fn a_change_of_a_slot_ends_the_duty_of_its_harvests_and_no_others() {
+    both(|layout| {
+        let on = layout.spte(PFN, "HMWAD");
+        let stale = |change: &dyn Fn(&mut Script)| {
+            let mut script = mapped(layout);
+            change(&mut script);
+            script.harvest().fast_fault(1, GFN, "spurious", on, on);
+            script
+        };
+        let other = |op: &str, slot: u32, script: &mut Script| {
+            for phase in ["enter", "exit"] {
+                let fields = format!(r#""op":"{op}","phase":"{phase}","slot":{slot}"#);
+                script.event(9, "user", &fields);
+            }
+        };
+        let why = "cannot have had";
+        for op in ["set-memslot-flags", "clear-dirty-log"] {
+            // Of this slot, before: the harvest need not take W. Of another: it must.
+            stale(&|script| other(op, 0, script)).is_explained();
+            stale(&|script| other(op, 7, script)).is_refused(9, why);
+            // Of another, later.
+            let mut script = stale(&|_| {});
+            other(op, 7, &mut script);
+            script.is_refused(7, why);
+        }
+        // A change that comes later does not reach back. Logs that are taken by CLEAR do: GET has
+        // left W in all of the run.
+        let mut script = stale(&|_| {});
+        other("set-memslot-flags", 0, &mut script);
+        script.is_refused(7, why);
+        let mut script = stale(&|_| {});
+        other("clear-dirty-log", 0, &mut script);
+        script.is_explained();
+    });
+}
+
+#[test]
+fn hardware_finds_nothing_present_only_where_nothing_was() {
+    both(|layout| {
+        let why = "hardware found nothing present";
+        let (on, again) = (layout.spte(PFN, "HMWAD"), layout.spte(PFN, "HMWA"));
+        // 5.10 tells of an SPTE that did not change, 6.1 of one that lost D.
+        let again = if layout.kernel.starts_with("5.10") { on } else { again };
+        let mut script = mapped(layout);
+        script.fault(0, GFN, 2).set(0, GFN, again).is_refused(4, why);
+        // Two faults at once.
+        let mut script = Script::new(layout);
+        script.fault(0, GFN, 2).page(0, true).fault(1, GFN, 2).set(0, GFN, on);
+        script.set(1, GFN, again).is_explained();
+        // The table was zapped, or the way to it.
+        let mut script = mapped(layout);
+        script.zap_page(9).fault(0, GFN, 2).is_explained();
+        let upper = r#""mmu_valid_gen":0,"gfn":"0x0","role":1922"#;
+        let mut script = mapped(layout);
+        script.event(0, "kvm_mmu_get_page", &format!("{upper},\"created\":1"));
+        script.event(9, "kvm_mmu_prepare_zap_page", upper).fault(0, GFN, 2).is_explained();
+        let gaps = script.judge().not_checked;
+        assert!(gaps.iter().any(|gap| gap.contains("upper page is zapped at line 6")), "{gaps:?}");
+    });
+}
+
+/// Many fast faults of one SPTE at the same time, while it may be write-protected any number of
+/// times.
+pub(crate) fn storm(layout: Layout, threads: u32, ret: &str) -> Script {
+    let (off, on) = (layout.spte(PFN, "HMAD"), layout.spte(PFN, "HMWAD"));
+    let mut script = mapped(layout);
+    script.user("reset-dirty-rings", "enter");
+    for cpu in 10..10 + threads {
+        script.fault(cpu, GFN, 3);
+    }
+    for cpu in 10..10 + threads {
+        script.fast(cpu, GFN, ret, if ret == "fixed" { off } else { on }, on);
+    }
+    script
+}
+
+#[test]
+fn what_is_too_much_to_follow_is_inconclusive() {
+    both(|layout| {
+        storm(layout, 6, "fixed").is_explained();
+        for (threads, ret, why) in [
+            (26, "fixed", "more than 4096 states"),
+            (40, "fixed", "more than 4096 states"),
+            (40, "spurious", "more than 32 events"),
+        ] {
+            let report = storm(layout, threads, ret).judge();
+            assert_eq!(report.verdict(), Verdict::Inconclusive, "{}", report.text());
+            assert_eq!(report.unexplained, 0);
+            let gave_up = report.gave_up.as_ref().expect("it says where");
+            assert!(gave_up.why.contains(why), "{}", gave_up.why);
+            assert!(report.text().contains("INCONCLUSIVE, first at line "), "{}", report.text());
+        }
+        // What is wrong for certain is said all the same.
+        let mut script = storm(layout, 26, "fixed");
+        script.zap_page(50).zap_page(50);
+        assert_eq!(script.judge().verdict(), Verdict::Unexplained);
+    });
+}
+
+#[test]
+fn without_anything_to_judge_nothing_is_explained() {
+    both(|layout| {
+        let mut script = Script::new(layout);
+        for _ in 0..2 {
+            let report = script.judge();
+            assert_eq!(report.verdict(), Verdict::NothingToJudge, "{}", report.text());
+            assert!(!report.text().contains("EXPLAINED"), "{}", report.text());
+            script.harvest().fault(0, GFN, 2);
+        }
+    });
+}
+
+#[test]
+fn rules_that_cannot_be_applied_are_named() {
+    both(|layout| {
+        let gap = |script: &Script, part: &str| {
+            let report = script.judge();
+            let text = report.text();
+            let said = report.not_checked.iter().any(|gap| gap.contains(part));
+            assert!(said && text.contains("  not checked: "), "no '{part}': {text}");
+            assert!(text.contains("EXPLAINED as far as it could be checked"), "{text}");
+        };
+        for kind in [
+            "fast_page_fault",
+            "kvm_mmu_set_spte",
+            "kvm_page_fault",
+            "kvm_mmu_get_page",
+            "kvm_mmu_prepare_zap_page",
+            "kvm_unmap_hva_range",
+        ] {
+            let mut script = harvested(layout);
+            script.fault(0, GFN + 1, 2);
+            script.lines.retain(|line| !line.contains(&format!("\"{kind}\"")));
+            let report = script.judge();
+            let gap = format!(": no {kind}");
+            assert!(report.not_checked.iter().any(|g| g.ends_with(&gap)), "{}", report.text());
+        }
+        let mut script = mapped(layout);
+        gap(&script, "no whole get-dirty-log");
+        script.event(9, "kvm_unmap_hva_range", r#""start":"0x1000","end":"0x2000""#);
+        gap(&script, "no hva of slot 0");
+        script.user("set-memslot-flags", "enter");
+        gap(&script, "user space changes slot 0 at line 6");
+        script.user("set-memslot-flags", "exit").user("clear-dirty-log", "enter");
+        gap(&script, "clear-dirty-log (line 8)");
+        script.logged = false;
+        gap(&script, "no logged slot");
     });
 }
