@@ -14,6 +14,8 @@ use kvmmu_scenarios::scenario::Format;
 
 /// No run takes longer, on any machine.
 const HANGS_AFTER: Duration = Duration::from_secs(300);
+/// Runs, of a second each, in which everything has to be seen.
+const TRIES: u64 = 30;
 
 fn stress(format: Format) -> Stress {
     let small = cfg!(miri);
@@ -38,21 +40,26 @@ fn run(stress: Stress) -> Report {
     report.recv_timeout(HANGS_AFTER).expect("the stress ends")
 }
 
-/// Nothing went wrong, and what was to be seen was seen.
+/// Nothing went wrong, and what was to be seen was seen: how the threads meet is up to the machine,
+/// so that one which has little time to give is asked again.
 #[track_caller]
 fn holds(format: Format, sometimes: &[Mark]) {
-    let report = run(stress(format));
-    println!("{format:?}: {} rounds", report.rounds);
-    for (mark, count) in report.marks.iter().filter(|(_, count)| *count > 0) {
-        println!("  {:<24} {count}", mark.name());
-    }
-    assert_eq!(report.violations, []);
-    assert_eq!(report.touched, 0, "the memory of a freed shadow page was touched");
-    if !cfg!(miri) {
-        for mark in sometimes {
-            assert!(report.count(*mark) > 0, "{} was never seen", mark.name());
+    let mut unseen = if cfg!(miri) { vec![] } else { sometimes.to_vec() };
+    for seed in 1..=TRIES {
+        let report = run(Stress { seed, ..stress(format) });
+        println!("{format:?}: {} rounds", report.rounds);
+        for (mark, count) in report.marks.iter().filter(|(_, count)| *count > 0) {
+            println!("  {:<24} {count}", mark.name());
+        }
+        assert_eq!(report.violations, []);
+        assert_eq!(report.touched, 0, "the memory of a freed shadow page was touched");
+        unseen.retain(|mark| report.count(*mark) == 0);
+        if unseen.is_empty() {
+            return;
         }
     }
+    let names: Vec<&str> = unseen.iter().map(|mark| mark.name()).collect();
+    panic!("never seen in {TRIES} runs: {}", names.join(", "));
 }
 
 /// What every layout must pass.

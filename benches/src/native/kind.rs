@@ -1,5 +1,6 @@
 //! Kinds of native machine: how words lie in memory, and whether anybody watches.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,9 @@ pub trait Kind: Debug + Send + Sync + 'static {
     /// Something worth a name happened.
     #[inline(always)]
     fn mark(&self, _mark: Mark) {}
+    /// What follows may sleep.
+    #[inline(always)]
+    fn might_sleep(&self) {}
     /// This word's memory was freed.
     #[inline(always)]
     fn bury(&self, _word: &Self::Word) {}
@@ -61,6 +65,9 @@ impl Kind for Apart {
 /// What a word of freed memory holds: on x86 an MMIO SPTE, so that a walk ends at it; arm64 has
 /// none, and a walk that meets it there panics.
 const TOMBSTONE: u64 = 0xdeb0_0000_0000_0000;
+
+/// Of so many times that a thread may sleep it does once.
+const SLEEPS_ONCE_IN: u32 = 16;
 
 /// Words side by side, guards that can be missing, marks that are counted, and freed memory that is
 /// watched: for the stress.
@@ -105,6 +112,18 @@ impl Kind for Watched {
     fn mark(&self, mark: Mark) {
         // ORDERING: relaxed: a statistic.
         self.marks[mark as usize].fetch_add(1, Ordering::Relaxed);
+    }
+    /// Which it does now and then: a page comes from the disk, a CPU has something better to do.
+    /// What others do in the meantime would else be seen by luck alone, on few CPUs never.
+    fn might_sleep(&self) {
+        thread_local! {
+            static TIMES: Cell<u32> = const { Cell::new(0) };
+        }
+        let times = TIMES.get().wrapping_add(1);
+        TIMES.set(times);
+        if times.is_multiple_of(SLEEPS_ONCE_IN) {
+            std::thread::yield_now();
+        }
     }
     fn bury(&self, word: &WatchedWord) {
         // ORDERING: relaxed: a trap for those who are late, not a message.

@@ -152,6 +152,10 @@ impl<K: Kind> Platform for Native<K> {
     fn mark(&self, mark: Mark) {
         self.0.kind.mark(mark);
     }
+    #[inline(always)]
+    fn might_sleep(&self) {
+        self.0.kind.might_sleep();
+    }
     fn freed(&self, words: &[K::Word]) {
         for word in words {
             self.0.kind.bury(word);
