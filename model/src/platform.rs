@@ -20,6 +20,7 @@ use crate::guard::Guard;
 use crate::lock::LockId;
 use crate::mark::Mark;
 use crate::tag::{Object, Tag};
+use crate::transition::Algorithm;
 use crate::types::{CpuId, CpuMask};
 
 /// A shared 64-bit word.
@@ -157,6 +158,10 @@ pub trait Platform: Clone + Debug {
     type RwLock: RwLock + Debug;
     /// A domain of read sections and grace periods.
     type Srcu: Srcu + Debug;
+
+    /// The version whose algorithms run here, where that is fixed when the code is compiled: the
+    /// fast path then does not ask. `None`: each MMU says itself, as simulators let it.
+    const ALGORITHM: Option<Algorithm> = None;
 
     /// Makes a word. `tag` names it in reports and says which lock should protect it.
     fn word(&self, tag: Tag, init: u64) -> Self::Word;

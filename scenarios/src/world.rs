@@ -51,10 +51,10 @@ impl<M: Machine> World<M> {
         let format = format_of(scenario.spte);
         let slots = &slots[..scenario.slots.len()];
         let mut mmu = Mmu::new(m, host, kvm, format, slots, vcpus as u8);
-        mmu.algorithm = match scenario.profile {
+        mmu.set_algorithm(match scenario.profile {
             Profile::Fixed => Algorithm::V5_10,
             Profile::X86V6_1 => Algorithm::V6_1,
-        };
+        });
         mmu.indirect_fast_fault = match scenario.indirect {
             crate::scenario::IndirectFastFault::Gfns => IndirectFastFault::Gfns,
             crate::scenario::IndirectFastFault::Walk => IndirectFastFault::Walk,

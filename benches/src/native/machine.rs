@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, fence};
 use crossbeam_utils::CachePadded;
 use kvmmu_model::mmu::VCPUS;
 use kvmmu_model::platform::Ordering::{self, Acquire, Relaxed, Release};
-use kvmmu_model::{CpuId, CpuMask, Guard, Guarded, LockId, Mark, Platform, Spte, SpteLoc, Tag};
+use kvmmu_model::{
+    Algorithm, CpuId, CpuMask, Guard, Guarded, LockId, Mark, Platform, Spte, SpteLoc, Tag,
+};
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine};
 use kvmmu_scenarios::software_tlb::{self, SoftwareTlb};
 use kvmmu_scenarios::{Property, World};
@@ -101,6 +103,8 @@ impl<K: Kind> Platform for Native<K> {
     type Lock<T: Guarded> = NativeLock<T>;
     type RwLock = NativeRwLock;
     type Srcu = NativeSrcu;
+
+    const ALGORITHM: Option<Algorithm> = Some(Algorithm::V5_10);
 
     fn word(&self, tag: Tag, init: u64) -> K::Word {
         self.0.kind.word(tag, init)

@@ -155,9 +155,7 @@ fn attempt<K: Kind<Word = PlainWord>>(
     Some(RetPf::Fixed)
 }
 
-/// Sets the frame's bit, if a slot that is there has it and is logged. A function, as in the kernel
-/// and in the model.
-#[inline(never)]
+/// Sets the frame's bit, if a slot that is there has it and is logged.
 fn mark_page_dirty<K: Kind<Word = PlainWord>>(mmu: &PlainMmu<K>, gfn: u64) {
     let there = mmu.kvm_memslots();
     for (i, slot) in mmu.memslots.iter().enumerate() {

@@ -13,7 +13,7 @@
 
 use super::direct::RetPf;
 use super::lockless::WalkIterator;
-use super::{Header, Mmu};
+use super::{Header, Mmu, Table};
 use crate::guard::Guard;
 use crate::host::Host;
 use crate::mark::Mark;
@@ -114,22 +114,21 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         };
         if sp.is_direct() {
             let gfn = Gfn(sp.gfn().0 + u64::from(at.loc.index));
-            let fixed = self.fast_pf_fix_spte(fault.access, at, new, gfn);
-            return fixed.then_some(RetPf::Fixed);
+            return self.fast_pf_fix_spte(fault.access, at.sptep, at.spte, new, gfn);
         }
-        self.fast_pf_fix_indirect_spte(fault.access, walk_gfn, at.loc, at.spte, new)
+        self.fast_pf_fix_indirect_spte(fault.access, walk_gfn, at.table, at.loc.index, at.spte, new)
     }
 
-    /// `fast_pf_fix_direct_spte`: the cmpxchg, then the mark. True if it succeeded.
+    /// `fast_pf_fix_direct_spte`: the cmpxchg, then the mark. `None`: it met another value.
     #[inline(always)]
     fn fast_pf_fix_spte(
         &self,
         access: Access,
-        at: WalkIterator<'_, P>,
+        sptep: &P::Word,
+        old: Spte,
         new: Spte,
         gfn: Gfn,
-    ) -> bool {
-        let old = at.spte;
+    ) -> Option<RetPf> {
         let made_writable = self.format.is_writable(new) && !self.format.is_writable(old);
         let marks =
             made_writable && (access == Access::Write || self.p.guard(Guard::RestoreMarksDirty));
@@ -137,9 +136,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         if marks && mark_first {
             self.mark_page_dirty(gfn);
         }
-        if !self.write_fixed_spte(at.sptep, old, new) {
-            self.p.mark(Mark::FastFaultLost);
-            return false;
+        if !self.write_fixed_spte(sptep, old, new) {
+            return self.fast_fault_lost();
         }
         self.p.mark(Mark::FastFaultFixed);
         if self.format.is_access_track(old) {
@@ -151,7 +149,15 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         if marks && !mark_first {
             self.mark_page_dirty(gfn);
         }
-        true
+        Some(RetPf::Fixed)
+    }
+
+    /// Somebody else was faster. A function, so that the path of those who win is straight.
+    #[cold]
+    #[inline(never)]
+    fn fast_fault_lost(&self) -> Option<RetPf> {
+        self.p.mark(Mark::FastFaultLost);
+        None
     }
 
     /// The cmpxchg itself.
@@ -174,28 +180,29 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         &self,
         access: Access,
         walk_gfn: Option<Gfn>,
-        loc: SpteLoc,
+        sp: &Table<P>,
+        index: u8,
         old: Spte,
         new: Spte,
     ) -> Option<RetPf> {
-        let at = self.iterator_at(loc, old);
+        let sptep = &sp.spt[usize::from(index)];
         let gfn = match (self.indirect_fast_fault, walk_gfn) {
             (IndirectFastFault::Walk, Some(gfn)) => gfn,
             // ORDERING: relaxed: nothing orders a lockless read of gfns[] with the SPTE.
-            _ => Gfn(self.gfns(at.loc).load(Relaxed)),
+            _ => Gfn(sp.gfns[usize::from(index)].load(Relaxed)),
         };
         if self.indirect_fast_fault != IndirectFastFault::Pinned {
-            return self.fast_pf_fix_spte(access, at, new, gfn).then_some(RetPf::Fixed);
+            return self.fast_pf_fix_spte(access, sptep, old, new, gfn);
         }
-        let Some(pinned) = self.pin(gfn, at.spte) else { return Some(RetPf::Invalid) };
+        let Some(pinned) = self.pin(gfn, old) else { return Some(RetPf::Invalid) };
         if !self.p.guard(Guard::PinHold) {
             self.host.kvm_release_pfn_clean(pinned);
         }
-        let fixed = self.fast_pf_fix_spte(access, at, new, gfn);
+        let fixed = self.fast_pf_fix_spte(access, sptep, old, new, gfn);
         if self.p.guard(Guard::PinHold) {
             self.host.kvm_release_pfn_clean(pinned);
         }
-        fixed.then_some(RetPf::Fixed)
+        fixed
     }
 
     /// Takes a reference on the page of a frame, if it is the page that the SPTE maps.

@@ -59,16 +59,10 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// The SPTE at this place. Between begin and end only.
     #[inline(always)]
     pub(super) fn read_lockless(&self, loc: SpteLoc) -> WalkIterator<'_, P> {
-        let at = self.iterator_at(loc, Spte::ZERO);
-        // ORDERING: acquire, as mmu_spte_get_lockless: whoever sees a link sees the child.
-        WalkIterator { spte: Spte(at.sptep.load(Acquire)), ..at }
-    }
-
-    /// A walk that read `spte` at this place.
-    #[inline(always)]
-    pub(super) fn iterator_at(&self, loc: SpteLoc, spte: Spte) -> WalkIterator<'_, P> {
         let table = &self.tables[usize::from(loc.sp.0)];
-        WalkIterator { loc, table, sptep: &table.spt[usize::from(loc.index)], spte }
+        let sptep = &table.spt[usize::from(loc.index)];
+        // ORDERING: acquire, as mmu_spte_get_lockless: whoever sees a link sees the child.
+        WalkIterator { loc, table, sptep, spte: Spte(sptep.load(Acquire)) }
     }
 }
 

@@ -49,7 +49,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             write_protected_pt,
             speculative: m.speculative,
             // In 5.10 nothing depends on it but where pages are unsynced.
-            old: match self.algorithm {
+            old: match self.algorithm() {
                 Algorithm::V5_10 => Spte::ZERO,
                 Algorithm::V6_1 => self.mmu_spte_get_lockless(loc),
             },

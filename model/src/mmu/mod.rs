@@ -58,8 +58,8 @@ pub struct Mmu<P: Platform, H: Host> {
     pub host: H,
     /// The layout of its SPTEs.
     pub format: SpteFormat,
-    /// Which version's algorithms it runs.
-    pub algorithm: Algorithm,
+    /// Which version's algorithms it runs; see [`Mmu::algorithm`].
+    algorithm: Algorithm,
     /// What a fast fault on an indirect page would do.
     pub indirect_fast_fault: IndirectFastFault,
     /// The memory of the shadow pages: what lockless walkers and hardware see of them.
@@ -283,7 +283,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         };
         Mmu {
             format,
-            algorithm: Algorithm::V5_10,
+            algorithm: P::ALGORITHM.unwrap_or(Algorithm::V5_10),
             indirect_fast_fault: IndirectFastFault::Gfns,
             tables: core::array::from_fn(|i| Table {
                 spt: core::array::from_fn(|j| p.word(Tag::at(Object::Spte, i, j), 0)),
@@ -308,10 +308,28 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         }
     }
 
+    /// Which version's algorithms it runs: 5.10's, unless told otherwise.
+    #[inline(always)]
+    pub fn algorithm(&self) -> Algorithm {
+        P::ALGORITHM.unwrap_or(self.algorithm)
+    }
+
+    /// Lets it run the algorithms of a version, before its first fault.
+    ///
+    /// # Panics
+    /// If the platform is compiled for another version.
+    pub fn set_algorithm(&mut self, algorithm: Algorithm) {
+        assert!(
+            P::ALGORITHM.is_none_or(|fixed| fixed == algorithm),
+            "not compiled for {algorithm:?}"
+        );
+        self.algorithm = algorithm;
+    }
+
     /// What its SPTEs may become.
     pub(crate) fn transitions(&self) -> Transitions<'_, impl Fn(Guard) -> bool + '_> {
         let guard = |guard| self.p.guard(guard);
-        Transitions { format: &self.format, algorithm: self.algorithm, guard }
+        Transitions { format: &self.format, algorithm: self.algorithm(), guard }
     }
 
     /// The memory of an SPTE.
