@@ -79,12 +79,3 @@ pub(super) struct WalkIterator<'a, P: Platform> {
     /// What it held.
     pub(super) spte: Spte,
 }
-
-// By hand: a derived one would ask for `P: Copy`.
-impl<P: Platform> Clone for WalkIterator<'_, P> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<P: Platform> Copy for WalkIterator<'_, P> {}
