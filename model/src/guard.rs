@@ -304,6 +304,62 @@ guards! {
         prevents: "The host takes a page back while a CPU still reaches it by its TLB.",
         without: "range_start returns without flushing.",
     }
+    ChangePteFlush {
+        name: "change-pte-flush",
+        function: "kvm_mmu_notifier_change_pte",
+        source: "virt/kvm/kvm_main.c; arch/x86/kvm/mmu/mmu.c, kvm_set_pte_rmapp()",
+        since: "2.6.33",
+        prevents: "The host takes the old page of a frame back while a CPU still reaches it by its TLB.",
+        without: "change_pte rewrites the SPTEs and returns without flushing.",
+    }
+    MmuSetSpteFlushesOldPfn {
+        name: "mmu-set-spte-flushes-old-pfn",
+        function: "mmu_set_spte",
+        source: "arch/x86/kvm/mmu/mmu.c",
+        since: "2.6.29",
+        prevents: "A mapping is replaced by that of another page and leaves the rmap, while a CPU keeps it in its TLB: no invalidation will flush it.",
+        without: "mmu_set_spte drops the SPTE of another page and asks for no flush.",
+    }
+    PteWriteZaps {
+        name: "pte-write-zaps",
+        function: "kvm_mmu_pte_write",
+        source: "arch/x86/kvm/mmu/mmu.c",
+        since: "2.6.20",
+        prevents: "A guest changes an entry of a shadowed page table, and the shadow keeps the old one.",
+        without: "kvm_mmu_pte_write leaves the SPTE of the entry as it is.",
+    }
+    PteWriteFlushes {
+        name: "pte-write-flushes",
+        function: "kvm_mmu_pte_write",
+        source: "arch/x86/kvm/mmu/mmu.c, kvm_mmu_flush_or_zap()",
+        since: "2.6.20",
+        prevents: "A mapping that a guest has changed leaves the rmap, while another CPU keeps it in its TLB: no invalidation will flush it.",
+        without: "kvm_mmu_pte_write flushes the TLB of its own vCPU only.",
+    }
+    EmulatorMarksDirty {
+        name: "emulator-marks-dirty",
+        function: "emulator_write_phys",
+        source: "virt/kvm/kvm_main.c, __kvm_write_guest_page()",
+        since: "2.6.20",
+        prevents: "A store that KVM carries out for the guest is in no dirty log.",
+        without: "kvm_vcpu_write_guest stores and does not mark the page.",
+    }
+    GpteRecheckUpper {
+        name: "gpte-recheck-upper",
+        function: "FNAME(fetch)",
+        source: "arch/x86/kvm/mmu/paging_tmpl.h, FNAME(gpte_changed)",
+        since: "2.6.20",
+        prevents: "A fault links the shadow of a guest table that the guest has taken out of its tables since the walk.",
+        without: "FNAME(fetch) does not read the entries above the leaf again.",
+    }
+    GpteRecheckLeaf {
+        name: "gpte-recheck-leaf",
+        function: "FNAME(fetch)",
+        source: "arch/x86/kvm/mmu/paging_tmpl.h, FNAME(gpte_changed)",
+        since: "2.6.20",
+        prevents: "A fault maps what a guest entry said before the guest changed it, and nobody zaps it any more.",
+        without: "FNAME(fetch) does not read the leaf entry again once its table is write-protected.",
+    }
     LocklessWalkMode {
         name: "lockless-walk-mode",
         function: "walk_shadow_page_lockless_begin",
@@ -405,6 +461,30 @@ guards! {
         prevents: "An array of memslots is freed while a vCPU looks a frame up in it.",
         without: "install_new_memslots returns without a grace period.",
     }
+    MemslotDeleteZaps {
+        name: "memslot-delete-zaps",
+        function: "kvm_arch_flush_shadow_memslot",
+        source: "virt/kvm/kvm_main.c, kvm_set_memslot(); arch/x86/kvm/x86.c",
+        since: "2.6.20",
+        prevents: "An SPTE maps a frame of a memslot that is deleted.",
+        without: "kvm_set_memslot deletes the slot and leaves what maps its frames.",
+    }
+    MemslotDeleteFlushes {
+        name: "memslot-delete-flushes",
+        function: "kvm_arch_flush_shadow_memslot",
+        source: "virt/kvm/kvm_main.c, kvm_set_memslot(); arch/x86/kvm/x86.c",
+        since: "2.6.20",
+        prevents: "A CPU reaches a frame of a deleted memslot by its TLB.",
+        without: "What maps the frames of the slot is zapped, and nobody flushes.",
+    }
+    InvalidSlotRetries {
+        name: "invalid-slot-retries",
+        function: "try_async_pf",
+        source: "commit e0c378684b65; 5.10 lacks it",
+        since: "5.13",
+        prevents: "A fault that meets a memslot on its way out is emulated as MMIO, although the frame is RAM that another vCPU still reaches.",
+        without: "An invalid memslot is none: the access becomes MMIO.",
+    }
     BusFreeAfterGracePeriod {
         name: "bus-free-after-grace-period",
         function: "kvm_io_bus_unregister_dev",
@@ -499,6 +579,8 @@ impl Guard {
 /// A set of guards, such as those that a run takes away.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct GuardSet(u64);
+
+const _: () = assert!(Guard::ALL.len() <= u64::BITS as usize);
 
 impl GuardSet {
     /// No guards.

@@ -45,6 +45,8 @@ marks! {
     SptePlainStore = "spte-plain-store",
     /// A shadow-present leaf SPTE was cleared.
     SpteZapped = "spte-zapped",
+    /// A fault found another page mapped where it maps its own, and dropped that mapping.
+    SpteOfAnotherPfn = "spte-of-another-pfn",
     /// A shadow-present leaf SPTE was installed or rewritten.
     SpteSet = "spte-set",
     /// An SPTE was write-protected for the dirty log.
@@ -116,6 +118,8 @@ marks! {
     MemslotsFreed = "memslots-freed",
     /// The deletion of a memslot zapped what mapped its frames.
     MemslotZapped = "memslot-zapped",
+    /// A fault found the memslot of its frame invalid, and is tried again.
+    MemslotInvalid = "memslot-invalid",
     /// A fault found no valid memslot for its frame, and the access became MMIO.
     MemslotMissing = "memslot-missing",
     /// An array of devices was published, or the bus given up.

@@ -6,9 +6,11 @@
 use kvmmu_model::mmu::GFNS;
 use kvmmu_model::platform::Ordering::{AcqRel, Relaxed};
 use kvmmu_model::{
-    Gfn, Gpte, Host, Lock, LockClass, Mark, Object, Pfn, PinnedPage, RwLock, Srcu, Tag, Word,
+    CpuId, Gfn, Gpte, Gva, Host, Lock, LockClass, Mark, Object, Pfn, PinnedPage, RwLock, Srcu, Tag,
+    Word,
 };
 
+use crate::guest_tables::GuestTranslations;
 use crate::machine::{Cell, Machine};
 use crate::property::Property;
 use crate::scenario::Backing;
@@ -34,12 +36,16 @@ pub struct HostState {
     pub swap_cache: [Option<Pfn>; GFNS],
     /// Contents of swapped-out frames; of a page that is in memory, what a clean drop leaves.
     pub swap: [u64; GFNS],
+    /// Bit i: the host has page i in its hands, to map it; secondary MMUs may do so before it does.
+    pub taken: u8,
 }
 
+const _: () = assert!(PFNS <= u8::BITS as usize);
+
 impl HostState {
-    /// True if some frame maps the page.
+    /// True if some frame maps the page, or is about to.
     pub fn is_mapped(&self, pfn: Pfn) -> bool {
-        self.pte.iter().any(|p| p.pfn == Some(pfn))
+        self.pte.iter().any(|p| p.pfn == Some(pfn)) || self.taken >> pfn.0 & 1 == 1
     }
     /// True if frames map the page, all of them read-only.
     pub fn is_read_only(&self, pfn: Pfn) -> bool {
@@ -73,6 +79,8 @@ pub struct HostMm<M: Machine> {
     /// Bit i: page i is dirty.
     dirty: M::Word,
     pages: u8,
+    /// What the guest may translate to.
+    translations: GuestTranslations<M>,
 }
 
 impl<M: Machine> HostMm<M> {
@@ -83,6 +91,7 @@ impl<M: Machine> HostMm<M> {
             pte: [HostPte::default(); GFNS],
             swap_cache: [None; GFNS],
             swap: [0; GFNS],
+            taken: 0,
         };
         let mut dirty = 0;
         for b in backing {
@@ -100,8 +109,36 @@ impl<M: Machine> HostMm<M> {
             memory: core::array::from_fn(|i| m.word(Tag::nth(Object::Page, i), 0)),
             dirty: m.word(Tag::one(Object::PageFlags), dirty),
             pages,
+            translations: GuestTranslations::new(m),
             m: m.clone(),
         }
+    }
+
+    /// Watches what the guest's own tables allow from now on. Before the first step.
+    pub fn watch_guest_tables(&mut self, root: Gfn) {
+        self.translations.watch(root);
+        self.guest_stored(false);
+    }
+
+    /// The guest has stored to a page in this step; `emulated`: KVM has in its stead.
+    pub fn guest_stored(&self, emulated: bool) {
+        let read = |pfn| self.m.peek(self.page(pfn));
+        self.translations.stored(read, &self.state(), emulated);
+    }
+
+    /// What KVM does to emulate a store is done.
+    pub fn guest_store_emulated(&self) {
+        self.translations.emulated();
+    }
+
+    /// A vCPU has invalidated what it had cached of a virtual page.
+    pub fn guest_invalidated(&self, cpu: CpuId, gva: Gva) {
+        self.translations.invalidated(cpu, gva);
+    }
+
+    /// True if the guest's tables may translate the virtual page of a vCPU to this page.
+    pub fn guest_may_reach(&self, cpu: CpuId, gva: Gva, pfn: Pfn) -> bool {
+        self.translations.allow(cpu, gva, pfn, &self.state())
     }
 
     /// The contents of a page.
@@ -129,6 +166,10 @@ impl<M: Machine> HostMm<M> {
     pub fn is_referenced(&self, pfn: Pfn) -> bool {
         self.refs.get()[pfn.0 as usize] != 0
     }
+    /// True if nobody uses the page. The host's lock is held.
+    pub fn is_free(&self, pfn: Pfn) -> bool {
+        self.state.get().is_unused(pfn) && !self.is_referenced(pfn)
+    }
     /// Reads and clears a page's dirty flag.
     #[track_caller]
     pub fn test_clear_page_dirty(&self, pfn: Pfn) -> bool {
@@ -139,10 +180,7 @@ impl<M: Machine> HostMm<M> {
     /// The lowest free page. The host's lock is held. Without one the run ends: the scenario gave
     /// the host too few pages.
     pub fn alloc_page(&self) -> Pfn {
-        let state = self.state.get();
-        let free = (0..u64::from(self.pages))
-            .map(Pfn)
-            .find(|p| state.is_unused(*p) && !self.is_referenced(*p));
+        let free = (0..u64::from(self.pages)).map(Pfn).find(|p| self.is_free(*p));
         free.unwrap_or_else(|| {
             let pages = self.pages;
             self.m.violate(Property::EnoughPages, format_args!("all {pages} pages are in use"));
@@ -193,9 +231,10 @@ impl<M: Machine> Host for HostMm<M> {
             let _mm = self.lock.lock();
             let state = self.state.get();
             let pte = state.pte[gfn.0 as usize];
-            self.m.checkpoint((pte, state.swap_cache[gfn.0 as usize]));
+            let page = pte.pfn.or(state.swap_cache[gfn.0 as usize]);
             let breaks = |pfn| write && !pte.writable && state.is_shared(pfn);
-            if pte.pfn.is_some_and(breaks) {
+            self.m.checkpoint((pte, page, page.is_some_and(breaks)));
+            if page.is_some_and(breaks) {
                 return None;
             }
             let page = self.fault_in(gfn, write);
@@ -266,6 +305,7 @@ impl<M: Machine> Host for HostMm<M> {
     fn write_gpte(&self, table: Gfn, index: u8, gpte: Gpte) {
         let pfn = self.state.get().pte[table.0 as usize].pfn.expect("a guest table in memory");
         self.m.store_byte(self.page(pfn), index, gpte.0);
+        self.guest_stored(true);
         self.m.note(format_args!("guest: gfn{}[{index}] = gfn{}", table.0, gpte.gfn().0));
     }
 }

@@ -7,6 +7,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod builtin;
+mod guest_tables;
 pub mod host_mm;
 pub mod interpret;
 #[cfg(feature = "loader")]

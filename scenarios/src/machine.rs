@@ -93,6 +93,9 @@ pub trait Machine: Platform + 'static {
         }
     }
 
+    /// The content of a word, for observers: no step.
+    fn peek(&self, word: &Self::Word) -> u64;
+
     /// Makes the hardware of a world.
     fn hardware(&self) -> Self::Hardware;
     /// One guest access, by the TLB or by a walk of the tables.

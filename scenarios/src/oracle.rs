@@ -1,9 +1,9 @@
 //! The checks behind the properties: what observers look at, in the running step or at the end.
 
-use kvmmu_model::mmu::{GFNS, MmuState, PG_LEVEL_4K, all_spte_locs};
-use kvmmu_model::{Gfn, Lock, Pfn, Spte, SpteLoc};
+use kvmmu_model::mmu::{GFNS, Memslot, MmuState, PG_LEVEL_4K, all_spte_locs};
+use kvmmu_model::{Access, CpuId, Gfn, Gva, Lock, Pfn, Spte, SpteLoc};
 
-use crate::machine::{Cell, Machine};
+use crate::machine::{Cell, GuestAccess, Machine};
 use crate::property::Property;
 use crate::world::World;
 
@@ -14,15 +14,53 @@ impl<M: Machine> World<M> {
     }
 }
 
+/// The state before the first step.
+pub(crate) fn check_start<M: Machine>(w: &World<M>) {
+    if let Some((loc, spte)) = w.illegal {
+        check_legal(w, loc, spte);
+    }
+}
+
+/// A leaf SPTE that is shadow-present has this value: are its H, M and W legal?
+#[track_caller]
+pub fn check_legal<M: Machine>(w: &World<M>, loc: SpteLoc, spte: Spte) {
+    let f = &w.mmu.format;
+    if !w.watches(Property::SpteLegal) || f.is_legal_leaf(spte) {
+        return;
+    }
+    let bits = [f.is_host_writable(spte), f.is_mmu_writable(spte), f.is_writable(spte)];
+    let [h, m, writable] = bits.map(u8::from);
+    w.m.violate(
+        Property::SpteLegal,
+        format_args!("spte[{}][{}] has (H, M, W) = ({h}, {m}, {writable})", loc.sp.0, loc.index),
+    );
+}
+
 /// A guest access reached a page.
 #[track_caller]
-pub(crate) fn check_access<M: Machine>(w: &World<M>, pfn: Pfn, write: bool) {
+pub(crate) fn check_access<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess, pfn: Pfn) {
     let host = w.mmu.host.state();
+    let write = access.access == Access::Write;
     if w.watches(Property::PfnSafety) && !host.is_mapped(pfn) {
         let what = if write { "writes" } else { "reads" };
         w.m.violate(
             Property::PfnSafety,
             format_args!("the guest {what} pfn{}, which the host has taken back", pfn.0),
+        );
+    }
+    check_slot_of_access(w, cpu, access, pfn);
+    let shadow = w.mmu.vcpu(cpu).guest_root.is_some();
+    if shadow
+        && w.watches(Property::GuestTranslation)
+        && !w.mmu.host.guest_may_reach(cpu, Gva(access.page), pfn)
+    {
+        w.m.violate(
+            Property::GuestTranslation,
+            format_args!(
+                "vcpu{} reaches pfn{} by gva{}, and its tables give another frame since it \
+                 invalidated the page",
+                cpu.0, pfn.0, access.page
+            ),
         );
     }
     if !write {
@@ -37,6 +75,40 @@ pub(crate) fn check_access<M: Machine>(w: &World<M>, pfn: Pfn, write: bool) {
     }
     if w.watches(Property::GuestNeverWrites) {
         w.m.violate(Property::GuestNeverWrites, format_args!("the guest wrote pfn{}", pfn.0));
+    }
+}
+
+/// The frame of an access is in no slot that is deleted. With shadow paging the frame is any that
+/// the page backs: only if all of those are in deleted slots it is known which.
+#[track_caller]
+fn check_slot_of_access<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess, pfn: Pfn) {
+    let deleted = w.deleted.get();
+    if deleted == 0 || !w.watches(Property::MemslotGone) {
+        return;
+    }
+    let host = w.mmu.host.state();
+    let slot_of = |gfn: u64| {
+        let has = |s: &Memslot<M>| gfn >= s.base_gfn.0 && gfn < s.base_gfn.0 + s.npages;
+        w.mmu.memslots.iter().position(|slot| slot.as_ref().is_some_and(has))
+    };
+    let is_deleted = |gfn: u64| slot_of(gfn).is_some_and(|slot| deleted >> slot & 1 == 1);
+    let direct = w.mmu.vcpu(cpu).guest_root.is_none();
+    let gone = if direct {
+        is_deleted(access.page).then_some(access.page)
+    } else {
+        let backs = |gfn: &u64| host.pte[*gfn as usize].pfn == Some(pfn);
+        let mut frames = (0..GFNS as u64).filter(backs);
+        let first = frames.next();
+        first.filter(|gfn| is_deleted(*gfn) && frames.all(is_deleted))
+    };
+    if let Some(gfn) = gone {
+        w.m.violate(
+            Property::MemslotGone,
+            format_args!(
+                "vcpu{} reaches gfn{gfn}, and the ioctl that deleted its slot has returned",
+                cpu.0
+            ),
+        );
     }
 }
 
@@ -58,6 +130,7 @@ pub fn check_release<M: Machine>(
     spte: impl Fn(SpteLoc) -> Spte,
     gfns: impl Fn(SpteLoc) -> Gfn,
 ) {
+    check_deleted(w, l, w.deleted.get());
     for loc in all_spte_locs() {
         let sp = &l.pages[usize::from(loc.sp.0)];
         if !sp.in_use || sp.role.level != PG_LEVEL_4K {
@@ -111,12 +184,17 @@ pub fn check_end<M: Machine>(w: &World<M>) {
     }
 }
 
-/// No SPTE maps a frame of a slot that is gone.
+/// No SPTE maps a frame of a slot that is deleted, at the end.
 fn check_memslots<M: Machine>(w: &World<M>) {
-    // Nobody else runs.
-    let slots = w.m.lockless(|| w.mmu.kvm_memslots());
-    let l = w.mmu.mmu_lock.lock();
-    for (i, slot) in w.mmu.memslots.iter().enumerate().filter(|(i, _)| !slots.contains(*i)) {
+    check_deleted(w, &w.mmu.mmu_lock.lock(), w.deleted.get());
+}
+
+/// No SPTE maps a frame of these slots.
+fn check_deleted<M: Machine>(w: &World<M>, l: &MmuState, deleted: u8) {
+    if deleted == 0 || !w.watches(Property::MemslotGone) {
+        return;
+    }
+    for (i, slot) in w.mmu.memslots.iter().enumerate().filter(|(i, _)| deleted >> i & 1 == 1) {
         let frames = slot.iter().flat_map(|s| s.base_gfn.0..s.base_gfn.0 + s.npages);
         for gfn in frames.filter(|gfn| !l.rmap[*gfn as usize].is_empty()) {
             w.m.violate(

@@ -46,8 +46,13 @@ properties! {
     /// When mmu_lock is released, each leaf SPTE has its one place in the rmap of the gfn that it
     /// maps.
     RmapExact = "rmap-exact",
-    /// Once a memslot is deleted, nothing maps its frames.
+    /// Once the ioctl that deletes a memslot has returned, no SPTE and no TLB maps its frames.
     MemslotGone = "memslot-gone",
+    /// An access to a frame that a memslot has, valid or on its way out, does not become MMIO.
+    RamIsNotMmio = "ram-is-not-mmio",
+    /// A vCPU reaches, by a virtual page, a frame that the guest's tables gave since that vCPU
+    /// invalidated the page last; a store that KVM emulates counts from its end on.
+    GuestTranslation = "guest-translation",
     /// No thread touches a shadow page, an array or a device that was freed. Always checked.
     UseAfterFree = "use-after-free",
     /// Some thread can go on until all have ended. Always checked.

@@ -235,6 +235,8 @@ pub enum Op {
     GetDirtyLog(u8),
     /// User space copies the pages that its last harvest named.
     CopyHarvested,
+    /// User space forgets what it harvested and has not copied.
+    DropHarvested,
     // Memslots, buses, interrupt routing.
     /// KVM_SET_USER_MEMORY_REGION with size 0.
     DeleteMemslot(u8),
@@ -441,7 +443,7 @@ impl Op {
             | Op::EmulateGpte(..)
             | Op::Invlpg(_)
             | Op::Prefault(_) => ThreadKind::Vcpu,
-            Op::GetDirtyLog(_) | Op::CopyHarvested => ThreadKind::User,
+            Op::GetDirtyLog(_) | Op::CopyHarvested | Op::DropHarvested => ThreadKind::User,
             // Memslots, buses, interrupt routing.
             Op::Mmio | Op::AvicIrqWindow => ThreadKind::Vcpu,
             Op::DeleteMemslot(_)

@@ -83,7 +83,7 @@ pub fn access<M: Machine<Hardware = SoftwareTlb<M>>>(
     if write {
         w.m.mark(Mark::GuestWrite);
     }
-    w.check_access(format.pfn(spte), write);
+    w.check_access(cpu, access, format.pfn(spte));
     AccessResult::Done
 }
 

@@ -1,12 +1,13 @@
 //! A scenario's world: the MMU, the host around it, hardware, user space, and what observers keep.
 
-use kvmmu_model::mmu::{GFNS, IndirectFastFault, MemslotConfig, index_at};
+use kvmmu_model::mmu::{GFNS, IndirectFastFault, MEMSLOTS, MemslotConfig, index_at};
 use kvmmu_model::platform::Ordering::Relaxed;
-use kvmmu_model::{Algorithm, CpuId, Gfn, Gpte, Kvm, Mmu, Spte, SpteFormat, SpteLoc, Word};
+use kvmmu_model::{Access, Algorithm, CpuId, Gfn, Gpte, Kvm, Mmu, Spte, SpteFormat, SpteLoc, Word};
 
 use crate::host_mm::HostMm;
 use crate::machine::{Cell, GuestAccess, Machine};
 use crate::outcome::{Harvests, Outcome};
+use crate::property::Property;
 use crate::scenario::{Address, Format, InitialSpte, Paging, Profile, Scenario, ThreadKind};
 
 /// Everything that threads share.
@@ -24,14 +25,20 @@ pub struct World<M: Machine> {
     pub wrote: M::Cell<bool>,
     /// What was harvested, where outcomes are asked for: [`World::record_harvests`].
     pub harvests: Option<M::Cell<Harvests>>,
+    /// The memslots that user space has deleted, one bit each.
+    pub deleted: M::Cell<u8>,
     /// Which properties are watched, a bit each.
     pub watched: u32,
+    /// An SPTE of the initial state that is illegal.
+    pub(crate) illegal: Option<(SpteLoc, Spte)>,
 }
+
+const _: () = assert!(Property::ALL.len() <= u32::BITS as usize && MEMSLOTS <= u8::BITS as usize);
 
 /// User space's own memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct User {
-    /// The frames that its last harvest named.
+    /// The frames that harvests named since the last copy.
     pub harvested: u64,
     /// The destination of the migration, by gfn.
     pub copy: [u64; GFNS],
@@ -66,6 +73,8 @@ impl<M: Machine> World<M> {
             user: m.cell(User { harvested: 0, copy: [0; GFNS] }),
             wrote: m.cell(false),
             harvests: None,
+            deleted: m.cell(0),
+            illegal: None,
             watched: scenario.always.iter().fold(0, |bits, p| bits | 1 << *p as u32),
             m: m.clone(),
         };
@@ -73,6 +82,11 @@ impl<M: Machine> World<M> {
         world.load_roots(scenario);
         for entry in &scenario.map {
             world.install(scenario, entry);
+        }
+        if let Some(root) =
+            scenario.guest_root.filter(|_| world.watches(Property::GuestTranslation))
+        {
+            world.mmu.host.watch_guest_tables(root);
         }
         world.start_migration();
         world
@@ -126,7 +140,7 @@ impl<M: Machine> World<M> {
 
     /// Installs an SPTE of the initial state on the path of the first vCPU that translates this
     /// way.
-    fn install(&self, scenario: &Scenario, entry: &InitialSpte) {
+    fn install(&mut self, scenario: &Scenario, entry: &InitialSpte) {
         let (page, paging) = match entry.address {
             Address::Gfn(gfn) => (gfn.0, Paging::Direct),
             Address::Gva(gva) => (gva.0, Paging::Shadow),
@@ -136,22 +150,25 @@ impl<M: Machine> World<M> {
             vcpus.enumerate().filter(|(_, t)| t.paging == paging).map(|(i, _)| CpuId(i as u8));
         let mut place: Option<(SpteLoc, Spte)> = None;
         for cpu in cpus {
-            let (loc, spte) = *place.get_or_insert_with(|| {
-                let (gfn, table) = self.guest_translation(cpu, page);
-                let loc = self.mmu.setup_path(cpu, page, table);
-                let spte = initial_spte(&self.mmu.format, entry);
-                self.mmu.setup_leaf(loc, gfn, spte);
-                if self.mmu.format.is_writable(spte) {
-                    // Whoever made it writable marked it: a writable page of a logged slot is in
-                    // the log.
-                    self.mmu.mark_page_dirty(gfn);
-                }
-                (loc, spte)
-            });
+            let (loc, spte) = *place.get_or_insert_with(|| self.install_leaf(cpu, page, entry));
             if entry.cached {
                 M::preload_tlb(self, cpu, page, loc, spte);
             }
         }
+        let illegal = |(_, spte): &(SpteLoc, Spte)| !self.mmu.format.is_legal_leaf(*spte);
+        self.illegal = self.illegal.or(place.filter(illegal));
+    }
+
+    fn install_leaf(&self, cpu: CpuId, page: u64, entry: &InitialSpte) -> (SpteLoc, Spte) {
+        let (gfn, table) = self.guest_translation(cpu, page);
+        let loc = self.mmu.setup_path(cpu, page, table);
+        let spte = initial_spte(&self.mmu.format, entry);
+        self.mmu.setup_leaf(loc, gfn, spte);
+        if self.mmu.format.is_writable(spte) {
+            // Whoever made it writable marked it: a writable page of a logged slot is in the log.
+            self.mmu.mark_page_dirty(gfn);
+        }
+        (loc, spte)
     }
 
     /// What the guest's tables say in the initial state: the frame, and the leaf table that says
@@ -176,8 +193,11 @@ impl<M: Machine> World<M> {
 
     /// A guest store or load reached this page: is that allowed? Part of the step of the access.
     #[track_caller]
-    pub fn check_access(&self, pfn: kvmmu_model::Pfn, write: bool) {
-        crate::oracle::check_access(self, pfn, write);
+    pub fn check_access(&self, cpu: CpuId, access: GuestAccess, pfn: kvmmu_model::Pfn) {
+        if access.access == Access::Write {
+            self.mmu.host.guest_stored(false);
+        }
+        crate::oracle::check_access(self, cpu, access, pfn);
     }
 
     /// One guest access on this machine.

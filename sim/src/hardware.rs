@@ -17,7 +17,7 @@ use kvmmu_model::mmu::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES, VCPUS,
 use kvmmu_model::transition::hardware_update;
 use kvmmu_model::{Access, CpuId, Guarded, Mark, Pfn, Platform, SpId, Spte, SpteLoc, Tag};
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, cacheable, with_byte};
-use kvmmu_scenarios::oracle::shadowed_table;
+use kvmmu_scenarios::oracle::{check_legal, shadowed_table};
 use kvmmu_scenarios::{Property, World};
 
 use crate::{Sim, SimCell};
@@ -186,25 +186,8 @@ pub(crate) fn spte_written(w: &World<Sim>, tag: Tag, new: u64) {
             cell.set(tlb);
         }
     }
-    let f = &w.mmu.format;
-    if !is_root
-        && f.is_shadow_present(new)
-        && !f.is_legal_leaf(new)
-        && w.watches(Property::SpteLegal)
-    {
-        let (h, m, wr) = (f.is_host_writable(new), f.is_mmu_writable(new), f.is_writable(new));
-        Machine::violate(
-            &w.m,
-            Property::SpteLegal,
-            format_args!(
-                "spte[{}][{}] has (H, M, W) = ({}, {}, {})",
-                loc.sp.0,
-                loc.index,
-                u8::from(h),
-                u8::from(m),
-                u8::from(wr)
-            ),
-        );
+    if !is_root && w.mmu.format.is_shadow_present(new) {
+        check_legal(w, loc, new);
     }
 }
 
@@ -320,7 +303,7 @@ fn touch(w: &World<Sim>, cpu: CpuId, access: GuestAccess, pfn: Pfn, stale: bool)
             check_table_write(w, pfn);
         }
     }
-    w.check_access(pfn, access.access == Access::Write);
+    w.check_access(cpu, access, pfn);
 }
 
 #[track_caller]
@@ -375,6 +358,9 @@ impl Machine for Sim {
     fn store_byte(&self, page: &crate::SimWord, byte: u8, value: u8) {
         Sim::access(self, STORE);
         self.hardware_write(page, with_byte(page.peek(), byte, value));
+    }
+    fn peek(&self, word: &crate::SimWord) -> u64 {
+        word.peek()
     }
     fn hardware(&self) -> Tlbs {
         let empty = Tlb { running: false, entries: [0; ENTRIES] };

@@ -1,6 +1,7 @@
-//! Goal: the host's memory manager never changes a page that nobody stored to. Method: programs in
-//! which pages are merged, shared, swapped and written at the same time, every interleaving; a
-//! frame that changes without a store is one that no dirty log names, and `migration` sees it.
+//! Goal: with every guard, nothing that the host does to its pages makes a property fail: no frame
+//! changes to which nobody stored, and none loses a store. Method: programs in which pages are
+//! merged, shared, moved, swapped and written at the same time, every interleaving; single ones that
+//! were wrong once, and every pair of operations.
 
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::loader;
@@ -36,7 +37,7 @@ fn explore(vcpu: &str, host: &str) -> Verdict {
         [at-stop]
         run = ["get-dirty-log slot0", "copy-harvested"]
         [check]
-        always = ["migration", "swap"]
+        always = ["migration", "swap", "pfn-safety", "host-readonly", "spte-legal", "rmap-exact"]
         sometimes = ["guest-write"]
         "#
     );
@@ -62,4 +63,48 @@ fn a_swap_in_leaves_a_shared_page_read_only() {
 fn a_page_that_waits_in_the_swap_cache_is_still_shared() {
     let host = r#""ksm-merge gfn0 gfn1", "swap-out gfn0""#;
     assert_eq!(explore(r#""write gfn1""#, host), Verdict::Holds);
+}
+
+#[test]
+fn a_write_to_a_shared_page_in_the_swap_cache_gets_a_copy() {
+    let host = r#""ksm-merge gfn0 gfn1", "swap-out gfn1""#;
+    assert_eq!(explore(r#""write gfn1""#, host), Verdict::Holds);
+}
+
+#[test]
+fn a_merged_page_has_one_place_in_swap() {
+    let host = r#""ksm-merge gfn0 gfn1", "swap-out gfn0", "swap-out gfn1""#;
+    assert_eq!(explore(r#""write gfn0", "write gfn1""#, host), Verdict::Holds);
+}
+
+#[test]
+fn change_pte_takes_the_contents_along_and_keeps_the_old_page_until_it_has() {
+    for host in [r#""change-pte gfn0 pfn3""#, r#""change-pte gfn0 pfn3", "swap-in gfn0""#] {
+        assert_eq!(explore(r#""write gfn0", "write gfn0""#, host), Verdict::Holds, "{host}");
+        assert_eq!(explore(r#""fetch gfn0", "read gfn1""#, host), Verdict::Holds, "{host}");
+    }
+}
+
+#[test]
+fn no_pair_of_operations_of_the_host_makes_a_property_fail() {
+    let operations = [
+        "swap-out gfn0",
+        "swap-out gfn1",
+        "swap-in gfn1",
+        "ksm-merge gfn0 gfn1",
+        "ksm-merge gfn1 gfn0",
+        "cow-break gfn0",
+        "cow-break gfn1",
+        "change-pte gfn0 pfn3",
+        "change-pte gfn1 pfn2",
+        "age gfn0",
+    ];
+    for first in operations {
+        for second in operations {
+            let host = format!("{first:?}, {second:?}");
+            for vcpu in [r#""write gfn0""#, r#""read gfn1", "write gfn1""#] {
+                assert_eq!(explore(vcpu, &host), Verdict::Holds, "{vcpu} against {host}");
+            }
+        }
+    }
 }

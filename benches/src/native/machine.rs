@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, fence};
 
 use crossbeam_utils::CachePadded;
+use kvmmu_model::Word as _;
 use kvmmu_model::mmu::VCPUS;
 use kvmmu_model::platform::Ordering::{self, Acquire, Relaxed, Release};
 use kvmmu_model::{
@@ -191,6 +192,10 @@ impl<K: Kind> Machine for Native<K> {
         self.0.kicked[usize::from(cpu.0)].load(Relaxed)
     }
 
+    fn peek(&self, word: &Self::Word) -> u64 {
+        // ORDERING: relaxed: an observer's look.
+        word.load(Relaxed)
+    }
     fn hardware(&self) -> SoftwareTlb<Self> {
         SoftwareTlb::new(self)
     }

@@ -102,7 +102,11 @@ fn locked<K: Kind<Word = PlainWord>>(
     present: bool,
 ) -> RetPf {
     black_box((cpu, access, present));
-    if mmu.kvm_is_visible_gfn(gfn) { RetPf::BreakCow(gfn) } else { RetPf::Mmio }
+    if mmu.gfn_to_memslot(gfn).is_some() {
+        RetPf::BreakCow(gfn)
+    } else {
+        RetPf::Mmio { ram: false }
+    }
 }
 
 /// A walk, a judgement and a compare-exchange. `None`: the SPTE changed meanwhile.

@@ -177,22 +177,18 @@ impl<X: Primitives> Run<X> {
     /// An SPTE was written.
     pub(super) fn spte_written(&self, tag: Tag, new: u64) {
         let Some(world) = self.world() else { return };
-        let spte = Spte(new);
-        let is_root = world.mmu.vcpus.iter().any(|vcpu| vcpu.root == SpId(tag.index[0]));
-        if world.watches(Property::SpteLegal)
-            && !is_root
-            && world.mmu.format.is_shadow_present(spte)
-            && !world.mmu.format.is_legal_leaf(spte)
-        {
-            let detail = format!("spte[{}][{}] = {new:#x}", tag.index[0], tag.index[1]);
-            self.search.violate(Property::SpteLegal, detail);
+        let loc = SpteLoc { sp: SpId(tag.index[0]), index: tag.index[1] };
+        let is_root = world.mmu.vcpus.iter().any(|vcpu| vcpu.root == loc.sp);
+        if !is_root && world.mmu.format.is_shadow_present(Spte(new)) {
+            oracle::check_legal(&world, loc, Spte(new));
         }
     }
 
     /// `mmu_lock` is about to be released.
     pub(super) fn mmu_lock_released(&self, state: &MmuState) {
         let Some(w) = self.world() else { return };
-        if !w.watches(Property::RmapExact) && !w.watches(Property::ShadowedPtReadonly) {
+        let watched = [Property::RmapExact, Property::ShadowedPtReadonly, Property::MemslotGone];
+        if !watched.into_iter().any(|property| w.watches(property)) {
             return;
         }
         let gfns = |loc: SpteLoc| {
@@ -374,6 +370,9 @@ impl<X: Primitives> Machine for EngineMachine<X> {
         }
     }
 
+    fn peek(&self, word: &EngineWord<X>) -> u64 {
+        word.peek()
+    }
     fn hardware(&self) -> SoftwareTlb<Self> {
         SoftwareTlb::new(self)
     }

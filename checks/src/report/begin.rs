@@ -272,6 +272,7 @@ pub fn operation(op: Op) -> String {
         Op::Shrink => "shrink".to_owned(),
         Op::GetDirtyLog(slot) => format!("get-dirty-log slot{slot}"),
         Op::CopyHarvested => "copy-harvested".to_owned(),
+        Op::DropHarvested => "drop-harvested".to_owned(),
         // Memslots, buses, interrupt routing.
         Op::DeleteMemslot(slot) => format!("delete-memslot slot{slot}"),
         Op::Mmio => "mmio".to_owned(),

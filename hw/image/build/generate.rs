@@ -133,6 +133,7 @@ fn operation(op: Op) -> Option<String> {
         Op::Shrink => "Op::Shrink".to_owned(),
         Op::GetDirtyLog(slot) => format!("Op::GetDirtyLog({slot})"),
         Op::CopyHarvested => "Op::CopyHarvested".to_owned(),
+        Op::DropHarvested => "Op::DropHarvested".to_owned(),
         _ => return None,
     })
 }

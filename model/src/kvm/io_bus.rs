@@ -34,12 +34,21 @@ pub enum IoDevice {
 }
 
 impl IoDevice {
-    /// The devices at the address that [`Mmu::kvm_io_bus_access`] means.
+    /// The devices at [`IoAddress::Ioeventfds`].
     const IOEVENTFDS: [IoDevice; 2] = [IoDevice::FirstIoeventfd, IoDevice::Ioeventfd];
 
     const fn bit(self) -> u64 {
         1 << self as u8
     }
+}
+
+/// Where an MMIO access goes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum IoAddress {
+    /// The address of the ioeventfds.
+    Ioeventfds,
+    /// A guest frame without a memslot: no device of the kernel is there.
+    Frame,
 }
 
 /// `kvm->buses`. The pointer is protected by: `slots_lock` for updates, `kvm->srcu` for readers.
@@ -88,13 +97,17 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// no device has it, and it goes to user space.
     ///
     /// Locks: a read section of `kvm->srcu`.
-    pub fn kvm_io_bus_access(&self, access: Access) -> bool {
+    pub fn kvm_io_bus_access(&self, address: IoAddress, access: Access) -> bool {
         let write = access == Access::Write;
         let name = if write { "kvm_io_bus_write" } else { "kvm_io_bus_read" };
         let Some(bus) = &self.kvm.buses else { return false };
         self.p.call(name, || {
             let devices = bus.array.dereference().map_or(0, |array| bus.array.read(array));
-            let there = IoDevice::IOEVENTFDS.into_iter().filter(|d| devices & d.bit() != 0);
+            let here: &[IoDevice] = match address {
+                IoAddress::Ioeventfds => &IoDevice::IOEVENTFDS,
+                IoAddress::Frame => &[],
+            };
+            let there = here.iter().copied().filter(|d| devices & d.bit() != 0);
             let mut called = false;
             for memory in there.filter_map(|d| bus.memory(d)) {
                 // ORDERING: relaxed: a device orders its own data.

@@ -1,11 +1,12 @@
 //! Memslots that come and go while vCPUs run.
 //!
-//! Guarantee: when `kvm_set_memslot` has deleted a slot, nothing maps its frames, and no fault that
-//! still goes on will. Mechanism: the slot is first made invalid, so that no fault begins to map
-//! it; the grace period waits for those that had found it valid, because KVM_RUN's read section of
-//! `kvm->srcu` is held over all of a fault; what they mapped is zapped then. Linux v5.10
-//! `virt/kvm/kvm_main.c`, `kvm_set_memslot()`. Not modelled: moved slots, changed flags, generation
-//! numbers (they are for cached MMIO SPTEs, which are not modelled either), address spaces.
+//! Guarantee: when `kvm_set_memslot` has deleted a slot, no SPTE and no TLB maps its frames, and no
+//! fault that still goes on will map them. Mechanism: the slot is first made invalid, so that no
+//! fault begins to map it (it is retried: its frames are RAM still); the grace period waits for
+//! those that had found it valid, because KVM_RUN's read section of `kvm->srcu` is held over all of
+//! a fault; what they mapped is zapped then, and flushed. Linux v5.10 `virt/kvm/kvm_main.c`,
+//! `kvm_set_memslot()`, with the retry of commit e0c378684b65. Not modelled: moved slots, changed
+//! flags, what cached MMIO SPTEs need of generation numbers, address spaces.
 
 use super::published::Published;
 use crate::guard::Guard;
@@ -48,6 +49,36 @@ impl MemslotSet {
     const fn with_invalid(self, slot: usize) -> MemslotSet {
         MemslotSet(self.0 | 1 << (8 + slot))
     }
+    /// `slots->generation`: how many arrays were installed before this one.
+    const fn generation(self) -> u64 {
+        self.0 >> GENERATION_SHIFT
+    }
+    const fn next_generation(self) -> MemslotSet {
+        MemslotSet(self.0 + (1 << GENERATION_SHIFT))
+    }
+}
+
+/// Where the generation begins: below it are the slots, and which of them are invalid.
+const GENERATION_SHIFT: u32 = 16;
+
+const _: () = assert!(MEMSLOTS < 8);
+
+/// What becomes of the search for a frame's memslot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum MemslotFound {
+    /// A valid slot has the frame.
+    Valid,
+    /// The slot that has it is being deleted (`KVM_MEMSLOT_INVALID`), by this array.
+    Invalid(InvalidMemslot),
+    /// No slot has it.
+    None,
+}
+
+/// An array of memslots that has an invalid one: it is replaced soon.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct InvalidMemslot {
+    array: usize,
+    generation: u64,
 }
 
 /// `enum kvm_mr_change`.
@@ -101,15 +132,39 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         self.memslots.get(id)?.as_ref().filter(|_| slots.contains(id))
     }
 
-    /// `kvm_is_visible_gfn`: true if a valid memslot has the frame. An access to another frame is
-    /// MMIO. Where memslots never change, every frame that a scenario names is taken to have one.
+    /// `kvm_is_visible_gfn`, and what is to be known where it is false. An access to a frame
+    /// without a slot is MMIO. Where memslots never change, every frame that a scenario names is
+    /// taken to have one.
     ///
     /// Locks: as [`Mmu::gfn_to_memslot`].
     #[track_caller]
-    pub fn kvm_is_visible_gfn(&self, gfn: Gfn) -> bool {
-        let slots = self.kvm_memslots();
-        self.kvm.memslots.is_none()
-            || self.search_memslots(gfn).is_some_and(|(i, _)| slots.is_valid(i))
+    pub(crate) fn find_memslot(&self, gfn: Gfn) -> MemslotFound {
+        let Some(Memslots(slots)) = &self.kvm.memslots else {
+            self.p.reads(Object::Memslots);
+            return MemslotFound::Valid;
+        };
+        self.p.call("kvm_is_visible_gfn", || {
+            let Some(array) = slots.dereference() else { return MemslotFound::None };
+            let set = MemslotSet(slots.read(array));
+            match self.search_memslots(gfn) {
+                Some((slot, _)) if set.is_valid(slot) => MemslotFound::Valid,
+                Some((slot, _)) if set.contains(slot) => {
+                    let generation = set.generation();
+                    MemslotFound::Invalid(InvalidMemslot { array, generation })
+                }
+                _ => MemslotFound::None,
+            }
+        })
+    }
+
+    /// Stands for the faults that a guest takes in vain while a memslot is invalid: the next one
+    /// that may end otherwise comes after other memslots are installed. The vCPU must be outside
+    /// its read section of `kvm->srcu`, as it is while the guest runs between those faults.
+    #[track_caller]
+    pub fn wait_for_memslots(&self, seen: InvalidMemslot) {
+        if let Some(Memslots(slots)) = &self.kvm.memslots {
+            slots.wait_for_another(seen.array, seen.generation);
+        }
     }
 
     /// `search_memslots`, whether or not the slot is there.
@@ -146,18 +201,21 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             if to == set {
                 return;
             }
+            let mut to = to.next_generation();
             // kvm_dup_memslots
             let mut new = slots.kmalloc_other(&self.p, old);
             if change == KvmMrChange::Delete {
-                slots.write(new, set.with_invalid(slot).0);
-                self.install_new_memslots(new);
+                let invalid = set.with_invalid(slot).next_generation();
+                slots.write(new, invalid.0);
+                self.install_new_memslots(new, invalid);
+                to = to.next_generation();
                 self.p.checkpoint((old, to));
                 self.kvm_arch_flush_shadow_memslot(slot);
                 new = old;
             }
             // update_memslots
             slots.write(new, to.0);
-            self.install_new_memslots(new);
+            self.install_new_memslots(new, to);
             slots.kfree(&self.p, 1 - new);
             self.p.mark(Mark::MemslotsFreed);
         });
@@ -166,10 +224,10 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `install_new_memslots`: publishes an array and waits until nobody uses the other any more.
     ///
     /// Locks: `slots_lock`.
-    fn install_new_memslots(&self, array: usize) {
+    fn install_new_memslots(&self, array: usize, set: MemslotSet) {
         let Some(Memslots(slots)) = &self.kvm.memslots else { return };
         self.p.call("install_new_memslots", || {
-            slots.assign(Some(array));
+            slots.assign_generation(Some(array), set.generation());
             self.p.mark(Mark::MemslotsInstalled);
             if self.p.guard(Guard::MemslotFreeAfterGracePeriod) {
                 self.kvm.srcu.synchronize();
@@ -183,6 +241,9 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Locks: takes `mmu_lock`.
     fn kvm_arch_flush_shadow_memslot(&self, slot: usize) {
         let Some(Some(memslot)) = self.memslots.get(slot) else { return };
+        if !self.p.guard(Guard::MemslotDeleteZaps) {
+            return;
+        }
         self.p.call("kvm_arch_flush_shadow_memslot", || {
             let mut l = self.mmu_lock.lock();
             let mut flush = false;
@@ -191,6 +252,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             }
             if flush {
                 self.p.mark(Mark::MemslotZapped);
+            }
+            if flush && self.p.guard(Guard::MemslotDeleteFlushes) {
                 self.kvm_flush_remote_tlbs(None);
             }
         });

@@ -8,13 +8,14 @@
 use core::slice;
 
 use crate::platform::Ordering::{Acquire, Relaxed, Release};
-use crate::platform::{Platform, Word};
+use crate::platform::{Platform, Until, Word};
 use crate::tag::{Object, Tag};
 
 /// A pointer and the memory for the arrays that it may point to.
 #[derive(Debug)]
 pub struct Published<P: Platform, const N: usize> {
-    /// 0: NULL. Else the number of the array in use, counted from 1.
+    /// 0: NULL. Else the number of the array in use, counted from 1, in the low byte; above it
+    /// what the owner has published beside it, such as a generation.
     pointer: P::Word,
     arrays: [P::Word; N],
 }
@@ -34,7 +35,13 @@ impl<P: Platform, const N: usize> Published<P, N> {
     #[track_caller]
     pub(super) fn dereference(&self) -> Option<usize> {
         // ORDERING: acquire: the array is read after the pointer (a data dependency in the kernel).
-        (self.pointer.load(Acquire) as usize).checked_sub(1)
+        (self.pointer.load(Acquire) as u8 as usize).checked_sub(1)
+    }
+
+    /// Waits until something is published that carries another generation.
+    #[track_caller]
+    pub(super) fn wait_for_another(&self, array: usize, generation: u64) {
+        self.pointer.wait_until(Until::Not(pointer_to(Some(array), generation)));
     }
 
     /// What an array says.
@@ -54,8 +61,15 @@ impl<P: Platform, const N: usize> Published<P, N> {
     /// `rcu_assign_pointer`: readers that come from now on find this array, or NULL.
     #[track_caller]
     pub(super) fn assign(&self, array: Option<usize>) {
+        self.assign_generation(array, 0);
+    }
+
+    /// The same, with the generation of the array, so that a pointer never comes back to what it
+    /// was.
+    #[track_caller]
+    pub(super) fn assign_generation(&self, array: Option<usize>, generation: u64) {
         // ORDERING: release: whoever finds the array finds what was written to it.
-        self.pointer.store(array.map_or(0, |i| i as u64 + 1), Release);
+        self.pointer.store(pointer_to(array, generation), Release);
     }
 
     /// `kmalloc`: the memory of this array is in use from now on.
@@ -68,6 +82,11 @@ impl<P: Platform, const N: usize> Published<P, N> {
     pub(super) fn kfree(&self, p: &P, array: usize) {
         p.freed(slice::from_ref(&self.arrays[array]));
     }
+}
+
+/// What the pointer holds that names this array.
+fn pointer_to(array: Option<usize>, generation: u64) -> u64 {
+    generation << 8 | array.map_or(0, |i| i as u64 + 1)
 }
 
 impl<P: Platform> Published<P, 2> {

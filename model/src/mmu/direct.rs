@@ -12,6 +12,7 @@ use super::shadow_page::direct_base;
 use super::{Mmu, MmuState, PG_LEVEL_4K, ROOT_LEVEL, index_at};
 use crate::guard::Guard;
 use crate::host::{Host, PinnedPage};
+use crate::kvm::memslots::{InvalidMemslot, MemslotFound};
 use crate::mark::Mark;
 use crate::platform::Ordering::{Acquire, Relaxed};
 use crate::platform::{Lock, Platform, Word};
@@ -35,8 +36,15 @@ pub enum RetPf {
     Spurious,
     /// The guest's own tables do not allow it: a guest page fault is injected.
     GuestFault,
-    /// `KVM_PFN_NOSLOT`: no valid memslot has the frame; the access is emulated as MMIO.
-    Mmio,
+    /// `RET_PF_RETRY` for a memslot that is being deleted: the guest faults again and again until
+    /// other memslots are installed. See [`Mmu::wait_for_memslots`].
+    RetryAfterMemslots(InvalidMemslot),
+    /// `KVM_PFN_NOSLOT`: the access is emulated as MMIO. `ram`: it should not be, a memslot has the
+    /// frame.
+    Mmio {
+        /// A memslot has the frame, an invalid one.
+        ram: bool,
+    },
     /// The host must break a shared page first, then the guest faults again.
     BreakCow(Gfn),
 }
@@ -151,9 +159,16 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     ///
     /// Locks: a read section of `kvm->srcu`; may sleep.
     fn gfn_to_pfn(&self, gfn: Gfn, write: bool) -> Result<PinnedPage, RetPf> {
-        if !self.kvm_is_visible_gfn(gfn) {
-            self.p.mark(Mark::MemslotMissing);
-            return Err(RetPf::Mmio);
+        match self.find_memslot(gfn) {
+            MemslotFound::Valid => {}
+            MemslotFound::Invalid(seen) if self.p.guard(Guard::InvalidSlotRetries) => {
+                self.p.mark(Mark::MemslotInvalid);
+                return Err(RetPf::RetryAfterMemslots(seen));
+            }
+            found => {
+                self.p.mark(Mark::MemslotMissing);
+                return Err(RetPf::Mmio { ram: found != MemslotFound::None });
+            }
         }
         self.host.gfn_to_pfn(gfn, write).ok_or(RetPf::BreakCow(gfn))
     }

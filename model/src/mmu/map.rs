@@ -81,7 +81,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             let mut was_rmapped = self.format.is_shadow_present(old);
             if was_rmapped && self.format.pfn(old) != m.page.pfn {
                 self.drop_spte(l, loc);
-                flush = true;
+                flush = self.p.guard(Guard::MmuSetSpteFlushesOldPfn);
+                self.p.mark(Mark::SpteOfAnotherPfn);
                 was_rmapped = false;
             }
             let (new, write_protected_pt) = self.make_spte(l, loc, m);

@@ -84,7 +84,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 self.p.mark(Mark::PteChanged);
                 flush = true;
             }
-            if flush {
+            if flush && self.p.guard(Guard::ChangePteFlush) {
                 self.kvm_flush_remote_tlbs(None);
             }
         });

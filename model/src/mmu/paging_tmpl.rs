@@ -117,7 +117,9 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Locks: `mmu_lock`.
     fn fetch(&self, l: &mut MmuState, root: Gfn, gva: Gva, walk: &GuestWalk, m: Mapping) -> RetPf {
         self.p.call("FNAME(fetch)", || {
-            if self.gpte_changed(root, index_at(ROOT_LEVEL, gva.0), walk.ptes[1]) {
+            if self.p.guard(Guard::GpteRecheckUpper)
+                && self.gpte_changed(root, index_at(ROOT_LEVEL, gva.0), walk.ptes[1])
+            {
                 return RetPf::Retry;
             }
             let parent = SpteLoc { sp: self.vcpu(m.cpu).root, index: index_at(ROOT_LEVEL, gva.0) };
@@ -128,7 +130,9 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 let table = walk.table_gfn[0];
                 (self.kvm_mmu_get_page(l, Some(m.cpu), table, PG_LEVEL_4K, false), true)
             };
-            if self.gpte_changed(walk.table_gfn[0], index_at(PG_LEVEL_4K, gva.0), walk.ptes[0]) {
+            if self.p.guard(Guard::GpteRecheckLeaf)
+                && self.gpte_changed(walk.table_gfn[0], index_at(PG_LEVEL_4K, gva.0), walk.ptes[0])
+            {
                 return RetPf::Retry;
             }
             if fresh {

@@ -4,6 +4,7 @@
 //! of the new entry, unsync pages.
 
 use super::{Mmu, SHADOW_PAGES};
+use crate::guard::Guard;
 use crate::host::Host;
 use crate::mark::Mark;
 use crate::platform::Ordering::Relaxed;
@@ -18,7 +19,9 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     pub fn emulator_write_phys(&self, cpu: CpuId, table: Gfn, index: u8, gpte: Gpte) {
         self.p.call("emulator_write_phys", || {
             self.host.write_gpte(table, index, gpte);
-            self.mark_page_dirty(table);
+            if self.p.guard(Guard::EmulatorMarksDirty) {
+                self.mark_page_dirty(table);
+            }
             self.kvm_mmu_pte_write(cpu, table, index);
             self.p.mark(Mark::Emulated);
         });
@@ -43,10 +46,12 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 }
                 let loc = SpteLoc { sp, index };
                 let entry = self.mmu_spte_get_lockless(loc);
-                self.mmu_page_zap_pte(&mut l, loc);
+                if self.p.guard(Guard::PteWriteZaps) {
+                    self.mmu_page_zap_pte(&mut l, loc);
+                }
                 remote_flush |= self.format.is_shadow_present(entry);
             }
-            if remote_flush {
+            if remote_flush && self.p.guard(Guard::PteWriteFlushes) {
                 self.kvm_flush_remote_tlbs(Some(cpu));
             } else {
                 self.kvm_make_request(cpu, super::KVM_REQ_TLB_FLUSH_CURRENT);

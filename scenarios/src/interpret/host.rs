@@ -75,7 +75,11 @@ impl<M: Machine> World<M> {
         // ORDERING: relaxed: nobody else uses the page.
         let content = self.mmu.host.page(pfn).load(Relaxed);
         if dirty {
-            self.mmu.host.update(|s| s.swap[g] = content);
+            // One place in swap for all frames that the page is of.
+            self.mmu.host.update(|s| {
+                let frames = s.swap.iter_mut().zip(s.swap_cache);
+                frames.filter(|(_, p)| *p == Some(pfn)).for_each(|(swap, _)| *swap = content);
+            });
             self.m.mark(Mark::SwappedOutDirty);
             self.m.note(format_args!("host: pfn{} written out and freed", pfn.0));
         } else {
@@ -161,6 +165,8 @@ impl<M: Machine> World<M> {
                 self.notify_change_pte(gfn, pfn);
                 let pte = HostPte { pfn: Some(pfn), writable: false };
                 self.mmu.host.update(|s| s.pte[gfn.0 as usize] = pte);
+                // try_to_merge_one_page: what swap has of the two frames may be old.
+                kvmmu_model::Host::kvm_set_pfn_dirty(&self.mmu.host, pfn);
                 self.m.note(format_args!("host: gfn{} is now pfn{}, read-only", gfn.0, pfn.0));
                 self.m.mark(Mark::KsmMerged);
             }
@@ -168,16 +174,70 @@ impl<M: Machine> World<M> {
         self.invalidate_range_end();
     }
 
-    /// The same without start and end, as mms older than notifier ranges did it. The host's
-    /// page-table lock is held over all of it.
+    /// Moves a frame to another page, read-only, by `change_pte` alone, as hosts before 3.7 did it
+    /// (commit 2ec74c3ef2d8 put range_start before it): first to its own page, which
+    /// write-protects it, then to the other one, if nothing has come in between.
     pub(super) fn change_pte(&self, gfn: Gfn, pfn: Pfn) {
         self.m.call("change-pte", || {
-            let _mm = self.mmu.host.lock();
-            self.notify_change_pte(gfn, pfn);
-            let pte = HostPte { pfn: Some(pfn), writable: false };
-            self.mmu.host.update(|s| s.pte[gfn.0 as usize] = pte);
-            self.m.note(format_args!("host: gfn{} is now pfn{}, read-only", gfn.0, pfn.0));
+            let Some(old) = self.write_protect_for_move(gfn, pfn) else { return };
+            self.m.checkpoint(old);
+            if self.has_same_contents(old, pfn) {
+                self.m.checkpoint(old);
+                self.move_frame(gfn, old, pfn);
+            }
+            self.mmu.host.update(|s| s.taken &= !(1 << pfn.0));
         });
+    }
+
+    /// Write-protects a frame, and takes the page that it is to move to if that is free. `None`:
+    /// there is nothing to move, or nowhere.
+    fn write_protect_for_move(&self, gfn: Gfn, pfn: Pfn) -> Option<Pfn> {
+        let g = gfn.0 as usize;
+        let _mm = self.mmu.host.lock();
+        let state = self.mmu.host.state();
+        let free = self.mmu.host.is_free(pfn);
+        let old = state.pte[g].pfn.filter(|p| !self.mmu.host.is_referenced(*p));
+        let movable = old.filter(|p| *p != pfn && (free || state.is_read_only(pfn)));
+        self.m.checkpoint((old, movable, free));
+        let old = movable?;
+        self.notify_change_pte(gfn, old);
+        self.mmu.host.update(|s| {
+            s.pte[g].writable = false;
+            s.taken |= u8::from(free) << pfn.0;
+        });
+        self.m.note(format_args!("host: gfn{} is write-protected", gfn.0));
+        Some(old)
+    }
+
+    /// Makes a free page a copy of another, or compares the two: both cannot change.
+    fn has_same_contents(&self, old: Pfn, pfn: Pfn) -> bool {
+        // ORDERING: relaxed: the page is write-protected.
+        let content = self.mmu.host.page(old).load(Relaxed);
+        let free = self.mmu.host.state().taken >> pfn.0 & 1 == 1;
+        if free {
+            // ORDERING: relaxed: the page is ours until it is mapped.
+            self.mmu.host.page(pfn).store(content, Relaxed);
+        }
+        // ORDERING: relaxed: the page is mapped read-only.
+        free || self.mmu.host.page(pfn).load(Relaxed) == content
+    }
+
+    /// The second half: the old page is released when no SPTE maps it any more.
+    fn move_frame(&self, gfn: Gfn, old: Pfn, pfn: Pfn) {
+        let g = gfn.0 as usize;
+        let _mm = self.mmu.host.lock();
+        let state = self.mmu.host.state();
+        let unchanged = state.pte[g] == HostPte { pfn: Some(old), writable: false }
+            && !self.mmu.host.is_referenced(old)
+            && (state.taken >> pfn.0 & 1 == 1 || state.is_read_only(pfn));
+        self.m.checkpoint(unchanged);
+        if !unchanged {
+            return;
+        }
+        self.notify_change_pte(gfn, pfn);
+        self.mmu.host.update(|s| s.pte[g].pfn = Some(pfn));
+        kvmmu_model::Host::kvm_set_pfn_dirty(&self.mmu.host, pfn);
+        self.m.note(format_args!("host: gfn{} is now pfn{}, read-only", gfn.0, pfn.0));
     }
 
     /// Gives a frame on a shared page a copy of its own, writable.
@@ -188,14 +248,19 @@ impl<M: Machine> World<M> {
             {
                 let _mm = self.mmu.host.lock();
                 let state = self.mmu.host.state();
-                if let Some(old) = state.pte[g].pfn.filter(|p| state.is_shared(*p)) {
+                // A page in the swap cache is mapped first, as do_swap_page does it.
+                let page = state.pte[g].pfn.or(state.swap_cache[g]);
+                if let Some(old) = page.filter(|p| state.is_shared(*p)) {
                     let new = self.mmu.host.alloc_page();
                     self.m.checkpoint((old, new));
                     // ORDERING: relaxed: the old page is read-only, the new one not mapped yet.
                     let content = self.mmu.host.page(old).load(Relaxed);
                     self.mmu.host.page(new).store(content, Relaxed);
                     let pte = HostPte { pfn: Some(new), writable: true };
-                    self.mmu.host.update(|s| s.pte[g] = pte);
+                    self.mmu.host.update(|s| {
+                        s.pte[g] = pte;
+                        s.swap_cache[g] = None;
+                    });
                     kvmmu_model::Host::kvm_set_pfn_dirty(&self.mmu.host, new);
                     self.m.mark(Mark::CowBroken);
                 }

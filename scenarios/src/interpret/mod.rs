@@ -26,6 +26,9 @@ impl<M: Machine> World<M> {
     /// If there is no such thread.
     pub fn run_thread(&self, scenario: &Scenario, thread: usize) {
         let program = &scenario.threads[thread];
+        if thread == 0 {
+            crate::oracle::check_start(self);
+        }
         match program.kind {
             ThreadKind::Vcpu => self.run_vcpu(CpuId(thread as u8), &program.run),
             ThreadKind::Host | ThreadKind::User => {
@@ -58,8 +61,9 @@ impl<M: Machine> World<M> {
                 Op::Shrink => self.mmu.mmu_shrink_scan(),
                 Op::GetDirtyLog(slot) => self.get_dirty_log(who, slot),
                 Op::CopyHarvested => self.copy_harvested(),
+                Op::DropHarvested => self.drop_harvested(),
                 // Memslots, buses, interrupt routing.
-                Op::DeleteMemslot(slot) => self.mmu.delete_memory_region(usize::from(slot)),
+                Op::DeleteMemslot(slot) => self.delete_memslot(slot),
                 Op::RegisterMmio => self.mmu.kvm_assign_ioeventfd(),
                 Op::UnregisterMmio(enomem) => self.mmu.kvm_deassign_ioeventfd(enomem),
                 Op::SetGsiRouting => self.mmu.kvm_set_irq_routing(),

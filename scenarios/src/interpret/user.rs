@@ -44,6 +44,15 @@ impl<M: Machine> World<M> {
         });
     }
 
+    /// Forgets what was harvested and not copied: a copy that failed, and that nobody tries again.
+    pub(super) fn drop_harvested(&self) {
+        self.m.call("drop-harvested", || {
+            let mut dropped = 0;
+            self.user.with(|u| dropped = core::mem::take(&mut u.harvested));
+            self.m.note(format_args!("user: {} not copied", Frames(dropped)));
+        });
+    }
+
     /// User space reads a guest frame through its own mapping.
     fn read_as_user(&self, gfn: Gfn) -> u64 {
         let _mm = self.mmu.host.lock();

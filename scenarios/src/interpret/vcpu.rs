@@ -1,6 +1,7 @@
 //! vCPU threads: KVM_RUN, and the guest's instructions in it.
 
 use kvmmu_model::kvm::SrcuSection;
+use kvmmu_model::kvm::io_bus::IoAddress;
 use kvmmu_model::mmu::RetPf;
 use kvmmu_model::{Access, CpuId, Gfn, Gpte, Gva, Lock, Mark};
 
@@ -53,11 +54,14 @@ impl<M: Machine> World<M> {
                 }
                 Op::EmulateGpte(table, index, gfn) => {
                     self.leave(cpu, &mut run);
-                    self.mmu.emulator_write_phys(cpu, table, index, Gpte::new(gfn, true));
+                    self.emulate_store(cpu, table, index, Gpte::new(gfn, true));
                 }
-                Op::Invlpg(_) => {
+                Op::Invlpg(gva) => {
                     self.leave(cpu, &mut run);
-                    self.mmu.kvm_mmu_invlpg(|| M::flush_tlb(self, cpu));
+                    self.mmu.kvm_mmu_invlpg(|| {
+                        M::flush_tlb(self, cpu);
+                        self.mmu.host.guest_invalidated(cpu, gva);
+                    });
                 }
                 Op::Prefault(gfn) => {
                     self.leave(cpu, &mut run);
@@ -66,7 +70,7 @@ impl<M: Machine> World<M> {
                 // Memslots, buses, interrupt routing.
                 Op::Mmio => {
                     self.leave(cpu, &mut run);
-                    self.mmio(Access::Write);
+                    self.mmio(IoAddress::Ioeventfds, Access::Write);
                 }
                 Op::AvicIrqWindow => {
                     self.leave(cpu, &mut run);
@@ -120,7 +124,7 @@ impl<M: Machine> World<M> {
                 };
                 self.m.checkpoint(present);
                 self.leave(cpu, run);
-                if self.handle_fault(cpu, access, present) {
+                if self.handle_fault(cpu, access, present, run) {
                     return run.in_guest;
                 }
             }
@@ -128,7 +132,13 @@ impl<M: Machine> World<M> {
     }
 
     /// Handles a fault. True: the instruction has completed, by emulation or by a guest fault.
-    fn handle_fault(&self, cpu: CpuId, access: GuestAccess, present: bool) -> bool {
+    fn handle_fault<'a>(
+        &'a self,
+        cpu: CpuId,
+        access: GuestAccess,
+        present: bool,
+        run: &mut Run<'a, M>,
+    ) -> bool {
         let ret = match self.mmu.vcpu(cpu).guest_root {
             None => self.mmu.direct_page_fault(cpu, Gfn(access.page), access.access, present),
             Some(_) => self.mmu.shadow_page_fault(cpu, Gva(access.page), access.access, present),
@@ -150,8 +160,15 @@ impl<M: Machine> World<M> {
                 self.emulate(cpu, access);
                 true
             }
-            RetPf::Mmio => {
-                self.mmio(access.access);
+            RetPf::RetryAfterMemslots(seen) => {
+                // The guest runs in between, and a grace period does not wait for it.
+                run.srcu = None;
+                self.mmu.wait_for_memslots(seen);
+                run.srcu = self.mmu.vcpu_srcu_read_lock();
+                false
+            }
+            RetPf::Mmio { ram } => {
+                self.mmio_of_frame(cpu, access, ram);
                 true
             }
             RetPf::GuestFault => true,
@@ -168,7 +185,12 @@ impl<M: Machine> World<M> {
             },
         };
         let (index, value) = access.byte;
-        self.mmu.emulator_write_phys(cpu, gfn, index, Gpte(value));
+        self.emulate_store(cpu, gfn, index, Gpte(value));
+    }
+
+    fn emulate_store(&self, cpu: CpuId, table: Gfn, index: u8, gpte: Gpte) {
+        self.mmu.emulator_write_phys(cpu, table, index, gpte);
+        self.mmu.host.guest_store_emulated();
     }
 
     fn enter<'a>(&'a self, cpu: CpuId, run: &mut Run<'a, M>) {

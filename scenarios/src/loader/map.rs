@@ -96,6 +96,13 @@ fn spte(
             "W = 1 needs H = 1 and M = 1: write \"111\", or take W away",
         ));
     }
+    if mmu_writable && !host_writable {
+        return Err(text.error(
+            format!("{}: MMU-writable without host-writable", quoted(text.value)),
+            "no SPTE is ever made so: M = 1 needs H = 1; write \"110\", or \"000\" for a page that \
+             the host maps read-only",
+        ));
+    }
     let tracked = table.flag("tracked")?.unwrap_or(false);
     if tracked && format.has_ad() {
         return Err(table.source.error(

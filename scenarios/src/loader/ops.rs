@@ -215,7 +215,11 @@ pub const VERBS: &[Verb] = &[
         arguments: &[A::Frame, A::HostPage],
         who: Host,
         meaning: "The host moves a frame to another page, read-only, by the change_pte notifier \
-                  with no range_start and range_end around it.",
+                  alone, as hosts before 3.7 did it (later ones call range_start before it, which \
+                  leaves it nothing to change): it write-protects the frame, copies its contents \
+                  to the page or compares them if other frames share it, and moves the frame. It \
+                  gives up where somebody holds a reference, the contents differ, or the page has \
+                  another use.",
         make: |v| match *v {
             [Value::Frame(gfn), Value::HostPage(pfn)] => Some(Op::ChangePte(gfn, pfn)),
             _ => None,
@@ -258,9 +262,18 @@ pub const VERBS: &[Verb] = &[
         name: "copy-harvested",
         arguments: &[],
         who: User,
-        meaning: "User space copies the pages that its last get-dirty-log named to the destination \
-                  of the migration.",
+        meaning: "User space copies the pages that were harvested since the last copy to the \
+                  destination of the migration: those of every get-dirty-log, as a VMM collects \
+                  them.",
         make: |_| Some(Op::CopyHarvested),
+    },
+    Verb {
+        name: "drop-harvested",
+        arguments: &[],
+        who: User,
+        meaning: "User space forgets what was harvested and not copied, as if the copy had failed \
+                  and nobody remembered the log.",
+        make: |_| Some(Op::DropHarvested),
     },
     // Memslots, buses, interrupt routing.
     Verb {

@@ -1,6 +1,7 @@
 //! One operation of a program: its words, read and checked against memory.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use kvmmu_model::mmu::VCPUS;
@@ -12,7 +13,7 @@ use super::memory::{GFNS, Memory, PFNS, TABLE_ENTRIES};
 use super::ops::Argument as A;
 use super::ops::{Argument, VERBS, Value, Verb, kind_name};
 use super::table::{Text, Word};
-use crate::scenario::{Address, Op, Paging, ThreadKind};
+use crate::scenario::{Address, Backing, Op, Paging, ThreadKind};
 
 /// Reads one operation of a thread of this kind.
 pub(super) fn parse(
@@ -57,6 +58,10 @@ pub(super) fn parse(
     let op = (verb.make)(&values).ok_or_else(|| {
         text.source.error(first.at, "operation not understood", format!("use {}", verb.form()))
     })?;
+    if let Some((argument, message, hint)) = misused_page(op, memory) {
+        let at = rest.get(argument).map_or(first.at, |w| w.at);
+        return Err(text.source.error(at, message, hint));
+    }
     match misused_table(op, memory) {
         None => Ok(op),
         Some((gfn, hint)) => Err(text.source.error(
@@ -64,6 +69,32 @@ pub(super) fn parse(
             format!("'{}' on gfn{}, a guest page table", verb.name, gfn.0),
             hint,
         )),
+    }
+}
+
+/// What the host does with no page: merging a frame with itself, moving one to a page that is
+/// another frame's own. The number of the argument, what is wrong, and a hint.
+fn misused_page(op: Op, memory: &Memory) -> Option<(usize, String, &'static str)> {
+    match op {
+        Op::KsmMerge(keep, drop) if keep == drop => Some((
+            1,
+            format!("gfn{} is merged with itself", keep.0),
+            "name two frames: the second takes the page of the first",
+        )),
+        Op::ChangePte(gfn, pfn) => {
+            let own = |b: &&Backing| b.pfn == Some(pfn) && b.gfn != gfn && b.writable;
+            let other = memory.backing.iter().find(own)?;
+            Some((
+                1,
+                format!(
+                    "pfn{} is gfn{}'s own page, which the host maps writable",
+                    pfn.0, other.gfn.0
+                ),
+                "name a free page (raise 'pages' in [host]), or write writable = false for the \
+                 frame that has it: only read-only pages are shared",
+            ))
+        }
+        _ => None,
     }
 }
 

@@ -153,6 +153,18 @@ fn operations_are_checked_word_by_word() {
                 "25:25: 'pfn5' does not exist in the host",
                 "the host has 3 pages",
             ),
+            (
+                "swap-out gfn0",
+                "ksm-merge gfn0 gfn0",
+                "25:24: gfn0 is merged with itself",
+                "name two frames",
+            ),
+            (
+                "swap-out gfn0",
+                "change-pte gfn1 pfn0",
+                "25:25: pfn0 is gfn0's own page, which the host maps writable",
+                "name a free page",
+            ),
             ("slot0", "slot1", "29:23: 'slot1' does not exist", "there are 1"),
             (
                 "write gfn0",

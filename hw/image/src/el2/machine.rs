@@ -2,10 +2,10 @@
 //! stage 2, and TLBs are TLBs.
 
 use core::fmt::Arguments;
-use core::sync::atomic::Ordering::Acquire;
+use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use kvmmu_model::mmu::{PG_LEVEL_4K, ROOT_LEVEL, index_at};
-use kvmmu_model::{Access, CpuId, Guarded, Mark, Pfn, Platform, Spte, SpteLoc};
+use kvmmu_model::{Access, CpuId, Guarded, Mark, Pfn, Platform, Spte, SpteLoc, Word};
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine};
 use kvmmu_scenarios::{Property, World};
 use spin::Mutex;
@@ -39,6 +39,10 @@ impl Machine for El2 {
     fn irq_pending(&self, cpu: CpuId) -> bool {
         platform::irq_pending(cpu)
     }
+    fn peek(&self, word: &Self::Word) -> u64 {
+        // ORDERING: relaxed: an observer's look.
+        word.load(Relaxed)
+    }
     fn hardware(&self) {}
 
     fn guest_access(world: &World<El2>, cpu: CpuId, access: GuestAccess) -> AccessResult {
@@ -60,7 +64,7 @@ impl Machine for El2 {
         if let Some(pfn) = reached {
             let _mm = world.mmu.host.lock();
             if before.1 == world.mmu.host.state() {
-                world.check_access(pfn, access.access == Access::Write);
+                world.check_access(cpu, access, pfn);
             }
         }
         AccessResult::Done

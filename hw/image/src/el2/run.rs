@@ -181,9 +181,9 @@ fn check_spte(tag: Tag, spte: Spte) {
     let Some(world) = WORLD.read().clone() else { return };
     let format = &world.mmu.format;
     let is_leaf = format.is_shadow_present(spte) && format.pfn(spte).0 < SHADOW_PAGES_BASE;
-    if world.watches(Property::SpteLegal) && is_leaf && !format.is_legal_leaf(spte) {
+    if is_leaf {
         let [table, index] = tag.index;
-        violate(Property::SpteLegal, format_args!("spte[{table}][{index}] = {spte:?}"));
+        oracle::check_legal(&world, SpteLoc { sp: SpId(table), index }, spte);
     }
 }
 

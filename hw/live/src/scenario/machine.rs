@@ -342,6 +342,7 @@ impl Shared {
                     self.user().copy[frame] = content;
                 }
             }
+            Action::DropHarvested => self.user().harvested = 0,
             Action::SwapOut(gfn) => self.advise(one(gfn), Advice::LinuxDontNeed)?,
             Action::PageOut(gfn) => self.advise(one(gfn), Advice::LinuxPageOut)?,
             Action::SwapIn(gfn) => drop(self.content(one(gfn).start)),

@@ -45,6 +45,8 @@ pub(super) enum Action {
     GetDirtyLog(u8),
     /// Copy what was harvested.
     CopyHarvested,
+    /// Forgets them.
+    DropHarvested,
     /// MADV_DONTNEED.
     SwapOut(Gfn),
     /// MADV_PAGEOUT.
@@ -133,6 +135,7 @@ fn actions(run: &[Op]) -> Result<Vec<Action>, String> {
     let action = |op: &Op| match *op {
         Op::GetDirtyLog(slot) => Ok(Action::GetDirtyLog(slot)),
         Op::CopyHarvested => Ok(Action::CopyHarvested),
+        Op::DropHarvested => Ok(Action::DropHarvested),
         Op::SwapOut(gfn) => Ok(Action::SwapOut(gfn)),
         Op::SwapIn(gfn) => Ok(Action::SwapIn(gfn)),
         Op::MadvisePageout(gfn) => Ok(Action::PageOut(gfn)),

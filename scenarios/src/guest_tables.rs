@@ -1,0 +1,111 @@
+//! What the guest's own page tables allow: the observer behind `guest-translation`.
+//!
+//! A guest that changes an entry of its tables may see the old translation until it invalidates it.
+//! So each vCPU may reach, by a virtual page, every frame that its tables gave since that vCPU
+//! invalidated the page last. What KVM's shadow of the tables gives must be among those. A store
+//! that KVM emulates counts from its end on: guest memory has it before the shadow is zapped, and a
+//! vCPU that invalidates in between gets the old translation still.
+
+use kvmmu_model::mmu::{GFNS, PG_LEVEL_4K, ROOT_LEVEL, VCPUS, index_at};
+use kvmmu_model::{CpuId, Gfn, Gpte, Gva, Pfn};
+
+use crate::host_mm::HostState;
+use crate::machine::{Cell, Machine, PAGES};
+
+/// The frames that a virtual page may translate to, one bit each.
+type Frames = u8;
+
+const _: () = assert!(GFNS <= Frames::BITS as usize);
+
+/// What each vCPU may reach by each virtual page.
+#[derive(Debug)]
+pub(crate) struct GuestTranslations<M: Machine> {
+    seen: M::Cell<Seen>,
+    /// The root of the guest's tables; `None`: nobody watches.
+    root: Option<Gfn>,
+}
+
+/// What the tables gave, by virtual page.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+struct Seen {
+    /// Since each vCPU invalidated the page.
+    allowed: [[Frames; PAGES]; VCPUS],
+    /// Now.
+    now: [Frames; PAGES],
+    /// Before stores that KVM is emulating.
+    before: [Frames; PAGES],
+    /// How many those are.
+    emulating: u8,
+}
+
+impl<M: Machine> GuestTranslations<M> {
+    pub(crate) fn new(m: &M) -> Self {
+        GuestTranslations { seen: m.cell(Seen::default()), root: None }
+    }
+
+    pub(crate) fn watch(&mut self, root: Gfn) {
+        self.root = Some(root);
+    }
+
+    /// Somebody has stored to guest memory: what the tables say now is allowed, too. `read` reads a
+    /// page. `emulated`: KVM has, and [`GuestTranslations::emulated`] follows.
+    pub(crate) fn stored(&self, read: impl Fn(Pfn) -> u64, host: &HostState, emulated: bool) {
+        let Some(root) = self.root else { return };
+        self.seen.with(|seen| {
+            seen.emulating += u8::from(emulated);
+            for page in 0..PAGES {
+                if emulated {
+                    seen.before[page] |= seen.now[page];
+                }
+                seen.now[page] = translate(root, Gva(page as u64), &read, host);
+                for of_cpu in &mut seen.allowed {
+                    of_cpu[page] |= seen.now[page];
+                }
+            }
+        });
+    }
+
+    /// KVM has emulated a store.
+    pub(crate) fn emulated(&self) {
+        if self.root.is_none() {
+            return;
+        }
+        self.seen.with(|seen| {
+            seen.emulating -= 1;
+            if seen.emulating == 0 {
+                seen.before = [0; PAGES];
+            }
+        });
+    }
+
+    /// A vCPU has invalidated a page: what the tables gave before is not allowed any more.
+    pub(crate) fn invalidated(&self, cpu: CpuId, gva: Gva) {
+        if self.root.is_none() {
+            return;
+        }
+        let page = gva.0 as usize;
+        self.seen.with(|seen| {
+            seen.allowed[usize::from(cpu.0)][page] = seen.now[page] | seen.before[page];
+        });
+    }
+
+    /// True if a page is that of an allowed frame, or of no frame at all: that it is reached all
+    /// the same is for `pfn-safety` to say.
+    pub(crate) fn allow(&self, cpu: CpuId, gva: Gva, pfn: Pfn, host: &HostState) -> bool {
+        let frames = self.seen.get().allowed[usize::from(cpu.0)][gva.0 as usize];
+        let is = |g: usize| host.pte[g].pfn == Some(pfn) || host.swap_cache[g] == Some(pfn);
+        let mut theirs = (0..GFNS).filter(|g| is(*g)).peekable();
+        theirs.peek().is_none() || theirs.any(|g| frames >> g & 1 == 1)
+    }
+}
+
+/// The frame that the guest's tables give for a virtual page, as a set; empty if none.
+fn translate(root: Gfn, gva: Gva, read: impl Fn(Pfn) -> u64, host: &HostState) -> Frames {
+    let entry = |table: Gfn, level| {
+        let page = read(host.pte.get(table.0 as usize)?.pfn?);
+        let gpte = Gpte((page >> (8 * u32::from(index_at(level, gva.0)))) as u8);
+        gpte.is_present().then(|| gpte.gfn())
+    };
+    let leaf = entry(root, ROOT_LEVEL).and_then(|table| entry(table, PG_LEVEL_4K));
+    leaf.map_or(0, |gfn| 1 << gfn.0)
+}

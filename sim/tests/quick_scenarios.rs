@@ -1,0 +1,75 @@
+//! Goal: the built-in scenarios come out as their files say, and so notice a step of the model that
+//! is left out. Method: every variant of every scenario that takes seconds, explored; its verdict, and
+//! the witnesses or the story that show that the race was reached. No counts: a step whose loss
+//! changes nothing but a number of states is not noticed here. `cargo mutants` runs this test.
+
+use kvmmu_scenarios::builtin::FILES;
+use kvmmu_scenarios::loader;
+use kvmmu_scenarios::scenario::{Expect, Expected, Scenario};
+use kvmmu_sim::outcome::Verdict;
+use kvmmu_sim::race::Race;
+use kvmmu_sim::{Auto, Engine, Explorer, Limits};
+
+/// Those that take longer; the main job has them.
+const SLOW: &[&str] = &[
+    "aba-direct",
+    "aba-indirect",
+    "aba-indirect-pinned",
+    "lock-order",
+    "lock-order-ioctls",
+    "lock-order-vcpus",
+    "stale-walk-indirect",
+];
+
+#[test]
+fn every_quick_scenario_comes_out_as_its_file_says() {
+    let quick = FILES
+        .iter()
+        .filter(|(file, _)| !SLOW.contains(&file.strip_suffix(".toml").expect("a scenario file")));
+    for (file, text) in quick {
+        let scenario = loader::load(file, text, 1).unwrap_or_else(|e| panic!("{e}"));
+        for expect in &scenario.expects {
+            let names: Vec<&str> = expect.without.iter().map(|g| g.info().name).collect();
+            if let Err(why) = come_out(&scenario, expect) {
+                panic!("{} without {names:?}: {why}", scenario.name);
+            }
+        }
+    }
+}
+
+/// Explores a variant. Why it is not as expected.
+fn come_out(scenario: &Scenario, expect: &Expect) -> Result<(), String> {
+    let race = Race::new(scenario.clone(), expect.without);
+    let mut engine = Engine::new(&race, race.goal());
+    // Far more than any of them has: a mutant may have no end.
+    let limits = Limits { states_max: 2_000_000, executions_max: 1_000_000, ..Limits::default() };
+    let outcome = Auto::default().explore(&mut engine, &limits, &mut |_| true);
+    match (&outcome.verdict, expect.verdict) {
+        (Verdict::Holds, _) if let Some(other) = outcome.others.first() => {
+            Err(format!("another violation: {} ({})", other.property, other.detail))
+        }
+        (Verdict::Holds, Expected::Holds) => {
+            let all = scenario.sometimes.iter().enumerate();
+            let unseen = all.filter(|(i, witness)| {
+                let only = match witness.moments.as_slice() {
+                    [only] if only.thread.is_none() => outcome.seen.mark(only.mark),
+                    _ => false,
+                };
+                !only && outcome.seen.witnesses >> i & 1 == 0
+            });
+            let unseen: Vec<&str> = unseen.map(|(_, witness)| witness.text.as_str()).collect();
+            match expect.without.is_empty() && !unseen.is_empty() {
+                true => Err(format!("never seen: {unseen:?}")),
+                false => Ok(()),
+            }
+        }
+        (Verdict::Violated(found), Expected::Violated) => {
+            let property = expect.property.is_none_or(|p| p.name() == found.property);
+            match property && (expect.story.is_none() || found.story) {
+                true => Ok(()),
+                false => Err(format!("caught by another bug: {}", found.property)),
+            }
+        }
+        (verdict, expected) => Err(format!("{verdict:?}, and {expected:?} was expected")),
+    }
+}
