@@ -152,6 +152,15 @@ pub struct CheckArgs {
     #[arg(long, value_name = "human|json", default_value = "human")]
     #[arg(env = "KVMMU_MESSAGE_FORMAT", hide_env = true, hide_possible_values = true)]
     pub message_format: MessageFormat,
+    /// Compare what each variant took and showed with its row in this table
+    ///
+    /// Exit 1, and a line that says what moved, if a row differs or there is none. With --bless the
+    /// rows of what is explored are written, and the others stay.
+    #[arg(long, value_name = "FILE", conflicts_with = "time_max", hide_short_help = true)]
+    pub counts: Option<PathBuf>,
+    /// Write the rows of --counts instead
+    #[arg(long, requires = "counts", hide_short_help = true)]
+    pub bless: bool,
     /// Where traces of unexpected runs go
     #[arg(long, value_name = "DIR", default_value = "target/kvmmu", env = "KVMMU_TRACE_DIR")]
     #[arg(hide_env = true, hide_short_help = true)]

@@ -12,6 +12,7 @@ use kvmmu_model::GuardSet;
 use kvmmu_scenarios::lockdep::LockOrders;
 
 use crate::args::{CheckArgs, Common, ENVIRONMENT, Engine, MessageFormat};
+use crate::counts::{Pinned, Table};
 #[cfg(feature = "engines")]
 use crate::engines;
 use crate::exit::{Exit, Failure};
@@ -39,6 +40,8 @@ pub struct Plan<'a> {
     pub jobs: usize,
     /// How results are printed.
     pub format: MessageFormat,
+    /// The table that the results are compared with.
+    pub counts: Option<Pinned>,
     /// Where traces go.
     pub trace_dir: &'a Path,
     /// No progress and no notes.
@@ -60,6 +63,12 @@ struct Explored {
 /// Bad selections, and an output that cannot be written.
 pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit, Failure> {
     has_engine(args)?;
+    if args.counts.is_some() && args.engine != Engine::Sim {
+        return Err(Failure::usage(
+            "--counts is a table of the simulated machine",
+            "leave --engine or --counts away",
+        ));
+    }
     let sets = args.without.iter().map(|text| select::guards(text));
     let sets: Vec<GuardSet> = sets.collect::<Result<_, _>>()?;
     let selected = select::scenarios(&args.select, args.search.size)?;
@@ -77,6 +86,9 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
             "'kvmmu list' prints the scenarios",
         ));
     }
+    let search = Search::new(&args.search);
+    let read = |path| Pinned::read(path, args.bless, &search, args.search.size);
+    let counts = args.counts.as_deref().map(read).transpose()?;
     let jobs = match args.jobs {
         Some(jobs) => usize::from(jobs),
         None => thread::available_parallelism().map_or(1, usize::from),
@@ -103,10 +115,11 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
     interrupt::catch()?;
     let plan = Plan {
         variants,
-        search: Search::new(&args.search),
+        search,
         size: args.search.size,
         jobs,
         format: args.message_format,
+        counts,
         trace_dir: &args.trace_dir,
         quiet: common.quiet,
     };
@@ -163,6 +176,7 @@ pub fn run_plan(
     let mut output = Output::new(to, plan.format, width, MEMORY_MODEL);
     output.start(&plan.search, plan.size, count)?;
     let mut counts = Counts::default();
+    let mut table = Table::new(&plan.search, plan.size);
     let mut exit = Exit::Expected;
     let mut together = Together::default();
     let work = |job: usize| match interrupted() {
@@ -179,6 +193,7 @@ pub fn run_plan(
                 }
                 let judged = &explored.judged;
                 counts.add(judged.word);
+                table.add(variant, judged);
                 exit = exit.worse(judged.word.exit());
                 let trace = explored.trace.as_ref().and_then(|t| t.as_ref().ok());
                 progress.done(judged.stats.transitions, || {
@@ -208,6 +223,13 @@ pub fn run_plan(
     }
     if interrupted() {
         exit = exit.worse(Exit::Interrupted);
+    }
+    if let Some(pinned) = &plan.counts {
+        let moved = pinned.settle(table, exit)?;
+        if !moved.is_empty() {
+            exit = exit.worse(Exit::Unexpected);
+            output.moved(&moved, &pinned.advice())?;
+        }
     }
     output.summary(&counts, count, &plan.search, interrupted(), exit as u8)?;
     Ok(exit)

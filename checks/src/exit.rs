@@ -11,8 +11,8 @@ use std::panic::{self, AssertUnwindSafe};
 pub enum Exit {
     /// Every selected variant gave its expected verdict: the broken ones did fail.
     Expected = 0,
-    /// A correct variant was violated, a broken one was not caught as it should have been, or
-    /// `explain` has no counterexample.
+    /// A correct variant was violated, a broken one was not caught as it should have been, counts
+    /// moved, or `explain` has no counterexample.
     Unexpected = 1,
     /// The command line, a scenario file or a trace file is wrong, or an output cannot be written.
     Usage = 2,

@@ -1,7 +1,7 @@
 //! From what an exploration found and what was expected to one word and one sentence.
 
 use kvmmu_model::GuardSet;
-use kvmmu_scenarios::scenario::Expected;
+use kvmmu_scenarios::scenario::{Expected, Witness};
 use kvmmu_sim::outcome::{Found, Outcome, Reason, Seen, Stats, Verdict};
 
 use crate::args::Strategy;
@@ -57,6 +57,10 @@ pub struct Judged {
     pub found: Option<Found>,
     /// Witnesses that were never seen, if that matters here.
     pub unseen: Vec<String>,
+    /// The witnesses that were seen, by number from 1 on.
+    pub seen: Vec<usize>,
+    /// Guards that it lacks and that no step asked for, if nothing was violated.
+    pub idle: Vec<&'static str>,
     /// True if everything within the bounds was explored.
     pub complete: bool,
     /// The bound that was hit.
@@ -78,6 +82,8 @@ pub fn judge(variant: &Variant, search: &Search, outcome: &Outcome) -> Judged {
         text: String::new(),
         found: None,
         unseen: Vec::new(),
+        seen: seen(variant, &outcome.seen),
+        idle: Vec::new(),
         complete: outcome.verdict == Verdict::Holds,
         reason: None,
         stats: outcome.stats,
@@ -130,10 +136,10 @@ fn held(
     judged.word = Word::Holds;
     judged.text = extent.to_owned();
     let idle = variant.without.iter().filter(|g| !outcome.seen.missed.contains(*g));
-    let idle: Vec<&str> = idle.map(|g| g.info().name).collect();
-    if !idle.is_empty() {
+    judged.idle = idle.map(|g| g.info().name).collect();
+    if !judged.idle.is_empty() {
         // Its absence says nothing here: no step came to where the guard stands.
-        judged.text += &format!("; never reached: {}", idle.join(", "));
+        judged.text += &format!("; never reached: {}", judged.idle.join(", "));
     }
     if !judged.unseen.is_empty() {
         judged.word = Word::Unexpected;
@@ -189,17 +195,25 @@ pub fn wanted(variant: &Variant) -> String {
 /// The witnesses that were not seen.
 fn unseen(variant: &Variant, seen: &Seen) -> Vec<String> {
     let witnesses = variant.scenario.sometimes.iter().enumerate();
-    witnesses
-        .filter(|(i, witness)| {
-            let whole = *i < 64 && seen.witnesses >> i & 1 == 1;
-            let one = match witness.moments.as_slice() {
-                [only] => only.thread.is_none() && seen.mark(only.mark),
-                _ => false,
-            };
-            !whole && !one
-        })
-        .map(|(_, witness)| format!("'{}'", witness.text))
-        .collect()
+    let unseen = witnesses.filter(|(i, witness)| !is_seen(*i, witness, seen));
+    unseen.map(|(_, witness)| format!("'{}'", witness.text)).collect()
+}
+
+/// The witnesses that were seen, by number from 1 on.
+fn seen(variant: &Variant, seen: &Seen) -> Vec<usize> {
+    let witnesses = variant.scenario.sometimes.iter().enumerate();
+    let seen = witnesses.filter(|(i, witness)| is_seen(*i, witness, seen));
+    seen.map(|(i, _)| i + 1).collect()
+}
+
+/// True if the witness with index `i` was seen.
+fn is_seen(i: usize, witness: &Witness, seen: &Seen) -> bool {
+    let whole = i < 64 && seen.witnesses >> i & 1 == 1;
+    let one = match witness.moments.as_slice() {
+        [only] => only.thread.is_none() && seen.mark(only.mark),
+        _ => false,
+    };
+    whole || one
 }
 
 /// How much was explored, within which bound, and under which memory model.

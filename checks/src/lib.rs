@@ -16,6 +16,7 @@ pub mod args;
 pub mod check;
 pub mod command;
 pub mod conform;
+pub mod counts;
 #[cfg(feature = "engines")]
 pub mod engines;
 pub mod exit;

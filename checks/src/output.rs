@@ -80,6 +80,14 @@ struct CycleLine<'a> {
     nestings: Vec<NestingLine<'a>>,
 }
 
+/// A row of the table of counts that moved, as a JSON line.
+#[derive(Serialize, Debug)]
+struct MovedLine<'a> {
+    v: u32,
+    r#type: &'a str,
+    text: &'a str,
+}
+
 /// A nesting of a cycle.
 #[derive(Serialize, Debug)]
 struct NestingLine<'a> {
@@ -360,6 +368,24 @@ impl<W: Write> Output<W> {
         self.to.flush()
     }
 
+    /// Rows of the table of counts moved; `advice` says what to do about it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    pub fn moved(&mut self, moved: &[String], advice: &str) -> io::Result<()> {
+        if self.format == MessageFormat::Json {
+            let line = |text| MovedLine { v: JSON_VERSION, r#type: "moved", text };
+            return moved.iter().try_for_each(|text| self.json(&line(text)));
+        }
+        let style = style(Word::Unexpected);
+        for text in moved {
+            writeln!(self.to, "{style}MOVED  {style:#} {text}")?;
+        }
+        writeln!(self.to, "        {advice}")?;
+        self.to.flush()
+    }
+
     /// The run ends, after `counts.total()` of `selected` variants.
     ///
     /// # Errors
@@ -417,7 +443,7 @@ fn guard_names(variant: &Variant) -> Vec<&'static str> {
 }
 
 /// The name of a bound in JSON.
-fn reason_name(reason: Reason) -> &'static str {
+pub fn reason_name(reason: Reason) -> &'static str {
     match reason {
         Reason::NotExhaustive => "not-exhaustive",
         Reason::Executions => "executions-max",
