@@ -258,17 +258,13 @@ impl de::Visitor<'_> for NumberVisitor {
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<u64, E> {
         Ok(value)
     }
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<u64, E> {
-        Ok(value as u64)
-    }
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<u64, E> {
         Ok(u64::from(value))
     }
     fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
-        let parsed = match text.strip_prefix("0x") {
-            Some(digits) => u64::from_str_radix(digits, 16),
-            None => text.parse(),
-        };
-        parsed.map_err(|_| de::Error::invalid_value(de::Unexpected::Str(text), &self))
+        let (digits, radix) = text.strip_prefix("0x").map_or((text, 10), |digits| (digits, 16));
+        // The standard library takes a sign, too.
+        let parsed = u64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+'));
+        parsed.ok_or_else(|| de::Error::invalid_value(de::Unexpected::Str(text), &self))
     }
 }

@@ -11,11 +11,14 @@ use std::path::Path;
 
 use kvmmu_model::Spte;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
+use super::agree::{self, Agreement};
 use super::event::{
     ErrorCode, Event, FastFault, Number, Page, Phase, Range, Ret, SetSpte, User, What,
 };
-use super::kernel::Kernel;
+use super::kernel::{self, Kernel};
+use super::ranges;
 use crate::exit::{Exit, Failure};
 
 /// The version of the file format.
@@ -33,8 +36,10 @@ pub struct Header {
     /// [`VERSION`].
     #[serde(rename = "kvmmu-trace")]
     pub version: u64,
-    /// `uname -r`.
+    /// The kernel's version.
     pub kernel: String,
+    /// `uname -r`, if the recorder says it.
+    pub release: Option<String>,
     /// `x86-64`.
     pub arch: String,
     /// The layout of its SPTEs.
@@ -53,10 +58,10 @@ pub struct Header {
 /// How KVM and the guest use page tables.
 #[derive(Deserialize, Clone, Debug)]
 pub struct Mode {
-    /// Nested paging.
-    pub npt: u8,
+    /// Nested paging. Other kernels than those of AMD's have no such parameter.
+    pub npt: Option<u8>,
     /// The TDP MMU.
-    pub tdp_mmu: u8,
+    pub tdp_mmu: Option<u8>,
     /// `direct` (nested paging), `none` (the guest has paging off) or `guest`.
     pub paging: String,
 }
@@ -89,40 +94,67 @@ pub struct Recording {
 }
 
 /// The fields that some event or other has.
+#[derive(Deserialize, Default, Debug)]
+pub(super) struct Line {
+    pub(super) event: String,
+    pub(super) n: Option<u64>,
+    pub(super) cpu: Option<u32>,
+    pub(super) pid: Option<u32>,
+    pub(super) vcpu_id: Option<u32>,
+    pub(super) cr2_or_gpa: Option<Number>,
+    pub(super) error_code: Option<Number>,
+    pub(super) sptep: Option<Number>,
+    pub(super) old_spte: Option<Number>,
+    pub(super) new_spte: Option<Number>,
+    pub(super) ret: Option<i64>,
+    pub(super) spurious: Option<Number>,
+    pub(super) fixed: Option<Number>,
+    pub(super) gfn: Option<Number>,
+    pub(super) level: Option<u8>,
+    pub(super) spte: Option<Number>,
+    pub(super) role: Option<Number>,
+    pub(super) mmu_valid_gen: Option<Number>,
+    pub(super) created: Option<Number>,
+    pub(super) fault_address: Option<Number>,
+    pub(super) start: Option<Number>,
+    pub(super) end: Option<Number>,
+    pub(super) hva: Option<Number>,
+    pub(super) op: Option<String>,
+    pub(super) phase: Option<Phase>,
+    pub(super) slot: Option<u32>,
+    pub(super) first_gfn: Option<Number>,
+    pub(super) base_gfn: Option<Number>,
+    pub(super) pages: Option<u64>,
+    pub(super) dirty: Option<u64>,
+    pub(super) events: Option<u64>,
+    pub(super) lost: Option<u64>,
+}
+
+/// What is read of an event that the checker does not know: its own fields are nobody's business.
 #[derive(Deserialize, Debug)]
-struct Line {
+struct Unknown {
     event: String,
     n: Option<u64>,
     cpu: Option<u32>,
     pid: Option<u32>,
-    vcpu_id: Option<u32>,
-    cr2_or_gpa: Option<Number>,
-    error_code: Option<Number>,
-    sptep: Option<Number>,
-    old_spte: Option<Number>,
-    new_spte: Option<Number>,
-    ret: Option<i64>,
-    spurious: Option<Number>,
-    fixed: Option<Number>,
-    gfn: Option<Number>,
-    level: Option<u8>,
-    spte: Option<Number>,
-    role: Option<Number>,
-    mmu_valid_gen: Option<Number>,
-    created: Option<Number>,
-    fault_address: Option<Number>,
-    start: Option<Number>,
-    end: Option<Number>,
-    hva: Option<Number>,
-    op: Option<String>,
-    phase: Option<Phase>,
-    slot: Option<u32>,
-    first_gfn: Option<Number>,
-    base_gfn: Option<Number>,
-    pages: Option<u64>,
-    events: Option<u64>,
-    lost: Option<u64>,
 }
+
+/// The events whose fields are read, and the end.
+const KNOWN: &[&str] = &[
+    "fast_page_fault",
+    "kvm_mmu_set_spte",
+    "kvm_mmu_get_page",
+    "kvm_mmu_prepare_zap_page",
+    "kvm_mmu_zap_all_fast",
+    "mark_mmio_spte",
+    "kvm_page_fault",
+    "kvm_age_page",
+    "kvm_age_hva",
+    "kvm_unmap_hva_range",
+    "kvm_set_spte_hva",
+    "user",
+    "end",
+];
 
 /// Reads a trace.
 ///
@@ -149,11 +181,12 @@ pub fn read(path: &Path) -> Result<Recording, Failure> {
 ///
 /// As [`read`].
 pub fn read_from(mut from: impl BufRead, name: &str) -> Result<Recording, Failure> {
-    let mut reader = Reader { name, line: 0, threads: HashMap::new(), last_n: None };
+    let mut reader = Reader { name, line: 0, threads: HashMap::new() };
     let first = reader.next_line(&mut from)?;
     let first = first.ok_or_else(|| reader.bad("the file is empty", RECORD))?;
     let header = reader.header(&first)?;
-    let kernel = Kernel::of(&header).map_err(|(message, help)| reader.other(&message, &help))?;
+    let kernel = reader.kernel(&header)?;
+    let mut agreement = Agreement::new(&header);
     let mut events = Vec::new();
     let end = loop {
         let Some(text) = reader.next_line(&mut from)? else {
@@ -167,7 +200,7 @@ pub fn read_from(mut from: impl BufRead, name: &str) -> Result<Recording, Failur
         if events.len() == EVENTS_MAX {
             return Err(reader.bad("too many events", "record a shorter run"));
         }
-        let event = reader.event(line, kernel)?;
+        let event = reader.event(line, kernel, &mut agreement)?;
         events.push(event);
     };
     reader.end(&end, events.len())?;
@@ -177,6 +210,7 @@ pub fn read_from(mut from: impl BufRead, name: &str) -> Result<Recording, Failur
     Ok(Recording { header, kernel, events })
 }
 
+const HEADER: &str = "docs/conformance.md lists the fields of the header";
 const RECORD: &str = "record it again with 'kvmmu-live --trace FILE' and let it finish";
 
 /// Where in the file we are.
@@ -184,7 +218,6 @@ struct Reader<'a> {
     name: &'a str,
     line: u32,
     threads: HashMap<(bool, u32), u32>,
-    last_n: Option<u64>,
 }
 
 impl Reader<'_> {
@@ -228,12 +261,26 @@ impl Reader<'_> {
             let message = format!("trace format version {version}, but this kvmmu reads {VERSION}");
             return Err(self.other(&message, "use kvmmu and kvmmu-live of one version"));
         }
-        let help = "docs/conformance.md lists the fields of the header";
-        serde_json::from_value(json).map_err(|error| self.bad(&format!("header: {error}"), help))
+        // From the text, and not from what was read of it: that has each field once.
+        parse(text).map_err(|error| self.bad(&format!("header: {error}"), HEADER))
+    }
+
+    /// The kernel that the header names, if its fields go together.
+    fn kernel(&self, header: &Header) -> Result<Kernel, Failure> {
+        let kernel = Kernel::of(header).map_err(|(message, help)| self.other(&message, &help))?;
+        agree::header(header).map_err(|why| self.bad(&format!("header: {why}"), HEADER))?;
+        kernel::mode(header).map_err(|(message, help)| self.other(&message, &help))?;
+        Ok(kernel)
     }
 
     fn parse(&self, text: &str) -> Result<Line, Failure> {
-        serde_json::from_str(text).map_err(|error| {
+        let known = |event: &str| KNOWN.contains(&event);
+        if let Ok(Unknown { event, n, cpu, pid }) = serde_json::from_str(text)
+            && !known(&event)
+        {
+            return Ok(Line { event, n, cpu, pid, ..Line::default() });
+        }
+        parse(text).map_err(|error| {
             let cut = if text.ends_with('\n') { "" } else { " (the last line has no end)" };
             self.bad(&format!("not an event: {error}{cut}"), RECORD)
         })
@@ -254,16 +301,14 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn event(&mut self, mut line: Line, kernel: Kernel) -> Result<Event, Failure> {
-        if let Some(n) = line.n {
-            if self.last_n.is_some_and(|last| n <= last) {
-                let help = "\"n\" must grow: sort the events by the trace clock";
-                return Err(
-                    self.bad(&format!("event {n} after event {}", self.last_n.unwrap_or(0)), help)
-                );
-            }
-            self.last_n = Some(n);
-        }
+    fn event(
+        &mut self,
+        mut line: Line,
+        kernel: Kernel,
+        agreement: &mut Agreement,
+    ) -> Result<Event, Failure> {
+        let at = self.line;
+        let refuse = |reader: &Self, (why, help): agree::Refusal| reader.bad(&why, help);
         let who = match (line.pid, line.cpu) {
             (Some(pid), _) => (true, pid),
             (None, Some(cpu)) => (false, cpu),
@@ -271,6 +316,14 @@ impl Reader<'_> {
         };
         let thread = self.threads.len() as u32;
         let thread = *self.threads.entry(who).or_insert(thread);
+        agreement.order(line.n, line.pid.is_some()).map_err(|why| refuse(self, why))?;
+        ranges::check(&line).map_err(|why| self.bad(&why, agree::FIELDS))?;
+        if let ("fast_page_fault" | "kvm_page_fault", Some(vcpu)) = (&*line.event, line.vcpu_id) {
+            agreement.vcpu(vcpu, line.pid, at).map_err(|why| refuse(self, why))?;
+        }
+        if line.event == "user" {
+            agreement.user(&line, thread, at).map_err(|why| refuse(self, why))?;
+        }
         let name = std::mem::take(&mut line.event);
         let what = self.what(&name, line, kernel)?;
         Ok(Event { line: self.line, thread, what })
@@ -301,7 +354,7 @@ impl Reader<'_> {
                 let page = Page {
                     gfn: need("gfn", line.gfn)?,
                     role: need("role", line.role)? as u32,
-                    generation: line.mmu_valid_gen.map_or(0, |n| n.0 as u8),
+                    generation: need("mmu_valid_gen", line.mmu_valid_gen)? as u8,
                 };
                 match name {
                     "kvm_mmu_get_page" => {
@@ -341,19 +394,25 @@ impl Reader<'_> {
 
     fn ret(&self, line: &Line, kernel: Kernel) -> Result<Ret, Failure> {
         let set = |field: Option<Number>| field.is_some_and(|n| n.0 != 0);
-        match line.ret {
-            Some(ret) => kernel.ret(ret).ok_or_else(|| {
-                let message =
-                    format!("fast_page_fault with ret {ret}, which no fast fault returns");
-                self.bad(&message, "check the \"kernel\" of the header")
-            }),
-            None if line.spurious.is_none() && line.fixed.is_none() => {
-                Err(self.bad("fast_page_fault without \"ret\"", RECORD))
-            }
-            None if set(line.fixed) => Ok(Ret::Fixed),
-            None if set(line.spurious) => Ok(Ret::Spurious),
-            None => Ok(Ret::Refused),
+        let told = match (line.fixed, line.spurious) {
+            (None, None) => None,
+            (fixed, _) if set(fixed) => Some(Ret::Fixed),
+            (_, spurious) if set(spurious) => Some(Ret::Spurious),
+            _ => Some(Ret::Refused),
+        };
+        let Some(ret) = line.ret else {
+            return told.ok_or_else(|| self.bad("fast_page_fault without \"ret\"", RECORD));
+        };
+        let means = kernel.ret(ret).ok_or_else(|| {
+            let message = format!("fast_page_fault with ret {ret}, which no fast fault returns");
+            self.bad(&message, "check the \"kernel\" of the header")
+        })?;
+        if told.is_some_and(|told| told != means) {
+            let means = means.name();
+            let message = format!("\"ret\" says {means}, but \"fixed\" and \"spurious\" do not");
+            return Err(self.bad(&message, agree::FIELDS));
         }
+        Ok(means)
     }
 
     fn user(&self, line: Line) -> Result<User, Failure> {
@@ -366,4 +425,17 @@ impl Reader<'_> {
         };
         Ok(User { op, phase: line.phase.unwrap_or(Phase::At), slot: line.slot, gfns })
     }
+}
+
+/// Reads a line. An error names the field that it is in.
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| {
+        let mut again = serde_json::Deserializer::from_str(text);
+        match serde_path_to_error::deserialize::<_, T>(&mut again) {
+            Err(found) if found.path().iter().len() > 0 => {
+                format!("\"{}\": {error}", found.path())
+            }
+            _ => error.to_string(),
+        }
+    })
 }

@@ -22,7 +22,7 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// Kernels, layouts and modes that the model does not know.
+    /// Kernels and layouts that the model does not know.
     pub fn of(header: &Header) -> Result<Kernel, Refusal> {
         if header.arch != "x86-64" {
             let message = format!("a trace of {}, but only x86-64 is known", header.arch);
@@ -44,7 +44,6 @@ impl Kernel {
             );
             return Err((message, "only NPT and legacy layouts are known so far".to_owned()));
         }
-        mode(header)?;
         Ok(Kernel { algorithm, format })
     }
 
@@ -65,13 +64,18 @@ impl Kernel {
 }
 
 /// Refuses modes that the checker does not follow.
-fn mode(header: &Header) -> Result<(), Refusal> {
+///
+/// # Errors
+///
+/// Says which mode it is.
+pub fn mode(header: &Header) -> Result<(), Refusal> {
     let mode = &header.mode;
-    if mode.tdp_mmu != 0 && mode.npt != 0 {
+    let npt = mode.npt == Some(1);
+    if mode.tdp_mmu == Some(1) && npt {
         let message = "a trace of the TDP MMU, which the model does not have".to_owned();
         return Err((message, "record with kvm.tdp_mmu=0".to_owned()));
     }
-    match (mode.npt != 0, mode.paging.as_str()) {
+    match (npt, mode.paging.as_str()) {
         (true, "direct") | (false, "none") => Ok(()),
         (false, "guest") => {
             let message = "a trace of shadow paging: its faults never go the fast way, and the \
@@ -87,7 +91,7 @@ fn mode(header: &Header) -> Result<(), Refusal> {
 }
 
 /// The first two numbers of a kernel's release.
-fn series(release: &str) -> Option<(u32, u32)> {
+pub fn series(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(['.', '-']).map(|part| part.parse().ok());
     Some((numbers.next()??, numbers.next()??))
 }

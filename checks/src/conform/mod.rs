@@ -3,10 +3,11 @@
 //! Guarantee: exit 0 only if there is something to judge and every event of the trace is explained:
 //! recomputed by the model's own functions where they decide, and with a place in some order of the
 //! model's steps; rules that the trace does not allow to apply are named. Mechanism:
-//! [`mod@file`] reads, [`checker`] looks at each event and sorts them by SPTE, [`history`] runs an
-//! automaton over each SPTE, [`report`] tells. docs/conformance.md says what that means and what it
-//! does not.
+//! [`mod@file`] reads, [`agree`] and [`ranges`] refuse what contradicts itself, [`checker`] looks
+//! at each event and sorts them by SPTE, [`history`] runs an automaton over each SPTE, [`report`]
+//! tells. docs/conformance.md says what that means and what it does not.
 
+pub mod agree;
 pub mod checker;
 pub mod event;
 pub mod file;
@@ -16,6 +17,7 @@ pub mod kernel;
 pub mod offset;
 pub mod pages;
 pub mod place;
+pub mod ranges;
 pub mod report;
 pub mod rules;
 pub mod threads;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::checker::Checked;
 use super::event::{ErrorCode, Event, FastFault, Phase, Ret, What};
-use super::file::Recording;
+use super::file::{Mode, Recording};
 use super::history::{Op, Unexplained};
 use super::place;
 use super::windows::{Allowed, effects};
@@ -171,7 +171,7 @@ impl Report {
             format: header.format.clone(),
             seed: header.seed,
             vcpus: header.vcpus,
-            mode: mode(header.mode.npt, header.mode.tdp_mmu, &header.mode.paging),
+            mode: mode(&header.mode),
             fast_faults: fast_faults(&recording.events),
             sptes: checked.sptes.len(),
             checked: total(|c| c.checked),
@@ -308,11 +308,12 @@ fn verdict(events: &[Event], checked: &Checked) -> Verdict {
     }
 }
 
-fn mode(npt: u8, tdp_mmu: u8, paging: &str) -> String {
-    let paging = match paging {
+fn mode(mode: &Mode) -> String {
+    let paging = match mode.paging.as_str() {
         "none" => ", paging off in the guest",
         _ => "",
     };
+    let [npt, tdp_mmu] = [mode.npt, mode.tdp_mmu].map(Option::unwrap_or_default);
     format!("npt={npt} tdp_mmu={tdp_mmu}{paging}")
 }
 

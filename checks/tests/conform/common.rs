@@ -159,9 +159,9 @@ impl Script {
     pub(crate) fn header(&self) -> String {
         format!(
             "{{\"kvmmu-trace\":1,\"kernel\":\"{}\",\"arch\":\"x86-64\",\"format\":\"{}\",\
-             \"mode\":{{\"npt\":1,\"tdp_mmu\":0,\"paging\":\"direct\"}},\"vcpus\":2,\
-             \"slots\":[{{\"slot\":0,\"base_gfn\":\"0x200\",\"pages\":512,\"log\":{}}}],\
-             \"seed\":1}}",
+             \"mode\":{{\"npt\":1,\"tdp_mmu\":0,\"paging\":\"direct\"}},\"vcpus\":64,\
+             \"slots\":[{{\"slot\":0,\"base_gfn\":\"0x200\",\"pages\":512,\"log\":{}}},\
+             {{\"slot\":7,\"base_gfn\":\"0x100000\",\"pages\":512}}],\"seed\":1}}",
             self.layout.kernel, self.layout.format, self.logged
         )
     }

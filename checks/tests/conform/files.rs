@@ -52,7 +52,7 @@ fn what_is_no_whole_trace_is_exit_2() {
     refused(&with("\"pid\":0,", ""), Exit::Usage, "trace.jsonl:2: neither \"pid\" nor \"cpu\"");
     refused(&with("\"level\":1,", ""), Exit::Usage, "trace.jsonl:4: no \"level\"");
     refused(&with("\"spte\":\"0x", "\"spte\":\"zx"), Exit::Usage, "trace.jsonl:4: not an event");
-    refused(&with("\"vcpus\":2,", ""), Exit::Usage, "trace.jsonl:1: header: missing field");
+    refused(&with("\"vcpus\":64,", ""), Exit::Usage, "trace.jsonl:1: header: missing field");
     refused(&"x".repeat(1 << 17), Exit::Usage, "a line longer than 64 KiB");
 }
 

@@ -3,6 +3,7 @@
 
 mod command;
 mod common;
+mod contradictions;
 mod edits;
 mod files;
 mod recorded;
