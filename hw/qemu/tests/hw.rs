@@ -140,3 +140,37 @@ fn without_qemu_the_package_is_named() {
     assert!(text.contains("qemu-system-aarch64 is not installed"), "{text}");
     assert!(text.contains("help: apt-get install qemu-system-arm"), "{text}");
 }
+
+/// A path on which a QEMU answers, and a compiler that has no target but the machine's own.
+fn without_the_target() -> (std::path::PathBuf, std::path::PathBuf) {
+    use std::os::unix::fs::PermissionsExt;
+    let place = std::env::temp_dir().join(format!("kvmmu-no-target-{}", std::process::id()));
+    std::fs::create_dir_all(&place).expect("a directory can be made");
+    for (name, says) in
+        [("qemu-system-aarch64", "QEMU emulator version 7.2.0"), ("rustc", "/nowhere/lib")]
+    {
+        let file = place.join(name);
+        std::fs::write(&file, format!("#!/bin/sh\necho '{says}'\n")).expect("it can be written");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("and set");
+    }
+    let rustc = place.join("rustc");
+    (place, rustc)
+}
+
+#[test]
+fn without_the_target_the_command_that_adds_it_is_named() {
+    let (path, rustc) = without_the_target();
+    let output = Command::new(env!("CARGO_BIN_EXE_hw"))
+        .arg("tests")
+        .env("PATH", &path)
+        .env("RUSTC", rustc)
+        .output()
+        .expect("cargo has built the program");
+    std::fs::remove_dir_all(path).expect("it can be removed");
+    let (text, code) = said(&output);
+    assert_eq!(code, Some(2), "{text}");
+    // checks/tests/el2.rs knows these two lines.
+    let wanted = "error: the target aarch64-unknown-none-softfloat is not installed\n  help: \
+                  rustup target add aarch64-unknown-none-softfloat\n";
+    assert_eq!(text, wanted);
+}
