@@ -1,0 +1,109 @@
+//! What the changes begin with: the repository's own files, and what the command makes of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kvmmu::run::{Machine, Search, Simulated};
+use kvmmu::trace;
+use kvmmu::variant::{Goal, Variant};
+use kvmmu_model::{Guard, GuardSet};
+use kvmmu_sim::outcome::Verdict;
+
+use crate::input::{Knobs, join};
+use crate::targets::{self, BUILTINS, Target};
+
+/// Events of a recording that one seed has.
+const EVENTS: usize = 60;
+/// Outcomes that one seed has.
+const OUTCOMES: usize = 6;
+
+/// The inputs that those of `target` are made of.
+pub fn seeds(target: Target) -> Vec<Vec<u8>> {
+    match target {
+        Target::Scenario => scenarios(),
+        Target::Schedule => violations().into_iter().map(|found| found.schedule).collect(),
+        Target::Trace => violations().into_iter().map(|found| found.trace).collect(),
+        Target::Conform => recordings(),
+        Target::Outcomes => outcomes(),
+    }
+}
+
+/// The files of a directory of the repository with this extension, by name.
+fn files(directory: &str, extension: &str) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(directory);
+    let entries = fs::read_dir(&root).expect("the directory can be read");
+    let mut paths: Vec<PathBuf> =
+        entries.map(|entry| entry.expect("an entry can be read").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == extension));
+    paths.sort();
+    assert!(!paths.is_empty(), "no .{extension} in {}", root.display());
+    paths.iter().map(|path| fs::read_to_string(path).expect("a file is UTF-8")).collect()
+}
+
+/// Each scenario with every guard, by the strategy that is the default, and without one guard.
+fn scenarios() -> Vec<Vec<u8>> {
+    let all = files("scenarios", "toml");
+    let knobs = |i: usize| [[0, 0, 0, 0], [1 + (i % 5) as u8, 1 + (i % 50) as u8, 0, 0]];
+    all.iter()
+        .enumerate()
+        .flat_map(|(i, text)| knobs(i).map(|knobs| join(knobs, text.as_bytes())))
+        .collect()
+}
+
+/// A violation of a small built-in.
+struct Found {
+    schedule: Vec<u8>,
+    trace: Vec<u8>,
+}
+
+/// What each guard's absence does to the small built-ins.
+fn violations() -> Vec<Found> {
+    let mut all = Vec::new();
+    for i in 0..BUILTINS.len() {
+        let scenario = targets::builtin(i as u8);
+        for (guard, missing) in Guard::ALL.iter().enumerate() {
+            let without = GuardSet::EMPTY.with(*missing);
+            let variant = Variant::of(&scenario, None, without);
+            let search = Search { states_max: 3_000, ..targets::search(0).clone() };
+            let goal = Goal::default();
+            let Ok(outcome) = Simulated.explore(&variant, &goal, &search, &mut |_| true) else {
+                continue;
+            };
+            let Verdict::Violated(found) = outcome.verdict else { continue };
+            let Ok(replayed) = Simulated.replay(&variant, &found.schedule) else { continue };
+            let schedule = variant.stamp(&found.schedule).to_string();
+            let text = trace::text(&variant, &schedule, &replayed);
+            let knobs: Knobs = [i as u8, 1 + guard as u8, 0, 0];
+            all.push(Found {
+                schedule: join(knobs, schedule.as_bytes()),
+                trace: join([0; 4], text.as_bytes()),
+            });
+        }
+    }
+    assert!(!all.is_empty(), "no guard's absence is seen");
+    all
+}
+
+/// The beginnings of the recordings, and the first events of each kind.
+fn recordings() -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for text in files("checks/tests/traces", "jsonl") {
+        let (header, events) = text.split_once('\n').unwrap_or((&text, ""));
+        for skip in [0, 40, 200, 500] {
+            let some: Vec<&str> = events.lines().skip(skip).take(EVENTS).collect();
+            all.push(join([0; 4], format!("{header}\n{}\n", some.join("\n")).as_bytes()));
+        }
+    }
+    all
+}
+
+/// Files of outcomes, cut in pieces.
+fn outcomes() -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for text in files("checks/tests/seen", "jsonl") {
+        let lines: Vec<&str> = text.lines().collect();
+        let pieces = lines.chunks(OUTCOMES).map(|some| some.join("\n") + "\n");
+        all.extend(pieces.map(|piece| join([0; 4], piece.as_bytes())));
+    }
+    all
+}
