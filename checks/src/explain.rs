@@ -16,7 +16,7 @@ use crate::report::{self, Facts, Report};
 use crate::run::{Machine, Progress, Search, Simulated};
 use crate::select::{self, Selected};
 use crate::trace;
-use crate::variant::Variant;
+use crate::variant::{Goal, Variant};
 
 /// How a report is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +135,8 @@ pub fn tell(
         progress.finish();
         return told;
     }
+    // A shorter way to something else would be another counterexample than the one that was found.
+    let goal = Goal { property: Some(found.property), ..goal };
     let minimised = machine.minimise(variant, &goal, found, request.search, &mut tick)?;
     progress.finish();
     let replayed = machine.replay(variant, &minimised.found.schedule)?;

@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use kvmmu_sim::event::{Event, What};
+use kvmmu_sim::event::Event;
 use kvmmu_sim::schedule::StampedSchedule;
 
 use crate::args::ReplayArgs;
@@ -14,7 +14,7 @@ use crate::report::held::{held, held_words};
 use crate::report::lockdep;
 use crate::report::phrase::{event_line, list};
 use crate::report::value::Values;
-use crate::run::{Machine, Replayed, Simulated, fingerprint};
+use crate::run::{Machine, Replayed, Simulated, fingerprint, violation};
 use crate::select;
 use crate::trace;
 use crate::variant::{Variant, join};
@@ -58,11 +58,7 @@ pub fn from_schedule(
 
 /// What the steps of a schedule came to.
 fn ending(variant: &Variant, replayed: &Replayed) -> String {
-    let violated = replayed.events.iter().find_map(|event| match &event.what {
-        What::Violation { property, .. } => Some(*property),
-        _ => None,
-    });
-    match violated {
+    match violation(&replayed.events).map(|(property, _)| property) {
         Some(property) if lockdep::is(property) => {
             format!("violated {property}{}", asks(variant, replayed))
         }

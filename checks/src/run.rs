@@ -93,6 +93,15 @@ pub struct Replayed {
     pub stuck: Option<(usize, String)>,
 }
 
+/// The property that the events violate, and what is wrong, in words. What comes after the first
+/// violation is no behaviour any more.
+pub fn violation(events: &[Event]) -> Option<(&'static str, &str)> {
+    events.iter().find_map(|event| match &event.what {
+        What::Violation { property, detail } => Some((*property, detail.as_str())),
+        _ => None,
+    })
+}
+
 /// A minimised counterexample.
 #[derive(Clone, Debug)]
 pub struct Minimised {
@@ -244,15 +253,13 @@ impl Machine for Simulated {
     ) -> Result<Minimised, Failure> {
         let mut engine = engine(variant, goal);
         let small = minimise(&mut engine, &found.schedule, MINIMISE_STATES_MAX);
-        let detail =
-            self.replay(variant, &small.schedule)?.events.into_iter().rev().find_map(|event| {
-                match event.what {
-                    What::Violation { detail, .. } => Some(detail),
-                    _ => None,
-                }
-            });
-        let detail = detail.unwrap_or_else(|| found.detail.clone());
-        let found = Found { schedule: small.schedule, detail, ..found.clone() };
+        let replayed = self.replay(variant, &small.schedule)?;
+        // A cycle of states violates something in none of its steps.
+        let (property, detail) = match violation(&replayed.events) {
+            Some((property, detail)) => (property, detail.to_owned()),
+            None => (found.property, found.detail.clone()),
+        };
+        let found = Found { schedule: small.schedule, property, detail, ..found.clone() };
         Ok(Minimised { found, exact: small.exact })
     }
 

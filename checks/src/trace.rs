@@ -219,11 +219,8 @@ fn with_hash(line: &str, sum: u64) -> String {
 
 /// The whole text of a trace file.
 pub fn text(variant: &Variant, schedule: &str, replayed: &Replayed) -> String {
-    let violation = replayed.events.iter().find_map(|e| match &e.what {
-        What::Violation { property, detail } => Some(((*property).to_owned(), detail.clone())),
-        _ => None,
-    });
-    let (property, detail) = violation.unzip();
+    let violation = crate::run::violation(&replayed.events);
+    let (property, detail) = violation.map(|(p, d)| (p.to_owned(), d.to_owned())).unzip();
     let header = Header {
         v: VERSION,
         r#type: "trace".to_owned(),

@@ -6,6 +6,7 @@ mod cli;
 mod common;
 #[path = "../told/docutils.rs"]
 mod docutils;
+mod explain;
 mod locks;
 mod outcomes;
 mod report;
