@@ -128,7 +128,7 @@ impl core::str::FromStr for StampedSchedule {
                 None => (who, 0),
             };
             let thread = thread.parse().map_err(|_| bad(form))?;
-            if count == 0 || schedule.0.len() + count > MOVES_MAX {
+            if count == 0 || count > MOVES_MAX - schedule.0.len() {
                 return Err(bad("a count from 1 to a total of a million moves"));
             }
             schedule.0.extend(core::iter::repeat_n(Move { thread, choice }, count));
@@ -156,5 +156,20 @@ mod tests {
         assert!("v2-1a2b3c4d:0".parse::<StampedSchedule>().is_err());
         assert!("v1-1a2b3c4d:0*0".parse::<StampedSchedule>().is_err());
         assert!("v1-1a2b3c4d:0*99999999999".parse::<StampedSchedule>().is_err());
+    }
+
+    #[test]
+    fn a_schedule_that_is_too_long_is_an_error_at_the_move_that_makes_it_so() {
+        let most = u64::MAX;
+        for text in [
+            format!("v1-00000000:0,0*{most}"),
+            format!("v1-00000000:0,0*{MOVES_MAX}"),
+            format!("v1-00000000:0,0*{most}0"),
+        ] {
+            let e = text.parse::<StampedSchedule>().unwrap_err();
+            assert_eq!((e.offset, e.token.as_str()), (14, &text[14..]), "{text}");
+        }
+        let long = format!("v1-00000000:0*{}", MOVES_MAX - 1).parse::<StampedSchedule>();
+        assert_eq!(long.unwrap().schedule.0.len(), MOVES_MAX - 1);
     }
 }
