@@ -12,7 +12,7 @@ use crate::args::{Common, ExplainArgs, ReportFormat};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::progress::Progress as Bar;
-use crate::report::{self, Facts, Report};
+use crate::report::{self, Facts, Report, twin};
 use crate::run::{Machine, Progress, Search, Simulated};
 use crate::select::{self, Selected};
 use crate::trace;
@@ -144,7 +144,7 @@ pub fn tell(
         true => None,
         false => {
             let whole = Variant { without: GuardSet::EMPTY, ..variant.clone() };
-            Some(machine.replay(&whole, &minimised.found.schedule)?)
+            Some(twin::follow(machine, &whole, &minimised.found.schedule, &replayed)?)
         }
     };
     let trace = trace::write(request.trace_dir, variant, &minimised.found.schedule, &replayed);

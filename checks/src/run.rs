@@ -31,7 +31,7 @@ use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Auto, Engine, Explorer, Limits};
 
 use crate::args::{SearchArgs, Strategy};
-use crate::exit::Failure;
+use crate::exit::{Failure, panic_words};
 use crate::variant::{Goal, Variant};
 
 /// The memory model of the simulated machine, as verdicts name it.
@@ -89,6 +89,8 @@ pub struct Replayed {
     /// The step after which the state was the last one already, if there is one: the steps from
     /// there on go round.
     pub lap: Option<usize>,
+    /// Steps that are no moves of the schedule but were put in: see [`crate::report::twin::follow`].
+    pub extra: Vec<u32>,
     /// The first move that could not be made, by index, and why.
     pub stuck: Option<(usize, String)>,
 }
@@ -227,7 +229,7 @@ fn internal(outcome: &Outcome) -> Option<Failure> {
         _ => None,
     };
     let error = found.into_iter().chain(&outcome.others).find(|f| f.property == INTERNAL_ERROR)?;
-    Some(Failure::internal(format!("internal error: {}", error.detail)))
+    Some(Failure::internal(panic_words(&error.detail)))
 }
 
 impl Machine for Simulated {
@@ -298,7 +300,7 @@ impl From<Replay> for Replayed {
         let Replay { events, names, waits, asks, keys, violation, .. } = run;
         let before = keys.split_last().filter(|_| violation.is_none());
         let lap = before.and_then(|(last, before)| before.iter().position(|key| key == last));
-        Replayed { events, names, waits, asks, lap: lap.map(|i| i + 1), stuck: None }
+        Replayed { events, names, waits, asks, lap: lap.map(|i| i + 1), ..Replayed::default() }
     }
 }
 
@@ -339,7 +341,7 @@ pub fn outcomes(
     let mut explorer = explorer(search);
     let collected = collect(scenario, without, &mut *explorer, &limits(search), progress);
     match collected.broken.iter().find(|f| f.property == INTERNAL_ERROR) {
-        Some(error) => Err(Failure::internal(format!("internal error: {}", error.detail))),
+        Some(error) => Err(Failure::internal(panic_words(&error.detail))),
         None => Ok(collected),
     }
 }

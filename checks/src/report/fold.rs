@@ -88,6 +88,9 @@ fn weight(events: &[Event], range: &std::ops::Range<usize>, keep: Keep<'_>) -> W
     if keep.events.iter().any(|i| range.contains(i)) {
         return 0;
     }
+    if keep.property == "use-after-free" && events[range.clone()].iter().any(frees) {
+        return 0;
+    }
     let locks = matches!(keep.property, "deadlock" | "livelock") || lockdep::is(keep.property);
     let of_step = &events[range.clone()];
     let local =
@@ -144,6 +147,12 @@ fn empty(of_step: &[Event]) -> bool {
     })
 }
 
+/// True if something is freed. What that is may be used by others still.
+fn frees(event: &Event) -> bool {
+    use Mark::{BusFreed, IrqRoutingFreed, MemslotsFreed, ShadowPageFreed};
+    matches!(event.what, What::Mark(BusFreed | IrqRoutingFreed | MemslotsFreed | ShadowPageFreed))
+}
+
 /// How much a mark matters that is no moment of the story.
 fn mark_weight(mark: Mark) -> Weight {
     match mark {
@@ -154,6 +163,9 @@ fn mark_weight(mark: Mark) -> Weight {
         | Mark::PageAllocated
         | Mark::HostUnmapped
         | Mark::ShadowPageFreed
+        | Mark::MemslotsFreed
+        | Mark::BusFreed
+        | Mark::IrqRoutingFreed
         | Mark::StaleTranslation
         | Mark::GuestPtWrite => 1,
         Mark::FastFaultRead | Mark::JudgedNotVolatile | Mark::NoFlushOwed => 2,
@@ -196,6 +208,9 @@ fn step(
             }
             What::Note(text) => deltas.push(said(text, thread).to_owned()),
             What::Mark(Mark::NoFlushOwed) => deltas.push("<- no-flush-owed".to_owned()),
+            What::Mark(mark) if frees(other) && !keep.moments.contains(&(range.start + i)) => {
+                deltas.push(mark.name().replace('-', " "));
+            }
             What::Mark(mark) if keep.moments.contains(&(range.start + i)) => {
                 deltas.push(format!("<- {}", mark.name()));
             }

@@ -1,34 +1,105 @@
 //! The broken run beside the correct one: where the correct protocol takes another way.
 
-use kvmmu_model::GuardSet;
+use kvmmu_model::{GuardSet, Mode};
 use kvmmu_sim::event::{Event, What, Write as How};
+use kvmmu_sim::schedule::{Move, Schedule};
 
 use super::Facts;
+use super::held::held_words;
 use super::phrase::{called, delta, function, object, statement, thread};
 use super::value::Values;
-use crate::run::Replayed;
+use crate::exit::Failure;
+use crate::run::{Machine, Replayed, violation};
 use crate::trace::object_text;
+use crate::variant::Variant;
+
+/// The most steps that are put into a schedule one after the other.
+const EXTRA_MAX: usize = 8;
+
+/// Runs `schedule`, whose run without the guards is `run`, with every guard. Where a guard only
+/// looks, or waits for nobody, and all goes on as before, that makes no difference: its steps are
+/// put into the schedule, so that what follows can be compared.
+///
+/// # Errors
+///
+/// Those of the engine: bugs.
+pub fn follow(
+    machine: &dyn Machine,
+    whole: &Variant,
+    schedule: &Schedule,
+    run: &Replayed,
+) -> Result<Replayed, Failure> {
+    let mut moves = schedule.0.clone();
+    let mut twin = machine.replay(whole, schedule)?;
+    let mut at = same(run, &twin);
+    loop {
+        // Whether the way of some steps leads back is known at its end only.
+        let (mut way, mut last) = (moves.clone(), twin.clone());
+        let mut back = None;
+        while last.extra.len() < twin.extra.len() + EXTRA_MAX {
+            let Some((step, thread)) = idle(run, &last, at) else { break };
+            way.insert(step as usize - 1, Move { thread, choice: 0 });
+            let extra = [last.extra.as_slice(), &[step]].concat();
+            last = Replayed { extra, ..machine.replay(whole, &Schedule(way.clone()))? };
+            let now = same(run, &last);
+            if now > at {
+                back = Some(now);
+                break;
+            }
+        }
+        let Some(now) = back else { return Ok(twin) };
+        (moves, twin, at) = (way, last, now);
+    }
+}
+
+/// The step and the thread of the first access that differs, if it changes nothing and holds nobody
+/// up.
+fn idle(run: &Replayed, twin: &Replayed, at: usize) -> Option<(u32, u8)> {
+    let theirs = &twin.events[*accesses(twin).get(at)?];
+    let ours = &run.events[*accesses(run).get(at)?];
+    let idle =
+        matches!(theirs.what, What::Load { .. } | What::Waited { .. } | What::GracePeriod { .. });
+    (idle && ours.thread == theirs.thread).then_some((theirs.step, theirs.thread))
+}
+
+/// How many accesses two runs have in common before the first that differs.
+fn same(run: &Replayed, twin: &Replayed) -> usize {
+    let same = |(a, b): (usize, usize)| {
+        let (a, b) = (&run.events[a], &twin.events[b]);
+        a.thread == b.thread && a.what == b.what
+    };
+    accesses(run).into_iter().zip(accesses(twin)).take_while(|pair| same(*pair)).count()
+}
+
+/// The indices of the accesses of a run, but for those of steps that were put in.
+fn accesses(run: &Replayed) -> Vec<usize> {
+    let access = |i: &usize| {
+        let event = &run.events[*i];
+        event.step > 0 && !run.extra.contains(&event.step) && object(&event.what).is_some()
+    };
+    (0..run.events.len()).filter(access).collect()
+}
+
+/// The number of a step as the table without the guards counts.
+fn number(run: &Replayed, step: u32) -> u32 {
+    step - run.extra.iter().filter(|extra| **extra < step).count() as u32
+}
 
 /// The first step that differs when the same schedule runs with every guard. Only accesses count:
 /// what the model calls and marks on the way says little to a reader.
 pub fn correct(facts: &Facts<'_>, threads: &[String], values: Values<'_>) -> Option<String> {
     let twin = facts.twin?;
     let run = facts.run;
-    let accesses = |run: &Replayed| -> Vec<usize> {
-        let access = |i: &usize| run.events[*i].step > 0 && object(&run.events[*i].what).is_some();
-        (0..run.events.len()).filter(access).collect()
-    };
     let (broken, other) = (accesses(run), accesses(twin));
-    let same = |(a, b): (&usize, &usize)| {
-        let (a, b) = (&run.events[*a], &twin.events[*b]);
-        a.thread == b.thread && a.what == b.what
-    };
-    let at = broken.iter().zip(&other).take_while(|pair| same(*pair)).count();
+    let at = same(run, twin);
     let Some(theirs) = other.get(at).copied() else {
         let with = guards(facts.variant.without, &[]);
-        return Some(match stop(facts, twin, threads) {
-            Some((step, why)) => format!("with {with} {why} from step {step} on."),
-            None => format!("with {with} the same schedule violates nothing."),
+        return Some(match (stop(facts, twin, threads), violation(&twin.events)) {
+            (Some((step, why)), _) => format!("with {with} {why} from step {step} on."),
+            (None, Some((property, _))) => {
+                format!("with {with} the same schedule violates {property}, too.")
+            }
+            (None, None) => format!("with {with} the same schedule violates nothing."),
         });
     };
     let event = &twin.events[theirs];
@@ -42,9 +113,14 @@ pub fn correct(facts: &Facts<'_>, threads: &[String], values: Values<'_>) -> Opt
     let place = format!("({}:{})", event.file, event.line);
     let way = match ours {
         Some(ours) => another_way(&here, ours, &there, theirs),
-        None => format!("step {} goes well: {}", event.step, there.words(theirs)),
+        None => format!("step {} goes well: {}", there.step(theirs), there.words(theirs)),
     };
-    Some(format!("with {with} {way} {place}.{}", cut(facts, twin, threads, event.step)))
+    let cut = match ours {
+        Some(ours) if run.events[ours].thread == event.thread => None,
+        _ => grace_period(twin, threads),
+    };
+    let cut = cut.unwrap_or_else(|| cut_off(facts, twin, threads, there.step(theirs)));
+    Some(format!("with {with} {way} {place}.{cut}"))
 }
 
 /// One of the two runs.
@@ -57,6 +133,9 @@ struct Side<'a> {
 impl Side<'_> {
     fn event(&self, i: usize) -> &Event {
         &self.run.events[i]
+    }
+    fn step(&self, i: usize) -> u32 {
+        number(self.run, self.event(i).step)
     }
     /// `vcpu0`.
     fn who(&self, i: usize) -> &str {
@@ -104,7 +183,7 @@ impl Side<'_> {
 /// How the run with every guard goes on where this one does `ours`.
 fn another_way(here: &Side<'_>, ours: usize, there: &Side<'_>, theirs: usize) -> String {
     let (broken, other) = (here.event(ours), there.event(theirs));
-    let step = other.step;
+    let step = there.step(theirs);
     if broken.thread != other.thread {
         let (inside, not) = (here.inside(ours), here.statement(ours));
         let (next, words) = (there.who(theirs), there.words(theirs));
@@ -131,7 +210,7 @@ fn another_way(here: &Side<'_>, ours: usize, there: &Side<'_>, theirs: usize) ->
 
 /// How a step of the same function differs.
 fn other_access(here: &Side<'_>, ours: usize, there: &Side<'_>, theirs: usize) -> String {
-    let (step, inside) = (there.event(theirs).step, there.inside(theirs));
+    let (step, inside) = (there.step(theirs), there.inside(theirs));
     let (is, not) = (there.statement(theirs), here.statement(ours));
     match (&here.event(ours).what, &there.event(theirs).what) {
         (
@@ -168,22 +247,32 @@ fn guards(without: GuardSet, functions: &[&str]) -> String {
 }
 
 /// Where the schedule does not fit the run with every guard any more, if later than `differs`.
-fn cut(facts: &Facts<'_>, twin: &Replayed, threads: &[String], differs: u32) -> String {
+fn cut_off(facts: &Facts<'_>, twin: &Replayed, threads: &[String], differs: u32) -> String {
     match stop(facts, twin, threads) {
         Some((step, why)) if step > differs => format!(" From step {step} on {why}."),
         _ => String::new(),
     }
 }
 
+/// Who is still to wait for a grace period, and so has not freed anything yet.
+fn grace_period(twin: &Replayed, threads: &[String]) -> Option<String> {
+    let ask = twin.asks.iter().find(|ask| ask.mode == Some(Mode::Synchronize))?;
+    let who = threads.get(usize::from(ask.thread))?;
+    let what = held_words(twin, ask.object?, Mode::Synchronize);
+    Some(format!(" {who} waits for {what} first."))
+}
+
 /// The step of the schedule that the run with every guard cannot take, if that is because its
 /// thread has to wait.
 fn stop(facts: &Facts<'_>, twin: &Replayed, threads: &[String]) -> Option<(u32, String)> {
     let (at, _) = twin.stuck.as_ref()?;
-    let wanted = facts.found.schedule.0.get(*at)?;
+    let step = number(twin, *at as u32 + 1);
+    let wanted = facts.found.schedule.0.get(step as usize - 1)?;
     let who = threads.get(usize::from(wanted.thread))?;
     let wait = twin.waits.iter().find(|w| w.thread == wanted.thread)?;
-    let what = wait.object.map_or(String::new(), |object| {
-        format!(" for {}", object_text(&twin.names, twin.events.len(), object))
+    let what = wait.object.map_or(String::new(), |object| match wait.mode {
+        Some(mode) => format!(" for {}", held_words(twin, object, mode)),
+        None => format!(" for {}", object_text(&twin.names, twin.events.len(), object)),
     });
-    Some((*at as u32 + 1, format!("{who} has to wait{what}")))
+    Some((step, format!("{who} has to wait{what}")))
 }

@@ -118,3 +118,32 @@ fn title_oops_trace_and_replay_name_the_same_property() {
         assert_eq!(agree(&directory, name, without), expected, "{name}");
     }
 }
+
+/// A slot that is deleted while a vCPU looks a frame up in it.
+const MEMSLOT: &str = r#"title  = "Deleting a memslot under a fault"
+source = "none"
+about  = "Nothing."
+paging = "direct"
+spte   = "ept"
+slot   = [{ gfn = 0, pages = 1 }]
+thread = [{ name = "vcpu0", run = ["write gfn0"] },
+          { name = "user", run = ["delete-memslot slot0"] }]
+[check]
+always    = ["use-after-free", "pfn-safety"]
+sometimes = ["memslot-missing@vcpu0"]
+"#;
+
+#[test]
+fn the_step_that_frees_is_in_the_table_and_the_guard_is_said_to_wait_there() {
+    let directory = scratch("explain-freed");
+    fs::write(directory.join("memslot.toml"), MEMSLOT).expect("a test can write");
+    let without = ["memslot.toml", "--without", "memslot-free-after-grace-period"];
+    let told = explain_in(&directory, &without);
+    let table = between(&told, "| vcpu0: write gfn0", "OOPS!!!");
+    assert!(table.contains("memslots freed"), "{told}");
+    // Nobody is in the way of the first grace period: what differs is the one before the free.
+    let correct = between(&told, "Correct:", "Needed:");
+    let correct = correct.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(!correct.contains("kvm_arch_flush_shadow_memslot"), "{correct}");
+    assert!(correct.contains("a grace period of srcu"), "{correct}");
+}
