@@ -2,19 +2,17 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::panic;
 
 use anstream::ColorChoice;
 use clap::Parser;
 
 use crate::args::{Cli, Color, Command, with_default_command};
-use crate::exit::{Exit, Failure, guarded};
+use crate::exit::{Exit, Failure, guarded, watch_panics};
 use crate::{check, conform, explain, guards, list, locks, outcomes, replay};
 
 /// Runs the command line `arguments`, the first of which is the program.
 pub fn main(arguments: Vec<OsString>) -> Exit {
-    // The message of a panic is part of the error that it becomes.
-    panic::set_hook(Box::new(|_| {}));
+    watch_panics();
     let cli = match Cli::try_parse_from(with_default_command(arguments)) {
         Ok(cli) => cli,
         Err(error) => {

@@ -1,8 +1,9 @@
 //! The exit codes, and errors that name the next thing to try.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 
 /// What the command's exit code means. A smaller code does not mean a milder case: see
 /// [`Exit::worse`].
@@ -126,6 +127,31 @@ impl fmt::Display for Failure {
 
 impl core::error::Error for Failure {}
 
+thread_local! {
+    /// Where this OS thread panicked last, until somebody asks.
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps panics off the standard error stream: their message and place are part of the error that
+/// they become.
+pub fn watch_panics() {
+    panic::set_hook(Box::new(note_panic));
+}
+
+/// Keeps the place of a panic for the error that it becomes.
+pub fn note_panic(info: &PanicHookInfo<'_>) {
+    let place = info.location().map(|place| format!("{}:{}", place.file(), place.line()));
+    let _ = PLACE.try_with(|last| *last.borrow_mut() = place);
+}
+
+/// The words of a panic of this OS thread, and its place, if it is known.
+pub fn panic_words(said: &str) -> String {
+    match PLACE.take() {
+        Some(place) => format!("internal error: {said} ({place})"),
+        None => format!("internal error: {said}"),
+    }
+}
+
 /// Runs `body`; a panic in it becomes an internal error.
 ///
 /// # Errors
@@ -138,7 +164,7 @@ pub fn guarded<T>(body: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failur
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied())
             .unwrap_or("no message");
-        Err(Failure::internal(format!("internal error: {said}")))
+        Err(Failure::internal(panic_words(said)))
     })
 }
 
@@ -152,6 +178,18 @@ mod tests {
         assert_eq!(failure.exit, Exit::Internal);
         assert!(failure.to_string().contains("no such state"));
         assert!(failure.to_string().contains("help:"));
+    }
+
+    #[test]
+    fn a_panic_has_its_place() {
+        watch_panics();
+        let line = line!() + 1;
+        let failure = guarded::<()>(|| panic!("no such state")).unwrap_err();
+        let place = format!("(checks/src/exit.rs:{line})");
+        assert!(failure.message.ends_with(&place), "{failure}");
+        assert!(failure.help.contains("please report it"), "{failure}");
+        // A panic is reported once.
+        assert!(!panic_words("").contains("exit.rs"));
     }
 
     #[test]

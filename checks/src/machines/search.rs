@@ -313,7 +313,8 @@ impl Search {
         } else if text.contains("exceeded max_steps") {
             self.cut_off("steps in one execution".to_owned());
         } else {
-            self.cut_off(format!("internal error: {line}"));
+            let place = PLACE.take().map_or(String::new(), |place| format!(" ({place})"));
+            self.cut_off(format!("internal error: {line}{place}"));
         }
     }
 
@@ -373,6 +374,8 @@ fn shows(marks: &[(Mark, u8)], moments: &[Moment]) -> bool {
 
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
+    /// Where this OS thread panicked last.
+    static PLACE: Cell<Option<String>> = const { Cell::new(None) };
 }
 
 /// Runs `search` with panics of this OS thread kept off the standard error stream, and returns the
@@ -381,10 +384,9 @@ pub(super) fn quietly(search: impl FnOnce()) -> Option<Box<dyn std::any::Any + S
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let inner = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !QUIET.get() {
-                inner(info);
-            }
+        panic::set_hook(Box::new(move |info| match QUIET.get() {
+            true => PLACE.set(info.location().map(ToString::to_string)),
+            false => inner(info),
         }));
     });
     QUIET.set(true);
