@@ -72,8 +72,6 @@ impl<M: Machine> World<M> {
                 Op::CreatePit => self.mmu.create_pit(),
                 Op::MadvisePageout(gfn) => self.madvise_pageout(gfn),
                 // VMs, vCPUs, CPUs.
-
-                // VMs, vCPUs, CPUs.
                 op @ (Op::CreateVm
                 | Op::DestroyVm
                 | Op::CreateVcpu

@@ -78,6 +78,7 @@ pub(super) fn quoted(word: &str) -> String {
 
 /// "did you mean" where one of `legal` is near, and all of them.
 fn among(word: &str, legal: &[&str]) -> String {
+    let word = &word.to_lowercase();
     let near = legal.iter().min_by_key(|l| distance(word, l));
     let all = legal.join(", ");
     match near {

@@ -94,6 +94,7 @@ fn property(text: &Text<'_>) -> Result<Property, LoadError> {
 
 /// `mark`, `mark@thread`, or several of them joined by `<`.
 fn witness(text: &Text<'_>, cast: Cast<'_>) -> Result<Witness, LoadError> {
+    text.plain_spaces()?;
     let mut moments = Vec::new();
     for part in text.split('<') {
         let part = part.trimmed();

@@ -145,9 +145,10 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
 
 /// A migration that is watched must have a log, and must end.
 fn check_migration(root: &Table<'_>, logs: bool, at_stop: &[Op]) -> Result<(), LoadError> {
-    let harvests = at_stop.iter().any(|op| matches!(op, Op::GetDirtyLog(_)));
-    let locks = |op: &&Op| matches!(op, Op::Lock(..) | Op::Unlock(..) | Op::Synchronize(_));
-    let copies = at_stop.iter().rfind(|op| !locks(op)) == Some(&Op::CopyHarvested);
+    let last = |of: fn(&Op) -> bool| at_stop.iter().rposition(of);
+    let harvest = last(|op| matches!(op, Op::GetDirtyLog(_)));
+    // What was harvested must be copied; anything may follow.
+    let ends = harvest.is_some() && last(|op| *op == Op::CopyHarvested) > harvest;
     if !logs {
         return Err(root.source.error(
             root.place("check"),
@@ -155,7 +156,7 @@ fn check_migration(root: &Table<'_>, logs: bool, at_stop: &[Op]) -> Result<(), L
             "add log = true to the [[slot]] whose pages are migrated",
         ));
     }
-    if !harvests || !copies {
+    if !ends {
         return Err(root.source.error(
             root.place("at-stop"),
             "'migration' is watched, and [at-stop] does not harvest and copy what is left",
@@ -171,6 +172,15 @@ fn check_migration(root: &Table<'_>, logs: bool, at_stop: &[Op]) -> Result<(), L
 ///
 /// The file cannot be read, or the first thing in it that is wrong.
 pub fn load_path(path: &Path, size: u8) -> Result<Scenario, LoadError> {
+    load(&path.display().to_string(), &read(path)?, size)
+}
+
+/// The text of a scenario file.
+///
+/// # Errors
+///
+/// A file that cannot be read, is not UTF-8 or too large.
+pub fn read(path: &Path) -> Result<String, LoadError> {
     let file = path.display().to_string();
     let unread = |message: String| LoadError {
         file: file.clone(),
@@ -186,14 +196,11 @@ pub fn load_path(path: &Path, size: u8) -> Result<Scenario, LoadError> {
     if bytes.len() as u64 > BYTES_MAX {
         return Err(unread("is larger than 1 MiB: not a scenario".into()));
     }
-    match core::str::from_utf8(&bytes) {
-        Ok(text) => load(&file, text, size),
-        Err(e) => {
-            let good = String::from_utf8_lossy(&bytes[..e.valid_up_to()]);
-            let source = Source { file: &file, text: &good };
-            Err(source.error(good.len(), "not UTF-8", "save the file as UTF-8 text"))
-        }
-    }
+    String::from_utf8(bytes).map_err(|e| {
+        let good = String::from_utf8_lossy(&e.as_bytes()[..e.utf8_error().valid_up_to()]);
+        let source = Source { file: &file, text: &good };
+        source.error(good.len(), "not UTF-8", "save the file as UTF-8 text")
+    })
 }
 
 /// `dir/my-race.toml` is `my-race`.

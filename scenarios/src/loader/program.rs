@@ -22,6 +22,7 @@ pub(super) fn parse(
     paging: Paging,
     memory: &Memory,
 ) -> Result<Op, LoadError> {
+    text.plain_spaces()?;
     let words = text.words();
     let legal: Vec<&str> = VERBS.iter().filter(|v| v.who.has(kind)).map(|v| v.name).collect();
     let Some((first, rest)) = words.split_first() else {
@@ -46,7 +47,13 @@ pub(super) fn parse(
         let at = rest.get(verb.arguments.len()).map_or(first.at, |w| w.at);
         return Err(text.source.error(
             at,
-            format!("'{}' takes {} arguments, not {}", verb.name, verb.arguments.len(), rest.len()),
+            format!(
+                "'{}' takes {} argument{}, not {}",
+                verb.name,
+                verb.arguments.len(),
+                if verb.arguments.len() == 1 { "" } else { "s" },
+                rest.len()
+            ),
             format!("write it as: {}", verb.form()),
         ));
     }
@@ -163,23 +170,19 @@ impl Reader<'_> {
                 Address::Gfn(_) => Err(self.malformed(word, argument)),
             },
             A::HostPage => {
-                let pfn = self.number(word, "pfn", PFNS, argument)?;
-                if pfn < self.memory.host_pages {
+                let pages = self.memory.host_pages;
+                if let Some(pfn) = self.below(word, "pfn", usize::from(pages), argument)? {
                     return Ok(Value::HostPage(Pfn(u64::from(pfn))));
                 }
                 Err(self.source.error(
                     word.at,
                     format!("{} does not exist in the host", quoted(word.text)),
-                    format!(
-                        "the host has {} pages: raise 'pages' in [host]",
-                        self.memory.host_pages
-                    ),
+                    format!("the host has {pages} pages: raise 'pages' in [host], up to {PFNS}"),
                 ))
             }
             A::Slot => {
-                let slot = self.number(word, "slot", 8, argument)?;
                 let slots = self.memory.slots.len();
-                if usize::from(slot) < slots {
+                if let Some(slot) = self.below(word, "slot", slots, argument)? {
                     return Ok(Value::Slot(slot));
                 }
                 Err(self.source.error(
@@ -190,14 +193,14 @@ impl Reader<'_> {
             }
             A::Lock(mode) => locks::named(self.source, word, mode, self.verb).map(Value::Lock),
             A::VcpuName => {
-                let vcpu = self.number(word, "vcpu", VCPUS as u8, argument)?;
-                if vcpu < self.memory.vcpus {
+                let vcpus = usize::from(self.memory.vcpus);
+                if let Some(vcpu) = self.below(word, "vcpu", vcpus, argument)? {
                     return Ok(Value::VcpuName(CpuId(vcpu)));
                 }
                 Err(self.source.error(
                     word.at,
                     format!("{} does not exist", quoted(word.text)),
-                    "add a [[thread]] of that name, or name another vCPU",
+                    format!("add a [[thread]] of that name (up to {VCPUS}), or name another vCPU"),
                 ))
             }
         }
@@ -224,6 +227,18 @@ impl Reader<'_> {
             )),
             None => Err(self.malformed(word, argument)),
         }
+    }
+
+    /// The number in a name, if it is below what the file itself has of that kind.
+    fn below(
+        &self,
+        word: Word<'_>,
+        stem: &str,
+        count: usize,
+        argument: Argument,
+    ) -> Result<Option<u8>, LoadError> {
+        let number = numbered(word.text, stem).ok_or_else(|| self.malformed(word, argument))?;
+        Ok(u8::try_from(number).ok().filter(|number| usize::from(*number) < count))
     }
 
     fn address(&self, word: Word<'_>) -> Result<Address, LoadError> {

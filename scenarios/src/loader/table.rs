@@ -90,6 +90,19 @@ impl<'a> Text<'a> {
         words
     }
 
+    /// Refuses white space that looks like a space and is none.
+    pub(super) fn plain_spaces(&self) -> Result<(), LoadError> {
+        let odd = self.value.char_indices().find(|(_, c)| c.is_whitespace() && !c.is_ascii());
+        match odd {
+            None => Ok(()),
+            Some((i, c)) => Err(self.source.error(
+                self.at(i),
+                format!("U+{:04X} is no space, although it looks like one", u32::from(c)),
+                "write a plain space there: editors and web pages put others in",
+            )),
+        }
+    }
+
     /// The parts between `separator`s.
     pub(super) fn split(&self, separator: char) -> Vec<Text<'a>> {
         let mut parts = Vec::new();

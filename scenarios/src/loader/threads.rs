@@ -78,7 +78,7 @@ pub(super) fn drafts<'a>(
                 "add [guest] with root = \"gfnN\" and the tables' entries",
             ));
         }
-        let from_size = table.small("from-size", 1..=u8::MAX)?.map_or(1, |n| n.value);
+        let from_size = table.small("from-size", 1..=SIZE_MAX)?.map_or(1, |n| n.value);
         drafts.push(Draft { table, name, kind, paging: own, from_size });
     }
     if drafts.iter().all(|d| d.from_size > 1) {
@@ -105,6 +105,9 @@ pub(super) fn uses(drafts: &[Draft<'_>]) -> Uses {
     let any = |paging| drafts.iter().any(|d| d.kind == ThreadKind::Vcpu && d.paging == paging);
     Uses { direct: any(Paging::Direct), shadow: any(Paging::Shadow) }
 }
+
+/// The largest size at which a command loads a file.
+const SIZE_MAX: u8 = 9;
 
 /// How many vCPUs there are at every size.
 pub(super) fn vcpus(drafts: &[Draft<'_>]) -> u8 {

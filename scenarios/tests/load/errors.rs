@@ -124,11 +124,19 @@ fn operations_are_checked_word_by_word() {
         DIRECT,
         &[
             ("write gfn0", "", "21:9: an operation is empty", "name one of"),
-            ("write gfn0", "write", "21:9: 'write' takes 1 arguments, not 0", "write gfnN|gvaN"),
-            ("write gfn0", "write gfn0 gfn1", "21:20: 'write' takes 1 arguments, not 2", "write"),
+            ("write gfn0", "write", "21:9: 'write' takes 1 argument, not 0", "write gfnN|gvaN"),
+            ("write gfn0", "write gfn0 gfn1", "21:20: 'write' takes 1 argument, not 2", "write"),
             ("write gfn0", "write 0", "21:15: '0' is not of the form gfnN", "write gfnN|gvaN"),
             ("write gfn0", "write gfn9", "21:15: 'gfn9' is out of range", "gfn0 to gfn7"),
             ("write gfn0", "write gfn5", "21:15: gfn5 is in no slot", "[[slot]] with gfn = 5"),
+            (
+                "write gfn0",
+                "write\u{a0}gfn0",
+                "21:14: U+00A0 is no space, although it looks like one",
+                "a plain space",
+            ),
+            ("write gfn0", "WRITE gfn0", "21:9: unknown operation 'WRITE'", "mean 'write'?"),
+            ("slot0\"]\n\n", "slot9\"]\n\n", "29:23: 'slot9' does not exist", "there are 1"),
             (
                 "write gfn0",
                 "write gva0",
@@ -220,6 +228,12 @@ fn threads_are_named_counted_and_ordered() {
         &[
             ("\"vcpu0\"", "\"cpu0\"", "20:9: 'cpu0' is no name of a thread", "vcpu0, vcpu1"),
             ("\"vcpu0\"", "\"vcpu\"", "20:9: 'vcpu' is no name of a thread", "vcpu0, vcpu1"),
+            (
+                "\"host\"\n",
+                "\"host\"\nfrom-size = 99\n",
+                "25:13: 'from-size' is '99', out of range",
+                "1 to 9",
+            ),
             ("\"user\"", "\"host\"", "28:9: a second thread 'host'", "another"),
             ("\"user\"", "\"vcpu1\"", "28:9: 'vcpu1' stands after 'host'", "move it up"),
             (
@@ -357,6 +371,17 @@ fn a_migration_that_is_watched_needs_a_log_and_a_last_copy() {
             ),
         ],
     );
+}
+
+#[test]
+fn what_was_harvested_and_copied_at_the_end_may_be_deleted_after_it() {
+    let end = "run = [\"get-dirty-log slot0\", \"copy-harvested\"]";
+    let with = |op: &str| DIRECT.replace(end, &format!("{}, \"{op}\"]", &end[..end.len() - 1]));
+    for op in ["delete-memslot slot0", "swap-out gfn0"] {
+        load("f.toml", &with(op), 1).unwrap_or_else(|e| panic!("{op}: {e}"));
+    }
+    let error = load("f.toml", &with("get-dirty-log slot0"), 1).expect_err("it is not copied");
+    assert!(error.message.contains("does not harvest and copy"), "{error}");
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn names_and_modes_of_locks_are_checked() {
             (
                 "lock kvm->slots_lock",
                 "lock",
-                "22:9: 'lock' takes 1 arguments, not 0",
+                "22:9: 'lock' takes 1 argument, not 0",
                 "write it as: lock LOCK",
             ),
             (
