@@ -2,6 +2,9 @@
 //! at a few random moments. Finds a bug that needs `depth` ordered steps with probability at least
 //! 1 / (threads * steps^(depth - 1)).
 
+use std::iter::Cycle;
+use std::ops::RangeInclusive;
+
 use crate::engine::Engine;
 use crate::explore::{Explorer, Limits};
 use crate::outcome::{Outcome, Stats};
@@ -12,13 +15,15 @@ use crate::schedule::Move;
 /// PCT.
 #[derive(Clone, Copy, Debug)]
 pub struct Pct {
-    /// The depth of the bugs looked for: one more than priorities change in an execution.
+    /// The least depth of the bugs looked for: one more than priorities change in an execution.
     pub depth: u32,
+    /// The largest one. Executions take turns: how deep a bug is nobody knows.
+    pub depth_max: u32,
 }
 
 impl Default for Pct {
     fn default() -> Pct {
-        Pct { depth: 3 }
+        Pct { depth: 3, depth_max: 5 }
     }
 }
 
@@ -29,17 +34,22 @@ impl Explorer for Pct {
         limits: &Limits,
         progress: &mut dyn FnMut(&Stats) -> bool,
     ) -> Outcome {
-        let (rng, depth) = (Rng::new(limits.seed), self.depth);
-        let mut pick =
-            Priorities { rng, depth, of: Vec::new(), changes: Vec::new(), step: 0, longest: 1 };
+        let mut pick = Priorities {
+            rng: Rng::new(limits.seed),
+            depths: (self.depth..=self.depth_max).cycle(),
+            of: Vec::new(),
+            changes: Vec::new(),
+            step: 0,
+            longest: 1,
+        };
         sample(engine, limits, progress, &mut pick)
     }
 }
 
 struct Priorities {
     rng: Rng,
-    depth: u32,
-    /// Of each thread; higher goes first. Initial ones are above `depth`.
+    depths: Cycle<RangeInclusive<u32>>,
+    /// Of each thread; higher goes first. Initial ones are above all that they fall back to.
     of: Vec<u32>,
     /// The steps at which the running thread falls back.
     changes: Vec<usize>,
@@ -52,11 +62,12 @@ impl Pick for Priorities {
     fn begin(&mut self, threads: usize) {
         self.longest = self.longest.max(self.step);
         self.step = 0;
-        self.of = (0..threads as u32).map(|t| self.depth + t).collect();
+        let depth = self.depths.next().unwrap_or(1);
+        self.of = (0..threads as u32).map(|t| depth + t).collect();
         for i in (1..threads).rev() {
             self.of.swap(i, self.rng.below(i + 1));
         }
-        let changes = 1..self.depth;
+        let changes = 1..depth;
         self.changes = changes.map(|_| self.rng.below(self.longest)).collect();
     }
 
