@@ -290,12 +290,21 @@ fn title(facts: &Facts<'_>, names: &[String], race: Option<&Race>) -> String {
     titled(facts.found.property, &functions)
 }
 
-/// `BUG: property in f / g`.
+/// `BUG: property in f / g`, on one line, whatever its width. Of more than two functions as many
+/// as it has room for.
 fn titled(property: &str, functions: &[&str]) -> String {
-    match functions.is_empty() {
-        true => format!("BUG: {property}"),
-        false => format!("BUG: {property} in {}", functions.join(" / ")),
+    let title = format!("BUG: {property}");
+    let Some((first, others)) = functions.split_first() else { return title };
+    let mut title = format!("{title} in {first}");
+    for (i, function) in others.iter().enumerate() {
+        let more = if i + 1 < others.len() { " / ...".len() } else { 0 };
+        let width = title.len() + " / ".len() + function.len() + more;
+        if i > 0 && width > table::WIDTH {
+            return title + " / ...";
+        }
+        title += &format!(" / {function}");
     }
+    title
 }
 
 /// What a property says.
