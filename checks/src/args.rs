@@ -29,7 +29,7 @@ Commands:
 
 Options of check:
   --without G[,G]  --strategy S  --engine E  --seed N  --jobs N  --time-max T  --size N
-  --message-format human|json
+  --message-format human|json  --strict
 Options of all: --color auto|always|never, -v, -q, -h, -V;  'kvmmu check --help' says more
 Exit: 0 as expected, 1 unexpected, 2 bad usage or input, 3 a bound was hit, 4 nothing selected,
   5 replay diverged or refused, 70 internal error, 130 Ctrl-C";
@@ -126,6 +126,9 @@ pub struct CheckArgs {
     /// Take these guards away together; repeat for more sets (default: as the file expects)
     #[arg(long, value_name = "G[,G]")]
     pub without: Vec<String>,
+    /// Exit 1 if a scenario of your own holds and nothing shows that a race was reached
+    #[arg(long)]
+    pub strict: bool,
     /// What runs the scenario
     ///
     /// sim is the simulated machine: sequential consistency, everything explored. loom judges the
@@ -421,6 +424,16 @@ pub struct ReplayArgs {
     /// Try a schedule or trace that was made for something else
     #[arg(long)]
     pub force: bool,
+    /// Exit 1 if the run violates something
+    ///
+    /// Without it a run that goes as it was recorded is exit 0, whatever it shows. For git bisect,
+    /// to which 0 is good, 125 cannot be tested, and all other codes are bad:
+    ///
+    ///   git bisect run sh -c 'cargo build --release || exit 125
+    ///     target/release/kvmmu replay TRACE --force --exit-code; r=$?
+    ///     [ $r -le 1 ] && exit $r; exit 125'
+    #[arg(long, verbatim_doc_comment)]
+    pub exit_code: bool,
     /// Do not check how locks are used
     #[arg(long, env = "KVMMU_NO_LOCK_CHECKS", hide_env = true)]
     #[arg(value_parser = clap::builder::FalseyValueParser::new())]
@@ -428,7 +441,7 @@ pub struct ReplayArgs {
 }
 
 /// The names of the subcommands.
-const COMMANDS: &[&str] =
+pub const COMMANDS: &[&str] =
     &["check", "list", "guards", "locks", "explain", "conform", "outcomes", "replay"];
 
 /// Puts `check` before the first word that is not a subcommand, so that `kvmmu aba-direct` works.
@@ -440,6 +453,7 @@ pub fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
             "-v" | "--verbose" | "-q" | "--quiet" => at += 1,
             "--color" => at += 2,
             "-h" | "--help" | "-V" | "--version" => return arguments,
+            "help" => return helped(arguments, at),
             _ if text.starts_with("--color=") => at += 1,
             _ if COMMANDS.contains(&text.as_ref()) => return arguments,
             _ => break,
@@ -447,6 +461,15 @@ pub fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
     }
     let at = at.min(arguments.len());
     arguments.insert(at, OsString::from("check"));
+    arguments
+}
+
+/// `kvmmu help` is `kvmmu --help`, and `kvmmu help explain` is `kvmmu explain --help`.
+fn helped(mut arguments: Vec<OsString>, at: usize) -> Vec<OsString> {
+    arguments.remove(at);
+    let named = arguments.get(at).is_some_and(|word| COMMANDS.iter().any(|name| word == name));
+    arguments.truncate(at + usize::from(named));
+    arguments.push(OsString::from("--help"));
     arguments
 }
 

@@ -17,7 +17,7 @@ use crate::counts::{Pinned, Table};
 use crate::engines;
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
-use crate::judge::{Judged, Word, is_canary, judge};
+use crate::judge::{Judged, Word, counted, is_canary, judge};
 use crate::locks::together::Together;
 use crate::output::{Counts, Output};
 use crate::pool;
@@ -38,6 +38,8 @@ pub struct Plan<'a> {
     pub size: u8,
     /// On how many threads.
     pub jobs: usize,
+    /// A verdict that nothing stands behind is unexpected.
+    pub strict: bool,
     /// How results are printed.
     pub format: MessageFormat,
     /// The table that the results are compared with.
@@ -107,7 +109,8 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
             Engine::Sim => format!("jobs {jobs}"),
             engine => format!("engine {}, one at a time", format!("{engine:?}").to_lowercase()),
         };
-        say!("kvmmu {version}: {count} variants, strategy {strategy}, seed {seed}, {how}");
+        let count = counted(count as u64, "variant");
+        say!("kvmmu {version}: {count}, strategy {strategy}, seed {seed}, {how}");
         if common.verbose {
             say!("sources {}", env!("KVMMU_SOURCE_HASH"));
         }
@@ -118,6 +121,7 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
         search,
         size: args.search.size,
         jobs,
+        strict: args.strict,
         format: args.message_format,
         counts,
         trace_dir: &args.trace_dir,
@@ -195,6 +199,9 @@ pub fn run_plan(
                 counts.add(judged.word);
                 table.add(variant, judged);
                 exit = exit.worse(judged.word.exit());
+                if plan.strict && judged.vacuous {
+                    exit = exit.worse(Exit::Unexpected);
+                }
                 let trace = explored.trace.as_ref().and_then(|t| t.as_ref().ok());
                 progress.done(judged.stats.transitions, || {
                     output.verdict(variant, judged, trace.map(String::as_str))

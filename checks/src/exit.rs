@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 
+use crate::shown::shown_lines;
+
 /// What the command's exit code means. A smaller code does not mean a milder case: see
 /// [`Exit::worse`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,7 +15,7 @@ pub enum Exit {
     /// Every selected variant gave its expected verdict: the broken ones did fail.
     Expected = 0,
     /// A correct variant was violated, a broken one was not caught as it should have been, counts
-    /// moved, or `explain` has no counterexample.
+    /// moved, `explain` has no counterexample, or `replay --exit-code` saw a violation.
     Unexpected = 1,
     /// The command line, a scenario file or a trace file is wrong, or an output cannot be written.
     Usage = 2,
@@ -107,9 +109,9 @@ impl From<io::Error> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        write!(f, "error: {}", shown_lines(&self.message))?;
         let mut column = 0;
-        for (i, word) in self.help.split_whitespace().enumerate() {
+        for (i, word) in shown_lines(&self.help).split_whitespace().enumerate() {
             // Words are never broken: commands must paste.
             if i == 0 {
                 f.write_str("\n  help:")?;

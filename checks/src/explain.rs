@@ -11,10 +11,12 @@ use kvmmu_sim::outcome::{Found, Outcome, Stats, Verdict};
 use crate::args::{Common, ExplainArgs, ReportFormat};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
+use crate::judge::never_reached;
 use crate::progress::Progress as Bar;
 use crate::report::{self, Facts, Report, twin};
 use crate::run::{Machine, Progress, Search, Simulated};
 use crate::select::{self, Selected};
+use crate::shown;
 use crate::trace;
 use crate::variant::{Goal, Variant};
 
@@ -70,7 +72,7 @@ fn choose(selected: &Selected, without: Option<GuardSet>) -> Result<Variant, Fai
             }
         },
     };
-    Ok(Variant::of(scenario, selected.file.as_deref(), without))
+    Ok(selected.variant(without))
 }
 
 /// Finds, minimises and tells.
@@ -89,10 +91,7 @@ pub fn explain(
     match request.format {
         ReportFormat::Text => to.write_all(report::text::render(&report).as_bytes())?,
         ReportFormat::Rst => to.write_all(report::rst::render(&report).as_bytes())?,
-        ReportFormat::Json => {
-            serde_json::to_writer(&mut *to, &report).map_err(std::io::Error::from)?;
-            writeln!(to)?;
-        }
+        ReportFormat::Json => writeln!(to, "{}", shown::json(&report))?,
     }
     to.flush()?;
     trace.map(|_| Exit::Expected)
@@ -215,6 +214,16 @@ fn none(variant: &Variant, outcome: &Outcome) -> Failure {
         true => String::new(),
         false => format!(" (other violations were found: {})", others.join(", ")),
     };
+    let idle = match never_reached(variant, &outcome.seen) {
+        idle if idle.is_empty() => String::new(),
+        idle => format!("; never reached: {}", idle.join(", ")),
+    };
+    let others = "take other guards away with --without; 'kvmmu guards' says which matter to a \
+                  scenario";
+    let help = match idle.is_empty() {
+        true => others.to_owned(),
+        false => format!("what this scenario runs does not come to that guard: {others}"),
+    };
     match &outcome.verdict {
         Verdict::Inconclusive(kvmmu_sim::outcome::Reason::Interrupted) => Failure::new(
             Exit::Interrupted,
@@ -233,8 +242,8 @@ fn none(variant: &Variant, outcome: &Outcome) -> Failure {
         ),
         _ => Failure::new(
             Exit::Unexpected,
-            format!("{name}: there is no counterexample; all was explored{other}"),
-            "take other guards away with --without; 'kvmmu guards' says which matter to a scenario",
+            format!("{name}: there is no counterexample; all was explored{other}{idle}"),
+            help,
         ),
     }
 }

@@ -61,6 +61,9 @@ pub struct Judged {
     pub seen: Vec<usize>,
     /// Guards that it lacks and that no step asked for, if nothing was violated.
     pub idle: Vec<&'static str>,
+    /// True if it holds and nothing shows that any run came near a race: the file asks for no
+    /// witness and names no variant that fails.
+    pub vacuous: bool,
     /// True if everything within the bounds was explored.
     pub complete: bool,
     /// The bound that was hit.
@@ -84,6 +87,7 @@ pub fn judge(variant: &Variant, search: &Search, outcome: &Outcome) -> Judged {
         unseen: Vec::new(),
         seen: seen(variant, &outcome.seen),
         idle: Vec::new(),
+        vacuous: false,
         complete: outcome.verdict == Verdict::Holds,
         reason: None,
         stats: outcome.stats,
@@ -135,16 +139,21 @@ fn held(
     }
     judged.word = Word::Holds;
     judged.text = extent.to_owned();
-    let idle = variant.without.iter().filter(|g| !outcome.seen.missed.contains(*g));
-    judged.idle = idle.map(|g| g.info().name).collect();
+    judged.vacuous = variant.shows_nothing();
+    judged.idle = never_reached(variant, &outcome.seen);
     if !judged.idle.is_empty() {
-        // Its absence says nothing here: no step came to where the guard stands.
         judged.text += &format!("; never reached: {}", judged.idle.join(", "));
     }
     if !judged.unseen.is_empty() {
         judged.word = Word::Unexpected;
         judged.text = format!("holds, but never saw {}; {extent}", judged.unseen.join("; nor "));
     }
+}
+
+/// The missing guards to whose place no step came: their absence says nothing here.
+pub fn never_reached(variant: &Variant, seen: &Seen) -> Vec<&'static str> {
+    let idle = variant.without.iter().filter(|g| !seen.missed.contains(*g));
+    idle.map(|g| g.info().name).collect()
 }
 
 /// What a violation means for the expectation.

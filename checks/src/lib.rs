@@ -36,5 +36,6 @@ pub mod replay;
 pub mod report;
 pub mod run;
 pub mod select;
+pub mod shown;
 pub mod trace;
 pub mod variant;

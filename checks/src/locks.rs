@@ -59,7 +59,7 @@ pub fn run(args: &LocksArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
         ));
     }
     let selected = select::scenarios(&args.select, args.search.size)?;
-    let of = |s: &select::Selected| Variant::of(&s.scenario, s.file.as_deref(), GuardSet::EMPTY);
+    let of = |s: &select::Selected| s.variant(GuardSet::EMPTY);
     let variants: Vec<Variant> = selected.iter().map(of).collect();
     interrupt::catch()?;
     let jobs = match args.jobs {

@@ -14,6 +14,7 @@ use crate::locks::together::{Cycle, Part};
 #[cfg(feature = "engines")]
 use crate::machines::{EngineOutcome, command::Judged as ByEngine};
 use crate::run::Search;
+use crate::shown;
 use crate::variant::Variant;
 
 /// The version of the JSON lines.
@@ -39,6 +40,9 @@ struct VerdictLine<'a> {
     v: u32,
     r#type: &'a str,
     scenario: &'a str,
+    /// Of your own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a str>,
     variant: Vec<&'a str>,
     verdict: &'a str,
     text: &'a str,
@@ -46,6 +50,9 @@ struct VerdictLine<'a> {
     detail: Option<&'a str>,
     story: Option<bool>,
     unseen: &'a [String],
+    /// Holds, and nothing shows that a race was reached.
+    #[serde(skip_serializing_if = "is_false")]
+    vacuous: bool,
     complete: bool,
     reason: Option<&'a str>,
     model: &'a str,
@@ -65,6 +72,9 @@ struct ErrorLine<'a> {
     v: u32,
     r#type: &'a str,
     scenario: &'a str,
+    /// Of your own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a str>,
     variant: Vec<&'a str>,
     message: &'a str,
     help: &'a str,
@@ -134,6 +144,17 @@ pub struct Counts {
     pub lock_cycles: usize,
 }
 
+/// True if it is not so, and need not be said.
+fn is_false(said: &bool) -> bool {
+    !said
+}
+
+/// What to do about a verdict that nothing stands behind.
+const VACUOUS: [&str; 2] = [
+    "note:   nothing shows that a race was reached",
+    "add:    sometimes = [\"MARK@THREAD < MARK@THREAD\"] to [check], or a violated [[expect]]",
+];
+
 /// True if there is nothing to say.
 fn is_zero(count: &usize) -> bool {
     *count == 0
@@ -179,8 +200,7 @@ impl<W: Write> Output<W> {
     }
 
     fn json(&mut self, line: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.to, line)?;
-        self.to.write_all(b"\n")?;
+        writeln!(self.to, "{}", shown::json(line))?;
         self.to.flush()
     }
 
@@ -224,6 +244,7 @@ impl<W: Write> Output<W> {
                 v: JSON_VERSION,
                 r#type: "verdict",
                 scenario: &variant.scenario.name,
+                file: variant.file.as_deref(),
                 variant: guard_names(variant),
                 verdict: &judged.word.text().to_lowercase(),
                 text: &judged.text,
@@ -231,6 +252,7 @@ impl<W: Write> Output<W> {
                 detail: found.map(|f| f.detail.as_str()),
                 story: found.map(|f| f.story),
                 unseen: &judged.unseen,
+                vacuous: judged.vacuous,
                 complete: judged.complete,
                 reason: judged.reason.map(reason_name),
                 model: self.model,
@@ -244,6 +266,11 @@ impl<W: Write> Output<W> {
             });
         }
         self.line(variant, judged.word, &judged.text)?;
+        if judged.vacuous {
+            for line in VACUOUS {
+                writeln!(self.to, "        {line}")?;
+            }
+        }
         if matches!(judged.word, Word::Unexpected | Word::Breaks)
             && let Some(replay) = replay
         {
@@ -271,6 +298,7 @@ impl<W: Write> Output<W> {
             v: JSON_VERSION,
             r#type: "verdict",
             scenario: &variant.scenario.name,
+            file: variant.file.as_deref(),
             variant: guard_names(variant),
             verdict: &judged.word.text().to_lowercase(),
             text: &judged.text,
@@ -278,6 +306,7 @@ impl<W: Write> Output<W> {
             detail: None,
             story: None,
             unseen: &[],
+            vacuous: false,
             complete: false,
             reason: None,
             model: self.model,
@@ -323,6 +352,7 @@ impl<W: Write> Output<W> {
                 v: JSON_VERSION,
                 r#type: "error",
                 scenario: &variant.scenario.name,
+                file: variant.file.as_deref(),
                 variant: guard_names(variant),
                 message,
                 help,
@@ -330,7 +360,11 @@ impl<W: Write> Output<W> {
         }
         let style = style(Word::Unexpected);
         let (name, width) = (variant.name(), self.width);
-        writeln!(self.to, "{style}ERROR  {style:#} {name:<width$}  {message}")?;
+        writeln!(
+            self.to,
+            "{style}ERROR  {style:#} {name:<width$}  {}",
+            shown::shown_lines(message)
+        )?;
         self.to.flush()
     }
 

@@ -25,12 +25,17 @@ use crate::variant::{Variant, join};
 ///
 /// A trace or schedule that is wrong, made for something else, or does not replay.
 pub fn run(args: &ReplayArgs, to: &mut dyn Write) -> Result<Exit, Failure> {
+    let exit = replay(args, to)?;
+    Ok(if args.exit_code { exit } else { Exit::Expected })
+}
+
+/// Replays, and gives [`Exit::Unexpected`] if something is violated.
+fn replay(args: &ReplayArgs, to: &mut dyn Write) -> Result<Exit, Failure> {
     match &args.schedule {
         Some(schedule) => {
             let without = select::guards(args.without.as_deref().unwrap_or(""))?;
             let selected = select::scenario(&args.target, args.size)?;
-            let variant = Variant::of(&selected.scenario, selected.file.as_deref(), without)
-                .lock_checks_off(args.no_lock_checks);
+            let variant = selected.variant(without).lock_checks_off(args.no_lock_checks);
             from_schedule(&Simulated, &variant, schedule, args.force, to)
         }
         None => from_file(args, to),
@@ -106,10 +111,12 @@ fn from_file(args: &ReplayArgs, to: &mut dyn Write) -> Result<Exit, Failure> {
     let trace = trace::read(path)?;
     let header = &trace.header;
     let without = select::guards(&header.without.join(","))?;
-    let word = header.file.as_ref().unwrap_or(&header.scenario);
-    let selected = select::scenario(word, header.size)?;
-    let variant = Variant::of(&selected.scenario, selected.file.as_deref(), without)
-        .lock_checks_off(args.no_lock_checks);
+    let selected = match (&header.file, &header.text) {
+        (Some(file), Some(text)) => select::text(file, text, header.size)?,
+        (Some(file), None) => select::scenario(file, header.size)?,
+        _ => select::scenario(&header.scenario, header.size)?,
+    };
+    let variant = selected.variant(without).lock_checks_off(args.no_lock_checks);
     compare(&Simulated, &variant, &trace, args.force, to)
 }
 
@@ -197,7 +204,10 @@ fn finish(variant: &Variant, replayed: &Replayed, to: &mut dyn Write) -> Result<
     match &replayed.stuck {
         None => {
             writeln!(to, "end of the schedule: {}", ending(variant, replayed))?;
-            Ok(Exit::Expected)
+            Ok(match violation(&replayed.events) {
+                Some(_) => Exit::Unexpected,
+                None => Exit::Expected,
+            })
         }
         Some((at, why)) => Err(Failure::new(
             Exit::Diverged,

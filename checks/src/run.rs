@@ -89,7 +89,7 @@ pub struct Replayed {
     /// The step after which the state was the last one already, if there is one: the steps from
     /// there on go round.
     pub lap: Option<usize>,
-    /// Steps that are no moves of the schedule but were put in: see [`crate::report::twin::follow`].
+    /// Steps that are no moves of the schedule but were put in, as `report::twin` does.
     pub extra: Vec<u32>,
     /// The first move that could not be made, by index, and why.
     pub stuck: Option<(usize, String)>,
@@ -374,13 +374,22 @@ pub fn builtin_named(name: &str, size: u8) -> Result<Arc<Scenario>, Failure> {
     loader::load(file, text, size).map(Arc::new).map_err(|error| refused(&error))
 }
 
-/// The scenario in a file.
+/// The text of a scenario file.
 ///
 /// # Errors
 ///
-/// A file that cannot be read or does not load.
-pub fn load(path: &Path, size: u8) -> Result<Arc<Scenario>, Failure> {
-    loader::load_path(path, size).map(Arc::new).map_err(|error| refused(&error))
+/// A file that cannot be read.
+pub fn read(path: &Path) -> Result<Arc<str>, Failure> {
+    loader::read(path).map(Arc::from).map_err(|error| refused(&error))
+}
+
+/// The scenario that `text`, of a file of this name, is.
+///
+/// # Errors
+///
+/// A text that does not load.
+pub fn load(file: &str, text: &str, size: u8) -> Result<Arc<Scenario>, Failure> {
+    loader::load(file, text, size).map(Arc::new).map_err(|error| refused(&error))
 }
 
 /// Why a scenario file does not load, with its place and the next thing to try.

@@ -1,13 +1,16 @@
 //! From the words of the command line to scenarios and variants.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kvmmu_model::{Guard, GuardSet};
 use kvmmu_scenarios::Scenario;
 
+use crate::args::COMMANDS;
 use crate::exit::{Exit, Failure};
 use crate::run;
+use crate::shown::{shown, unseen};
 use crate::variant::{Variant, parse_guards};
 
 /// A scenario and the file that it came from; `None`: it is built in.
@@ -17,6 +20,39 @@ pub struct Selected {
     pub scenario: Arc<Scenario>,
     /// Its file.
     pub file: Option<String>,
+    /// The text of its file.
+    pub text: Option<Arc<str>>,
+    /// What it is called beside another scenario of its name.
+    pub called: Option<String>,
+}
+
+impl Selected {
+    /// A built-in scenario.
+    pub fn builtin(scenario: Arc<Scenario>) -> Selected {
+        Selected { scenario, file: None, text: None, called: None }
+    }
+
+    /// The variant that lacks `without`.
+    pub fn variant(&self, without: GuardSet) -> Variant {
+        let variant = Variant::of(&self.scenario, self.file.as_deref(), without);
+        Variant { text: self.text.clone(), called: self.called.clone(), ..variant }
+    }
+}
+
+/// The scenario that `text`, of a file of this name, is.
+///
+/// # Errors
+///
+/// A text that does not load.
+pub fn text(file: &str, text: &str, size: u8) -> Result<Selected, Failure> {
+    let mut scenario = run::load(file, text, size)?;
+    if scenario.name.chars().any(unseen) {
+        // The name of the file, which may be anything.
+        let name = shown(&scenario.name);
+        scenario = Arc::new(Scenario { name, ..Scenario::clone(&scenario) });
+    }
+    let text = Some(Arc::from(text));
+    Ok(Selected { scenario, file: Some(file.to_owned()), text, called: None })
 }
 
 /// The scenarios that `words` name, each once, in the order of the words; all built-in ones if
@@ -29,7 +65,8 @@ pub fn scenarios(words: &[String], size: u8) -> Result<Vec<Selected>, Failure> {
     // Names are looked up at the default size: a built-in that does not fit another size is refused
     // only if it is selected.
     let builtin = run::builtin(1)?;
-    let mut selected = from(&builtin, words, |path| run::load(path, size))?;
+    let read = |file: &str| text(file, &run::read(Path::new(file))?, size);
+    let mut selected = from(&builtin, words, read)?;
     if size != 1 && selected.iter().any(|s| s.file.is_none()) {
         for one in selected.iter_mut().filter(|s| s.file.is_none()) {
             one.scenario = run::builtin_named(&one.scenario.name, size)?;
@@ -42,14 +79,19 @@ pub fn scenarios(words: &[String], size: u8) -> Result<Vec<Selected>, Failure> {
 fn from(
     builtin: &[Arc<Scenario>],
     words: &[String],
-    load: impl Fn(&Path) -> Result<Arc<Scenario>, Failure>,
+    load: impl Fn(&str) -> Result<Selected, Failure>,
 ) -> Result<Vec<Selected>, Failure> {
     let all = ["*".to_owned()];
     let mut selected: Vec<Selected> = Vec::new();
+    let mut files: Vec<PathBuf> = Vec::new();
     for word in if words.is_empty() { &all } else { words } {
         if is_file(word) {
-            let scenario = load(Path::new(word))?;
-            selected.push(Selected { scenario, file: Some(word.clone()) });
+            // One file may have several paths.
+            let file = fs::canonicalize(word).unwrap_or_else(|_| PathBuf::from(word));
+            if !files.contains(&file) {
+                files.push(file);
+                selected.push(load(word)?);
+            }
             continue;
         }
         let matching: Vec<_> =
@@ -59,11 +101,22 @@ fn from(
         }
         for scenario in matching {
             if !selected.iter().any(|s| s.file.is_none() && s.scenario.name == scenario.name) {
-                selected.push(Selected { scenario: Arc::clone(scenario), file: None });
+                selected.push(Selected::builtin(Arc::clone(scenario)));
             }
         }
     }
+    call_apart(&mut selected);
     Ok(selected)
+}
+
+/// Calls files by their paths where one name stands for several scenarios.
+fn call_apart(selected: &mut [Selected]) {
+    for i in 0..selected.len() {
+        let same = |other: &&Selected| other.scenario.name == selected[i].scenario.name;
+        if selected.iter().filter(same).count() > 1 {
+            selected[i].called = selected[i].file.clone();
+        }
+    }
 }
 
 /// The one scenario that `word` names.
@@ -107,7 +160,7 @@ pub fn variants(selected: &Selected, sets: &[GuardSet]) -> Vec<Variant> {
         (true, false) => expects.iter().map(|e| e.without).collect(),
         (true, true) => vec![GuardSet::EMPTY],
     };
-    sets.iter().map(|set| Variant::of(&selected.scenario, selected.file.as_deref(), *set)).collect()
+    sets.iter().map(|set| selected.variant(*set)).collect()
 }
 
 /// True if `word` is a path of a scenario file.
@@ -118,6 +171,10 @@ pub fn is_file(word: &str) -> bool {
 /// Why `word` selects nothing.
 fn nothing(word: &str, builtin: &[Arc<Scenario>]) -> Failure {
     let list = "'kvmmu list' prints the scenarios; a file of your own ends in .toml";
+    if let Some(command) = meant(word) {
+        let help = format!("did you mean the command 'kvmmu {command}'? {list}");
+        return Failure::usage(format!("no scenario and no command is called '{word}'"), help);
+    }
     if word.contains(['*', '?']) {
         return Failure::new(Exit::Nothing, format!("no scenario matches '{word}'"), list);
     }
@@ -141,8 +198,16 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
     }
 }
 
+/// The command that `word` was probably meant to be, a letter or two beside it.
+fn meant(word: &str) -> Option<&'static str> {
+    let word = word.to_lowercase();
+    let near = COMMANDS.iter().map(|name| (distance(&word, name), *name)).min()?;
+    (near.0 <= 2 && near.0 < near.1.len() / 2).then_some(near.1)
+}
+
 /// The name that `word` was probably meant to be.
 fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = &word.to_lowercase().replace('_', "-");
     let near = names.map(|name| (distance(word, name), name)).min()?;
     (near.0 <= 2.max(word.len() / 3)).then_some(near.1)
 }

@@ -16,7 +16,9 @@ use crate::run::Replayed;
 use crate::variant::Variant;
 
 /// The version of the file format.
-pub const VERSION: u32 = 1;
+///
+/// 2: the header has the text of the scenario file. 1 had its path only.
+pub const VERSION: u32 = 2;
 
 /// The first line of a trace file.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -30,6 +32,8 @@ pub struct Header {
     pub scenario: String,
     /// The scenario's file; absent if it is built in.
     pub file: Option<String>,
+    /// The text of that file: whoever has the trace need not have it.
+    pub text: Option<String>,
     /// The size that it was loaded at.
     pub size: u8,
     /// The guards that were taken away.
@@ -226,6 +230,7 @@ pub fn text(variant: &Variant, schedule: &str, replayed: &Replayed) -> String {
         r#type: "trace".to_owned(),
         scenario: variant.scenario.name.clone(),
         file: variant.file.clone(),
+        text: variant.text.as_deref().map(str::to_owned),
         size: variant.scenario.size,
         without: variant.without.iter().map(|g| g.info().name.to_owned()).collect(),
         fingerprint: format!("{:08x}", crate::run::fingerprint(&variant.scenario, variant.without)),
@@ -358,7 +363,8 @@ fn header(name: &str, line: &str) -> Result<Header, Failure> {
         return Err(Failure::new(
             Exit::Diverged,
             format!("{name}:1:1: trace format {found}; this version reads format {VERSION}"),
-            "replay it with the version that made it, or make it again with 'kvmmu explain'",
+            "replay it with the version that made it, replay the schedule of its first line with \
+             'kvmmu replay NAME --schedule S', or make it again with 'kvmmu explain'",
         ));
     }
     serde_json::from_value(value)

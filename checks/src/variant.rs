@@ -8,6 +8,7 @@ use kvmmu_scenarios::scenario::{Expect, Expected, Witness};
 use kvmmu_sim::schedule::{Schedule, StampedSchedule};
 
 use crate::run;
+use crate::shown::{shown, unseen};
 
 /// A scenario with some guards taken away.
 #[derive(Clone, Debug)]
@@ -16,6 +17,10 @@ pub struct Variant {
     pub scenario: Arc<Scenario>,
     /// The file that it came from; `None`: it is built in.
     pub file: Option<String>,
+    /// The text of that file.
+    pub text: Option<Arc<str>>,
+    /// What the scenario is called beside another of its name.
+    pub called: Option<String>,
     /// The guards that are taken away.
     pub without: GuardSet,
     /// What is expected, if anything.
@@ -38,7 +43,8 @@ impl Variant {
     pub fn of(scenario: &Arc<Scenario>, file: Option<&str>, without: GuardSet) -> Variant {
         let expect = scenario.expects.iter().find(|e| e.without == without).cloned();
         let (scenario, file) = (Arc::clone(scenario), file.map(str::to_owned));
-        Variant { scenario, file, without, expect, lock_checks: true }
+        let (text, called) = (None, None);
+        Variant { scenario, file, text, called, without, expect, lock_checks: true }
     }
 
     /// The same variant, and the use of locks is not checked if `off`.
@@ -61,12 +67,21 @@ impl Variant {
         }
     }
 
+    /// True if a run of a file that breaks nothing says nothing more: no witness has to be seen,
+    /// and no other variant has to fail.
+    pub fn shows_nothing(&self) -> bool {
+        let fails = |e: &Expect| e.verdict == Expected::Violated;
+        let scenario = &self.scenario;
+        self.file.is_some() && scenario.sometimes.is_empty() && !scenario.expects.iter().any(fails)
+    }
+
     /// `aba-indirect without fast-fault-direct-only + lockless-walk-mode`.
     pub fn name(&self) -> String {
-        if self.without.is_empty() {
-            return self.scenario.name.clone();
+        let name = shown(self.called.as_ref().unwrap_or(&self.scenario.name));
+        match self.without.is_empty() {
+            true => name,
+            false => format!("{name} without {}", join(self.without, " + ")),
         }
-        format!("{} without {}", self.scenario.name, join(self.without, " + "))
     }
 
     /// The directory of its trace, below that of all traces.
@@ -124,10 +139,14 @@ fn plain_name(name: &str) -> String {
 /// A word as a shell must be given it.
 fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./+=:@,".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
     }
+    if word.chars().any(unseen) {
+        let bytes: String = word.bytes().map(|byte| format!("\\x{byte:02x}")).collect();
+        return format!("$'{bytes}'");
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// The names of guards with `between` between them.

@@ -202,7 +202,7 @@ impl Comparison {
 fn find(seen: &Seen, selected: Option<&[Selected]>, size: u8) -> Result<Option<Selected>, Failure> {
     let Some(selected) = selected else {
         if let Some(scenario) = random::named(&seen.scenario)? {
-            return Ok(Some(Selected { scenario, file: None }));
+            return Ok(Some(Selected::builtin(scenario)));
         }
         let scenario = run::builtin_named(&seen.scenario, size).map_err(|error| {
             let help = format!(
@@ -212,7 +212,7 @@ fn find(seen: &Seen, selected: Option<&[Selected]>, size: u8) -> Result<Option<S
             );
             Failure { message: format!("{}: {}", seen.place, error.message), help, ..error }
         })?;
-        return Ok(Some(Selected { scenario, file: None }));
+        return Ok(Some(Selected::builtin(scenario)));
     };
     let mut matching = selected.iter().filter(|s| s.scenario.name == seen.scenario);
     match (matching.next(), matching.next()) {

@@ -145,8 +145,12 @@ fn function_lines(name: &str, width: usize) -> Vec<String> {
 /// [`wrap_after`] where the first line has as much room as it can.
 fn hanging(first: &str, rest: &str, text: &str, width: usize) -> Vec<String> {
     let whole = format!("{first}{text}");
-    let ascii = text.is_ascii() && !text.contains(['\n', '\t']);
-    if ascii && whole.len() <= width { vec![whole] } else { wrap_after(first, rest, text, width) }
+    let ascii = |c: char| c.is_ascii_graphic() || c == ' ';
+    if text.chars().all(ascii) && whole.len() <= width {
+        vec![whole]
+    } else {
+        wrap_after(first, rest, text, width)
+    }
 }
 
 /// The prefix of a thread in the right column: `v1`, `host`, `user`, `stop`.

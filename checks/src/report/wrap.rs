@@ -1,13 +1,14 @@
 //! Plain ASCII text in lines of a given width.
 
 /// Breaks `text` into lines of at most `width` characters, at spaces where there are any. Always at
-/// least one line. What is not ASCII becomes `?`.
+/// least one line. What is not printable ASCII becomes `?`.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split_whitespace() {
-        let mut word: String = word.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
+        let mut word: String =
+            word.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect();
         if !line.is_empty() && line.len() + 1 + word.len() > width {
             lines.push(core::mem::take(&mut line));
         }

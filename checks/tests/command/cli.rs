@@ -298,9 +298,10 @@ fn a_truncated_trace_is_told_from_an_edited_one() {
 #[test]
 fn a_trace_of_another_format_or_build_is_exit_5() {
     let good = good_trace();
-    insta::assert_snapshot!(replay_text("format", &good.replacen("\"v\":1", "\"v\":7", 1), 5), @r#"
-    error: t.jsonl:1:1: trace format 7; this version reads format 1
-      help: replay it with the version that made it, or make it again with 'kvmmu explain'
+    insta::assert_snapshot!(replay_text("format", &good.replacen("\"v\":2", "\"v\":1", 1), 5), @r#"
+    error: t.jsonl:1:1: trace format 1; this version reads format 2
+      help: replay it with the version that made it, replay the schedule of its first line with
+            'kvmmu replay NAME --schedule S', or make it again with 'kvmmu explain'
     "#);
     // Another build: every line is right, but the fingerprint is not that of this one.
     let variant = aba();

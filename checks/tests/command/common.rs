@@ -318,9 +318,8 @@ impl Machine for Fake {
 /// Every variant of every built-in scenario.
 pub(crate) fn all_variants() -> Vec<Variant> {
     let builtin = run::builtin(1).expect("the built-in scenarios load");
-    let selected = builtin
-        .iter()
-        .map(|scenario| kvmmu::select::Selected { scenario: Arc::clone(scenario), file: None });
+    let selected =
+        builtin.iter().map(|scenario| kvmmu::select::Selected::builtin(Arc::clone(scenario)));
     selected.flat_map(|s| kvmmu::select::variants(&s, &[])).collect()
 }
 

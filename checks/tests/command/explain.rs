@@ -11,7 +11,6 @@ use kvmmu::explain::{Request, tell};
 use kvmmu::report;
 use kvmmu::run::{Search, Simulated};
 use kvmmu::select;
-use kvmmu::variant::Variant;
 
 /// A slot that is deleted while a vCPU faults. Nothing says which property breaks.
 const DELETED: &str = r#"title  = "A fault meets a deletion"
@@ -67,7 +66,7 @@ fn agree(directory: &Path, name: &str, without: &str) -> String {
     let file = name.ends_with(".toml").then(|| directory.join(name).display().to_string());
     let selected = select::scenario(file.as_deref().unwrap_or(name), 1).expect("it loads");
     let without = select::guards(without).expect("guards exist");
-    let variant = Variant::of(&selected.scenario, selected.file.as_deref(), without);
+    let variant = selected.variant(without);
     let request = Request {
         search: &Search::new(&search()),
         format: ReportFormat::Text,
@@ -146,4 +145,53 @@ fn the_step_that_frees_is_in_the_table_and_the_guard_is_said_to_wait_there() {
     let correct = correct.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(!correct.contains("kvm_arch_flush_shadow_memslot"), "{correct}");
     assert!(correct.contains("a grace period of srcu"), "{correct}");
+}
+
+/// Scenarios whose reports take too long for a test.
+const LARGE: &[&str] = &["aba-", "stale-walk-indirect", "lock-order"];
+
+#[test]
+fn no_line_of_a_report_is_wider_than_74_columns() {
+    let directory = scratch("explain-width");
+    let mut reports = 0;
+    for variant in crate::common::all_variants() {
+        let large = LARGE.iter().any(|name| variant.scenario.name.starts_with(name));
+        if large || variant.goal() == kvmmu::variant::Goal::default() {
+            continue;
+        }
+        let request = Request {
+            search: &Search::new(&search()),
+            format: ReportFormat::Text,
+            all: false,
+            trace_dir: &directory,
+            quiet: true,
+        };
+        let mut report = tell(&Simulated, &variant, &request, &|| false).expect("it breaks").report;
+        // As long as it is for most who run it.
+        report.trace = report.trace.map(|trace| {
+            let below = trace.strip_prefix(directory.to_str().expect("text")).unwrap_or(&trace);
+            format!("target/kvmmu{below}")
+        });
+        for text in [report::text::render(&report), report::rst::render(&report)] {
+            // The title is one line: it is what reports are found by.
+            for line in text.lines().skip(2).filter(|line| line.len() > 74) {
+                // A schedule or a list of guards must paste: it is never broken.
+                let words: Vec<&str> = line.trim_end_matches(" \\").split_whitespace().collect();
+                assert_eq!(words.len(), 1, "{}: {line}\n{text}", variant.name());
+            }
+        }
+        reports += 1;
+    }
+    assert!(reports > 30, "{reports} reports");
+}
+
+#[test]
+fn a_guard_to_which_nothing_comes_is_named_where_there_is_nothing_to_explain() {
+    let directory = scratch("explain-idle");
+    fs::write(directory.join("deleted.toml"), DELETED).expect("a test can write");
+    let arguments = ["explain", "-q", "deleted.toml", "--without", "pin-hold"];
+    let output = kvmmu_in(&directory, &arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("all was explored; never reached: pin-hold"), "{said}");
 }

@@ -7,6 +7,7 @@ mod common;
 #[path = "../told/docutils.rs"]
 mod docutils;
 mod explain;
+mod files;
 mod locks;
 mod outcomes;
 mod report;
