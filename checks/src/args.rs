@@ -40,6 +40,7 @@ pub const ENVIRONMENT: &[&str] = &[
     "KVMMU_ENGINE",
     "KVMMU_EXECUTIONS_MAX",
     "KVMMU_JOBS",
+    "KVMMU_MEMORY_MAX",
     "KVMMU_MESSAGE_FORMAT",
     "KVMMU_NO_LOCK_CHECKS",
     "KVMMU_SEED",
@@ -172,6 +173,13 @@ pub struct SearchArgs {
     #[arg(long, value_name = "T", value_parser = duration, env = "KVMMU_TIME_MAX")]
     #[arg(hide_env = true)]
     pub time_max: Option<Duration>,
+    /// Give up a variant when all searches together would take more memory: 800M, 4G
+    ///
+    /// The default is 80 % of what the machine, the control groups of the process and its limits
+    /// (ulimit) leave when it starts.
+    #[arg(long, value_name = "SIZE", value_parser = crate::memory::size, env = "KVMMU_MEMORY_MAX")]
+    #[arg(hide_env = true)]
+    pub memory_max: Option<u64>,
     /// The size at which scenarios are loaded, 1 to 9
     #[arg(long, value_name = "N", default_value_t = 1, env = "KVMMU_SIZE", hide_env = true)]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=9))]

@@ -2,11 +2,11 @@
 //! expected.
 //!
 //! Guarantee: standard output is a function of the input, the seed and the bounds in steps, states
-//! and executions. It does not depend on `--jobs`. (`--time-max` and Ctrl-C are the exceptions.)
+//! and executions. It does not depend on `--jobs`. (`--time-max`, `--memory-max` and Ctrl-C are the
+//! exceptions: what ends there ends elsewhere in another run.)
 
 use std::io::Write;
 use std::path::Path;
-use std::thread;
 
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::lockdep::LockOrders;
@@ -18,6 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::judge::{Judged, Word, is_canary, judge};
 use crate::locks::together::Together;
+use crate::memory::{jobs, size_text};
 use crate::output::{Counts, Output};
 use crate::pool;
 use crate::progress::Progress;
@@ -77,10 +78,8 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
             "'kvmmu list' prints the scenarios",
         ));
     }
-    let jobs = match args.jobs {
-        Some(jobs) => usize::from(jobs),
-        None => thread::available_parallelism().map_or(1, usize::from),
-    };
+    let jobs = jobs(args.jobs, common.quiet);
+    let search = Search::new(&args.search, jobs);
     if !common.quiet {
         for name in ENVIRONMENT {
             if let Some(value) = std::env::var_os(name) {
@@ -98,12 +97,14 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
         say!("kvmmu {version}: {count} variants, strategy {strategy}, seed {seed}, {how}");
         if common.verbose {
             say!("sources {}", env!("KVMMU_SOURCE_HASH"));
+            let memory = search.memory.map_or("unknown".to_owned(), |m| size_text(m.max()));
+            say!("memory for all searches together: {memory}");
         }
     }
     interrupt::catch()?;
     let plan = Plan {
         variants,
-        search: Search::new(&args.search),
+        search,
         size: args.search.size,
         jobs,
         format: args.message_format,

@@ -61,8 +61,11 @@ impl Run {
                 ));
             }
         };
-        let foreign =
-            [("--states-max", search.states_max), ("--steps-max", search.steps_max.map(u64::from))];
+        let foreign = [
+            ("--states-max", search.states_max),
+            ("--steps-max", search.steps_max.map(u64::from)),
+            ("--memory-max", search.memory_max),
+        ];
         if let Some((name, _)) = foreign.iter().find(|(_, value)| value.is_some()) {
             return Err(Failure::usage(
                 format!("{name} does not bound the engine {engine}"),

@@ -11,6 +11,7 @@ use kvmmu_sim::outcome::{Found, Outcome, Stats, Verdict};
 use crate::args::{Common, ExplainArgs, ReportFormat};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
+use crate::judge::{bound, next};
 use crate::progress::Progress as Bar;
 use crate::report::{self, Facts, Report};
 use crate::run::{Machine, Progress, Search, Simulated};
@@ -44,7 +45,7 @@ pub fn run(args: &ExplainArgs, common: &Common, to: &mut dyn Write) -> Result<Ex
     let variant = choose(&selected, without)?.lock_checks_off(args.search.no_lock_checks);
     interrupt::catch()?;
     let request = Request {
-        search: &Search::new(&args.search),
+        search: &Search::new(&args.search, 1),
         format: args.format,
         all: common.verbose,
         trace_dir: &args.trace_dir,
@@ -128,7 +129,7 @@ pub fn tell(
     let outcome = machine.explore(variant, &goal, request.search, &mut tick)?;
     let Verdict::Violated(found) = &outcome.verdict else {
         progress.finish();
-        return Err(none(variant, &outcome));
+        return Err(none(variant, request.search, &outcome));
     };
     if found.property == Property::LockCycle.name() {
         let told = tell_cycle(machine, variant, request, &outcome, found, &mut tick);
@@ -206,7 +207,7 @@ fn how(search: &Search) -> String {
 }
 
 /// There is no counterexample to tell.
-fn none(variant: &Variant, outcome: &Outcome) -> Failure {
+fn none(variant: &Variant, search: &Search, outcome: &Outcome) -> Failure {
     let name = variant.name();
     let others: Vec<&str> = outcome.others.iter().map(|o| o.property).collect();
     let other = match others.is_empty() {
@@ -221,8 +222,11 @@ fn none(variant: &Variant, outcome: &Outcome) -> Failure {
         ),
         Verdict::Inconclusive(reason) => Failure::new(
             Exit::Inconclusive,
-            format!("{name}: no counterexample before a bound was hit ({reason:?}){other}"),
-            "raise --time-max, --states-max or --executions-max",
+            format!(
+                "{name}: no counterexample before a bound was hit ({}){other}",
+                bound(search, *reason)
+            ),
+            next(*reason),
         ),
         _ if !variant.lock_checks => Failure::new(
             Exit::Unexpected,

@@ -27,6 +27,7 @@ pub mod list;
 pub mod locks;
 #[cfg(feature = "engines")]
 pub mod machines;
+pub mod memory;
 pub mod outcomes;
 pub mod output;
 pub mod pool;

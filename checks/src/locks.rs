@@ -11,7 +11,6 @@ pub mod survey;
 pub mod together;
 
 use std::io::Write;
-use std::thread;
 
 use kvmmu_model::GuardSet;
 use kvmmu_sim::outcome::{Outcome, Reason, Stats, Verdict};
@@ -20,6 +19,7 @@ use crate::args::{Common, LocksArgs, LocksFormat, Strategy};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::judge::is_canary;
+use crate::memory::jobs;
 use crate::pool;
 use crate::progress::Progress;
 use crate::run::{Machine, Search, Simulated};
@@ -62,11 +62,8 @@ pub fn run(args: &LocksArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
     let of = |s: &select::Selected| Variant::of(&s.scenario, s.file.as_deref(), GuardSet::EMPTY);
     let variants: Vec<Variant> = selected.iter().map(of).collect();
     interrupt::catch()?;
-    let jobs = match args.jobs {
-        Some(jobs) => usize::from(jobs),
-        None => thread::available_parallelism().map_or(1, usize::from),
-    };
-    let mut search = Search::new(&args.search);
+    let jobs = jobs(args.jobs, common.quiet);
+    let mut search = Search::new(&args.search, jobs);
     if args.search.strategy.is_none() {
         search.strategy = Strategy::Random;
     }

@@ -13,7 +13,6 @@ pub mod random;
 pub mod words;
 
 use std::io::Write;
-use std::thread;
 
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::loader::FORMATS;
@@ -22,6 +21,7 @@ use kvmmu_scenarios::scenario::Format;
 use crate::args::{Common, OutcomesArgs, OutcomesFormat, Strategy};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
+use crate::memory::jobs;
 use crate::run::Search;
 use crate::select;
 use crate::variant::Variant;
@@ -45,11 +45,8 @@ pub struct Request {
 ///
 /// Bad selections, bad files of outcomes, and an output that cannot be written.
 pub fn run(args: &OutcomesArgs, common: &Common, to: &mut dyn Write) -> Result<Exit, Failure> {
-    let jobs = match args.jobs {
-        Some(jobs) => usize::from(jobs),
-        None => thread::available_parallelism().map_or(1, usize::from),
-    };
-    let mut search = Search::new(&args.search);
+    let jobs = jobs(args.jobs, common.quiet);
+    let mut search = Search::new(&args.search, jobs);
     if search.strategy == Strategy::Auto {
         // What is looked for are sets: the short searches that find violations first have no use.
         search.strategy = Strategy::Stateful;

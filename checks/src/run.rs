@@ -16,6 +16,7 @@ use kvmmu_scenarios::world::format_of;
 use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::event::{Event, What};
 use kvmmu_sim::goal::property::INTERNAL_ERROR;
+use kvmmu_sim::memory::Memory;
 use kvmmu_sim::minimise::minimise;
 use kvmmu_sim::naive::Naive;
 use kvmmu_sim::names::{Names, Wait};
@@ -32,6 +33,7 @@ use kvmmu_sim::{Auto, Engine, Explorer, Limits};
 
 use crate::args::{SearchArgs, Strategy};
 use crate::exit::Failure;
+use crate::memory;
 use crate::variant::{Goal, Variant};
 
 /// The memory model of the simulated machine, as verdicts name it.
@@ -52,11 +54,13 @@ pub struct Search {
     pub executions_max: u64,
     /// The longest execution.
     pub steps_max: u32,
+    /// The memory that all searches together may take.
+    pub memory: Option<&'static Memory>,
 }
 
 impl Search {
-    /// As the command line says it.
-    pub fn new(args: &SearchArgs) -> Search {
+    /// As the command line says it, for so many at the same time.
+    pub fn new(args: &SearchArgs, jobs: usize) -> Search {
         let strategy = args.strategy();
         let samples = matches!(strategy, Strategy::Random | Strategy::Pct);
         Search {
@@ -70,6 +74,7 @@ impl Search {
                 1_000_000_000
             }),
             steps_max: args.steps_max.unwrap_or(5_000),
+            memory: memory::bound(args.memory_max, jobs),
         }
     }
 }
@@ -207,6 +212,7 @@ fn limits(search: &Search) -> Limits {
         states_max: search.states_max,
         executions_max: search.executions_max,
         time_max: search.time_max,
+        memory: search.memory,
         seed: search.seed,
     }
 }

@@ -155,6 +155,8 @@ fn set(variant: &Variant, states_max: u64) -> Result<Option<(usize, u64)>, Failu
         states_max,
         executions_max: u64::MAX,
         steps_max: 5_000,
+        // So few states fit everywhere.
+        memory: None,
     };
     let collected = run::outcomes(variant, &search, &mut |_: &Stats| true)?;
     let all = collected.verdict == Verdict::Holds && collected.broken.is_empty();

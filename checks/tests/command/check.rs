@@ -30,9 +30,10 @@ fn check(
         states_max: None,
         executions_max: None,
         steps_max: None,
+        memory_max: None,
         no_lock_checks: false,
     };
-    let search = Search::new(&args);
+    let search = Search::new(&args, jobs);
     let plan = Plan { variants, search, size: 1, jobs, format, trace_dir, quiet: true };
     let mut out = anstream::StripStream::new(Vec::new());
     let exit = run_plan(machine, &plan, &|| interrupted, &mut out).expect("a Vec can be written");

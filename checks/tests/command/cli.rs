@@ -357,6 +357,63 @@ fn ctrl_c_in_mid_search_prints_a_partial_summary() {
     assert!(text.ends_with("; interrupted\n"), "{text}");
 }
 
+/// A scenario with more states than fit into the memory of these tests.
+const LARGE: &str = r#"title  = "Too much at once"
+source = "none"
+about  = "Four vCPUs, host, user."
+paging = "direct"
+spte   = "ept-no-ad"
+slot   = [{ gfn = 0, pages = 4, log = true }]
+thread = [{ name = "vcpu0", run = ["write gfn0", "write gfn1", "read gfn2", "write gfn3"] },
+          { name = "vcpu1", run = ["write gfn1", "write gfn0", "read gfn3", "write gfn2"] },
+          { name = "vcpu2", run = ["write gfn2", "write gfn3", "read gfn0", "write gfn1"] },
+          { name = "vcpu3", run = ["write gfn3", "write gfn2", "read gfn1", "write gfn0"] },
+          { name = "host", run = ["age gfn0", "swap-out gfn1", "swap-in gfn1"] },
+          { name = "user", run = ["get-dirty-log slot0", "copy-harvested"] }]
+at-stop = { run = ["get-dirty-log slot0", "copy-harvested"] }
+check   = { always = ["migration", "pfn-safety", "swap"] }
+"#;
+
+#[test]
+fn memory_that_ends_is_a_bound_and_not_an_abort() {
+    let directory = scratch("cli-memory");
+    fs::write(directory.join("large.toml"), LARGE).expect("a test can write");
+    let check = ["check", "large.toml", "-q", "--jobs", "1", "--strategy", "stateful"];
+    let output = kvmmu_in(&directory, &[&check[..], &["--memory-max", "5M"]].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.starts_with("bound   large  "), "{text}");
+    assert!(text.contains("NOT all, memory <= 5.0 MiB together, SC; raise --memory-max"), "{text}");
+    let explain = ["explain", "large.toml", "-q", "--without", "", "--memory-max", "5M"];
+    let said = refused(&kvmmu_in(&directory, &explain), 3);
+    assert!(said.contains("a bound was hit (memory <= 5.0 MiB together)"), "{said}");
+    assert!(said.contains("raise --memory-max"), "{said}");
+}
+
+/// Runs `kvmmu` in `directory` after `limit`, a command of the shell.
+#[cfg(target_os = "linux")]
+fn kvmmu_after(limit: &str, directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new("sh");
+    let run = format!("{limit} && exec \"$0\" \"$@\"");
+    command.args(["-c", &run, env!("CARGO_BIN_EXE_kvmmu")]).args(arguments);
+    for name in ENVIRONMENT {
+        command.env_remove(name);
+    }
+    command.env("NO_COLOR", "1").current_dir(directory).output().expect("a shell starts")
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_that_the_shell_bounds_is_not_exceeded() {
+    let directory = scratch("cli-ulimit");
+    fs::write(directory.join("large.toml"), LARGE).expect("a test can write");
+    let check = ["check", "large.toml", "-q", "--jobs", "1", "--strategy", "stateful"];
+    let output = kvmmu_after("ulimit -v 130000", &directory, &check);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("NOT all, memory <= "), "{text}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_a_clear_error() {

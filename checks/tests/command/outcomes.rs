@@ -23,6 +23,7 @@ fn request(format: OutcomesFormat, jobs: usize, states_max: u64) -> Request {
         states_max,
         executions_max: u64::MAX,
         steps_max: 5_000,
+        memory: None,
     };
     Request { search, jobs, format, quiet: true }
 }
