@@ -20,7 +20,7 @@ use kvmmu_sim::memory::Memory;
 use kvmmu_sim::minimise::minimise;
 use kvmmu_sim::naive::Naive;
 use kvmmu_sim::names::{Names, Wait};
-use kvmmu_sim::outcome::{Found, Outcome, Stats, Verdict};
+use kvmmu_sim::outcome::{Found, Outcome, Reason, Stats, Verdict};
 use kvmmu_sim::outcomes::{Collected, collect};
 use kvmmu_sim::pct::Pct;
 use kvmmu_sim::program::Program;
@@ -67,7 +67,7 @@ impl Search {
             strategy,
             seed: args.seed,
             time_max: args.time_max,
-            states_max: args.states_max.unwrap_or(50_000_000),
+            states_max: args.states_max.unwrap_or(STATES_MAX),
             executions_max: args.executions_max.unwrap_or(if samples {
                 100_000
             } else {
@@ -105,6 +105,8 @@ pub struct Minimised {
     pub found: Found,
     /// True if no shorter one with the same goal exists; false if a budget cut the search.
     pub exact: bool,
+    /// The budget that did.
+    pub cut: Option<Reason>,
 }
 
 /// A shortest way to a nesting of two locks.
@@ -175,8 +177,9 @@ pub trait Machine: Sync {
 #[derive(Clone, Copy, Debug)]
 pub struct Simulated;
 
-/// The most states that minimising looks at before it settles for a counterexample that is merely
-/// small.
+/// The most states of a search, and the most that minimising looks at before it settles for a
+/// counterexample that is merely small, unless the command line says. A state costs more there.
+const STATES_MAX: u64 = 50_000_000;
 const MINIMISE_STATES_MAX: u64 = 2_000_000;
 
 /// A variant as the simulator runs it.
@@ -217,6 +220,15 @@ fn limits(search: &Search) -> Limits {
     }
 }
 
+/// How far minimising goes with what `search` found.
+pub fn minimising(search: &Search) -> Search {
+    let states_max = match search.states_max {
+        STATES_MAX => MINIMISE_STATES_MAX,
+        asked => asked,
+    };
+    Search { states_max, ..search.clone() }
+}
+
 /// An internal error that `outcome` reports in place of a verdict.
 fn internal(outcome: &Outcome) -> Option<Failure> {
     let found = match &outcome.verdict {
@@ -245,11 +257,12 @@ impl Machine for Simulated {
         variant: &Variant,
         goal: &Goal,
         found: &Found,
-        _: &Search,
-        _: Progress<'_>,
+        search: &Search,
+        progress: Progress<'_>,
     ) -> Result<Minimised, Failure> {
         let mut engine = engine(variant, goal);
-        let small = minimise(&mut engine, &found.schedule, MINIMISE_STATES_MAX);
+        let limits = limits(&minimising(search));
+        let small = minimise(&mut engine, &found.schedule, &limits, progress);
         let detail =
             self.replay(variant, &small.schedule)?.events.into_iter().rev().find_map(|event| {
                 match event.what {
@@ -259,7 +272,7 @@ impl Machine for Simulated {
             });
         let detail = detail.unwrap_or_else(|| found.detail.clone());
         let found = Found { schedule: small.schedule, detail, ..found.clone() };
-        Ok(Minimised { found, exact: small.exact })
+        Ok(Minimised { found, exact: small.exact, cut: small.cut })
     }
 
     fn witness(
@@ -318,7 +331,8 @@ pub fn witness(
         return Err(failure);
     }
     let Verdict::Violated(found) = outcome.verdict else { return Ok(None) };
-    let schedule = minimise(&mut engine, &found.schedule, MINIMISE_STATES_MAX).schedule;
+    let limits = limits(&minimising(search));
+    let schedule = minimise(&mut engine, &found.schedule, &limits, progress).schedule;
     let run = replay(&mut engine, &schedule)
         .map_err(|error| Failure::internal(format!("a schedule does not replay: {error}")))?;
     Ok(Some(Witness { schedule, run: run.into() }))

@@ -334,6 +334,31 @@ fn no_prefix_of_a_trace_and_no_changed_byte_panics() {
     }
 }
 
+/// Sends the signal called `name` to a child.
+#[cfg(unix)]
+fn send(name: &str, child: &std::process::Child) {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status();
+    assert!(sent.expect("kill starts").success());
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_while_a_counterexample_is_made_short_prints_what_there_is() {
+    let directory = scratch("cli-minimise-interrupted");
+    fs::write(directory.join("slow.toml"), SLOW).expect("a test can write");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvmmu"));
+    command.args(EXPLAIN_SLOW).current_dir(&directory);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    let child = command.spawn().expect("kvmmu starts");
+    // The violation is found in a moment.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    send("-INT", &child);
+    let output = child.wait_with_output().expect("kvmmu ends");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(130), "{told}");
+    assert!(told.contains("context switches; a smaller one was not ruled out"), "{told}");
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_in_mid_search_prints_a_partial_summary() {
@@ -355,6 +380,78 @@ fn ctrl_c_in_mid_search_prints_a_partial_summary() {
     assert_eq!(status.code(), Some(130), "{text}");
     assert!(text.contains(" of 5 variants: "), "{text}");
     assert!(text.ends_with("; interrupted\n"), "{text}");
+}
+
+/// A scenario whose counterexamples take long to be made short.
+const SLOW: &str = r#"title  = "Long counterexamples"
+source = "none"
+about  = "As aba-indirect-pinned, with one thread for host and user."
+paging = "shadow"
+spte   = "npt"
+indirect-fast-fault = "pinned"
+
+[host]
+pages  = 4
+"gfn2" = "swapped"
+"gfn3" = { pfn = 1 }
+"gfn4" = { pfn = 2 }
+
+[[slot]]
+gfn   = 1
+pages = 4
+log   = true
+
+[guest]
+root   = "gfn4"
+"gfn4" = ["gfn3 w"]
+"gfn3" = ["gfn1 w"]
+
+[map]
+"gva0" = { pfn = 0, spte = "110", accessed = true, dirty = true }
+
+[[thread]]
+name = "vcpu0"
+run  = ["write gva0"]
+
+[[thread]]
+name = "vcpu1"
+run  = ["emulate-gpte gfn3[0] gfn2", "write gva0"]
+
+[[thread]]
+name = "user"
+run  = ["swap-out gfn1", "swap-in gfn1", "get-dirty-log slot0", "copy-harvested"]
+
+[at-stop]
+run = ["get-dirty-log slot0", "copy-harvested"]
+
+[check]
+always    = ["migration", "spte-legal"]
+sometimes = ["fast-fault-fixed@vcpu0", "gup@vcpu0", "spte-zapped@user", "write-protected@user", "emulated@vcpu1"]
+"#;
+
+/// The command that explains it.
+const EXPLAIN_SLOW: [&str; 4] = ["explain", "slow.toml", "--without", "harvest-clear-then-protect"];
+
+#[test]
+fn bounds_hold_for_making_a_counterexample_short() {
+    let directory = scratch("cli-minimise");
+    fs::write(directory.join("slow.toml"), SLOW).expect("a test can write");
+    for (bound, text) in [
+        (["--time-max", "400ms"], "(time <= 400ms); raise --time-max"),
+        (["--states-max", "5000"], "(states <= 5000); raise --states-max"),
+        (["--memory-max", "1M"], "(memory <= 1.0 MiB together); raise --memory-max"),
+    ] {
+        let begun = std::time::Instant::now();
+        let output = kvmmu_in(&directory, &[&EXPLAIN_SLOW[..], &bound].concat());
+        let took = begun.elapsed();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(took.as_secs() < 10, "{bound:?} took {took:?}");
+        assert!(said.contains("this counterexample was not minimised to the end"), "{said}");
+        assert!(said.contains(text), "{said}");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(told.contains("context switches; a smaller one was not ruled out"), "{told}");
+    }
 }
 
 /// A scenario with more states than fit into the memory of these tests.
