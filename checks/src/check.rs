@@ -170,7 +170,7 @@ pub fn run_plan(
         true => Ok(None),
         false => explore(machine, plan, &plan.variants[job], &progress, interrupted).map(Some),
     };
-    pool::run(count, plan.jobs, work, |job, result| {
+    pool::run(count, plan.jobs, plan.quiet, work, |job, result| {
         let variant = &plan.variants[job];
         match result {
             Ok(None) => {}
@@ -208,7 +208,7 @@ pub fn run_plan(
         output.lock_cycle(&cycle)?;
     }
     if interrupted() {
-        exit = exit.worse(Exit::Interrupted);
+        exit = exit.worse(interrupt::exit());
     }
     output.summary(&counts, count, &plan.search, interrupted(), exit as u8)?;
     Ok(exit)

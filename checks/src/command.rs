@@ -9,7 +9,7 @@ use clap::Parser;
 
 use crate::args::{Cli, Color, Command, with_default_command};
 use crate::exit::{Exit, Failure, guarded};
-use crate::{check, conform, explain, guards, list, locks, outcomes, replay};
+use crate::{check, conform, explain, guards, interrupt, list, locks, outcomes, replay};
 
 /// Runs the command line `arguments`, the first of which is the program.
 pub fn main(arguments: Vec<OsString>) -> Exit {
@@ -37,7 +37,11 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
             if !failure.message.is_empty() {
                 let _ = writeln!(anstream::stderr(), "{failure}");
             }
-            failure.exit
+            // After a signal the terminal or the reader may be gone: that is no error of its own.
+            match failure.exit {
+                Exit::Usage if interrupt::interrupted() => interrupt::exit(),
+                exit => exit,
+            }
         }
     }
 }

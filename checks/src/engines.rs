@@ -13,6 +13,7 @@ use kvmmu_scenarios::scenario::{self, Expect, Expected};
 use crate::args::{CheckArgs, Engine, Strategy};
 use crate::check::Plan;
 use crate::exit::{Exit, Failure, guarded};
+use crate::interrupt;
 use crate::machines::command::{Judged, Limits, by_loom, by_shuttle};
 use crate::machines::{EngineOutcome, LOOM_MODEL, SHUTTLE_MODEL, shuttle};
 use crate::output::{Counts, Output};
@@ -149,7 +150,7 @@ pub fn run_plan(
     }
     progress.finish();
     if interrupted() {
-        exit = exit.worse(Exit::Interrupted);
+        exit = exit.worse(interrupt::exit());
     }
     output.summary(&counts, selected, &plan.search, interrupted(), exit as u8)?;
     Ok(exit)

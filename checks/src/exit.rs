@@ -25,8 +25,12 @@ pub enum Exit {
     Diverged = 5,
     /// The tool itself is broken.
     Internal = 70,
-    /// Ctrl-C.
+    /// The terminal is gone: SIGHUP.
+    HungUp = 129,
+    /// Ctrl-C, or SIGINT.
     Interrupted = 130,
+    /// SIGTERM.
+    Terminated = 143,
 }
 
 impl Exit {
@@ -39,7 +43,9 @@ impl Exit {
         (Exit::Nothing, "nothing selected"),
         (Exit::Diverged, "replay diverged or refused"),
         (Exit::Internal, "internal error"),
+        (Exit::HungUp, "hung up"),
         (Exit::Interrupted, "Ctrl-C"),
+        (Exit::Terminated, "SIGTERM"),
     ];
 
     /// Of two results of one run, the one that the run reports.
@@ -52,7 +58,7 @@ impl Exit {
             Exit::Usage => 3,
             Exit::Diverged => 4,
             Exit::Unexpected => 5,
-            Exit::Interrupted => 6,
+            Exit::Interrupted | Exit::Terminated | Exit::HungUp => 6,
             Exit::Internal => 7,
         };
         if rank(other) > rank(self) { other } else { self }

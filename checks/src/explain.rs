@@ -104,7 +104,7 @@ pub fn explain(
         say!("note: this counterexample was not minimised to the end ({bound}); {next}");
     }
     trace.map(|_| match cut {
-        Some(Reason::Interrupted) => Exit::Interrupted,
+        Some(Reason::Interrupted) => interrupt::exit(),
         _ => Exit::Expected,
     })
 }
@@ -237,7 +237,7 @@ fn none(variant: &Variant, search: &Search, outcome: &Outcome) -> Failure {
     };
     match &outcome.verdict {
         Verdict::Inconclusive(Reason::Interrupted) => Failure::new(
-            Exit::Interrupted,
+            interrupt::exit(),
             format!("{name}: interrupted after {} states{other}", outcome.stats.states),
             "run it again and let it finish",
         ),

@@ -261,7 +261,7 @@ pub fn next(reason: Reason) -> &'static str {
         Reason::Time => "raise --time-max",
         Reason::Switches => "--strategy stateful has no bound on them",
         Reason::InternalError => "please report this",
-        Reason::Interrupted => "run it again without Ctrl-C",
+        Reason::Interrupted => "run it again and let it finish",
     }
 }
 

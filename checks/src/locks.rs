@@ -103,7 +103,7 @@ pub fn look(
     let progress = Progress::new(variants.len(), request.quiet);
     let mut together = Together::default();
     let (mut violations, mut cut) = (Vec::new(), 0);
-    let mut exit = Exit::Expected;
+    let (mut exit, mut cut_short) = (Exit::Expected, false);
     let work = |job: usize| {
         let name = variants[job].name();
         let mut tick = |stats: &Stats| {
@@ -112,7 +112,7 @@ pub fn look(
         };
         machine.explore(variants[job], &variants[job].goal(), &request.search, &mut tick)
     };
-    pool::run(variants.len(), request.jobs, work, |job, result| {
+    pool::run(variants.len(), request.jobs, request.quiet, work, |job, result| {
         let name = &variants[job].scenario.name;
         let Outcome { verdict, locks, stats, .. } = result?;
         progress.done(stats.transitions, || ());
@@ -123,7 +123,7 @@ pub fn look(
                 violations.push(Violated { scenario, property, detail: found.detail });
             }
             Verdict::Holds | Verdict::Inconclusive(Reason::NotExhaustive) => {}
-            Verdict::Inconclusive(Reason::Interrupted) => exit = exit.worse(Exit::Interrupted),
+            Verdict::Inconclusive(Reason::Interrupted) => cut_short = true,
             Verdict::Inconclusive(_) => {
                 cut += 1;
                 exit = exit.worse(Exit::Inconclusive);
@@ -132,9 +132,9 @@ pub fn look(
         Ok(())
     })?;
     progress.finish();
-    if interrupted() || exit == Exit::Interrupted {
+    if interrupted() || cut_short {
         return Err(Failure::new(
-            Exit::Interrupted,
+            interrupt::exit(),
             "interrupted before all scenarios were explored",
             "run it again and let it finish, or name fewer scenarios",
         ));

@@ -17,8 +17,8 @@ const STACKS: u64 = 10 * MIB;
 /// The address space that the allocator sets aside for a thread, whether it is used or not.
 const RESERVED: u64 = 64 * MIB;
 
-/// The least memory that is worth a thread of its own.
-const WORTH_A_JOB: u64 = 16 * MIB;
+/// What a search should have to itself: with less, more threads would only end in more bounds.
+const WORTH_A_JOB: u64 = 128 * MIB;
 
 /// What a limit leaves, and what each thread takes of it besides what searches take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -190,7 +190,16 @@ mod tests {
         assert_eq!(share(&[machine], 9), Some(1000 * MIB / 100 * 80));
         assert_eq!(share(&[machine, narrow], 1), Some(200 * MIB / 100 * 80));
         assert_eq!(share(&[machine, narrow], 3), Some(300 * MIB / 8 / 100 * 80));
-        assert_eq!((room(&[], 7), room(&[machine], 7), room(&[machine, narrow], 7)), (7, 7, 2));
+        assert_eq!(
+            (
+                room(&[], 7),
+                room(&[Left { bytes: 512 * MIB, job: 0 }], 7),
+                room(&[machine, narrow], 7)
+            ),
+            (7, 4, 1)
+        );
+        let wide = Left { bytes: 1000 * MIB, job: 72 * MIB };
+        assert_eq!(room(&[machine, wide], 7), 5);
         assert_eq!(room(&[Left { bytes: 0, job: MIB }], 7), 1);
     }
 

@@ -89,7 +89,7 @@ pub fn print(
         page::set(&variants[job], &allowed, request, to)
     })?;
     if interrupted() {
-        exit = exit.worse(Exit::Interrupted);
+        exit = exit.worse(interrupt::exit());
     }
     to.flush()?;
     Ok(exit)

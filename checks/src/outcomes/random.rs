@@ -26,6 +26,7 @@ use kvmmu_sim::rng::Rng;
 use super::allowed;
 use crate::args::Strategy;
 use crate::exit::{Exit, Failure};
+use crate::interrupt;
 use crate::judge::counted;
 use crate::run::{self, Search};
 use crate::variant::Variant;
@@ -82,7 +83,7 @@ pub fn emit(
     fs::create_dir_all(plan.directory).map_err(cannot)?;
     for index in 1..=plan.count {
         if interrupted() {
-            return Ok(Exit::Interrupted);
+            return Ok(interrupt::exit());
         }
         let workload = workload(plan.seed, index)?;
         let path = plan.directory.join(format!("{}.toml", workload.name));

@@ -359,9 +359,9 @@ fn ctrl_c_while_a_counterexample_is_made_short_prints_what_there_is() {
     assert!(told.contains("context switches; a smaller one was not ruled out"), "{told}");
 }
 
+/// Sends the signal called `name` in mid-search and expects `code` and a partial summary.
 #[cfg(unix)]
-#[test]
-fn ctrl_c_in_mid_search_prints_a_partial_summary() {
+fn interrupts(name: &str, code: i32) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kvmmu"));
     command.args(["check", "canary", "aba-indirect", "--strategy", "random", "--jobs", "1"]);
     command.args(["--executions-max", "1000000000"]);
@@ -372,14 +372,40 @@ fn ctrl_c_in_mid_search_prints_a_partial_summary() {
     let mut text = String::new();
     std::io::BufRead::read_line(&mut out, &mut text).expect("there is a line");
     assert!(text.contains("canary"), "{text}");
-    let id = child.id().to_string();
-    let sent = Command::new("kill").args(["-INT", &id]).status().expect("kill starts");
-    assert!(sent.success());
+    send(name, &child);
     std::io::Read::read_to_string(&mut out, &mut text).expect("output is text");
     let status = child.wait().expect("kvmmu ends");
-    assert_eq!(status.code(), Some(130), "{text}");
+    assert_eq!(status.code(), Some(code), "{text}");
     assert!(text.contains(" of 5 variants: "), "{text}");
     assert!(text.ends_with("; interrupted\n"), "{text}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_in_mid_search_prints_a_partial_summary() {
+    interrupts("-INT", 130);
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_and_sighup_lose_no_more_than_ctrl_c_does() {
+    interrupts("-TERM", 143);
+    interrupts("-HUP", 129);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn jobs_for_which_there_is_no_room_are_not_begun() {
+    let directory = scratch("cli-jobs");
+    let check = ["check", "lock-*", "--jobs", "1000", "--states-max", "1000"];
+    let output = kvmmu_after("ulimit -v 1000000", &directory, &check);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("note: there is memory for ") && said.contains(" of 1000 jobs"),
+        "{said}"
+    );
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("memory"), "{said}");
 }
 
 /// A scenario whose counterexamples take long to be made short.
