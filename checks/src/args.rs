@@ -7,8 +7,15 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kvmmu_scenarios::scenario::Format;
 
+use crate::exit::Exit;
+
 /// What `-h` prints: examples first, at most 24 lines.
-pub const HELP: &str = "\
+pub fn help() -> String {
+    format!("{HELP}\n{}", Exit::help(98))
+}
+
+/// The help, but for the exit codes.
+const HELP: &str = "\
 Explores every interleaving of the KVM MMU's locking protocol, with and without its guards.
 
 Examples:
@@ -19,7 +26,6 @@ Examples:
   kvmmu replay target/kvmmu/canary/all-guards/trace.jsonl
 
 Usage: kvmmu [COMMAND] [OPTIONS]
-
 Commands:
   check    [NAME|GLOB|FILE.toml]... explore and compare with what is expected (the default)
   list     the scenarios           guards   the protective steps, and what fails without them
@@ -29,10 +35,8 @@ Commands:
 
 Options of check:
   --without G[,G]  --strategy S  --engine E  --seed N  --jobs N  --time-max T  --size N
-  --message-format human|json
-Options of all: --color auto|always|never, -v, -q, -h, -V;  'kvmmu check --help' says more
-Exit: 0 as expected, 1 unexpected, 2 bad usage or input, 3 a bound was hit, 4 nothing selected,
-  5 replay diverged or refused, 70 internal error, 130 Ctrl-C";
+  --memory-max SIZE  --message-format human|json
+Options of all: --color auto|always|never, -v, -q, -h, -V;  'kvmmu check --help' says more";
 
 /// The environment variables that mirror options.
 pub const ENVIRONMENT: &[&str] = &[
@@ -54,7 +58,7 @@ pub const ENVIRONMENT: &[&str] = &[
 
 /// The whole command line.
 #[derive(Parser, Debug)]
-#[command(name = "kvmmu", version, override_help = HELP, disable_help_subcommand = true)]
+#[command(name = "kvmmu", version, override_help = help(), disable_help_subcommand = true)]
 #[command(term_width = 98)]
 pub struct Cli {
     /// What all commands share.
@@ -490,10 +494,11 @@ mod tests {
 
     #[test]
     fn the_short_help_fits_a_screen_and_names_everything() {
-        assert!(HELP.lines().count() <= 24, "{} lines", HELP.lines().count());
-        assert!(HELP.lines().all(|line| line.len() <= 98));
+        let help = help();
+        assert!(help.lines().count() <= 24, "{} lines", help.lines().count());
+        assert!(help.lines().all(|line| line.len() <= 98));
         for word in COMMANDS {
-            assert!(HELP.contains(word), "{word}");
+            assert!(help.contains(word), "{word}");
         }
         for name in COMMANDS {
             let mut command = Cli::command();

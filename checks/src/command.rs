@@ -1,7 +1,7 @@
 //! From the words of the command line to an exit code.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::panic;
 
 use anstream::ColorChoice;
@@ -18,9 +18,10 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
     let cli = match Cli::try_parse_from(with_default_command(arguments)) {
         Ok(cli) => cli,
         Err(error) => {
-            let printed = error.print();
-            return match error.exit_code() {
-                0 if printed.is_ok() => Exit::Expected,
+            // Help goes to standard output, and what is wrong with the words to standard error.
+            return match (error.print(), error.exit_code()) {
+                (Ok(()), 0) => Exit::Expected,
+                (Err(error), 0) => report(&error.into()),
                 _ => Exit::Usage,
             };
         }
@@ -33,22 +34,48 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
     .write_global();
     match guarded(|| dispatch(&cli)) {
         Ok(exit) => exit,
-        Err(failure) => {
-            if !failure.message.is_empty() {
-                let _ = writeln!(anstream::stderr(), "{failure}");
+        Err(failure) => report(&failure),
+    }
+}
+
+/// Says what is wrong; gives the exit code.
+fn report(failure: &Failure) -> Exit {
+    if !failure.message.is_empty() {
+        let _ = writeln!(anstream::stderr(), "{failure}");
+    }
+    // After a signal the terminal or the reader may be gone: that is no error of its own.
+    match failure.exit {
+        Exit::Usage | Exit::ReaderLeft if interrupt::signalled() => interrupt::exit(),
+        exit => exit,
+    }
+}
+
+/// Standard output. Once it cannot be written, searches end.
+struct Watched<W>(W);
+
+impl<W> Watched<W> {
+    fn watch<T>(&mut self, write: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<T> {
+        write(&mut self.0).inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                interrupt::give_up();
             }
-            // After a signal the terminal or the reader may be gone: that is no error of its own.
-            match failure.exit {
-                Exit::Usage if interrupt::interrupted() => interrupt::exit(),
-                exit => exit,
-            }
-        }
+        })
+    }
+}
+
+impl<W: Write> Write for Watched<W> {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.watch(|to| to.write(text))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.watch(Write::flush)
     }
 }
 
 /// Runs one command.
 fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
-    let mut out = anstream::AutoStream::auto(std::io::stdout());
+    let mut out = Watched(anstream::AutoStream::auto(io::stdout()));
     let exit = match &cli.command {
         Command::Check(args) => check::run(args, &cli.common, &mut out),
         Command::List(args) => list::run(args, &mut out),

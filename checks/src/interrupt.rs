@@ -60,6 +60,18 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
+/// Asks the searches to stop, as a signal does: nobody will read what they find.
+pub fn give_up() {
+    // ORDERING: as above.
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// True after a signal, but not for [`give_up`].
+pub fn signalled() -> bool {
+    // ORDERING: as above.
+    SIGNAL.load(Ordering::Relaxed) != 0
+}
+
 /// How a run that was interrupted ends.
 pub fn exit() -> Exit {
     // ORDERING: as above.

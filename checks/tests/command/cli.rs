@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use crate::common::{Fake, aba, aba_events, scratch};
 use kvmmu::args::ENVIRONMENT;
+use kvmmu::exit::Exit;
 use kvmmu::run::Replayed;
 
 /// Runs `kvmmu` in `directory`.
@@ -548,6 +549,34 @@ fn a_full_disk_is_a_clear_error() {
         .expect("kvmmu starts");
     let said = refused(&output, 2);
     assert!(said.contains("cannot write to standard output"), "{said}");
+}
+
+#[test]
+fn readme_explains_the_exit_codes_that_there_are() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = fs::read_to_string(readme).expect("there is a README");
+    let rows = readme.lines().skip_while(|line| !line.starts_with("| exit code |")).skip(2);
+    let rows: Vec<&str> = rows.take_while(|line| line.starts_with('|')).collect();
+    let row = |(exit, _, meaning): &(Exit, &str, &str)| format!("| {} | {meaning} |", *exit as u8);
+    assert_eq!(rows, Exit::ALL.iter().map(row).collect::<Vec<_>>());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_leaves_is_no_error_and_ends_the_searches() {
+    let directory = scratch("cli-reader");
+    let begun = std::time::Instant::now();
+    for arguments in ["-h", "list", "check canary aba-indirect --jobs 2"] {
+        let run = format!("{{ sleep 1; \"$0\" {arguments}; echo $? >code; }} | true");
+        let status = Command::new("sh")
+            .args(["-c", &run, env!("CARGO_BIN_EXE_kvmmu")])
+            .current_dir(&directory)
+            .status();
+        assert!(status.expect("a shell starts").success());
+        let code = fs::read_to_string(directory.join("code")).expect("it was written");
+        assert_eq!(code, "141\n", "{arguments}");
+    }
+    assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
 }
 
 #[test]
