@@ -328,6 +328,9 @@ pub struct OutcomesArgs {
     /// Where random workloads go
     #[arg(long, value_name = "DIR", requires = "random", hide_short_help = true)]
     pub emit: Option<PathBuf>,
+    /// Write random workloads again that are there already
+    #[arg(long, requires = "emit", hide_short_help = true)]
+    pub force: bool,
     /// The form: text, json or markdown, a table
     #[arg(long, value_name = "text|json|markdown", default_value = "text")]
     #[arg(hide_possible_values = true)]

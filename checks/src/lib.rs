@@ -20,6 +20,7 @@ pub mod conform;
 pub mod engines;
 pub mod exit;
 pub mod explain;
+pub mod files;
 pub mod guards;
 pub mod interrupt;
 pub mod judge;

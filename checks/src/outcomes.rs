@@ -20,6 +20,7 @@ use kvmmu_scenarios::scenario::Format;
 
 use crate::args::{Common, OutcomesArgs, OutcomesFormat, Strategy};
 use crate::exit::{Exit, Failure};
+use crate::files::Existing;
 use crate::interrupt;
 use crate::memory::jobs;
 use crate::run::Search;
@@ -54,7 +55,8 @@ pub fn run(args: &OutcomesArgs, common: &Common, to: &mut dyn Write) -> Result<E
     let request = Request { search, jobs, format: args.format, quiet: common.quiet };
     interrupt::catch()?;
     if let (Some(count), Some(directory)) = (args.random, &args.emit) {
-        let plan = random::Plan { count, seed: args.search.seed, directory };
+        let existing = if args.force { Existing::Replace } else { Existing::Keep };
+        let plan = random::Plan { count, seed: args.search.seed, directory, existing };
         return random::emit(&plan, &interrupt::interrupted, to);
     }
     if !args.compare.is_empty() {

@@ -551,6 +551,25 @@ fn a_full_disk_is_a_clear_error() {
     assert!(said.contains("cannot write to standard output"), "{said}");
 }
 
+/// Where files may not grow, `ulimit -f 1` stands for a disk that is full.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_trace_that_does_not_fit_leaves_the_old_one_and_no_half() {
+    let directory = scratch("cli-trace-full");
+    let explain = ["explain", "canary", "-q", "--trace-dir", "traces"];
+    let first = kvmmu_in(&directory, &explain);
+    assert_eq!(first.status.code(), Some(0));
+    let place = directory.join("traces/canary/all-guards");
+    let old = fs::read_to_string(place.join("trace.jsonl")).expect("it was written");
+    assert!(old.len() > 1024, "{}", old.len());
+    let said = refused(&kvmmu_after("trap '' XFSZ && ulimit -f 1", &directory, &explain), 2);
+    assert!(said.contains("cannot write the trace traces/canary/all-guards/trace.jsonl"), "{said}");
+    assert!(said.contains("nothing is lost: 'kvmmu replay canary --schedule v1-"), "{said}");
+    let now = fs::read_to_string(place.join("trace.jsonl")).expect("it is there");
+    assert!(now == old, "the old trace was changed");
+    assert_eq!(fs::read_dir(&place).expect("it is there").count(), 1, "something was left behind");
+}
+
 #[test]
 fn readme_explains_the_exit_codes_that_there_are() {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
