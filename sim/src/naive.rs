@@ -112,6 +112,7 @@ impl Naive {
         Search::note_cycle(engine, || self.path.iter().map(|(m, _)| *m).collect());
         if !engine.is_violated() {
             self.states.insert(engine.key());
+            search.stats.states = self.states.len() as u64;
         }
     }
 

@@ -571,6 +571,24 @@ fn a_trace_that_does_not_fit_leaves_the_old_one_and_no_half() {
 }
 
 #[test]
+fn readme_names_the_environment_variables_that_there_are() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = fs::read_to_string(readme).expect("there is a README");
+    let mut named: Vec<&str> =
+        readme.split('`').filter(|word| word.starts_with("KVMMU_") && word.len() > 6).collect();
+    named.sort_unstable();
+    assert_eq!(named, ENVIRONMENT);
+    let mut command = <kvmmu::args::Cli as clap::CommandFactory>::command();
+    command.build();
+    let commands = std::iter::once(&command).chain(command.get_subcommands());
+    let variables = commands.flat_map(|c| c.get_arguments().filter_map(|a| a.get_env()));
+    let mut there: Vec<String> = variables.map(|v| v.to_string_lossy().into_owned()).collect();
+    there.sort_unstable();
+    there.dedup();
+    assert_eq!(there, ENVIRONMENT);
+}
+
+#[test]
 fn readme_explains_the_exit_codes_that_there_are() {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
     let readme = fs::read_to_string(readme).expect("there is a README");
