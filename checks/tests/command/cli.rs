@@ -653,6 +653,21 @@ fn a_size_that_a_scenario_does_not_fit_matters_only_if_it_is_selected() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+#[test]
+fn a_scenario_that_does_not_fit_a_size_does_not_keep_the_others_from_it() {
+    let directory = scratch("cli-size");
+    let bounds = ["--size", "9", "-q", "--executions-max", "1", "--states-max", "1"];
+    let run = |words: &[&str]| kvmmu_in(&directory, &[&["check"], words, &bounds[..]].concat());
+    let output = run(&["m*", "canary"]);
+    let (text, said) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("canary"), "{text}");
+    let left_out = "left out, because it does not fit --size 9: mark-dirty-order.toml:";
+    assert!(said.contains(left_out), "{said}");
+    assert!(refused(&run(&["mark-dirty-order"]), 2).contains("at most 16 fit"));
+    assert!(refused(&run(&["mark-dirty-o*"]), 2).contains("at most 16 fit"));
+}
+
 /// Goal: whoever replays a livelock is told that it goes round.
 #[test]
 fn the_replay_of_a_livelock_says_that_it_goes_round() {
