@@ -38,6 +38,15 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
     }
 }
 
+/// Standard output is closed.
+pub fn closed() -> Exit {
+    let failure = Failure::usage(
+        "cannot write to standard output: it is closed",
+        "redirect it to a file, or to /dev/null if only the exit code matters",
+    );
+    report(&failure)
+}
+
 /// Says what is wrong; gives the exit code.
 fn report(failure: &Failure) -> Exit {
     if !failure.message.is_empty() {

@@ -570,6 +570,18 @@ fn a_trace_that_does_not_fit_leaves_the_old_one_and_no_half() {
     assert_eq!(fs::read_dir(&place).expect("it is there").count(), 1, "something was left behind");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_standard_output_that_is_closed_is_an_error() {
+    let directory = scratch("cli-closed");
+    for command in ["list", "check", "-h"] {
+        let said = refused(&kvmmu_after("exec >&-", &directory, &[command]), 2);
+        assert!(said.contains("cannot write to standard output: it is closed"), "{said}");
+    }
+    let null = kvmmu_after("exec >/dev/null <>/dev/null", &directory, &["list"]);
+    assert_eq!(null.status.code(), Some(0));
+}
+
 #[test]
 fn readme_names_the_environment_variables_that_there_are() {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
