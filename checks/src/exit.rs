@@ -36,8 +36,8 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Every code, in few words for the help text, and as README.md explains it. The only such list:
-    /// the help text is made of it, and README's table is checked against it.
+    /// Every code, in few words for the help text, and as README.md explains it. The only such
+    /// list: the help text is made of it, and README's table is checked against it.
     pub const ALL: &'static [(Exit, &'static str, &'static str)] = &[
         (Exit::Expected, "as expected", "every verdict as expected: the broken variants did fail"),
         (

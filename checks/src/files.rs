@@ -1,6 +1,7 @@
 //! Files that the command writes: beside their place first, and then put there as a whole.
 //!
-//! Guarantee: where there is no room, the old file stays as it is and there is no half of a new one.
+//! Guarantee: where there is no room, the old file stays as it is, and there is no half of a new
+//! one.
 
 use std::fs;
 use std::io::{self, Write};

@@ -1,5 +1,5 @@
-//! Signals that ask to end: the first asks the searches to stop, so that what they found is printed;
-//! the second ends the process.
+//! Signals that ask to end: the first asks the searches to stop, so that what they found is
+//! printed; the second ends the process.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

@@ -1,5 +1,5 @@
-//! How much memory searches may take: what `--memory-max` says, else a share of what the machine, the
-//! process's control groups and its own limits leave when it starts.
+//! How much memory searches may take: what `--memory-max` says, else a share of what the machine,
+//! the process's control groups and its own limits leave when it starts.
 
 use std::fs;
 use std::path::Path;
@@ -147,8 +147,8 @@ pub fn size_text(bytes: u64) -> String {
     }
 }
 
-/// How many threads explore: as many as were `asked` for, or one for each CPU; fewer, and says so, if
-/// there is no room for so many.
+/// How many threads explore: as many as were `asked` for, or one for each CPU; fewer, and says so,
+/// if there is no room for so many.
 pub fn jobs(asked: Option<u16>, quiet: bool) -> usize {
     let jobs = match asked {
         Some(jobs) => usize::from(jobs),

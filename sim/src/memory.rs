@@ -50,7 +50,8 @@ impl Account {
         Account::new(self.memory)
     }
 
-    /// The account holds `bytes` from now on. False, and it holds what it held, if there is no room.
+    /// The account holds `bytes` from now on. False, and it holds what it held, if there is no
+    /// room.
     pub(crate) fn hold(&mut self, bytes: usize) -> bool {
         let (Some(memory), bytes) = (self.memory, bytes as u64) else { return true };
         let more = bytes.saturating_sub(self.bytes);

@@ -1,9 +1,9 @@
 //! Makes a counterexample short: fewest context switches first, then fewest steps.
 //!
 //! Dijkstra's algorithm over (state, last thread) with the cost (switches, steps). States are
-//! reached by replay, so that one costs a few words of memory. If that hits a bound, the schedule that
-//! is there is improved by merging blocks of steps of one thread while the goal is still met. Of
-//! the time there is, a quarter is kept for that.
+//! reached by replay, so that one costs a few words of memory. If that hits a bound, the schedule
+//! that is there is improved by merging blocks of steps of one thread while the goal is still met.
+//! Of the time there is, a quarter is kept for that.
 
 use std::time::Instant;
 
@@ -31,8 +31,9 @@ pub struct Minimised {
     pub states: u64,
 }
 
-/// Shortens a schedule that meets the engine's goal, within the bounds of `limits` in states, time and
-/// memory. `progress` is called from time to time; if it returns false, what is there has to do.
+/// Shortens a schedule that meets the engine's goal, within the bounds of `limits` in states, time
+/// and memory. `progress` is called from time to time; if it returns false, what is there has to
+/// do.
 pub fn minimise(
     engine: &mut Engine,
     schedule: &Schedule,
@@ -280,8 +281,8 @@ fn key(engine: &Engine, last: u8) -> u128 {
     engine.key() ^ Chain::EMPTY.then(last as u64).part(u8::MAX)
 }
 
-/// Moves each block of steps next to another block of its thread, as long as that helps and no bound
-/// is hit.
+/// Moves each block of steps next to another block of its thread, as long as that helps and no
+/// bound is hit.
 fn merge_blocks(engine: &mut Engine, mut best: Vec<Move>, search: &mut Search<'_>) -> Vec<Move> {
     loop {
         let mut blocks: Vec<Vec<Move>> = Vec::new();
