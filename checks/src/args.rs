@@ -7,8 +7,15 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kvmmu_scenarios::scenario::Format;
 
+use crate::exit::Exit;
+
 /// What `-h` prints: examples first, at most 24 lines.
-pub const HELP: &str = "\
+pub fn help() -> String {
+    format!("{HELP}\n{}", Exit::help(98))
+}
+
+/// The help, but for the exit codes.
+const HELP: &str = "\
 Explores every interleaving of the KVM MMU's locking protocol, with and without its guards.
 
 Examples:
@@ -19,7 +26,6 @@ Examples:
   kvmmu replay target/kvmmu/canary/all-guards/trace.jsonl
 
 Usage: kvmmu [COMMAND] [OPTIONS]
-
 Commands:
   check    [NAME|GLOB|FILE.toml]... explore and compare with what is expected (the default)
   list     the scenarios           guards   the protective steps, and what fails without them
@@ -29,10 +35,8 @@ Commands:
 
 Options of check:
   --without G[,G]  --strategy S  --engine E  --seed N  --jobs N  --time-max T  --size N
-  --message-format human|json  --strict
-Options of all: --color auto|always|never, -v, -q, -h, -V;  'kvmmu check --help' says more
-Exit: 0 as expected, 1 unexpected, 2 bad usage or input, 3 a bound was hit, 4 nothing selected,
-  5 replay diverged or refused, 70 internal error, 130 Ctrl-C";
+  --memory-max SIZE  --message-format human|json  --strict
+Options of all: --color auto|always|never, -v, -q, -h, -V;  'kvmmu check --help' says more";
 
 /// The environment variables that mirror options.
 pub const ENVIRONMENT: &[&str] = &[
@@ -40,6 +44,7 @@ pub const ENVIRONMENT: &[&str] = &[
     "KVMMU_ENGINE",
     "KVMMU_EXECUTIONS_MAX",
     "KVMMU_JOBS",
+    "KVMMU_MEMORY_MAX",
     "KVMMU_MESSAGE_FORMAT",
     "KVMMU_NO_LOCK_CHECKS",
     "KVMMU_SEED",
@@ -53,7 +58,7 @@ pub const ENVIRONMENT: &[&str] = &[
 
 /// The whole command line.
 #[derive(Parser, Debug)]
-#[command(name = "kvmmu", version, override_help = HELP, disable_help_subcommand = true)]
+#[command(name = "kvmmu", version, override_help = help(), disable_help_subcommand = true)]
 #[command(term_width = 98)]
 pub struct Cli {
     /// What all commands share.
@@ -184,6 +189,13 @@ pub struct SearchArgs {
     #[arg(long, value_name = "T", value_parser = duration, env = "KVMMU_TIME_MAX")]
     #[arg(hide_env = true)]
     pub time_max: Option<Duration>,
+    /// Give up a variant when all searches together would take more memory: 800M, 4G
+    ///
+    /// The default is 80 % of what the machine, the control groups of the process and its limits
+    /// (ulimit) leave when it starts.
+    #[arg(long, value_name = "SIZE", value_parser = crate::memory::size, env = "KVMMU_MEMORY_MAX")]
+    #[arg(hide_env = true)]
+    pub memory_max: Option<u64>,
     /// The size at which scenarios are loaded, 1 to 9
     #[arg(long, value_name = "N", default_value_t = 1, env = "KVMMU_SIZE", hide_env = true)]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=9))]
@@ -328,6 +340,9 @@ pub struct OutcomesArgs {
     /// Where random workloads go
     #[arg(long, value_name = "DIR", requires = "random", hide_short_help = true)]
     pub emit: Option<PathBuf>,
+    /// Write random workloads again that are there already
+    #[arg(long, requires = "emit", hide_short_help = true)]
+    pub force: bool,
     /// The form: text, json or markdown, a table
     #[arg(long, value_name = "text|json|markdown", default_value = "text")]
     #[arg(hide_possible_values = true)]
@@ -514,10 +529,11 @@ mod tests {
 
     #[test]
     fn the_short_help_fits_a_screen_and_names_everything() {
-        assert!(HELP.lines().count() <= 24, "{} lines", HELP.lines().count());
-        assert!(HELP.lines().all(|line| line.len() <= 98));
+        let help = help();
+        assert!(help.lines().count() <= 24, "{} lines", help.lines().count());
+        assert!(help.lines().all(|line| line.len() <= 98));
         for word in COMMANDS {
-            assert!(HELP.contains(word), "{word}");
+            assert!(help.contains(word), "{word}");
         }
         for name in COMMANDS {
             let mut command = Cli::command();

@@ -2,11 +2,11 @@
 //! expected.
 //!
 //! Guarantee: standard output is a function of the input, the seed and the bounds in steps, states
-//! and executions. It does not depend on `--jobs`. (`--time-max` and Ctrl-C are the exceptions.)
+//! and executions. It does not depend on `--jobs`. (`--time-max`, `--memory-max` and Ctrl-C are the
+//! exceptions: what ends there ends elsewhere in another run.)
 
 use std::io::Write;
 use std::path::Path;
-use std::thread;
 
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::lockdep::LockOrders;
@@ -19,6 +19,7 @@ use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::judge::{Judged, Word, counted, is_canary, judge};
 use crate::locks::together::Together;
+use crate::memory::{jobs, size_text};
 use crate::output::{Counts, Output};
 use crate::pool;
 use crate::progress::Progress;
@@ -88,13 +89,10 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
             "'kvmmu list' prints the scenarios",
         ));
     }
-    let search = Search::new(&args.search);
+    let jobs = jobs(args.jobs, common.quiet);
+    let search = Search::new(&args.search, jobs);
     let read = |path| Pinned::read(path, args.bless, &search, args.search.size);
     let counts = args.counts.as_deref().map(read).transpose()?;
-    let jobs = match args.jobs {
-        Some(jobs) => usize::from(jobs),
-        None => thread::available_parallelism().map_or(1, usize::from),
-    };
     if !common.quiet {
         for name in ENVIRONMENT {
             if let Some(value) = std::env::var_os(name) {
@@ -113,6 +111,8 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
         say!("kvmmu {version}: {count}, strategy {strategy}, seed {seed}, {how}");
         if common.verbose {
             say!("sources {}", env!("KVMMU_SOURCE_HASH"));
+            let memory = search.memory.map_or("unknown".to_owned(), |m| size_text(m.max()));
+            say!("memory for all searches together: {memory}");
         }
     }
     interrupt::catch()?;
@@ -187,7 +187,7 @@ pub fn run_plan(
         true => Ok(None),
         false => explore(machine, plan, &plan.variants[job], &progress, interrupted).map(Some),
     };
-    pool::run(count, plan.jobs, work, |job, result| {
+    pool::run(count, plan.jobs, plan.quiet, work, |job, result| {
         let variant = &plan.variants[job];
         match result {
             Ok(None) => {}
@@ -229,7 +229,7 @@ pub fn run_plan(
         output.lock_cycle(&cycle)?;
     }
     if interrupted() {
-        exit = exit.worse(Exit::Interrupted);
+        exit = exit.worse(interrupt::exit());
     }
     if let Some(pinned) = &plan.counts {
         let moved = pinned.settle(table, exit)?;

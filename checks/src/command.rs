@@ -1,14 +1,14 @@
 //! From the words of the command line to an exit code.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 
 use anstream::ColorChoice;
 use clap::Parser;
 
 use crate::args::{Cli, Color, Command, with_default_command};
 use crate::exit::{Exit, Failure, guarded, watch_panics};
-use crate::{check, conform, explain, guards, list, locks, outcomes, replay};
+use crate::{check, conform, explain, guards, interrupt, list, locks, outcomes, replay};
 
 /// Runs the command line `arguments`, the first of which is the program.
 pub fn main(arguments: Vec<OsString>) -> Exit {
@@ -16,9 +16,10 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
     let cli = match Cli::try_parse_from(with_default_command(arguments)) {
         Ok(cli) => cli,
         Err(error) => {
-            let printed = error.print();
-            return match error.exit_code() {
-                0 if printed.is_ok() => Exit::Expected,
+            // Help goes to standard output, and what is wrong with the words to standard error.
+            return match (error.print(), error.exit_code()) {
+                (Ok(()), 0) => Exit::Expected,
+                (Err(error), 0) => report(&error.into()),
                 _ => Exit::Usage,
             };
         }
@@ -31,18 +32,57 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
     .write_global();
     match guarded(|| dispatch(&cli)) {
         Ok(exit) => exit,
-        Err(failure) => {
-            if !failure.message.is_empty() {
-                let _ = writeln!(anstream::stderr(), "{failure}");
+        Err(failure) => report(&failure),
+    }
+}
+
+/// Standard output is closed.
+pub fn closed() -> Exit {
+    let failure = Failure::usage(
+        "cannot write to standard output: it is closed",
+        "redirect it to a file, or to /dev/null if only the exit code matters",
+    );
+    report(&failure)
+}
+
+/// Says what is wrong; gives the exit code.
+fn report(failure: &Failure) -> Exit {
+    if !failure.message.is_empty() {
+        let _ = writeln!(anstream::stderr(), "{failure}");
+    }
+    // After a signal the terminal or the reader may be gone: that is no error of its own.
+    match failure.exit {
+        Exit::Usage | Exit::ReaderLeft if interrupt::signalled() => interrupt::exit(),
+        exit => exit,
+    }
+}
+
+/// Standard output. Once it cannot be written, searches end.
+struct Watched<W>(W);
+
+impl<W> Watched<W> {
+    fn watch<T>(&mut self, write: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<T> {
+        write(&mut self.0).inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                interrupt::give_up();
             }
-            failure.exit
-        }
+        })
+    }
+}
+
+impl<W: Write> Write for Watched<W> {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.watch(|to| to.write(text))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.watch(Write::flush)
     }
 }
 
 /// Runs one command.
 fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
-    let mut out = anstream::AutoStream::auto(std::io::stdout());
+    let mut out = Watched(anstream::AutoStream::auto(io::stdout()));
     let exit = match &cli.command {
         Command::Check(args) => check::run(args, &cli.common, &mut out),
         Command::List(args) => list::run(args, &mut out),

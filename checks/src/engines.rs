@@ -13,6 +13,7 @@ use kvmmu_scenarios::scenario::{self, Expect, Expected};
 use crate::args::{CheckArgs, Engine, Strategy};
 use crate::check::Plan;
 use crate::exit::{Exit, Failure, guarded};
+use crate::interrupt;
 use crate::machines::command::{Judged, Limits, by_loom, by_shuttle};
 use crate::machines::{EngineOutcome, LOOM_MODEL, SHUTTLE_MODEL, shuttle};
 use crate::output::{Counts, Output};
@@ -61,8 +62,11 @@ impl Run {
                 ));
             }
         };
-        let foreign =
-            [("--states-max", search.states_max), ("--steps-max", search.steps_max.map(u64::from))];
+        let foreign = [
+            ("--states-max", search.states_max),
+            ("--steps-max", search.steps_max.map(u64::from)),
+            ("--memory-max", search.memory_max),
+        ];
         if let Some((name, _)) = foreign.iter().find(|(_, value)| value.is_some()) {
             return Err(Failure::usage(
                 format!("{name} does not bound the engine {engine}"),
@@ -146,7 +150,7 @@ pub fn run_plan(
     }
     progress.finish();
     if interrupted() {
-        exit = exit.worse(Exit::Interrupted);
+        exit = exit.worse(interrupt::exit());
     }
     output.summary(&counts, selected, &plan.search, interrupted(), exit as u8)?;
     Ok(exit)

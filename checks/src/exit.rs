@@ -28,22 +28,67 @@ pub enum Exit {
     Diverged = 5,
     /// The tool itself is broken.
     Internal = 70,
-    /// Ctrl-C.
+    /// The terminal is gone: SIGHUP.
+    HungUp = 129,
+    /// Ctrl-C, or SIGINT.
     Interrupted = 130,
+    /// The reader of the output has closed the pipe: the code that other tools end with there.
+    ReaderLeft = 141,
+    /// SIGTERM.
+    Terminated = 143,
 }
 
 impl Exit {
-    /// Every code, for the help text and its test.
-    pub const ALL: &'static [(Exit, &'static str)] = &[
-        (Exit::Expected, "every verdict as expected"),
-        (Exit::Unexpected, "an unexpected verdict"),
-        (Exit::Usage, "bad usage or input"),
-        (Exit::Inconclusive, "a bound was hit"),
-        (Exit::Nothing, "nothing selected"),
-        (Exit::Diverged, "replay diverged or refused"),
-        (Exit::Internal, "internal error"),
-        (Exit::Interrupted, "Ctrl-C"),
+    /// Every code, in few words for the help text, and as README.md explains it. The only such
+    /// list: the help text is made of it, and README's table is checked against it.
+    pub const ALL: &'static [(Exit, &'static str, &'static str)] = &[
+        (Exit::Expected, "as expected", "every verdict as expected: the broken variants did fail"),
+        (
+            Exit::Unexpected,
+            "unexpected",
+            "an unexpected verdict, a cycle of lock orders, counts that moved, `explain` has no \
+             counterexample, or `replay --exit-code` saw a violation",
+        ),
+        (
+            Exit::Usage,
+            "bad usage or input",
+            "bad usage, scenario or trace file, or an output that cannot be written",
+        ),
+        (Exit::Inconclusive, "a bound was hit", "a bound was hit before a verdict"),
+        (Exit::Nothing, "nothing selected", "nothing was selected"),
+        (
+            Exit::Diverged,
+            "replay diverged or refused",
+            "a replay diverged, or was made for another scenario or version",
+        ),
+        (Exit::Internal, "internal error", "kvmmu itself is broken: please report it"),
+        (Exit::HungUp, "SIGHUP", "SIGHUP, as 130"),
+        (Exit::Interrupted, "Ctrl-C", "Ctrl-C; what was found so far is printed"),
+        (
+            Exit::ReaderLeft,
+            "pipe closed",
+            "whoever read the output closed the pipe, as `head` does; what it did not read is lost",
+        ),
+        (Exit::Terminated, "SIGTERM", "SIGTERM, as 130"),
     ];
+
+    /// The codes in few words, in lines of at most `width` characters.
+    pub fn help(width: usize) -> String {
+        let last = Exit::ALL.len() - 1;
+        let code = |(i, (exit, few, _)): (usize, &(Exit, &str, &str))| {
+            format!("{} {few}{}", *exit as u8, if i == last { "" } else { "," })
+        };
+        let (mut text, mut column) = ("Exit:".to_owned(), 5);
+        for code in Exit::ALL.iter().enumerate().map(code) {
+            if column + 1 + code.len() > width {
+                text += "\n ";
+                column = 1;
+            }
+            column += 1 + code.len();
+            text = text + " " + &code;
+        }
+        text
+    }
 
     /// Of two results of one run, the one that the run reports.
     #[must_use]
@@ -52,10 +97,10 @@ impl Exit {
             Exit::Expected => 0,
             Exit::Nothing => 1,
             Exit::Inconclusive => 2,
-            Exit::Usage => 3,
+            Exit::Usage | Exit::ReaderLeft => 3,
             Exit::Diverged => 4,
             Exit::Unexpected => 5,
-            Exit::Interrupted => 6,
+            Exit::Interrupted | Exit::Terminated | Exit::HungUp => 6,
             Exit::Internal => 7,
         };
         if rank(other) > rank(self) { other } else { self }
@@ -98,7 +143,7 @@ impl From<io::Error> for Failure {
     /// Of writing to standard output.
     fn from(error: io::Error) -> Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Failure::usage("", "");
+            return Failure::new(Exit::ReaderLeft, "", "");
         }
         Failure::usage(
             format!("cannot write to standard output: {error}"),

@@ -2,19 +2,20 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::Property;
 use kvmmu_scenarios::scenario::Expected;
-use kvmmu_sim::outcome::{Found, Outcome, Stats, Verdict};
+use kvmmu_sim::outcome::{Found, Outcome, Reason, Stats, Verdict};
 
 use crate::args::{Common, ExplainArgs, ReportFormat};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
-use crate::judge::never_reached;
+use crate::judge::{bound, never_reached, next};
 use crate::progress::Progress as Bar;
 use crate::report::{self, Facts, Report, twin};
-use crate::run::{Machine, Progress, Search, Simulated};
+use crate::run::{Machine, Progress, Search, Simulated, minimising};
 use crate::select::{self, Selected};
 use crate::shown;
 use crate::trace;
@@ -46,7 +47,7 @@ pub fn run(args: &ExplainArgs, common: &Common, to: &mut dyn Write) -> Result<Ex
     let variant = choose(&selected, without)?.lock_checks_off(args.search.no_lock_checks);
     interrupt::catch()?;
     let request = Request {
-        search: &Search::new(&args.search),
+        search: &Search::new(&args.search, 1),
         format: args.format,
         all: common.verbose,
         trace_dir: &args.trace_dir,
@@ -87,14 +88,23 @@ pub fn explain(
     interrupted: &(dyn Fn() -> bool + Sync),
     to: &mut dyn Write,
 ) -> Result<Exit, Failure> {
-    let Told { report, trace } = tell(machine, variant, request, interrupted)?;
+    let Told { report, trace, cut } = tell(machine, variant, request, interrupted)?;
     match request.format {
         ReportFormat::Text => to.write_all(report::text::render(&report).as_bytes())?,
         ReportFormat::Rst => to.write_all(report::rst::render(&report).as_bytes())?,
         ReportFormat::Json => writeln!(to, "{}", shown::json(&report))?,
     }
     to.flush()?;
-    trace.map(|_| Exit::Expected)
+    if let Some(reason) = cut
+        && !request.quiet
+    {
+        let (bound, next) = (bound(&minimising(request.search), reason), next(reason));
+        say!("note: this counterexample was not minimised to the end ({bound}); {next}");
+    }
+    trace.map(|_| match cut {
+        Some(Reason::Interrupted) => interrupt::exit(),
+        _ => Exit::Expected,
+    })
 }
 
 /// A counterexample that was found and told.
@@ -104,6 +114,8 @@ pub struct Told {
     pub report: Report,
     /// Where its trace is, or why it could not be written.
     pub trace: Result<PathBuf, Failure>,
+    /// The bound that kept it from being as short as can be.
+    pub cut: Option<Reason>,
 }
 
 /// Finds a counterexample, minimises it, writes its trace and builds its report.
@@ -117,7 +129,7 @@ pub fn tell(
     request: &Request<'_>,
     interrupted: &(dyn Fn() -> bool + Sync),
 ) -> Result<Told, Failure> {
-    let goal = variant.goal();
+    let (goal, begun) = (variant.goal(), Instant::now());
     let progress = Bar::new(1, request.quiet);
     let name = variant.name();
     let mut tick = |stats: &Stats| {
@@ -127,16 +139,24 @@ pub fn tell(
     let outcome = machine.explore(variant, &goal, request.search, &mut tick)?;
     let Verdict::Violated(found) = &outcome.verdict else {
         progress.finish();
-        return Err(none(variant, &outcome));
+        return Err(none(variant, request.search, &outcome));
+    };
+    // The bound on time is one for finding and making short.
+    let time_max = request.search.time_max.map(|time| time.saturating_sub(begun.elapsed()));
+    let search = &Search { time_max, ..request.search.clone() };
+    let name = format!("{name}, made shorter");
+    let mut tick = |stats: &Stats| {
+        progress.tick(&name, stats);
+        !interrupted()
     };
     if found.property == Property::LockCycle.name() {
-        let told = tell_cycle(machine, variant, request, &outcome, found, &mut tick);
+        let told = tell_cycle(machine, variant, request, search, &outcome, found, &mut tick);
         progress.finish();
         return told;
     }
     // A shorter way to something else would be another counterexample than the one that was found.
     let goal = Goal { property: Some(found.property), ..goal };
-    let minimised = machine.minimise(variant, &goal, found, request.search, &mut tick)?;
+    let minimised = machine.minimise(variant, &goal, found, search, &mut tick)?;
     progress.finish();
     let replayed = machine.replay(variant, &minimised.found.schedule)?;
     let twin = match variant.without.is_empty() {
@@ -161,7 +181,7 @@ pub fn tell(
         trace: path.as_deref(),
         all: request.all,
     });
-    Ok(Told { report, trace })
+    Ok(Told { report, trace, cut: minimised.cut })
 }
 
 /// Tells a cycle of lock orders. It is not minimised as a whole: its nestings may come from
@@ -170,6 +190,7 @@ fn tell_cycle(
     machine: &dyn Machine,
     variant: &Variant,
     request: &Request<'_>,
+    search: &Search,
     outcome: &Outcome,
     found: &Found,
     progress: Progress<'_>,
@@ -177,7 +198,7 @@ fn tell_cycle(
     let cycle = outcome.locks.told(&found.detail).unwrap_or_default();
     let mut chain = Vec::new();
     for nesting in cycle {
-        chain.push((nesting, machine.witness(variant, nesting, request.search, progress)?));
+        chain.push((nesting, machine.witness(variant, nesting, search, progress)?));
     }
     // The run of the nesting that closed the cycle has the trace.
     let closing = chain.first().and_then(|(_, witness)| witness.as_ref());
@@ -198,7 +219,7 @@ fn tell_cycle(
         trace: path.as_deref(),
         all: request.all,
     };
-    Ok(Told { report: report::build_cycle(&facts, &chain), trace })
+    Ok(Told { report: report::build_cycle(&facts, &chain), trace, cut: None })
 }
 
 /// The strategy and the seed.
@@ -207,7 +228,7 @@ fn how(search: &Search) -> String {
 }
 
 /// There is no counterexample to tell.
-fn none(variant: &Variant, outcome: &Outcome) -> Failure {
+fn none(variant: &Variant, search: &Search, outcome: &Outcome) -> Failure {
     let name = variant.name();
     let others: Vec<&str> = outcome.others.iter().map(|o| o.property).collect();
     let other = match others.is_empty() {
@@ -225,15 +246,18 @@ fn none(variant: &Variant, outcome: &Outcome) -> Failure {
         false => format!("what this scenario runs does not come to that guard: {others}"),
     };
     match &outcome.verdict {
-        Verdict::Inconclusive(kvmmu_sim::outcome::Reason::Interrupted) => Failure::new(
-            Exit::Interrupted,
+        Verdict::Inconclusive(Reason::Interrupted) => Failure::new(
+            interrupt::exit(),
             format!("{name}: interrupted after {} states{other}", outcome.stats.states),
             "run it again and let it finish",
         ),
         Verdict::Inconclusive(reason) => Failure::new(
             Exit::Inconclusive,
-            format!("{name}: no counterexample before a bound was hit ({reason:?}){other}"),
-            "raise --time-max, --states-max or --executions-max",
+            format!(
+                "{name}: no counterexample before a bound was hit ({}){other}",
+                bound(search, *reason)
+            ),
+            next(*reason),
         ),
         _ if !variant.lock_checks => Failure::new(
             Exit::Unexpected,

@@ -6,6 +6,7 @@ use kvmmu_sim::outcome::{Found, Outcome, Reason, Seen, Stats, Verdict};
 
 use crate::args::Strategy;
 use crate::exit::Exit;
+use crate::memory::size_text;
 use crate::run::{MEMORY_MODEL, Search};
 use crate::variant::Variant;
 
@@ -257,6 +258,10 @@ pub fn bound(search: &Search, reason: Reason) -> String {
         }
         Reason::Executions => format!("executions <= {}", search.executions_max),
         Reason::States => format!("states <= {}", search.states_max),
+        Reason::Memory => match search.memory {
+            Some(memory) => format!("memory <= {} together", size_text(memory.max())),
+            None => "memory".to_owned(),
+        },
         Reason::Steps => format!("steps <= {}", search.steps_max),
         Reason::Time => match search.time_max {
             Some(time) => format!("time <= {time:?}"),
@@ -269,16 +274,17 @@ pub fn bound(search: &Search, reason: Reason) -> String {
 }
 
 /// What to try after a bound was hit.
-fn next(reason: Reason) -> &'static str {
+pub fn next(reason: Reason) -> &'static str {
     match reason {
         Reason::NotExhaustive => "--strategy auto explores everything",
         Reason::Executions => "raise --executions-max",
         Reason::States => "raise --states-max or lower --size",
+        Reason::Memory => "raise --memory-max, or lower --jobs or --size",
         Reason::Steps => "raise --steps-max or look for a loop",
         Reason::Time => "raise --time-max",
         Reason::Switches => "--strategy stateful has no bound on them",
         Reason::InternalError => "please report this",
-        Reason::Interrupted => "run it again without Ctrl-C",
+        Reason::Interrupted => "run it again and let it finish",
     }
 }
 

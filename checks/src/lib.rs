@@ -21,6 +21,7 @@ pub mod counts;
 pub mod engines;
 pub mod exit;
 pub mod explain;
+pub mod files;
 pub mod guards;
 pub mod interrupt;
 pub mod judge;
@@ -28,6 +29,7 @@ pub mod list;
 pub mod locks;
 #[cfg(feature = "engines")]
 pub mod machines;
+pub mod memory;
 pub mod outcomes;
 pub mod output;
 pub mod pool;

@@ -11,7 +11,6 @@ pub mod survey;
 pub mod together;
 
 use std::io::Write;
-use std::thread;
 
 use kvmmu_model::GuardSet;
 use kvmmu_sim::outcome::{Outcome, Reason, Stats, Verdict};
@@ -20,6 +19,7 @@ use crate::args::{Common, LocksArgs, LocksFormat, Strategy};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::judge::is_canary;
+use crate::memory::jobs;
 use crate::pool;
 use crate::progress::Progress;
 use crate::run::{Machine, Search, Simulated};
@@ -62,11 +62,8 @@ pub fn run(args: &LocksArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
     let of = |s: &select::Selected| s.variant(GuardSet::EMPTY);
     let variants: Vec<Variant> = selected.iter().map(of).collect();
     interrupt::catch()?;
-    let jobs = match args.jobs {
-        Some(jobs) => usize::from(jobs),
-        None => thread::available_parallelism().map_or(1, usize::from),
-    };
-    let mut search = Search::new(&args.search);
+    let jobs = jobs(args.jobs, common.quiet);
+    let mut search = Search::new(&args.search, jobs);
     if args.search.strategy.is_none() {
         search.strategy = Strategy::Random;
     }
@@ -106,7 +103,7 @@ pub fn look(
     let progress = Progress::new(variants.len(), request.quiet);
     let mut together = Together::default();
     let (mut violations, mut cut) = (Vec::new(), 0);
-    let mut exit = Exit::Expected;
+    let (mut exit, mut cut_short) = (Exit::Expected, false);
     let work = |job: usize| {
         let name = variants[job].name();
         let mut tick = |stats: &Stats| {
@@ -115,7 +112,7 @@ pub fn look(
         };
         machine.explore(variants[job], &variants[job].goal(), &request.search, &mut tick)
     };
-    pool::run(variants.len(), request.jobs, work, |job, result| {
+    pool::run(variants.len(), request.jobs, request.quiet, work, |job, result| {
         let name = &variants[job].scenario.name;
         let Outcome { verdict, locks, stats, .. } = result?;
         progress.done(stats.transitions, || ());
@@ -126,7 +123,7 @@ pub fn look(
                 violations.push(Violated { scenario, property, detail: found.detail });
             }
             Verdict::Holds | Verdict::Inconclusive(Reason::NotExhaustive) => {}
-            Verdict::Inconclusive(Reason::Interrupted) => exit = exit.worse(Exit::Interrupted),
+            Verdict::Inconclusive(Reason::Interrupted) => cut_short = true,
             Verdict::Inconclusive(_) => {
                 cut += 1;
                 exit = exit.worse(Exit::Inconclusive);
@@ -135,9 +132,9 @@ pub fn look(
         Ok(())
     })?;
     progress.finish();
-    if interrupted() || exit == Exit::Interrupted {
+    if interrupted() || cut_short {
         return Err(Failure::new(
-            Exit::Interrupted,
+            interrupt::exit(),
             "interrupted before all scenarios were explored",
             "run it again and let it finish, or name fewer scenarios",
         ));

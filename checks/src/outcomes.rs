@@ -13,7 +13,6 @@ pub mod random;
 pub mod words;
 
 use std::io::Write;
-use std::thread;
 
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::loader::FORMATS;
@@ -21,7 +20,9 @@ use kvmmu_scenarios::scenario::Format;
 
 use crate::args::{Common, OutcomesArgs, OutcomesFormat, Strategy};
 use crate::exit::{Exit, Failure};
+use crate::files::Existing;
 use crate::interrupt;
+use crate::memory::jobs;
 use crate::run::Search;
 use crate::select;
 use crate::variant::Variant;
@@ -45,11 +46,8 @@ pub struct Request {
 ///
 /// Bad selections, bad files of outcomes, and an output that cannot be written.
 pub fn run(args: &OutcomesArgs, common: &Common, to: &mut dyn Write) -> Result<Exit, Failure> {
-    let jobs = match args.jobs {
-        Some(jobs) => usize::from(jobs),
-        None => thread::available_parallelism().map_or(1, usize::from),
-    };
-    let mut search = Search::new(&args.search);
+    let jobs = jobs(args.jobs, common.quiet);
+    let mut search = Search::new(&args.search, jobs);
     if search.strategy == Strategy::Auto {
         // What is looked for are sets: the short searches that find violations first have no use.
         search.strategy = Strategy::Stateful;
@@ -57,7 +55,8 @@ pub fn run(args: &OutcomesArgs, common: &Common, to: &mut dyn Write) -> Result<E
     let request = Request { search, jobs, format: args.format, quiet: common.quiet };
     interrupt::catch()?;
     if let (Some(count), Some(directory)) = (args.random, &args.emit) {
-        let plan = random::Plan { count, seed: args.search.seed, directory };
+        let existing = if args.force { Existing::Replace } else { Existing::Keep };
+        let plan = random::Plan { count, seed: args.search.seed, directory, existing };
         return random::emit(&plan, &interrupt::interrupted, to);
     }
     if !args.compare.is_empty() {
@@ -92,7 +91,7 @@ pub fn print(
         page::set(&variants[job], &allowed, request, to)
     })?;
     if interrupted() {
-        exit = exit.worse(Exit::Interrupted);
+        exit = exit.worse(interrupt::exit());
     }
     to.flush()?;
     Ok(exit)

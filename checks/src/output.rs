@@ -482,6 +482,7 @@ pub fn reason_name(reason: Reason) -> &'static str {
         Reason::NotExhaustive => "not-exhaustive",
         Reason::Executions => "executions-max",
         Reason::States => "states-max",
+        Reason::Memory => "memory-max",
         Reason::Steps => "steps-max",
         Reason::Time => "time-max",
         Reason::Switches => "switches-max",

@@ -8,8 +8,18 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kvmmu_sim::outcome::Stats;
 
+use crate::judge::counted;
+
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// How far a search has come: in states, or in executions where those are not counted.
+fn how_far(stats: &Stats) -> String {
+    match stats.states {
+        0 => counted(stats.executions, "execution"),
+        states => counted(states, "state"),
+    }
+}
 
 /// Says on standard error how a run goes. Threads share it.
 #[derive(Debug)]
@@ -54,16 +64,16 @@ impl Progress {
         match &self.how {
             How::Silent => {}
             How::Bar(bar) => {
-                let (steps, states) = (stats.transitions, stats.states);
-                bar.set_message(format!("{name}: {states} states, {steps} transitions"));
+                let (steps, far) = (stats.transitions, how_far(stats));
+                bar.set_message(format!("{name}: {far}, {steps} transitions"));
             }
             How::Lines(last) => {
                 let Ok(mut last) = last.try_lock() else { return };
                 if last.elapsed() >= LINE_EVERY {
                     *last = Instant::now();
                     let (done, all) = (self.done.load(Ordering::Relaxed), self.variants);
-                    let (seconds, states) = (self.begun.elapsed().as_secs(), stats.states);
-                    say!("{seconds} s: {done}/{all} variants done; {name}: {states} states");
+                    let (seconds, far) = (self.begun.elapsed().as_secs(), how_far(stats));
+                    say!("{seconds} s: {done}/{all} variants done; {name}: {far}");
                 }
             }
         }
@@ -110,5 +120,18 @@ impl Progress {
             let rate = transitions as f64 / seconds.max(1e-9) / 1e6;
             say!("{seconds:.1} s, {transitions} transitions, {rate:.2} M/s");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn searches_that_count_no_states_say_how_many_executions_there_were() {
+        let stats = |states, executions| Stats { states, executions, ..Stats::default() };
+        assert_eq!(how_far(&stats(7, 3)), "7 states");
+        assert_eq!(how_far(&stats(0, 3)), "3 executions");
+        assert_eq!(how_far(&stats(0, 1)), "1 execution");
     }
 }

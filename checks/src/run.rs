@@ -16,10 +16,11 @@ use kvmmu_scenarios::world::format_of;
 use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::event::{Event, What};
 use kvmmu_sim::goal::property::INTERNAL_ERROR;
+use kvmmu_sim::memory::Memory;
 use kvmmu_sim::minimise::minimise;
 use kvmmu_sim::naive::Naive;
 use kvmmu_sim::names::{Names, Wait};
-use kvmmu_sim::outcome::{Found, Outcome, Stats, Verdict};
+use kvmmu_sim::outcome::{Found, Outcome, Reason, Stats, Verdict};
 use kvmmu_sim::outcomes::{Collected, collect};
 use kvmmu_sim::pct::Pct;
 use kvmmu_sim::program::Program;
@@ -32,6 +33,7 @@ use kvmmu_sim::{Auto, Engine, Explorer, Limits};
 
 use crate::args::{SearchArgs, Strategy};
 use crate::exit::{Failure, panic_words};
+use crate::memory;
 use crate::variant::{Goal, Variant};
 
 /// The memory model of the simulated machine, as verdicts name it.
@@ -52,24 +54,27 @@ pub struct Search {
     pub executions_max: u64,
     /// The longest execution.
     pub steps_max: u32,
+    /// The memory that all searches together may take.
+    pub memory: Option<&'static Memory>,
 }
 
 impl Search {
-    /// As the command line says it.
-    pub fn new(args: &SearchArgs) -> Search {
+    /// As the command line says it, for so many at the same time.
+    pub fn new(args: &SearchArgs, jobs: usize) -> Search {
         let strategy = args.strategy();
         let samples = matches!(strategy, Strategy::Random | Strategy::Pct);
         Search {
             strategy,
             seed: args.seed,
             time_max: args.time_max,
-            states_max: args.states_max.unwrap_or(50_000_000),
+            states_max: args.states_max.unwrap_or(STATES_MAX),
             executions_max: args.executions_max.unwrap_or(if samples {
                 100_000
             } else {
                 1_000_000_000
             }),
             steps_max: args.steps_max.unwrap_or(5_000),
+            memory: memory::bound(args.memory_max, jobs),
         }
     }
 }
@@ -111,6 +116,8 @@ pub struct Minimised {
     pub found: Found,
     /// True if no shorter one with the same goal exists; false if a budget cut the search.
     pub exact: bool,
+    /// The budget that did.
+    pub cut: Option<Reason>,
 }
 
 /// A shortest way to a nesting of two locks.
@@ -181,8 +188,9 @@ pub trait Machine: Sync {
 #[derive(Clone, Copy, Debug)]
 pub struct Simulated;
 
-/// The most states that minimising looks at before it settles for a counterexample that is merely
-/// small.
+/// The most states of a search, and the most that minimising looks at before it settles for a
+/// counterexample that is merely small, unless the command line says. A state costs more there.
+const STATES_MAX: u64 = 50_000_000;
 const MINIMISE_STATES_MAX: u64 = 2_000_000;
 
 /// A variant as the simulator runs it.
@@ -218,8 +226,18 @@ fn limits(search: &Search) -> Limits {
         states_max: search.states_max,
         executions_max: search.executions_max,
         time_max: search.time_max,
+        memory: search.memory,
         seed: search.seed,
     }
+}
+
+/// How far minimising goes with what `search` found.
+pub fn minimising(search: &Search) -> Search {
+    let states_max = match search.states_max {
+        STATES_MAX => MINIMISE_STATES_MAX,
+        asked => asked,
+    };
+    Search { states_max, ..search.clone() }
 }
 
 /// An internal error that `outcome` reports in place of a verdict.
@@ -250,11 +268,12 @@ impl Machine for Simulated {
         variant: &Variant,
         goal: &Goal,
         found: &Found,
-        _: &Search,
-        _: Progress<'_>,
+        search: &Search,
+        progress: Progress<'_>,
     ) -> Result<Minimised, Failure> {
         let mut engine = engine(variant, goal);
-        let small = minimise(&mut engine, &found.schedule, MINIMISE_STATES_MAX);
+        let limits = limits(&minimising(search));
+        let small = minimise(&mut engine, &found.schedule, &limits, progress);
         let replayed = self.replay(variant, &small.schedule)?;
         // A cycle of states violates something in none of its steps.
         let (property, detail) = match violation(&replayed.events) {
@@ -262,7 +281,7 @@ impl Machine for Simulated {
             None => (found.property, found.detail.clone()),
         };
         let found = Found { schedule: small.schedule, property, detail, ..found.clone() };
-        Ok(Minimised { found, exact: small.exact })
+        Ok(Minimised { found, exact: small.exact, cut: small.cut })
     }
 
     fn witness(
@@ -321,7 +340,8 @@ pub fn witness(
         return Err(failure);
     }
     let Verdict::Violated(found) = outcome.verdict else { return Ok(None) };
-    let schedule = minimise(&mut engine, &found.schedule, MINIMISE_STATES_MAX).schedule;
+    let limits = limits(&minimising(search));
+    let schedule = minimise(&mut engine, &found.schedule, &limits, progress).schedule;
     let run = replay(&mut engine, &schedule)
         .map_err(|error| Failure::internal(format!("a schedule does not replay: {error}")))?;
     Ok(Some(Witness { schedule, run: run.into() }))

@@ -63,16 +63,37 @@ pub fn text(file: &str, text: &str, size: u8) -> Result<Selected, Failure> {
 /// A name that does not exist, a pattern that matches nothing, a file that does not load.
 pub fn scenarios(words: &[String], size: u8) -> Result<Vec<Selected>, Failure> {
     // Names are looked up at the default size: a built-in that does not fit another size is refused
-    // only if it is selected.
+    // only if it is named. One that is among many is left out, and said to be: always, since a run
+    // that leaves something out in silence says more than it has seen.
     let builtin = run::builtin(1)?;
     let read = |file: &str| text(file, &run::read(Path::new(file))?, size);
-    let mut selected = from(&builtin, words, read)?;
-    if size != 1 && selected.iter().any(|s| s.file.is_none()) {
-        for one in selected.iter_mut().filter(|s| s.file.is_none()) {
-            one.scenario = run::builtin_named(&one.scenario.name, size)?;
+    let selected = from(&builtin, words, read)?;
+    if size == 1 {
+        return Ok(selected);
+    }
+    let (mut fitting, mut last) = (Vec::new(), None);
+    for mut one in selected {
+        if one.file.is_some() {
+            fitting.push(one);
+            continue;
+        }
+        let name = one.scenario.name.clone();
+        match run::builtin_named(&name, size) {
+            Ok(scenario) => {
+                one.scenario = scenario;
+                fitting.push(one);
+            }
+            Err(failure) if words.contains(&name) => return Err(failure),
+            Err(failure) => {
+                say!("left out, because it does not fit --size {size}: {}", failure.message);
+                last = Some(failure);
+            }
         }
     }
-    Ok(selected)
+    match last {
+        Some(failure) if fitting.is_empty() => Err(failure),
+        _ => Ok(fitting),
+    }
 }
 
 /// [`scenarios`], with what is built in and how files are loaded.

@@ -3,7 +3,6 @@
 //! Guarantee: a file that was cut short or edited is told apart from a replay that diverged.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use kvmmu_model::{Mode, Tag};
@@ -12,6 +11,7 @@ use kvmmu_sim::names::Names;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
+use crate::files::{self, Existing};
 use crate::run::Replayed;
 use crate::variant::Variant;
 
@@ -265,13 +265,7 @@ pub fn write(
 ) -> Result<PathBuf, Failure> {
     let path = directory.join(variant.directory()).join("trace.jsonl");
     let body = text(variant, &variant.stamp(schedule).to_string(), replayed);
-    let written = || -> io::Result<()> {
-        fs::create_dir_all(path.parent().unwrap_or(directory))?;
-        let mut file = fs::File::create(&path)?;
-        file.write_all(body.as_bytes())?;
-        file.sync_all().or(Ok(()))
-    };
-    match written() {
+    match files::write(&path, &body, Existing::Replace) {
         Ok(()) => Ok(path),
         Err(error) => Err(Failure::usage(
             format!("cannot write the trace {}: {error}", path.display()),

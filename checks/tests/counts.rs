@@ -41,6 +41,7 @@ fn search() -> Search {
         states_max: 50_000_000,
         executions_max: 1_000_000_000,
         steps_max: 5_000,
+        memory: None,
     }
 }
 

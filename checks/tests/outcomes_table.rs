@@ -28,6 +28,7 @@ fn request() -> Request {
         states_max: 10_000_000,
         executions_max: u64::MAX,
         steps_max: 5_000,
+        memory: None,
     };
     Request { search, jobs: 2, format: OutcomesFormat::Markdown, quiet: true }
 }

@@ -37,6 +37,7 @@ fn search(variant: &Variant, strategy: Strategy, seed: u64, executions_max: u64)
         states_max: u64::MAX,
         executions_max,
         steps_max: 5_000,
+        memory: None,
     };
     let goal = Goal { story: None, ..variant.goal() };
     let outcome = Simulated.explore(variant, &goal, &search, &mut |_: &Stats| true);

@@ -20,6 +20,7 @@ fn surprises(size: u8) -> Vec<String> {
         states_max: STATES_MAX,
         executions_max: u64::MAX,
         steps_max: 5_000,
+        memory: None,
     };
     let scenarios = builtin(size).expect("built-in files load");
     let variants: Vec<Variant> = scenarios

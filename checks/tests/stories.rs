@@ -28,6 +28,7 @@ fn explain(name: &str) -> Report {
         states_max: 50_000_000,
         executions_max: 1_000_000_000,
         steps_max: 5_000,
+        memory: None,
     };
     let request = Request {
         search: &search,

@@ -11,6 +11,8 @@ use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ops::{Deref, DerefMut};
 
+use crate::memory::bytes;
+
 /// How many cells there are: 64 KiB, of which snapshots copy what is in use.
 pub(crate) const CELLS_MAX: usize = 8192;
 
@@ -160,6 +162,11 @@ impl ArenaImages {
     /// Keeps the first `n` images.
     pub(crate) fn truncate(&mut self, n: usize, arena: &Arena) {
         self.cells.truncate(n * arena.used.get());
+    }
+
+    /// How much memory they take.
+    pub(crate) fn bytes(&self) -> usize {
+        bytes(&self.cells)
     }
 }
 

@@ -19,6 +19,7 @@ use std::sync::OnceLock;
 use corosensei::stack::{DefaultStack, Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
+use crate::memory::bytes;
 use crate::program::Instance;
 
 /// Generous: a panic message is formatted on it. Untouched pages cost nothing.
@@ -245,9 +246,9 @@ impl StackImages {
             self.index.truncate(n);
         }
     }
-    /// How much the stacks take.
+    /// How much memory they take.
     pub(crate) fn bytes(&self) -> usize {
-        self.words.len() * 8
+        bytes(&self.words) + bytes(&self.index)
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::memory::bytes;
 use crate::schedule::Move;
 use crate::visited::{Place, Visited};
 
@@ -47,7 +48,15 @@ pub(crate) struct Cycles {
     places: BTreeMap<u128, usize>,
 }
 
+/// What an entry of [`Cycles::places`] takes, in a node that is half full.
+const PLACE_BYTES: usize = 64;
+
 impl Cycles {
+    /// How much memory they take.
+    pub(crate) fn bytes(&self) -> usize {
+        bytes(&self.path) + bytes(&self.open) + self.places.len() * PLACE_BYTES
+    }
+
     /// A new state goes on the path. `by` made the move that led there; `enabled` are its threads.
     #[inline]
     pub(crate) fn push(&mut self, place: Place, by: Option<u8>, enabled: u32) {

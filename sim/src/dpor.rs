@@ -24,6 +24,7 @@ use std::collections::BTreeSet;
 
 use crate::engine::Engine;
 use crate::explore::{Explorer, Limits};
+use crate::memory::bytes;
 use crate::outcome::{Outcome, Reason, Stats, Verdict};
 use crate::schedule::Move;
 use crate::search::Search;
@@ -145,7 +146,9 @@ impl Walk<'_, '_, '_> {
             if !self.backtrack() {
                 return Verdict::Holds;
             }
-            if let Some(reason) = self.search.tick() {
+            let (tree, snapshots, depths) = (&self.tree, &self.snapshots, &self.depths);
+            let taken = || tree.bytes() + snapshots.bytes() + bytes(depths);
+            if let Some(reason) = self.search.tick(taken) {
                 return Verdict::Inconclusive(reason);
             }
         }

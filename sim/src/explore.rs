@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::Engine;
+use crate::memory::Memory;
 use crate::outcome::{Outcome, Reason, Stats, Verdict};
 use crate::random::Random;
 use crate::stateful::Stateful;
@@ -20,7 +21,7 @@ pub trait Explorer {
 }
 
 /// Where an exploration ends at the latest. Hitting a limit makes it inconclusive.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The longest execution, in steps.
     pub steps_max: u32,
@@ -28,8 +29,11 @@ pub struct Limits {
     pub states_max: u64,
     /// The most executions.
     pub executions_max: u64,
-    /// The longest time. The one limit whose effect differs from run to run.
+    /// The longest time. Its effect differs from run to run.
     pub time_max: Option<Duration>,
+    /// The memory that this search and others at the same time may take. What is left for this one
+    /// depends on them.
+    pub memory: Option<&'static Memory>,
     /// Seeds the strategies that draw lots.
     pub seed: u64,
 }
@@ -41,6 +45,7 @@ impl Default for Limits {
             states_max: 50_000_000,
             executions_max: u64::MAX,
             time_max: None,
+            memory: None,
             seed: 0,
         }
     }
@@ -104,7 +109,7 @@ impl Explorer for Auto {
             if is_final(&outcome.verdict) {
                 return outcome;
             }
-            if matches!(outcome.verdict, Verdict::Inconclusive(Reason::States)) {
+            if matches!(outcome.verdict, Verdict::Inconclusive(Reason::States | Reason::Memory)) {
                 break;
             }
         }

@@ -10,6 +10,7 @@ pub mod explore;
 pub mod footprint;
 pub mod goal;
 pub mod graph;
+pub mod memory;
 pub mod mini;
 pub mod minimise;
 pub mod naive;

@@ -1,15 +1,21 @@
 //! Makes a counterexample short: fewest context switches first, then fewest steps.
 //!
 //! Dijkstra's algorithm over (state, last thread) with the cost (switches, steps). States are
-//! reached by replay, so that one costs a few words of memory. If that takes too many states, the
-//! schedule that is there is improved by merging blocks of steps of one thread while the goal is
-//! still met.
+//! reached by replay, so that one costs a few words of memory. If that hits a bound, the schedule
+//! that is there is improved by merging blocks of steps of one thread while the goal is still met.
+//! Of the time there is, a quarter is kept for that.
+
+use std::time::Instant;
 
 use crate::costs::Costs;
 use crate::engine::Engine;
+use crate::explore::Limits;
 use crate::goal::{Goal, Violation};
 use crate::hash::Chain;
+use crate::memory::bytes;
+use crate::outcome::{Reason, Stats};
 use crate::schedule::{Move, Schedule};
+use crate::search::Search;
 use crate::snapshot::Snapshots;
 
 /// A shortened schedule.
@@ -19,33 +25,45 @@ pub struct Minimised {
     pub schedule: Schedule,
     /// True if there is none with fewer switches, nor one with as few and fewer steps.
     pub exact: bool,
+    /// The bound that kept it from being so; `None` also for a cycle, which is left as it is.
+    pub cut: Option<Reason>,
     /// How many states were looked at.
     pub states: u64,
 }
 
-/// Shortens a schedule that meets the engine's goal. Looks at `states_max` states at most.
-pub fn minimise(engine: &mut Engine, schedule: &Schedule, states_max: u64) -> Minimised {
-    engine.set_tracing(false);
-    let start = attempt(engine, &schedule.0);
-    let Some(start) = start else {
+/// Shortens a schedule that meets the engine's goal, within the bounds of `limits` in states, time
+/// and memory. `progress` is called from time to time; if it returns false, what is there has to
+/// do.
+pub fn minimise(
+    engine: &mut Engine,
+    schedule: &Schedule,
+    limits: &Limits,
+    progress: &mut dyn FnMut(&Stats) -> bool,
+) -> Minimised {
+    let begun = Instant::now();
+    let most = Limits { time_max: limits.time_max.map(|time| time / 4 * 3), ..*limits };
+    let mut search = Search::new(engine, &most, progress);
+    let start = attempt(engine, &schedule.0, &mut search);
+    let Ok(Some(start)) = start else {
         // A cycle, which no end of an execution shows: as it is.
-        return Minimised { schedule: schedule.clone(), exact: false, states: 0 };
+        return Minimised { schedule: schedule.clone(), exact: false, cut: start.err(), states: 0 };
     };
-    let mut search = Cheapest {
-        engine,
-        entries: Vec::new(),
-        costs: Costs::new(),
-        here: Snapshots::new(),
-        states_max,
-        next: Vec::new(),
-        best: None,
+    let cheapest = Cheapest::new(engine, &mut search, limits.states_max).run();
+    let states = search.stats.states;
+    let (exact, cut) = (matches!(cheapest, Ok(Some(_))), cheapest.as_ref().err().copied());
+    let schedule = match cheapest {
+        Ok(Some(cheapest)) => cheapest,
+        Err(Reason::Interrupted) => start,
+        Ok(None) | Err(_) => {
+            let rest = limits.time_max.map(|time| time.saturating_sub(begun.elapsed()));
+            let limits = Limits { time_max: rest, ..*limits };
+            let mut search = Search::new(engine, &limits, progress);
+            search.stats.states = states;
+            merge_blocks(engine, start, &mut search)
+        }
     };
-    let cheapest = search.run();
-    let states = search.costs.len() as u64;
-    let exact = cheapest.is_some();
-    let schedule = cheapest.unwrap_or_else(|| merge_blocks(engine, start));
     engine.reset();
-    Minimised { schedule: Schedule(schedule), exact, states }
+    Minimised { schedule: Schedule(schedule), exact, cut, states }
 }
 
 /// True if this is what the goal looks for.
@@ -54,7 +72,15 @@ pub(crate) fn meets(goal: &Goal, violation: &Violation) -> bool {
 }
 
 /// Makes the moves; if they lead to the goal, returns those that were needed.
-fn attempt(engine: &mut Engine, moves: &[Move]) -> Option<Vec<Move>> {
+///
+/// # Errors
+///
+/// The bound that was hit on the way.
+fn attempt(
+    engine: &mut Engine,
+    moves: &[Move],
+    search: &mut Search<'_>,
+) -> Result<Option<Vec<Move>>, Reason> {
     engine.reset();
     let mut taken = 0;
     for step in moves {
@@ -62,17 +88,20 @@ fn attempt(engine: &mut Engine, moves: &[Move]) -> Option<Vec<Move>> {
             break;
         }
         if !engine.can(*step) {
-            return None;
+            return Ok(None);
         }
         engine.step(*step);
         taken += 1;
+        if let Some(reason) = search.tick(|| 0) {
+            return Err(reason);
+        }
     }
     if engine.enabled() != 0 {
-        return None;
+        return Ok(None);
     }
     let goal = engine.goal().clone();
-    let violation = engine.finish()?;
-    meets(&goal, &violation).then(|| moves[..taken].to_vec())
+    let met = engine.finish().is_some_and(|violation| meets(&goal, &violation));
+    Ok(met.then(|| moves[..taken].to_vec()))
 }
 
 /// A way to a state: that of another entry, some moves of its thread, and a move, which is of
@@ -91,8 +120,9 @@ const ROOT: u32 = u32::MAX;
 
 /// A search by (switches, steps): one level after the other, within a level until nothing gets
 /// cheaper.
-struct Cheapest<'e> {
+struct Cheapest<'e, 's, 'p> {
     engine: &'e mut Engine,
+    search: &'s mut Search<'p>,
     entries: Vec<Entry>,
     costs: Costs,
     here: Snapshots,
@@ -103,8 +133,19 @@ struct Cheapest<'e> {
     best: Option<(u32, u32)>,
 }
 
-impl Cheapest<'_> {
-    fn run(&mut self) -> Option<Vec<Move>> {
+impl<'e, 's, 'p> Cheapest<'e, 's, 'p> {
+    fn new(
+        engine: &'e mut Engine,
+        search: &'s mut Search<'p>,
+        states_max: u64,
+    ) -> Cheapest<'e, 's, 'p> {
+        let costs = Costs::new(search.account());
+        let (entries, next, here) = (Vec::new(), Vec::new(), Snapshots::new());
+        Cheapest { engine, search, entries, costs, here, states_max, next, best: None }
+    }
+
+    /// The cheapest way; `None`: there is none.
+    fn run(mut self) -> Result<Option<Vec<Move>>, Reason> {
         self.engine.reset();
         self.here = Snapshots::new();
         self.engine.save(&mut self.here);
@@ -112,7 +153,7 @@ impl Cheapest<'_> {
         self.engine.moves(&mut moves);
         let mut level = Vec::new();
         for step in moves {
-            level.extend(self.discover(0, Entry { parent: ROOT, run: 0, step, steps: 1 }));
+            level.extend(self.discover(0, Entry { parent: ROOT, run: 0, step, steps: 1 })?);
         }
         let mut switches = 0;
         while !level.is_empty() {
@@ -123,17 +164,17 @@ impl Cheapest<'_> {
                 at += 1;
             }
             if let Some((entry, run)) = self.best {
-                return Some(self.path(entry, run));
+                return Ok(Some(self.path(entry, run)));
             }
             level = core::mem::take(&mut self.next);
             switches += 1;
         }
-        None
+        Ok(None)
     }
 
     /// Lets the entry's thread run on as long as that leads somewhere new, and notes where others
-    /// could take over. `None` if there are too many states.
-    fn expand(&mut self, switches: u32, entry: u32, level: &mut Vec<u32>) -> Option<()> {
+    /// could take over.
+    fn expand(&mut self, switches: u32, entry: u32, level: &mut Vec<u32>) -> Result<(), Reason> {
         let path = self.path(entry, 0);
         self.engine.reset();
         for step in &path {
@@ -144,7 +185,12 @@ impl Cheapest<'_> {
         for run in 0.. {
             if self.best.is_some_and(|(best, run)| self.entries[best as usize].steps + run <= steps)
             {
-                return Some(());
+                return Ok(());
+            }
+            let (entries, next) = (&self.entries, &self.next);
+            let taken = || bytes(entries) + bytes(next) + bytes(level);
+            if let Some(reason) = self.search.tick(taken) {
+                return Err(reason);
             }
             moves.clear();
             self.engine.moves(&mut moves);
@@ -152,17 +198,17 @@ impl Cheapest<'_> {
                 if self.engine.finish().is_some_and(|v| meets(self.engine.goal(), &v)) {
                     self.best = Some((entry, run));
                 }
-                return Some(());
+                return Ok(());
             }
             let (key, cost) = (key(self.engine, thread), cost(switches, steps));
             let known = self.costs.get(key);
             // An entry's own first state has its cost already.
             if known < cost || (known == cost && run > 0) {
-                return Some(());
+                return Ok(());
             }
-            self.costs.set(key, cost);
+            self.learn(key, cost)?;
             if self.costs.len() as u64 > self.states_max {
-                return None;
+                return Err(Reason::States);
             }
             self.engine.truncate(&mut self.here, 0);
             self.engine.save(&mut self.here);
@@ -170,39 +216,46 @@ impl Cheapest<'_> {
             for step in moves.iter().filter(|step| **step != on) {
                 let other = (step.thread != thread) as u32;
                 let found = Entry { parent: entry, run, step: *step, steps: steps + 1 };
-                let found = self.discover(switches + other, found);
+                let found = self.discover(switches + other, found)?;
                 let list = if other == 0 { &mut *level } else { &mut self.next };
                 list.extend(found);
             }
             if !moves.contains(&on) {
-                return Some(());
+                return Ok(());
             }
             self.engine.restore(&self.here, 0);
             self.engine.step(on);
             steps += 1;
         }
-        Some(())
+        Ok(())
+    }
+
+    /// Notes what a state costs.
+    fn learn(&mut self, key: u128, cost: u32) -> Result<(), Reason> {
+        let known = self.costs.set(key, cost);
+        self.search.stats.states = self.costs.len() as u64;
+        if known { Ok(()) } else { Err(Reason::Memory) }
     }
 
     /// Makes the entry's move from the state in `here`; keeps the entry if it leads to the goal or
     /// is the cheapest way to a state.
-    fn discover(&mut self, switches: u32, entry: Entry) -> Option<u32> {
+    fn discover(&mut self, switches: u32, entry: Entry) -> Result<Option<u32>, Reason> {
         self.engine.restore(&self.here, 0);
         self.engine.step(entry.step);
         match self.engine.violation() {
-            Some(violation) if !meets(self.engine.goal(), &violation) => return None,
+            Some(violation) if !meets(self.engine.goal(), &violation) => return Ok(None),
             Some(_) => {}
             None => {
                 let key = key(self.engine, entry.step.thread);
                 let cost = cost(switches, entry.steps);
                 if self.costs.get(key) <= cost {
-                    return None;
+                    return Ok(None);
                 }
-                self.costs.set(key, cost);
+                self.learn(key, cost)?;
             }
         }
         self.entries.push(entry);
-        Some(self.entries.len() as u32 - 1)
+        Ok(Some(self.entries.len() as u32 - 1))
     }
 
     /// The moves of an entry, and `run` more of its thread.
@@ -228,8 +281,9 @@ fn key(engine: &Engine, last: u8) -> u128 {
     engine.key() ^ Chain::EMPTY.then(last as u64).part(u8::MAX)
 }
 
-/// Moves each block of steps next to another block of its thread, as long as that helps.
-fn merge_blocks(engine: &mut Engine, mut best: Vec<Move>) -> Vec<Move> {
+/// Moves each block of steps next to another block of its thread, as long as that helps and no
+/// bound is hit.
+fn merge_blocks(engine: &mut Engine, mut best: Vec<Move>, search: &mut Search<'_>) -> Vec<Move> {
     loop {
         let mut blocks: Vec<Vec<Move>> = Vec::new();
         for step in &best {
@@ -239,13 +293,15 @@ fn merge_blocks(engine: &mut Engine, mut best: Vec<Move>) -> Vec<Move> {
             }
         }
         let cost = |moves: &[Move]| (Schedule(moves.to_vec()).context_switches(), moves.len());
-        let Some(better) = merges(&blocks)
-            .filter_map(|candidate| attempt(engine, &candidate))
-            .find(|candidate| cost(candidate) < cost(&best))
-        else {
-            return best;
-        };
-        best = better;
+        let better = merges(&blocks).find_map(|candidate| {
+            let moves = attempt(engine, &candidate, search).transpose()?;
+            let better = moves.as_ref().map_or(true, |moves| cost(moves) < cost(&best));
+            better.then_some(moves)
+        });
+        match better {
+            Some(Ok(better)) => best = better,
+            Some(Err(_)) | None => return best,
+        }
     }
 }
 

@@ -29,6 +29,9 @@ pub struct Naive {
     branches: Vec<(Vec<Move>, usize)>,
 }
 
+/// What a key takes in a set whose nodes are half full.
+const KEY_BYTES: usize = 40;
+
 impl Explorer for Naive {
     fn explore(
         &mut self,
@@ -72,6 +75,11 @@ impl Naive {
         }
     }
 
+    /// How much memory it takes: paths are short, sets are not.
+    fn bytes(&self) -> usize {
+        (self.traces.len() + self.finals.len() + self.states.len()) * KEY_BYTES
+    }
+
     /// Goes on, always by the first move, until none is left.
     fn descend(
         &mut self,
@@ -80,7 +88,7 @@ impl Naive {
         search: &mut Search<'_>,
     ) -> Result<(), Reason> {
         loop {
-            if let Some(reason) = search.tick() {
+            if let Some(reason) = search.tick(|| self.bytes()) {
                 return Err(reason);
             }
             let mut moves = Vec::new();
@@ -104,6 +112,7 @@ impl Naive {
         Search::note_cycle(engine, || self.path.iter().map(|(m, _)| *m).collect());
         if !engine.is_violated() {
             self.states.insert(engine.key());
+            search.stats.states = self.states.len() as u64;
         }
     }
 

@@ -53,6 +53,8 @@ pub enum Reason {
     Executions,
     /// `states_max` was hit.
     States,
+    /// `memory` has no room, or the allocator has none.
+    Memory,
     /// An execution grew longer than `steps_max`.
     Steps,
     /// Executions with more context switches than were asked for were left out.

@@ -37,7 +37,7 @@ pub(crate) fn sample(
         engine.reset();
         pick.begin(engine.threads());
         let verdict = loop {
-            if let Some(reason) = search.tick() {
+            if let Some(reason) = search.tick(|| 0) {
                 break Some(Verdict::Inconclusive(reason));
             }
             moves.clear();

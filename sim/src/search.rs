@@ -7,6 +7,7 @@ use kvmmu_scenarios::Property;
 use crate::engine::Engine;
 use crate::explore::Limits;
 use crate::goal::{Goal, Violation, property};
+use crate::memory::Account;
 use crate::outcome::{Found, Outcome, Reason, Stats, Verdict};
 use crate::schedule::{Move, Schedule};
 
@@ -21,6 +22,8 @@ pub(crate) struct Search<'a> {
     ticks: u32,
     steps_before: u64,
     others: Vec<Found>,
+    /// What the search takes, but for tables that have accounts of their own.
+    account: Account,
     pub(crate) stats: Stats,
 }
 
@@ -39,23 +42,32 @@ impl<'a> Search<'a> {
             ticks: 0,
             steps_before: engine.steps_taken(),
             others: Vec::new(),
+            account: Account::new(limits.memory),
             stats: Stats::default(),
         }
     }
 
-    /// Called often: the reason to end here, if there is one.
+    /// An account of the memory that the search may take.
+    pub(crate) fn account(&self) -> Account {
+        self.account.another()
+    }
+
+    /// Called often: the reason to end here, if there is one. `bytes` says what the search takes.
     #[inline(always)]
-    pub(crate) fn tick(&mut self) -> Option<Reason> {
+    pub(crate) fn tick(&mut self, bytes: impl FnOnce() -> usize) -> Option<Reason> {
         self.ticks += 1;
         if self.ticks < TICKS {
             return None;
         }
         self.ticks = 0;
-        self.look()
+        self.look(bytes())
     }
 
     #[cold]
-    fn look(&mut self) -> Option<Reason> {
+    fn look(&mut self, bytes: usize) -> Option<Reason> {
+        if !self.account.hold(bytes) {
+            return Some(Reason::Memory);
+        }
         if self.limits.time_max.is_some_and(|max| self.started.elapsed() >= max) {
             return Some(Reason::Time);
         }

@@ -6,6 +6,7 @@
 use crate::arena::{Arena, ArenaImages};
 use crate::attempt::Entry;
 use crate::coroutine::{Coroutines, StackImages};
+use crate::memory::bytes;
 use crate::thread::{Thread, ThreadImage};
 
 /// A stack of snapshots of one engine.
@@ -52,9 +53,10 @@ impl Snapshots {
         self.snapshots.is_empty()
     }
 
-    /// How much memory the threads of all of them take.
+    /// How much memory they take.
     pub fn bytes(&self) -> usize {
-        self.stacks.bytes()
+        let lists = bytes(&self.threads) + bytes(&self.entries) + bytes(&self.index);
+        self.arena.bytes() + self.stacks.bytes() + lists + bytes(&self.snapshots)
     }
 
     /// Adds a snapshot. Threads whose version is that of the snapshot below are shared with it.

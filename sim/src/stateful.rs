@@ -10,6 +10,7 @@ use crate::explore::{Explorer, Limits};
 use crate::goal::{Violation, property};
 use crate::graph::Graph;
 use crate::hash::Chain;
+use crate::memory::bytes;
 use crate::outcome::{Outcome, Reason, Stats, Verdict};
 use crate::schedule::Move;
 use crate::search::Search;
@@ -62,13 +63,14 @@ impl Explorer for Stateful {
         progress: &mut dyn FnMut(&Stats) -> bool,
     ) -> Outcome {
         let mut search = Search::new(engine, limits, progress);
+        let visited = Visited::new(search.account());
         let mut walk = Walk {
             engine,
             search: &mut search,
             limits: *limits,
             switches_max: self.switches_max,
             graph: self.graph.as_ref().map(|_| Graph::default()),
-            visited: Visited::new(),
+            visited,
             snapshots: Snapshots::new(),
             moves: Vec::new(),
             frames: Vec::new(),
@@ -116,7 +118,10 @@ impl Walk<'_, '_, '_> {
             if let Some(verdict) = self.arrive(Some(step), switches, Some((from, step))) {
                 return verdict;
             }
-            if let Some(reason) = self.search.tick() {
+            let (snapshots, moves, frames) = (&self.snapshots, &self.moves, &self.frames);
+            let cycles = &self.cycles;
+            let taken = || snapshots.bytes() + bytes(moves) + bytes(frames) + cycles.bytes();
+            if let Some(reason) = self.search.tick(taken) {
                 return Verdict::Inconclusive(reason);
             }
             here = self.frames.len() > depth;
@@ -147,6 +152,7 @@ impl Walk<'_, '_, '_> {
         };
         let place = match inserted {
             Insert::New(place) => place,
+            Insert::Full => return Some(Verdict::Inconclusive(Reason::Memory)),
             Insert::Known(open) => {
                 if let (true, Some(step)) = (open, by) {
                     let (frames, moves) = (&self.frames, &self.moves);

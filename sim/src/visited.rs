@@ -1,5 +1,7 @@
 //! A set of 127-bit keys with one flag each: open addressing, no hashing (keys are hashes).
 
+use crate::memory::{Account, zeros};
+
 /// The set.
 #[derive(Debug)]
 pub(crate) struct Visited {
@@ -8,6 +10,7 @@ pub(crate) struct Visited {
     len: usize,
     /// Changes when places do.
     generation: u32,
+    account: Account,
 }
 
 /// Where a key is.
@@ -25,6 +28,8 @@ pub(crate) enum Insert {
     New(Place),
     /// The key, with this flag.
     Known(bool),
+    /// Nothing, and there is no room for it.
+    Full,
 }
 
 impl Place {
@@ -35,8 +40,11 @@ impl Place {
 }
 
 impl Visited {
-    pub(crate) fn new() -> Visited {
-        Visited { slots: vec![0; 1 << 12], len: 0, generation: 0 }
+    /// No keys. What they take is on `account`.
+    pub(crate) fn new(mut account: Account) -> Visited {
+        // The first few are free.
+        account.hold(size_of::<u128>() << 12);
+        Visited { slots: vec![0; 1 << 12], len: 0, generation: 0, account }
     }
 
     /// How many keys there are.
@@ -71,7 +79,9 @@ impl Visited {
             return Insert::Known(self.slots[slot] & 1 == 1);
         }
         if self.len * 8 >= self.slots.len() * 5 {
-            self.grow();
+            if !self.grow() {
+                return Insert::Full;
+            }
             slot = self.find(key);
         }
         self.slots[slot] = key | 1;
@@ -87,15 +97,25 @@ impl Visited {
         self.slots[slot] = place.key;
     }
 
+    /// Makes room for twice as many; false if there is none.
     #[cold]
-    fn grow(&mut self) {
-        let bigger = vec![0; self.slots.len() * 2];
+    fn grow(&mut self) -> bool {
+        let (old, new) = (self.slots.len(), self.slots.len() * 2);
+        // Both are there until all keys have moved.
+        if !self.account.hold((old + new) * size_of::<u128>()) {
+            return false;
+        }
+        let Some(bigger) = zeros(new) else {
+            self.account.hold(old * size_of::<u128>());
+            return false;
+        };
         let slots = core::mem::replace(&mut self.slots, bigger);
         self.generation += 1;
         for key in slots.into_iter().filter(|key| *key != 0) {
             let slot = self.find(key & !1);
             self.slots[slot] = key;
         }
+        self.account.hold(new * size_of::<u128>())
     }
 }
 
@@ -105,7 +125,7 @@ mod tests {
 
     #[test]
     fn it_is_a_set_and_keeps_flags() {
-        let mut visited = Visited::new();
+        let mut visited = Visited::new(Account::default());
         let key = |i: u128| i.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835) << 1;
         let mut places = Vec::new();
         for i in 0..10_000 {

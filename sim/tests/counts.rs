@@ -5,7 +5,7 @@ use kvmmu_sim::graph::Graph;
 use kvmmu_sim::mini::{FastFault, LastZero, Mini, Readers, Simulated, StoreBuffering};
 use kvmmu_sim::minimise::minimise;
 use kvmmu_sim::naive::Naive;
-use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
+use kvmmu_sim::outcome::{Outcome, Reason, Stats, Verdict};
 use kvmmu_sim::pct::Pct;
 use kvmmu_sim::program::Program;
 use kvmmu_sim::random::Random;
@@ -120,7 +120,7 @@ fn minimise_finds_the_fewest_switches_and_then_the_fewest_steps() {
     let outcome = run(&broken, &mut Random);
     let Verdict::Violated(found) = outcome.verdict else { panic!("{:?}", outcome.verdict) };
     let mut engine = Engine::new(&broken, Goal::ANY);
-    let exact = minimise(&mut engine, &found.schedule, 1_000_000);
+    let exact = minimise(&mut engine, &found.schedule, &Limits::default(), &mut |_| true);
     assert!(exact.exact);
     let switches = exact.schedule.context_switches() as u32;
     for bound in 0..=switches {
@@ -128,8 +128,11 @@ fn minimise_finds_the_fewest_switches_and_then_the_fewest_steps() {
         let violated = matches!(run(&broken, &mut stateful).verdict, Verdict::Violated(_));
         assert_eq!(violated, bound == switches);
     }
-    let rough = minimise(&mut engine, &found.schedule, 10);
+    assert_eq!(exact.cut, None);
+    let few = Limits { states_max: 10, ..Limits::default() };
+    let rough = minimise(&mut engine, &found.schedule, &few, &mut |_| true);
     assert!(!rough.exact && rough.schedule.context_switches() >= switches as usize);
+    assert_eq!(rough.cut, Some(Reason::States));
     for schedule in [exact.schedule, rough.schedule] {
         let replay = replay(&mut engine, &schedule).expect("it fits");
         assert_eq!(replay.violation.map(|v| v.property), Some("lost-dirty"));

@@ -8,6 +8,7 @@ use kvmmu_scenarios::outcome::Outcome;
 use kvmmu_scenarios::scenario::ThreadKind;
 use kvmmu_scenarios::{Property, Scenario, builtin, loader};
 use kvmmu_sim::dpor::Dpor;
+use kvmmu_sim::memory::Memory;
 use kvmmu_sim::naive::Naive;
 use kvmmu_sim::outcome::{Reason, Verdict};
 use kvmmu_sim::outcomes::{Collected, collect};
@@ -152,6 +153,13 @@ fn a_search_that_was_cut_is_not_complete() {
         let cut = collect(&scenario, without, &mut stateful, &limits, &mut |_| true);
         assert_eq!(cut.verdict, Verdict::Inconclusive(reason));
     }
+    // The first few thousand states are free.
+    static LITTLE: Memory = Memory::new(1 << 17);
+    let limits = Limits { memory: Some(&LITTLE), ..Limits::default() };
+    let (large, whole) = variants().find(|(s, _)| s.name == "aba-direct").expect("it is built in");
+    let cut = collect(&large, whole, &mut Stateful::default(), &limits, &mut |_| true);
+    assert_eq!(cut.verdict, Verdict::Inconclusive(Reason::Memory));
+    assert_eq!(LITTLE.taken(), 0, "it was not given back");
     let drawn = search(&scenario, without, &mut Random);
     assert!(matches!(drawn.verdict, Verdict::Inconclusive(_)));
 }

@@ -1,6 +1,7 @@
 //! What must be right in a file before anything else of it is read, made right again after a
 //! change: without it no change would get behind that first check.
 
+use kvmmu::trace::VERSION;
 use serde_json::{Value, json};
 
 /// 64-bit FNV-1a, as trace files have it.
@@ -21,7 +22,7 @@ pub fn trace(text: &str) -> String {
         events += 1;
         sealed += &format!("{body},\"hash\":\"{sum:016x}\"}}\n");
     }
-    let end = format!(r#"{{"v":1,"type":"end","events":{events},"hash":"{sum:016x}"}}"#);
+    let end = format!(r#"{{"v":{VERSION},"type":"end","events":{events},"hash":"{sum:016x}"}}"#);
     sealed + &end + "\n"
 }
 

@@ -17,6 +17,7 @@ use super::file::{self, Seen};
 use super::{Request, page, random, words};
 use crate::args::{OutcomesArgs, OutcomesFormat};
 use crate::exit::{Exit, Failure};
+use crate::interrupt;
 use crate::run;
 use crate::select::{self, Selected};
 use crate::variant::Variant;
@@ -247,7 +248,7 @@ pub fn judge(
     })?;
     if interrupted() {
         return Err(Failure::new(
-            Exit::Interrupted,
+            interrupt::exit(),
             "interrupted before all sets were collected",
             "run it again and let it finish, or name fewer scenarios",
         ));

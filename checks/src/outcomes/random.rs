@@ -12,20 +12,21 @@
 //! memory it is.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::scenario::Format;
 use kvmmu_scenarios::{Scenario, loader};
-use kvmmu_sim::outcome::{Stats, Verdict};
+use kvmmu_sim::outcome::{Reason, Stats, Verdict};
 use kvmmu_sim::rng::Rng;
 
 use super::allowed;
 use crate::args::Strategy;
 use crate::exit::{Exit, Failure};
+use crate::files::{self, Existing};
+use crate::interrupt;
 use crate::judge::counted;
 use crate::run::{self, Search};
 use crate::variant::Variant;
@@ -47,6 +48,8 @@ pub struct Plan<'a> {
     pub seed: u64,
     /// Where the files go.
     pub directory: &'a Path,
+    /// What happens to files that are there already.
+    pub existing: Existing,
 }
 
 /// A workload.
@@ -72,21 +75,17 @@ pub fn emit(
     interrupted: &(dyn Fn() -> bool + Sync),
     to: &mut dyn Write,
 ) -> Result<Exit, Failure> {
-    let cannot = |error: std::io::Error| {
-        let directory = plan.directory.display();
-        Failure::usage(
-            format!("cannot write workloads to {directory}: {error}"),
-            "give --emit a directory that can be made or written to",
-        )
-    };
-    fs::create_dir_all(plan.directory).map_err(cannot)?;
+    let path = |index| plan.directory.join(format!("{}.toml", name_of(plan.seed, index)));
+    // Before anything is drawn: it takes its time.
+    if plan.existing == Existing::Keep
+        && let Some(path) = (1..=plan.count).map(path).find(|path| path.exists())
+    {
+        return Err(exists(&path));
+    }
     for index in 1..=plan.count {
-        if interrupted() {
-            return Ok(Exit::Interrupted);
-        }
-        let workload = workload(plan.seed, index)?;
-        let path = plan.directory.join(format!("{}.toml", workload.name));
-        fs::write(&path, &workload.text).map_err(cannot)?;
+        let (path, workload) = (path(index), workload(plan.seed, index, interrupted)?);
+        files::write(&path, &workload.text, plan.existing)
+            .map_err(|error| cannot(&path, &error))?;
         let Workload { outcomes: (own, stage2), states: (few, more), .. } = workload;
         let (own, states) = (counted(own as u64, "outcome"), counted(few, "state"));
         let path = path.display();
@@ -96,20 +95,56 @@ pub fn emit(
     Ok(Exit::Expected)
 }
 
+/// There is a file already.
+fn exists(path: &Path) -> Failure {
+    Failure::usage(
+        format!("{} exists", path.display()),
+        "--force writes it again; or give --emit another directory",
+    )
+}
+
+/// A file cannot be written.
+fn cannot(path: &Path, error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::AlreadyExists && path.exists() {
+        return exists(path);
+    }
+    Failure::usage(
+        format!("cannot write the workload {}: {error}", path.display()),
+        "make room, or give --emit a directory that can be made or written to",
+    )
+}
+
+/// Somebody asked to stop.
+fn cut_short() -> Failure {
+    Failure::new(
+        interrupt::exit(),
+        "interrupted while a random workload was drawn; files that were written are whole",
+        "run it again and let it finish, or ask for fewer",
+    )
+}
+
 /// The workload of this seed with this number.
 ///
 /// # Errors
 ///
-/// Those of the engine: bugs.
-pub fn workload(seed: u64, index: u16) -> Result<Workload, Failure> {
+/// Those of the engine: bugs. An interruption.
+pub fn workload(
+    seed: u64,
+    index: u16,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<Workload, Failure> {
     for draw in 0..DRAWS_MAX {
+        // Most draws are too small for their searches to ask.
+        if interrupted() {
+            return Err(cut_short());
+        }
         let mut rng = Rng::new(seed ^ u64::from(index) << 48 ^ draw << 32);
         let (name, text) = (name_of(seed, index), draw_text(&mut rng, seed, index));
         let mut workload = Workload { name, text, outcomes: (0, 0), states: (0, 0) };
         let variant = Variant::of(&load(&workload)?, None, GuardSet::EMPTY);
-        let Some((own, few)) = set(&variant, STATES_MAX)? else { continue };
+        let Some((own, few)) = set(&variant, STATES_MAX, interrupted)? else { continue };
         let stage2 = allowed::on(variant, Some(Format::Stage2));
-        let Some((stage2, more)) = set(&stage2, STAGE2_STATES_MAX)? else {
+        let Some((stage2, more)) = set(&stage2, STAGE2_STATES_MAX, interrupted)? else {
             continue;
         };
         if own > 1 {
@@ -132,7 +167,7 @@ pub fn named(name: &str) -> Result<Option<Arc<Scenario>>, Failure> {
     if name != name_of(seed, index) {
         return Ok(None);
     }
-    load(&workload(seed, index)?).map(Some)
+    load(&workload(seed, index, &interrupt::interrupted)?).map(Some)
 }
 
 fn name_of(seed: u64, index: u16) -> String {
@@ -147,7 +182,11 @@ fn load(workload: &Workload) -> Result<Arc<Scenario>, Failure> {
 }
 
 /// How many outcomes a variant has, and how many states; `None`: too many.
-fn set(variant: &Variant, states_max: u64) -> Result<Option<(usize, u64)>, Failure> {
+fn set(
+    variant: &Variant,
+    states_max: u64,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<Option<(usize, u64)>, Failure> {
     let search = Search {
         strategy: Strategy::Stateful,
         seed: 0,
@@ -155,8 +194,13 @@ fn set(variant: &Variant, states_max: u64) -> Result<Option<(usize, u64)>, Failu
         states_max,
         executions_max: u64::MAX,
         steps_max: 5_000,
+        // So few states fit everywhere.
+        memory: None,
     };
-    let collected = run::outcomes(variant, &search, &mut |_: &Stats| true)?;
+    let collected = run::outcomes(variant, &search, &mut |_: &Stats| !interrupted())?;
+    if collected.verdict == Verdict::Inconclusive(Reason::Interrupted) {
+        return Err(cut_short());
+    }
     let all = collected.verdict == Verdict::Holds && collected.broken.is_empty();
     Ok(all.then_some((collected.outcomes.len(), collected.stats.states)))
 }

@@ -30,9 +30,10 @@ fn check(
         states_max: None,
         executions_max: None,
         steps_max: None,
+        memory_max: None,
         no_lock_checks: false,
     };
-    let search = Search::new(&args);
+    let search = Search::new(&args, jobs);
     let (counts, strict) = (None, false);
     let plan =
         Plan { variants, search, size: 1, jobs, strict, format, counts, trace_dir, quiet: true };

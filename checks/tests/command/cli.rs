@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use crate::common::{Fake, aba, aba_events, scratch};
 use kvmmu::args::ENVIRONMENT;
+use kvmmu::exit::Exit;
 use kvmmu::run::Replayed;
 
 /// Runs `kvmmu` in `directory`.
@@ -106,10 +107,13 @@ fn an_unknown_guard_in_a_file_is_named_with_its_place() {
             pt-protect-clears-mmu-writable, get-page-flush, flush-after-harvest,
             harvest-clear-then-protect, set-spte-marks-dirty, notifier-seq-recheck,
             notifier-count-check, notifier-seq-before-gup, age-uses-xchg-result,
-            change-pte-clears-mmu-writable, range-start-flush, lockless-walk-mode,
-            lockless-walk-irq-off, flush-request-wait, flush-before-free, entry-request-check,
+            change-pte-clears-mmu-writable, range-start-flush, change-pte-flush,
+            mmu-set-spte-flushes-old-pfn, pte-write-zaps, pte-write-flushes, emulator-marks-dirty,
+            gpte-recheck-upper, gpte-recheck-leaf, lockless-walk-mode, lockless-walk-irq-off,
+            flush-request-wait, flush-before-free, entry-request-check,
             make-spte-strips-w-host-readonly, pin-hold, pin-pfn-compare, pin-for-write,
-            run-holds-srcu, memslot-free-after-grace-period, bus-free-after-grace-period,
+            run-holds-srcu, memslot-free-after-grace-period, memslot-delete-zaps,
+            memslot-delete-flushes, invalid-slot-retries, bus-free-after-grace-period,
             apicv-update-drops-srcu, pit-releases-irq-lock, gup-outside-mmu-lock,
             psci-without-kvm-lock, usage-count-own-lock, xen-own-lock, hv-lock-inside-vcpu-mutex,
             count-lock-no-mutex, tsc-write-lock-leaf
@@ -335,40 +339,32 @@ fn no_prefix_of_a_trace_and_no_changed_byte_panics() {
     }
 }
 
-#[cfg(unix)]
 #[test]
-fn ctrl_c_in_mid_search_prints_a_partial_summary() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvmmu"));
-    command.args(["check", "canary", "aba-indirect", "--strategy", "random", "--jobs", "1"]);
-    command.args(["--executions-max", "1000000000"]);
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
-    let mut child = command.spawn().expect("kvmmu starts");
-    // The canary's verdict says that the handler is there and the long search begins.
-    let mut out = std::io::BufReader::new(child.stdout.take().expect("piped"));
-    let mut text = String::new();
-    std::io::BufRead::read_line(&mut out, &mut text).expect("there is a line");
-    assert!(text.contains("canary"), "{text}");
-    let id = child.id().to_string();
-    let sent = Command::new("kill").args(["-INT", &id]).status().expect("kill starts");
-    assert!(sent.success());
-    std::io::Read::read_to_string(&mut out, &mut text).expect("output is text");
-    let status = child.wait().expect("kvmmu ends");
-    assert_eq!(status.code(), Some(130), "{text}");
-    assert!(text.contains(" of 5 variants: "), "{text}");
-    assert!(text.ends_with("; interrupted\n"), "{text}");
+fn readme_names_the_environment_variables_that_there_are() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = fs::read_to_string(readme).expect("there is a README");
+    let mut named: Vec<&str> =
+        readme.split('`').filter(|word| word.starts_with("KVMMU_") && word.len() > 6).collect();
+    named.sort_unstable();
+    assert_eq!(named, ENVIRONMENT);
+    let mut command = <kvmmu::args::Cli as clap::CommandFactory>::command();
+    command.build();
+    let commands = std::iter::once(&command).chain(command.get_subcommands());
+    let variables = commands.flat_map(|c| c.get_arguments().filter_map(|a| a.get_env()));
+    let mut there: Vec<String> = variables.map(|v| v.to_string_lossy().into_owned()).collect();
+    there.sort_unstable();
+    there.dedup();
+    assert_eq!(there, ENVIRONMENT);
 }
 
-#[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_is_a_clear_error() {
-    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has /dev/full");
-    let output = Command::new(env!("CARGO_BIN_EXE_kvmmu"))
-        .arg("list")
-        .stdout(full)
-        .output()
-        .expect("kvmmu starts");
-    let said = refused(&output, 2);
-    assert!(said.contains("cannot write to standard output"), "{said}");
+fn readme_explains_the_exit_codes_that_there_are() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = fs::read_to_string(readme).expect("there is a README");
+    let rows = readme.lines().skip_while(|line| !line.starts_with("| exit code |")).skip(2);
+    let rows: Vec<&str> = rows.take_while(|line| line.starts_with('|')).collect();
+    let row = |(exit, _, meaning): &(Exit, &str, &str)| format!("| {} | {meaning} |", *exit as u8);
+    assert_eq!(rows, Exit::ALL.iter().map(row).collect::<Vec<_>>());
 }
 
 #[test]
@@ -386,26 +382,27 @@ fn help_and_version_are_not_errors() {
 }
 
 #[test]
-fn a_standard_error_that_cannot_be_written_loses_no_verdict() {
-    let full = fs::File::options().write(true).open("/dev/full");
-    let Ok(full) = full else { return };
-    let output = Command::new(env!("CARGO_BIN_EXE_kvmmu"))
-        .args(["check", "canary"])
-        .current_dir(env!("CARGO_TARGET_TMPDIR"))
-        .stderr(full)
-        .output()
-        .expect("kvmmu starts");
-    assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("caught  canary"));
-}
-
-#[test]
 fn a_size_that_a_scenario_does_not_fit_matters_only_if_it_is_selected() {
     let output = kvmmu_in(
         Path::new(env!("CARGO_TARGET_TMPDIR")),
         &["--quiet", "check", "canary", "--size", "9"],
     );
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_scenario_that_does_not_fit_a_size_does_not_keep_the_others_from_it() {
+    let directory = scratch("cli-size");
+    let bounds = ["--size", "9", "-q", "--executions-max", "1", "--states-max", "1"];
+    let run = |words: &[&str]| kvmmu_in(&directory, &[&["check"], words, &bounds[..]].concat());
+    let output = run(&["m*", "canary"]);
+    let (text, said) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("canary"), "{text}");
+    let left_out = "left out, because it does not fit --size 9: mark-dirty-order.toml:";
+    assert!(said.contains(left_out), "{said}");
+    assert!(refused(&run(&["mark-dirty-order"]), 2).contains("at most 16 fit"));
+    assert!(refused(&run(&["mark-dirty-o*"]), 2).contains("at most 16 fit"));
 }
 
 /// Goal: whoever replays a livelock is told that it goes round.

@@ -294,7 +294,7 @@ impl Machine for Fake {
         _: &Search,
         _: Progress<'_>,
     ) -> Result<Minimised, Failure> {
-        Ok(Minimised { found: found.clone(), exact: true })
+        Ok(Minimised { found: found.clone(), exact: true, cut: None })
     }
 
     fn witness(

@@ -68,7 +68,7 @@ fn agree(directory: &Path, name: &str, without: &str) -> String {
     let without = select::guards(without).expect("guards exist");
     let variant = selected.variant(without);
     let request = Request {
-        search: &Search::new(&search()),
+        search: &Search::new(&search(), 1),
         format: ReportFormat::Text,
         all: false,
         trace_dir: directory,
@@ -160,7 +160,7 @@ fn no_line_of_a_report_is_wider_than_74_columns() {
             continue;
         }
         let request = Request {
-            search: &Search::new(&search()),
+            search: &Search::new(&search(), 1),
             format: ReportFormat::Text,
             all: false,
             trace_dir: &directory,

@@ -30,6 +30,7 @@ fn locks(
         states_max: 1_000,
         executions_max: 200,
         steps_max: 5_000,
+        memory: None,
     };
     let request = Request { search, jobs, format, all, quiet: true };
     let mut out = Vec::new();

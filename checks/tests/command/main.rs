@@ -6,6 +6,7 @@ mod cli;
 mod common;
 #[path = "../told/docutils.rs"]
 mod docutils;
+mod ends;
 mod explain;
 mod files;
 mod locks;

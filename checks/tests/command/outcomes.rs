@@ -23,6 +23,7 @@ fn request(format: OutcomesFormat, jobs: usize, states_max: u64) -> Request {
         states_max,
         executions_max: u64::MAX,
         steps_max: 5_000,
+        memory: None,
     };
     Request { search, jobs, format, quiet: true }
 }
@@ -281,9 +282,9 @@ fn too_many_harvests_are_refused() {
 /// that is emitted is explored again by name of its file, on two layouts, and compared.
 #[test]
 fn random_workloads_are_those_of_their_seed_and_go_round() {
-    let workloads = [1, 2].map(|i| random::workload(4, i).expect("it is drawn"));
-    assert_eq!(random::workload(4, 2).expect("it is drawn"), workloads[1]);
-    assert_ne!(random::workload(8, 2).expect("it is drawn").text, workloads[1].text);
+    let workloads = [1, 2].map(|i| random::workload(4, i, &|| false).expect("it is drawn"));
+    assert_eq!(random::workload(4, 2, &|| false).expect("it is drawn"), workloads[1]);
+    assert_ne!(random::workload(8, 2, &|| false).expect("it is drawn").text, workloads[1].text);
     for workload in &workloads {
         assert!(workload.outcomes.0 > 1 && workload.text.is_ascii(), "{}", workload.text);
     }
@@ -314,4 +315,26 @@ fn random_workloads_are_those_of_their_seed_and_go_round() {
     let one = run(&[&arguments[..4], &[paths[1].as_str()]].concat());
     assert!(one.ends_with("1 comparison: 1 inside, 0 outside, 0 open; SC\n"), "{one}");
     assert!(Path::new(&directory.join(&paths[1])).exists());
+    // What is there already is not written over, unless that is asked for.
+    fs::write(directory.join(&paths[1]), "mine").expect("it is written");
+    let emit = ["outcomes", "--random", "2", "--seed", "4", "--emit", "made/here"];
+    let said = refused(&kvmmu_in(&directory, &emit), 2);
+    assert!(said.contains("made/here/random-4-001.toml exists\n  help: --force"), "{said}");
+    assert_eq!(read(names[1]).expect("it is there"), "mine");
+    run(&[&emit[..], &["--force"]].concat());
+    assert_eq!(read(names[1]).expect("it is there"), workloads[1].text);
+}
+
+/// Goal: Ctrl-C while a workload is drawn is answered at once, and no half of a file is there.
+#[cfg(unix)]
+#[test]
+fn an_interruption_ends_the_draw_of_a_workload() {
+    for (asked, index) in [(0, 2), (3, 1)] {
+        let times = std::cell::Cell::new(0);
+        let interrupted = || times.replace(times.get() + 1) >= asked;
+        // The first workload of seed 7 has half a million states, the second a few thousand.
+        let failure = random::workload(7, index, &interrupted).expect_err("it is interrupted");
+        assert_eq!(failure.exit, Exit::Interrupted);
+        assert_eq!(times.get(), asked + 1, "it went on");
+    }
 }

@@ -150,12 +150,14 @@ impl Machine for Locking {
         goal: &Goal,
         found: &Found,
         _: &Search,
-        _: Progress<'_>,
+        progress: Progress<'_>,
     ) -> Result<Minimised, Failure> {
         let goal = kvmmu_sim::Goal { property: goal.property, ..kvmmu_sim::Goal::ANY };
-        let small = minimise(&mut Engine::new(self, goal), &found.schedule, 100_000);
+        let limits = Limits { states_max: 100_000, ..Limits::default() };
+        let mut engine = Engine::new(self, goal);
+        let small = minimise(&mut engine, &found.schedule, &limits, progress);
         let found = Found { schedule: small.schedule, ..found.clone() };
-        Ok(Minimised { found, exact: small.exact })
+        Ok(Minimised { found, exact: small.exact, cut: small.cut })
     }
 
     fn witness(

@@ -4,6 +4,7 @@
 use crate::THREADS_MAX;
 use crate::dpor::trail::Trail;
 use crate::footprint::Footprint;
+use crate::memory::bytes;
 use crate::pending::Kind;
 use crate::schedule::Move;
 use crate::trace_hash::Clock;
@@ -77,6 +78,12 @@ pub(super) struct Tree {
 }
 
 impl Tree {
+    /// How much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let (events, nodes) = (bytes(&self.trail.events), bytes(&self.nodes));
+        events + nodes + bytes(&self.sleepers) + bytes(&self.promises) + bytes(&self.watches)
+    }
+
     /// The steps asleep at a node.
     #[inline(always)]
     pub(super) fn asleep(&self, node: &Node) -> &[Sleeper] {

@@ -124,7 +124,7 @@ pub fn search(knob: u8) -> &'static Search {
         let Command::Check(args) = command(&[&words[..], &more].concat()).command else {
             unreachable!("it is 'check'")
         };
-        Search::new(&args.search)
+        Search::new(&args.search, 1)
     };
     &ALL.get_or_init(|| STRATEGIES.map(of).to_vec())[usize::from(knob) % STRATEGIES.len()]
 }
