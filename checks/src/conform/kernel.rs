@@ -54,7 +54,7 @@ impl Kernel {
             Algorithm::V5_10 => 2,
             Algorithm::V6_1 => 3,
         };
-        match ret - first {
+        match ret.checked_sub(first)? {
             0 => Some(Ret::Refused),
             1 => Some(Ret::Fixed),
             2 => Some(Ret::Spurious),

@@ -198,6 +198,10 @@ fn what_became_of_a_fast_fault_is_said_in_one_way() {
     refused(&lines, at, "\"ret\" says fixed, but");
     lines[at]["fixed"] = json!(2);
     refused(&lines, at, "\"fixed\" is 0x2");
+    lines[at]["ret"] = json!(i64::MIN);
+    lines[at]["fixed"] = json!(0);
+    refused(&lines, at, "with ret -9223372036854775808, which no fast fault returns");
+    lines[at]["ret"] = json!(4);
     (lines[at]["fixed"], lines[at]["spurious"]) = (json!(1), json!(0));
     judge_text(&text(&lines)).expect("they agree");
 }
