@@ -32,6 +32,7 @@
 #![forbid(unsafe_code)]
 
 pub mod guard;
+pub mod guard_set;
 pub mod host;
 pub mod kvm;
 pub mod lock;
@@ -43,7 +44,8 @@ pub mod tag;
 pub mod transition;
 pub mod types;
 
-pub use guard::{Guard, GuardInfo, GuardSet};
+pub use guard::{Guard, GuardInfo};
+pub use guard_set::GuardSet;
 pub use host::{Host, PinnedPage};
 pub use kvm::Kvm;
 pub use lock::{Hold, LockClass, LockId, LockKind, Mode};

@@ -7,15 +7,16 @@
 //! vCPU that invalidates in between gets the old translation still.
 
 use kvmmu_model::mmu::{GFNS, PG_LEVEL_4K, ROOT_LEVEL, VCPUS, index_at};
-use kvmmu_model::{CpuId, Gfn, Gpte, Gva, Pfn};
+use kvmmu_model::{Access, CpuId, Gfn, Gpte, Gva, Pfn};
 
 use crate::host_mm::HostState;
-use crate::machine::{Cell, Machine, PAGES};
+use crate::machine::{Cell, GuestAccess, Machine, PAGES};
 
-/// The frames that a virtual page may translate to, one bit each.
-type Frames = u8;
+/// The frames that a virtual page may translate to, one bit each; above those, the ones that may be
+/// written by it.
+type Frames = u16;
 
-const _: () = assert!(GFNS <= Frames::BITS as usize);
+const _: () = assert!(2 * GFNS <= Frames::BITS as usize);
 
 /// What each vCPU may reach by each virtual page.
 #[derive(Debug)]
@@ -91,8 +92,15 @@ impl<M: Machine> GuestTranslations<M> {
 
     /// True if a page is that of an allowed frame, or of no frame at all: that it is reached all
     /// the same is for `pfn-safety` to say.
-    pub(crate) fn allow(&self, cpu: CpuId, gva: Gva, pfn: Pfn, host: &HostState) -> bool {
-        let frames = self.seen.get().allowed[usize::from(cpu.0)][gva.0 as usize];
+    pub(crate) fn allow(
+        &self,
+        cpu: CpuId,
+        access: GuestAccess,
+        pfn: Pfn,
+        host: &HostState,
+    ) -> bool {
+        let frames = self.seen.get().allowed[usize::from(cpu.0)][access.page as usize];
+        let frames = if access.access == Access::Write { frames >> GFNS } else { frames };
         let is = |g: usize| host.pte[g].pfn == Some(pfn) || host.swap_cache[g] == Some(pfn);
         let mut theirs = (0..GFNS).filter(|g| is(*g)).peekable();
         theirs.peek().is_none() || theirs.any(|g| frames >> g & 1 == 1)
@@ -104,8 +112,14 @@ fn translate(root: Gfn, gva: Gva, read: impl Fn(Pfn) -> u64, host: &HostState) -
     let entry = |table: Gfn, level| {
         let page = read(host.pte.get(table.0 as usize)?.pfn?);
         let gpte = Gpte((page >> (8 * u32::from(index_at(level, gva.0)))) as u8);
-        gpte.is_present().then(|| gpte.gfn())
+        gpte.is_present().then_some(gpte)
     };
-    let leaf = entry(root, ROOT_LEVEL).and_then(|table| entry(table, PG_LEVEL_4K));
-    leaf.map_or(0, |gfn| 1 << gfn.0)
+    let both = || {
+        let upper = entry(root, ROOT_LEVEL)?;
+        Some((upper, entry(upper.gfn(), PG_LEVEL_4K)?))
+    };
+    let Some((upper, leaf)) = both() else { return 0 };
+    let frame = 1 << leaf.gfn().0;
+    let writable = upper.is_writable() && leaf.is_writable();
+    frame | if writable { frame << GFNS } else { 0 }
 }

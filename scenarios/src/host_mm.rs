@@ -11,7 +11,7 @@ use kvmmu_model::{
 };
 
 use crate::guest_tables::GuestTranslations;
-use crate::machine::{Cell, Machine};
+use crate::machine::{Cell, GuestAccess, Machine};
 use crate::property::Property;
 use crate::scenario::Backing;
 
@@ -136,9 +136,9 @@ impl<M: Machine> HostMm<M> {
         self.translations.invalidated(cpu, gva);
     }
 
-    /// True if the guest's tables may translate the virtual page of a vCPU to this page.
-    pub fn guest_may_reach(&self, cpu: CpuId, gva: Gva, pfn: Pfn) -> bool {
-        self.translations.allow(cpu, gva, pfn, &self.state())
+    /// True if the guest's tables may let this access of a vCPU reach the page.
+    pub fn guest_may_reach(&self, cpu: CpuId, access: GuestAccess, pfn: Pfn) -> bool {
+        self.translations.allow(cpu, access, pfn, &self.state())
     }
 
     /// The contents of a page.

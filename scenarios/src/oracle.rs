@@ -1,7 +1,7 @@
 //! The checks behind the properties: what observers look at, in the running step or at the end.
 
 use kvmmu_model::mmu::{GFNS, Memslot, MmuState, PG_LEVEL_4K, all_spte_locs};
-use kvmmu_model::{Access, CpuId, Gfn, Gva, Lock, Pfn, Spte, SpteLoc};
+use kvmmu_model::{Access, CpuId, Gfn, Lock, Pfn, Spte, SpteLoc};
 
 use crate::machine::{Cell, GuestAccess, Machine};
 use crate::property::Property;
@@ -52,14 +52,17 @@ pub(crate) fn check_access<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAc
     let shadow = w.mmu.vcpu(cpu).guest_root.is_some();
     if shadow
         && w.watches(Property::GuestTranslation)
-        && !w.mmu.host.guest_may_reach(cpu, Gva(access.page), pfn)
+        && !w.mmu.host.guest_may_reach(cpu, access, pfn)
     {
         w.m.violate(
             Property::GuestTranslation,
             format_args!(
-                "vcpu{} reaches pfn{} by gva{}, and its tables give another frame since it \
-                 invalidated the page",
-                cpu.0, pfn.0, access.page
+                "vcpu{} {} pfn{} by gva{}, which its tables do not allow since it invalidated \
+                 the page",
+                cpu.0,
+                if write { "writes" } else { "reads" },
+                pfn.0,
+                access.page
             ),
         );
     }

@@ -51,7 +51,8 @@ properties! {
     /// An access to a frame that a memslot has, valid or on its way out, does not become MMIO.
     RamIsNotMmio = "ram-is-not-mmio",
     /// A vCPU reaches, by a virtual page, a frame that the guest's tables gave since that vCPU
-    /// invalidated the page last; a store that KVM emulates counts from its end on.
+    /// invalidated the page last, and writes it only if they allowed that; a store that KVM
+    /// emulates counts from its end on.
     GuestTranslation = "guest-translation",
     /// No thread touches a shadow page, an array or a device that was freed. Always checked.
     UseAfterFree = "use-after-free",

@@ -1,7 +1,7 @@
 //! Goal: with every guard, nothing that the host does to its pages makes a property fail: no frame
 //! changes to which nobody stored, and none loses a store. Method: programs in which pages are
-//! merged, shared, moved, swapped and written at the same time, every interleaving; single ones that
-//! were wrong once, and every pair of operations.
+//! merged, shared, moved, swapped and written at the same time, every interleaving; single ones
+//! that were wrong once, and every pair of operations.
 
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::loader;

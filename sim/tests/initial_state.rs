@@ -1,5 +1,5 @@
-//! Goal: what must always hold is judged before the first step, too. Method: a scenario that no file
-//! can say, because the loader refuses it, is made by hand and explored.
+//! Goal: what must always hold is judged before the first step, too. Method: a scenario that no
+//! file can say, because the loader refuses it, is made by hand and explored.
 
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::loader;

@@ -8,7 +8,7 @@ use kvmmu_sim::race::Race;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Limits};
 
-/// One frame, mapped as `spte` says and cached, and what vCPUs do while user space deletes its slot.
+/// One frame, mapped as `spte` says and cached, and what vCPUs do while its slot is deleted.
 fn explore(spte: &str, vcpus: &[&str], rest: &str, without: &[Guard]) -> Outcome {
     let threads: String = (vcpus.iter().enumerate())
         .map(|(i, run)| format!("[[thread]]\nname = \"vcpu{i}\"\nrun = [{run}]\n"))

@@ -1,6 +1,6 @@
 //! Goal: the built-in scenarios come out as their files say, and so notice a step of the model that
-//! is left out. Method: every variant of every scenario that takes seconds, explored; its verdict, and
-//! the witnesses or the story that show that the race was reached. No counts: a step whose loss
+//! is left out. Method: every variant of every scenario that takes seconds, explored; its verdict,
+//! and the witnesses or the story that show that the race was reached. No counts: a step whose loss
 //! changes nothing but a number of states is not noticed here. `cargo mutants` runs this test.
 
 use kvmmu_scenarios::builtin::FILES;
@@ -69,6 +69,9 @@ fn come_out(scenario: &Scenario, expect: &Expect) -> Result<(), String> {
                 true => Ok(()),
                 false => Err(format!("caught by another bug: {}", found.property)),
             }
+        }
+        (Verdict::Violated(found), Expected::Holds) => {
+            Err(format!("violated: {} ({})", found.property, found.detail))
         }
         (verdict, expected) => Err(format!("{verdict:?}, and {expected:?} was expected")),
     }

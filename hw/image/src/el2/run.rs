@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::Relaxed};
 
 use kvmmu_model::mmu::{MmuState, VCPUS};
 use kvmmu_model::spte::SHADOW_PAGES_BASE;
-use kvmmu_model::{CpuId, Gfn, Mark, Spte, Tag, Word};
+use kvmmu_model::{CpuId, Gfn, Mark, SpId, Spte, SpteLoc, Tag, Word};
 use kvmmu_scenarios::{Property, World, oracle};
 use spin::{Mutex, RwLock};
 
@@ -198,7 +198,7 @@ pub(crate) fn mmu_lock_released(state: &MmuState) {
 #[inline(never)]
 fn check_release(state: &MmuState) {
     let Some(world) = WORLD.read().clone() else { return };
-    let gfns = |loc: kvmmu_model::SpteLoc| {
+    let gfns = |loc: SpteLoc| {
         let table = &world.mmu.tables[usize::from(loc.sp.0)];
         // ORDERING: relaxed: written under mmu_lock, which is held.
         Gfn(table.gfns[usize::from(loc.index)].load(Relaxed))
