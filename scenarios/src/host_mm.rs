@@ -51,6 +51,10 @@ impl HostState {
     pub fn is_read_only(&self, pfn: Pfn) -> bool {
         self.is_mapped(pfn) && !self.pte.iter().any(|p| p.pfn == Some(pfn) && p.writable)
     }
+    /// True if another frame may come to share the page: frames map it, all of them read-only.
+    pub fn is_shareable(&self, pfn: Pfn) -> bool {
+        self.is_read_only(pfn) && self.taken >> pfn.0 & 1 == 0
+    }
     /// True if the page is that of two frames or more: mapped, or unmapped and still theirs.
     pub fn is_shared(&self, pfn: Pfn) -> bool {
         let mapped = self.pte.iter().map(|p| p.pfn);

@@ -10,8 +10,17 @@ use kvmmu_sim::race::Race;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Limits};
 
-/// Two frames of one content, each mapped as `spte` says, and what a vCPU and the host do.
+/// Two frames of one content, and what a vCPU and the host do.
 fn explore(vcpu: &str, host: &str) -> Verdict {
+    explore_with(vcpu, host, "")
+}
+
+/// The same, and what user space does to the host's pages at the same time.
+fn explore_with(vcpu: &str, host: &str, user: &str) -> Verdict {
+    let user = match user {
+        "" => String::new(),
+        run => format!("[[thread]]\nname = \"user\"\nrun = [{run}]\n"),
+    };
     let text = format!(
         r#"
         title = "t"
@@ -34,6 +43,7 @@ fn explore(vcpu: &str, host: &str) -> Verdict {
         [[thread]]
         name = "host"
         run = [{host}]
+        {user}
         [at-stop]
         run = ["get-dirty-log slot0", "copy-harvested"]
         [check]
@@ -106,5 +116,19 @@ fn no_pair_of_operations_of_the_host_makes_a_property_fail() {
                 assert_eq!(explore(vcpu, &host), Verdict::Holds, "{vcpu} against {host}");
             }
         }
+    }
+}
+
+#[test]
+fn two_threads_of_the_host_do_not_undo_one_another() {
+    let pairs = [
+        // A page is stored to and write-protected again between a comparison and what follows it.
+        (r#""write gfn1""#, r#""ksm-merge gfn0 gfn1""#, r#""ksm-merge gfn1 gfn0""#),
+        (r#""write gfn0""#, r#""change-pte gfn0 pfn3""#, r#""change-pte gfn0 pfn2""#),
+        // Both want the same free page, for frames of different contents.
+        (r#""write gfn0""#, r#""change-pte gfn0 pfn3""#, r#""change-pte gfn1 pfn3""#),
+    ];
+    for (vcpu, host, user) in pairs {
+        assert_eq!(explore_with(vcpu, host, user), Verdict::Holds, "{vcpu}, {host}, {user}");
     }
 }

@@ -28,6 +28,15 @@ impl<M: Machine> World<M> {
     }
 }
 
+/// A frame on its way to another page.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Moved {
+    /// The page that it has.
+    from: Pfn,
+    /// The other page was free, and becomes a copy.
+    copied: bool,
+}
+
 /// The host's memory manager.
 impl<M: Machine> World<M> {
     /// Unmaps a page and reclaims it, unless somebody holds a reference.
@@ -118,10 +127,7 @@ impl<M: Machine> World<M> {
             self.m.checkpoint(kept);
             let Some(dropped) = self.write_protect_page(drop) else { return };
             self.m.checkpoint((kept, dropped));
-            // ORDERING: relaxed: both are write-protected.
-            let same =
-                self.mmu.host.page(kept).load(Relaxed) == self.mmu.host.page(dropped).load(Relaxed);
-            if same && kept != dropped {
+            if kept != dropped && self.have_same_contents(kept, dropped) {
                 self.m.checkpoint((kept, dropped));
                 self.replace_page((keep, kept), (drop, dropped));
             }
@@ -148,8 +154,9 @@ impl<M: Machine> World<M> {
     }
 
     /// KSM's `replace_page`: maps a frame to the page of another, read-only, between start and end.
-    /// It gives up if either entry is not what it was when the pages were compared (`pte_same`):
-    /// somebody may have stored since.
+    /// It gives up if either entry is not what it was when the pages were compared (`pte_same`), or
+    /// if the pages are not equal any more: somebody may have stored since, and another thread have
+    /// write-protected the page again. KSM's page locks keep that away.
     fn replace_page(&self, keep: (Gfn, Pfn), drop: (Gfn, Pfn)) {
         let (gfn, pfn) = (drop.0, keep.1);
         self.invalidate_range_start(gfn);
@@ -161,7 +168,7 @@ impl<M: Machine> World<M> {
             };
             let unchanged = is(keep) && is(drop);
             self.m.checkpoint((keep, drop, unchanged));
-            if unchanged {
+            if unchanged && self.have_same_contents(pfn, drop.1) {
                 self.notify_change_pte(gfn, pfn);
                 let pte = HostPte { pfn: Some(pfn), writable: false };
                 self.mmu.host.update(|s| s.pte[gfn.0 as usize] = pte);
@@ -179,65 +186,62 @@ impl<M: Machine> World<M> {
     /// write-protects it, then to the other one, if nothing has come in between.
     pub(super) fn change_pte(&self, gfn: Gfn, pfn: Pfn) {
         self.m.call("change-pte", || {
-            let Some(old) = self.write_protect_for_move(gfn, pfn) else { return };
-            self.m.checkpoint(old);
-            if self.has_same_contents(old, pfn) {
-                self.m.checkpoint(old);
-                self.move_frame(gfn, old, pfn);
+            if let Some(moved) = self.write_protect_for_move(gfn, pfn) {
+                self.m.checkpoint(moved);
+                self.move_frame(gfn, pfn, moved);
             }
-            self.mmu.host.update(|s| s.taken &= !(1 << pfn.0));
         });
     }
 
     /// Write-protects a frame, and takes the page that it is to move to if that is free. `None`:
     /// there is nothing to move, or nowhere.
-    fn write_protect_for_move(&self, gfn: Gfn, pfn: Pfn) -> Option<Pfn> {
+    fn write_protect_for_move(&self, gfn: Gfn, pfn: Pfn) -> Option<Moved> {
         let g = gfn.0 as usize;
         let _mm = self.mmu.host.lock();
         let state = self.mmu.host.state();
-        let free = self.mmu.host.is_free(pfn);
-        let old = state.pte[g].pfn.filter(|p| !self.mmu.host.is_referenced(*p));
-        let movable = old.filter(|p| *p != pfn && (free || state.is_read_only(pfn)));
-        self.m.checkpoint((old, movable, free));
-        let old = movable?;
-        self.notify_change_pte(gfn, old);
+        let copied = self.mmu.host.is_free(pfn);
+        let from = state.pte[g].pfn.filter(|p| !self.mmu.host.is_referenced(*p));
+        let from = from.filter(|p| *p != pfn && (copied || state.is_shareable(pfn)));
+        self.m.checkpoint((from, copied));
+        let from = from?;
+        self.notify_change_pte(gfn, from);
         self.mmu.host.update(|s| {
             s.pte[g].writable = false;
-            s.taken |= u8::from(free) << pfn.0;
+            s.taken |= u8::from(copied) << pfn.0;
         });
         self.m.note(format_args!("host: gfn{} is write-protected", gfn.0));
-        Some(old)
-    }
-
-    /// Makes a free page a copy of another, or compares the two: both cannot change.
-    fn has_same_contents(&self, old: Pfn, pfn: Pfn) -> bool {
-        // ORDERING: relaxed: the page is write-protected.
-        let content = self.mmu.host.page(old).load(Relaxed);
-        let free = self.mmu.host.state().taken >> pfn.0 & 1 == 1;
-        if free {
-            // ORDERING: relaxed: the page is ours until it is mapped.
-            self.mmu.host.page(pfn).store(content, Relaxed);
-        }
-        // ORDERING: relaxed: the page is mapped read-only.
-        free || self.mmu.host.page(pfn).load(Relaxed) == content
+        Some(Moved { from, copied })
     }
 
     /// The second half: the old page is released when no SPTE maps it any more.
-    fn move_frame(&self, gfn: Gfn, old: Pfn, pfn: Pfn) {
+    fn move_frame(&self, gfn: Gfn, pfn: Pfn, Moved { from, copied }: Moved) {
         let g = gfn.0 as usize;
         let _mm = self.mmu.host.lock();
         let state = self.mmu.host.state();
-        let unchanged = state.pte[g] == HostPte { pfn: Some(old), writable: false }
-            && !self.mmu.host.is_referenced(old)
-            && (state.taken >> pfn.0 & 1 == 1 || state.is_read_only(pfn));
-        self.m.checkpoint(unchanged);
-        if !unchanged {
-            return;
+        let unchanged = state.pte[g] == HostPte { pfn: Some(from), writable: false }
+            && !self.mmu.host.is_referenced(from);
+        self.m.checkpoint((from, copied, unchanged));
+        if unchanged && copied {
+            // ORDERING: relaxed: the page is write-protected.
+            let content = self.mmu.host.page(from).load(Relaxed);
+            // ORDERING: relaxed: the page is ours until it is mapped.
+            self.mmu.host.page(pfn).store(content, Relaxed);
         }
-        self.notify_change_pte(gfn, pfn);
-        self.mmu.host.update(|s| s.pte[g].pfn = Some(pfn));
-        kvmmu_model::Host::kvm_set_pfn_dirty(&self.mmu.host, pfn);
-        self.m.note(format_args!("host: gfn{} is now pfn{}, read-only", gfn.0, pfn.0));
+        if unchanged && (copied || state.is_shareable(pfn) && self.have_same_contents(from, pfn)) {
+            self.notify_change_pte(gfn, pfn);
+            self.mmu.host.update(|s| s.pte[g].pfn = Some(pfn));
+            kvmmu_model::Host::kvm_set_pfn_dirty(&self.mmu.host, pfn);
+            self.m.note(format_args!("host: gfn{} is now pfn{}, read-only", gfn.0, pfn.0));
+        }
+        if copied {
+            self.mmu.host.update(|s| s.taken &= !(1 << pfn.0));
+        }
+    }
+
+    /// True if two pages are equal. Both are write-protected.
+    fn have_same_contents(&self, one: Pfn, other: Pfn) -> bool {
+        // ORDERING: relaxed: nobody writes them.
+        self.mmu.host.page(one).load(Relaxed) == self.mmu.host.page(other).load(Relaxed)
     }
 
     /// Gives a frame on a shared page a copy of its own, writable.
