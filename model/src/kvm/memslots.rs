@@ -53,6 +53,10 @@ impl MemslotSet {
     const fn generation(self) -> u64 {
         self.0 >> GENERATION_SHIFT
     }
+    /// The array that it is in: the two take turns.
+    const fn array(self) -> usize {
+        (self.generation() % 2) as usize
+    }
     const fn next_generation(self) -> MemslotSet {
         MemslotSet(self.0 + (1 << GENERATION_SHIFT))
     }
@@ -68,17 +72,10 @@ const _: () = assert!(MEMSLOTS < 8);
 pub(crate) enum MemslotFound {
     /// A valid slot has the frame.
     Valid,
-    /// The slot that has it is being deleted (`KVM_MEMSLOT_INVALID`), by this array.
-    Invalid(InvalidMemslot),
+    /// The slot that has it is on its way out: `KVM_MEMSLOT_INVALID` in these memslots.
+    Invalid(MemslotSet),
     /// No slot has it.
     None,
-}
-
-/// An array of memslots that has an invalid one: it is replaced soon.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct InvalidMemslot {
-    array: usize,
-    generation: u64,
 }
 
 /// `enum kvm_mr_change`.
@@ -139,31 +136,22 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Locks: as [`Mmu::gfn_to_memslot`].
     #[track_caller]
     pub(crate) fn find_memslot(&self, gfn: Gfn) -> MemslotFound {
-        let Some(Memslots(slots)) = &self.kvm.memslots else {
-            self.p.reads(Object::Memslots);
-            return MemslotFound::Valid;
-        };
-        self.p.call("kvm_is_visible_gfn", || {
-            let Some(array) = slots.dereference() else { return MemslotFound::None };
-            let set = MemslotSet(slots.read(array));
-            match self.search_memslots(gfn) {
-                Some((slot, _)) if set.is_valid(slot) => MemslotFound::Valid,
-                Some((slot, _)) if set.contains(slot) => {
-                    let generation = set.generation();
-                    MemslotFound::Invalid(InvalidMemslot { array, generation })
-                }
-                _ => MemslotFound::None,
-            }
-        })
+        let slots = self.kvm_memslots();
+        match self.search_memslots(gfn) {
+            _ if self.kvm.memslots.is_none() => MemslotFound::Valid,
+            Some((slot, _)) if slots.is_valid(slot) => MemslotFound::Valid,
+            Some((slot, _)) if slots.contains(slot) => MemslotFound::Invalid(slots),
+            _ => MemslotFound::None,
+        }
     }
 
     /// Stands for the faults that a guest takes in vain while a memslot is invalid: the next one
-    /// that may end otherwise comes after other memslots are installed. The vCPU must be outside
-    /// its read section of `kvm->srcu`, as it is while the guest runs between those faults.
+    /// that may end otherwise comes after others than `seen` are installed. The vCPU must be
+    /// outside its read section of `kvm->srcu`, as it is while the guest runs between those faults.
     #[track_caller]
-    pub fn wait_for_memslots(&self, seen: InvalidMemslot) {
+    pub fn wait_for_memslots(&self, seen: MemslotSet) {
         if let Some(Memslots(slots)) = &self.kvm.memslots {
-            slots.wait_for_another(seen.array, seen.generation);
+            slots.wait_for_another(seen.array(), seen.generation());
         }
     }
 
@@ -207,7 +195,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             if change == KvmMrChange::Delete {
                 let invalid = set.with_invalid(slot).next_generation();
                 slots.write(new, invalid.0);
-                self.install_new_memslots(new, invalid);
+                self.install_new_memslots(invalid);
                 to = to.next_generation();
                 self.p.checkpoint((old, to));
                 self.kvm_arch_flush_shadow_memslot(slot);
@@ -215,7 +203,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             }
             // update_memslots
             slots.write(new, to.0);
-            self.install_new_memslots(new, to);
+            self.install_new_memslots(to);
             slots.kfree(&self.p, 1 - new);
             self.p.mark(Mark::MemslotsFreed);
         });
@@ -224,10 +212,10 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `install_new_memslots`: publishes an array and waits until nobody uses the other any more.
     ///
     /// Locks: `slots_lock`.
-    fn install_new_memslots(&self, array: usize, set: MemslotSet) {
+    fn install_new_memslots(&self, set: MemslotSet) {
         let Some(Memslots(slots)) = &self.kvm.memslots else { return };
         self.p.call("install_new_memslots", || {
-            slots.assign_generation(Some(array), set.generation());
+            slots.assign_generation(Some(set.array()), set.generation());
             self.p.mark(Mark::MemslotsInstalled);
             if self.p.guard(Guard::MemslotFreeAfterGracePeriod) {
                 self.kvm.srcu.synchronize();

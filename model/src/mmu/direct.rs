@@ -12,7 +12,7 @@ use super::shadow_page::direct_base;
 use super::{Mmu, MmuState, PG_LEVEL_4K, ROOT_LEVEL, index_at};
 use crate::guard::Guard;
 use crate::host::{Host, PinnedPage};
-use crate::kvm::memslots::{InvalidMemslot, MemslotFound};
+use crate::kvm::memslots::{MemslotFound, MemslotSet};
 use crate::mark::Mark;
 use crate::platform::Ordering::{Acquire, Relaxed};
 use crate::platform::{Lock, Platform, Word};
@@ -38,7 +38,7 @@ pub enum RetPf {
     GuestFault,
     /// `RET_PF_RETRY` for a memslot that is being deleted: the guest faults again and again until
     /// other memslots are installed. See [`Mmu::wait_for_memslots`].
-    RetryAfterMemslots(InvalidMemslot),
+    RetryAfterMemslots(MemslotSet),
     /// `KVM_PFN_NOSLOT`: the access is emulated as MMIO. `ram`: it should not be, a memslot has the
     /// frame.
     Mmio {
