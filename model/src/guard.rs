@@ -308,7 +308,7 @@ guards! {
         name: "change-pte-flush",
         function: "kvm_mmu_notifier_change_pte",
         source: "virt/kvm/kvm_main.c; arch/x86/kvm/mmu/mmu.c, kvm_set_pte_rmapp()",
-        since: "2.6.33",
+        since: "2.6.x",
         prevents: "The host takes the old page of a frame back while a CPU still reaches it by its TLB.",
         without: "change_pte rewrites the SPTEs and returns without flushing.",
     }
@@ -316,7 +316,7 @@ guards! {
         name: "mmu-set-spte-flushes-old-pfn",
         function: "mmu_set_spte",
         source: "arch/x86/kvm/mmu/mmu.c",
-        since: "2.6.29",
+        since: "2.6.x",
         prevents: "A mapping is replaced by that of another page and leaves the rmap, while a CPU keeps it in its TLB: no invalidation will flush it.",
         without: "mmu_set_spte drops the SPTE of another page and asks for no flush.",
     }
@@ -324,7 +324,7 @@ guards! {
         name: "pte-write-zaps",
         function: "kvm_mmu_pte_write",
         source: "arch/x86/kvm/mmu/mmu.c",
-        since: "2.6.20",
+        since: "2.6.x",
         prevents: "A guest changes an entry of a shadowed page table, and the shadow keeps the old one.",
         without: "kvm_mmu_pte_write leaves the SPTE of the entry as it is.",
     }
@@ -332,7 +332,7 @@ guards! {
         name: "pte-write-flushes",
         function: "kvm_mmu_pte_write",
         source: "arch/x86/kvm/mmu/mmu.c, kvm_mmu_flush_or_zap()",
-        since: "2.6.20",
+        since: "2.6.x",
         prevents: "A mapping that a guest has changed leaves the rmap, while another CPU keeps it in its TLB: no invalidation will flush it.",
         without: "kvm_mmu_pte_write flushes the TLB of its own vCPU only.",
     }
@@ -340,7 +340,7 @@ guards! {
         name: "emulator-marks-dirty",
         function: "emulator_write_phys",
         source: "virt/kvm/kvm_main.c, __kvm_write_guest_page()",
-        since: "2.6.20",
+        since: "2.6.x",
         prevents: "A store that KVM carries out for the guest is in no dirty log.",
         without: "kvm_vcpu_write_guest stores and does not mark the page.",
     }
@@ -348,7 +348,7 @@ guards! {
         name: "gpte-recheck-upper",
         function: "FNAME(fetch)",
         source: "arch/x86/kvm/mmu/paging_tmpl.h, FNAME(gpte_changed)",
-        since: "2.6.20",
+        since: "2.6.x",
         prevents: "A fault links the shadow of a guest table that the guest has taken out of its tables since the walk.",
         without: "FNAME(fetch) does not read the entries above the leaf again.",
     }
@@ -356,7 +356,7 @@ guards! {
         name: "gpte-recheck-leaf",
         function: "FNAME(fetch)",
         source: "arch/x86/kvm/mmu/paging_tmpl.h, FNAME(gpte_changed)",
-        since: "2.6.20",
+        since: "2.6.x",
         prevents: "A fault maps what a guest entry said before the guest changed it, and nobody zaps it any more.",
         without: "FNAME(fetch) does not read the leaf entry again once its table is write-protected.",
     }
@@ -465,7 +465,7 @@ guards! {
         name: "memslot-delete-zaps",
         function: "kvm_arch_flush_shadow_memslot",
         source: "virt/kvm/kvm_main.c, kvm_set_memslot(); arch/x86/kvm/x86.c",
-        since: "2.6.20",
+        since: "2.6.x",
         prevents: "An SPTE maps a frame of a memslot that is deleted.",
         without: "kvm_set_memslot deletes the slot and leaves what maps its frames.",
     }
@@ -473,7 +473,7 @@ guards! {
         name: "memslot-delete-flushes",
         function: "kvm_arch_flush_shadow_memslot",
         source: "virt/kvm/kvm_main.c, kvm_set_memslot(); arch/x86/kvm/x86.c",
-        since: "2.6.20",
+        since: "2.6.x",
         prevents: "A CPU reaches a frame of a deleted memslot by its TLB.",
         without: "What maps the frames of the slot is zapped, and nobody flushes.",
     }

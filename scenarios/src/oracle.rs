@@ -133,7 +133,7 @@ pub fn check_release<M: Machine>(
     spte: impl Fn(SpteLoc) -> Spte,
     gfns: impl Fn(SpteLoc) -> Gfn,
 ) {
-    check_deleted(w, l, w.deleted.get());
+    check_deleted(w, l);
     for loc in all_spte_locs() {
         let sp = &l.pages[usize::from(loc.sp.0)];
         if !sp.in_use || sp.role.level != PG_LEVEL_4K {
@@ -183,17 +183,13 @@ pub fn check_end<M: Machine>(w: &World<M>) {
         check_migration(w);
     }
     if w.watches(Property::MemslotGone) {
-        check_memslots(w);
+        check_deleted(w, &w.mmu.mmu_lock.lock());
     }
 }
 
-/// No SPTE maps a frame of a slot that is deleted, at the end.
-fn check_memslots<M: Machine>(w: &World<M>) {
-    check_deleted(w, &w.mmu.mmu_lock.lock(), w.deleted.get());
-}
-
-/// No SPTE maps a frame of these slots.
-fn check_deleted<M: Machine>(w: &World<M>, l: &MmuState, deleted: u8) {
+/// No SPTE maps a frame of a slot that is deleted.
+fn check_deleted<M: Machine>(w: &World<M>, l: &MmuState) {
+    let deleted = w.deleted.get();
     if deleted == 0 || !w.watches(Property::MemslotGone) {
         return;
     }
