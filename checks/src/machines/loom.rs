@@ -49,9 +49,13 @@ const PREEMPTIONS_MAX: &[(&str, usize, usize)] = &[
     ("access-track-read", 3, 3),
     ("access-track-write", 4, 4),
     ("age-vs-fast-fault", 4, 4),
+    ("change-pte", 6, 6),
+    ("host-writable", 5, 5),
+    ("host-writable-v6.1", 5, 5),
     ("lost-dirty-clear", 5, 5),
     ("lost-dirty-update", 2, 2),
     ("notifier-retry", 5, 5),
+    ("second-table", 7, 7),
     ("stale-walk-indirect", 2, 2),
 ];
 
