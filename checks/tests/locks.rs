@@ -198,10 +198,12 @@ fn a_choice_goes_every_way() {
     let by_state = explore(&race, &mut stateful, &everything, NOTHING);
     let graph = stateful.graph.expect("it was asked for");
     assert_eq!(graph.clashes, 0, "{:?}", graph.first_clash);
-    assert_eq!((by_state.stats.executions, &by_state.verdict), (9, &Verdict::Holds));
+    // Both moved, or one alone: the other found the page in its hands, and gave up.
+    let ends = 3 * 3 + 3 + 3;
+    assert_eq!((by_state.stats.executions, &by_state.verdict), (ends, &Verdict::Holds));
     let mut naive = Naive::default();
     explore(&race, &mut naive, &everything, NOTHING);
-    assert_eq!(naive.finals.len(), 9);
+    assert_eq!(naive.finals.len() as u64, ends);
     let mut dpor = Dpor { record: Some(Record::default()), ..Dpor::default() };
     explore(&race, &mut dpor, &everything, NOTHING);
     let record = dpor.record.expect("it was asked for");
