@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use kvmmu_sim::outcome::Reason;
 
 use crate::exit::{Exit, Failure};
+use crate::files::{self, Existing};
 use crate::judge::Judged;
 use crate::output::reason_name;
 use crate::run::Search;
@@ -312,17 +313,12 @@ impl Pinned {
         }
         let mut table = self.table.clone();
         table.bless(fresh);
-        // Beside it first: a full disk loses nothing.
-        let beside = self.path.with_extension("new");
-        fs::write(&beside, table.to_string())
-            .and_then(|()| fs::rename(&beside, &self.path))
-            .map_err(|error| {
-                let _ = fs::remove_file(&beside);
-                Failure::usage(
-                    format!("cannot write the counts to {place}: {error}"),
-                    "make room or name another file, then run the command again",
-                )
-            })?;
+        files::write(&self.path, &table.to_string(), Existing::Replace).map_err(|error| {
+            Failure::usage(
+                format!("cannot write the counts to {place}: {error}"),
+                "make room or name another file, then run the command again",
+            )
+        })?;
         for line in moved {
             say!("blessed: {line}");
         }

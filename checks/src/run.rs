@@ -58,22 +58,36 @@ pub struct Search {
     pub memory: Option<&'static Memory>,
 }
 
+/// The search of `kvmmu check` without options, in as much memory as it takes.
+impl Default for Search {
+    fn default() -> Search {
+        Search {
+            strategy: Strategy::Auto,
+            seed: 1,
+            time_max: None,
+            states_max: STATES_MAX,
+            executions_max: 1_000_000_000,
+            steps_max: 5_000,
+            memory: None,
+        }
+    }
+}
+
 impl Search {
     /// As the command line says it, for so many at the same time.
     pub fn new(args: &SearchArgs, jobs: usize) -> Search {
-        let strategy = args.strategy();
-        let samples = matches!(strategy, Strategy::Random | Strategy::Pct);
+        let (strategy, default) = (args.strategy(), Search::default());
+        let executions = match strategy {
+            Strategy::Random | Strategy::Pct => 100_000,
+            _ => default.executions_max,
+        };
         Search {
             strategy,
             seed: args.seed,
             time_max: args.time_max,
-            states_max: args.states_max.unwrap_or(STATES_MAX),
-            executions_max: args.executions_max.unwrap_or(if samples {
-                100_000
-            } else {
-                1_000_000_000
-            }),
-            steps_max: args.steps_max.unwrap_or(5_000),
+            states_max: args.states_max.unwrap_or(default.states_max),
+            executions_max: args.executions_max.unwrap_or(executions),
+            steps_max: args.steps_max.unwrap_or(default.steps_max),
             memory: memory::bound(args.memory_max, jobs),
         }
     }

@@ -10,7 +10,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use kvmmu::args::Strategy;
 use kvmmu::counts::Table;
 use kvmmu::judge::judge;
 use kvmmu::run::{Machine, Search, Simulated, builtin};
@@ -30,19 +29,6 @@ fn text() -> String {
 
 fn pinned() -> Table {
     Table::parse(&text()).unwrap_or_else(|(line, what)| panic!("counts.txt:{line}: {what}"))
-}
-
-/// The search of `kvmmu check` without options.
-fn search() -> Search {
-    Search {
-        strategy: Strategy::Auto,
-        seed: 1,
-        time_max: None,
-        states_max: 50_000_000,
-        executions_max: 1_000_000_000,
-        steps_max: 5_000,
-        memory: None,
-    }
 }
 
 fn variants() -> Vec<Variant> {
@@ -76,12 +62,12 @@ fn every_built_in_variant_has_a_row_that_is_as_expected_and_there_is_no_other() 
 #[test]
 fn the_file_is_as_the_command_writes_it() {
     assert!(pinned().to_string() == text(), "edited by hand? Run '{BLESS}'");
-    assert_eq!(pinned().conditions, Table::new(&search(), 1).conditions);
+    assert_eq!(pinned().conditions, Table::new(&Search::default(), 1).conditions);
 }
 
 #[test]
 fn small_variants_take_and_show_what_their_rows_say() {
-    let (pinned, search) = (pinned(), search());
+    let (pinned, search) = (pinned(), Search::default());
     let mut fresh = Table::new(&search, 1);
     let is_small = |variant: &&Variant| {
         let row = pinned.rows.get(&Table::key(variant));

@@ -25,16 +25,7 @@ const SAMPLES: u64 = 20_000;
 const STATES_MAX: u64 = 300_000;
 
 fn search(strategy: Strategy, executions_max: u64) -> Search {
-    let (states_max, steps_max) = (STATES_MAX, 5_000);
-    Search {
-        strategy,
-        seed: 1,
-        time_max: None,
-        states_max,
-        executions_max,
-        steps_max,
-        memory: None,
-    }
+    Search { strategy, states_max: STATES_MAX, executions_max, ..Search::default() }
 }
 
 /// Verdicts of the variants that were asked for.

@@ -21,15 +21,8 @@ fn path(below: &str) -> PathBuf {
 }
 
 fn request() -> Request {
-    let search = Search {
-        strategy: Strategy::Stateful,
-        seed: 1,
-        time_max: None,
-        states_max: 10_000_000,
-        executions_max: u64::MAX,
-        steps_max: 5_000,
-        memory: None,
-    };
+    let (strategy, states_max) = (Strategy::Stateful, 10_000_000);
+    let search = Search { strategy, states_max, ..Search::default() };
     Request { search, jobs: 2, format: OutcomesFormat::Markdown, quiet: true }
 }
 

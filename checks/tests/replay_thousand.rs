@@ -30,15 +30,8 @@ const EXHAUSTIVE_MAX: usize = 4;
 
 /// The violation that a search finds, if it does.
 fn search(variant: &Variant, strategy: Strategy, seed: u64, executions_max: u64) -> Option<Found> {
-    let search = Search {
-        strategy,
-        seed,
-        time_max: None,
-        states_max: u64::MAX,
-        executions_max,
-        steps_max: 5_000,
-        memory: None,
-    };
+    let states_max = u64::MAX;
+    let search = Search { strategy, seed, states_max, executions_max, ..Search::default() };
     let goal = Goal { story: None, ..variant.goal() };
     let outcome = Simulated.explore(variant, &goal, &search, &mut |_: &Stats| true);
     match outcome.expect("no internal error").verdict {

@@ -2,7 +2,6 @@
 //! search of `check`, cut at a number of states: not to get through is no failure, to see anything
 //! else than what is expected is one. `.ci/run sizes` does the same and goes further.
 
-use kvmmu::args::Strategy;
 use kvmmu::judge::{Word, judge};
 use kvmmu::run::{Machine, Search, Simulated, builtin};
 use kvmmu::variant::Variant;
@@ -13,15 +12,7 @@ const STATES_MAX: u64 = 20_000;
 
 /// What `check --size SIZE` says of the built-in variants that is not as expected.
 fn surprises(size: u8) -> Vec<String> {
-    let search = Search {
-        strategy: Strategy::Auto,
-        seed: 1,
-        time_max: None,
-        states_max: STATES_MAX,
-        executions_max: u64::MAX,
-        steps_max: 5_000,
-        memory: None,
-    };
+    let search = Search { states_max: STATES_MAX, ..Search::default() };
     let scenarios = builtin(size).expect("built-in files load");
     let variants: Vec<Variant> = scenarios
         .iter()

@@ -6,7 +6,7 @@ mod told;
 
 use std::path::Path;
 
-use kvmmu::args::{ReportFormat, Strategy};
+use kvmmu::args::ReportFormat;
 use kvmmu::explain::{Request, tell};
 use kvmmu::report::{self, Report};
 use kvmmu::run::{Search, Simulated, builtin};
@@ -21,15 +21,7 @@ fn explain(name: &str) -> Report {
     let scenario = scenarios.iter().find(|s| s.name == name).expect("it is built in");
     let broken = scenario.expects.iter().find(|e| e.verdict == Expected::Violated);
     let variant = Variant::of(scenario, None, broken.expect("one is broken").without);
-    let search = Search {
-        strategy: Strategy::Auto,
-        seed: 1,
-        time_max: None,
-        states_max: 50_000_000,
-        executions_max: 1_000_000_000,
-        steps_max: 5_000,
-        memory: None,
-    };
+    let search = Search::default();
     let request = Request {
         search: &search,
         format: ReportFormat::Text,

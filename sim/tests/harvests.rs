@@ -1,22 +1,14 @@
 //! Goal: which harvested pages user space copies. Method: migrations with one write, in which the
 //! log is fetched more than once before anything is copied, every interleaving.
 
-use kvmmu_model::GuardSet;
-use kvmmu_scenarios::loader;
 use kvmmu_sim::outcome::Verdict;
-use kvmmu_sim::race::Race;
-use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits};
+
+mod small;
 
 /// A page that is written once while `user` runs.
 fn migrate(user: &str) -> Verdict {
-    let text = format!(
+    let scenario = small::scenario(&format!(
         r#"
-        title = "t"
-        source = "s"
-        about = "a"
-        paging = "direct"
-        spte = "ept"
         [[slot]]
         gfn = 0
         pages = 1
@@ -34,10 +26,8 @@ fn migrate(user: &str) -> Verdict {
         [check]
         always = ["migration"]
         "#
-    );
-    let scenario = loader::load("harvests.toml", &text, 1).unwrap_or_else(|e| panic!("{e}"));
-    let mut engine = Engine::new(&Race::new(scenario, GuardSet::EMPTY), Goal::ANY);
-    Stateful::default().explore(&mut engine, &Limits::default(), &mut |_| true).verdict
+    ));
+    small::explore(scenario, &[]).verdict
 }
 
 #[test]

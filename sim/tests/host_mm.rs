@@ -3,12 +3,9 @@
 //! merged, shared, moved, swapped and written at the same time, every interleaving; single ones
 //! that were wrong once, and every pair of operations.
 
-use kvmmu_model::GuardSet;
-use kvmmu_scenarios::loader;
 use kvmmu_sim::outcome::Verdict;
-use kvmmu_sim::race::Race;
-use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits};
+
+mod small;
 
 /// Two frames of one content, and what a vCPU and the host do.
 fn explore(vcpu: &str, host: &str) -> Verdict {
@@ -21,13 +18,8 @@ fn explore_with(vcpu: &str, host: &str, user: &str) -> Verdict {
         "" => String::new(),
         run => format!("[[thread]]\nname = \"user\"\nrun = [{run}]\n"),
     };
-    let text = format!(
+    let scenario = small::scenario(&format!(
         r#"
-        title = "t"
-        source = "s"
-        about = "a"
-        paging = "direct"
-        spte = "ept"
         [[slot]]
         gfn = 0
         pages = 2
@@ -48,13 +40,9 @@ fn explore_with(vcpu: &str, host: &str, user: &str) -> Verdict {
         run = ["get-dirty-log slot0", "copy-harvested"]
         [check]
         always = ["migration", "swap", "pfn-safety", "host-readonly", "spte-legal", "rmap-exact"]
-        sometimes = ["guest-write"]
         "#
-    );
-    let scenario = loader::load("host.toml", &text, 1).unwrap_or_else(|e| panic!("{e}"));
-    let mut engine = Engine::new(&Race::new(scenario, GuardSet::EMPTY), Goal::ANY);
-    let limits = Limits { states_max: 2_000_000, ..Limits::default() };
-    Stateful::default().explore(&mut engine, &limits, &mut |_| true).verdict
+    ));
+    small::explore(scenario, &[]).verdict
 }
 
 #[test]

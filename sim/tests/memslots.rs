@@ -1,25 +1,18 @@
 //! Goal: what becomes of the frames of a memslot that is deleted. Method: small programs, every
 //! interleaving, with all guards and without some.
 
-use kvmmu_model::{Guard, GuardSet};
-use kvmmu_scenarios::loader;
+use kvmmu_model::Guard;
 use kvmmu_sim::outcome::{Outcome, Verdict};
-use kvmmu_sim::race::Race;
-use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits};
+
+mod small;
 
 /// One frame, mapped as `spte` says and cached, and what vCPUs do while its slot is deleted.
-fn explore(spte: &str, vcpus: &[&str], rest: &str, without: &[Guard]) -> Outcome {
+fn explore(spte: &str, vcpus: &[&str], check: &str, without: &[Guard]) -> Outcome {
     let threads: String = (vcpus.iter().enumerate())
         .map(|(i, run)| format!("[[thread]]\nname = \"vcpu{i}\"\nrun = [{run}]\n"))
         .collect();
-    let text = format!(
+    let scenario = small::scenario(&format!(
         r#"
-        title = "t"
-        source = "s"
-        about = "a"
-        paging = "direct"
-        spte = "ept"
         [[slot]]
         gfn = 0
         pages = 1
@@ -29,13 +22,10 @@ fn explore(spte: &str, vcpus: &[&str], rest: &str, without: &[Guard]) -> Outcome
         [[thread]]
         name = "user"
         run = ["delete-memslot slot0"]
-        {rest}
+        {check}
         "#
-    );
-    let scenario = loader::load("slots.toml", &text, 1).unwrap_or_else(|e| panic!("{e}"));
-    let without = without.iter().copied().collect::<GuardSet>();
-    let mut engine = Engine::new(&Race::new(scenario, without), Goal::ANY);
-    Stateful::default().explore(&mut engine, &Limits::default(), &mut |_| true)
+    ));
+    small::explore(scenario, without)
 }
 
 fn property(outcome: &Outcome) -> &str {

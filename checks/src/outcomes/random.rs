@@ -187,16 +187,8 @@ fn set(
     states_max: u64,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Option<(usize, u64)>, Failure> {
-    let search = Search {
-        strategy: Strategy::Stateful,
-        seed: 0,
-        time_max: None,
-        states_max,
-        executions_max: u64::MAX,
-        steps_max: 5_000,
-        // So few states fit everywhere.
-        memory: None,
-    };
+    // So few states fit in any memory.
+    let search = Search { strategy: Strategy::Stateful, states_max, ..Search::default() };
     let collected = run::outcomes(variant, &search, &mut |_: &Stats| !interrupted())?;
     if collected.verdict == Verdict::Inconclusive(Reason::Interrupted) {
         return Err(cut_short());

@@ -25,12 +25,9 @@ fn locks(
 ) -> (Exit, String) {
     let search = Search {
         strategy: kvmmu::args::Strategy::Random,
-        seed: 1,
-        time_max: None,
         states_max: 1_000,
         executions_max: 200,
-        steps_max: 5_000,
-        memory: None,
+        ..Search::default()
     };
     let request = Request { search, jobs, format, all, quiet: true };
     let mut out = Vec::new();

@@ -16,15 +16,7 @@ use kvmmu::variant::Variant;
 use kvmmu_scenarios::scenario::Format;
 
 fn request(format: OutcomesFormat, jobs: usize, states_max: u64) -> Request {
-    let search = Search {
-        strategy: Strategy::Stateful,
-        seed: 1,
-        time_max: None,
-        states_max,
-        executions_max: u64::MAX,
-        steps_max: 5_000,
-        memory: None,
-    };
+    let search = Search { strategy: Strategy::Stateful, states_max, ..Search::default() };
     Request { search, jobs, format, quiet: true }
 }
 

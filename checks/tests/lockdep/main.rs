@@ -10,7 +10,7 @@ mod told;
 use std::path::Path;
 use std::sync::Arc;
 
-use kvmmu::args::{ReportFormat, Strategy};
+use kvmmu::args::ReportFormat;
 use kvmmu::explain::{Request, tell};
 use kvmmu::replay::from_schedule;
 use kvmmu::report::{self, Report};
@@ -43,25 +43,12 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("lock-usage-count-deadlock", "usage-count-own-lock"),
 ];
 
-/// A search that explores everything.
-fn search() -> Search {
-    Search {
-        strategy: Strategy::Auto,
-        seed: 1,
-        time_max: None,
-        states_max: 50_000_000,
-        executions_max: 1_000_000_000,
-        steps_max: 5_000,
-        memory: None,
-    }
-}
-
 /// What the command says of `variant` on `machine`.
 #[track_caller]
 fn told(machine: &dyn Machine, variant: &Variant, directory: &str) -> Report {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(directory);
     let request = Request {
-        search: &search(),
+        search: &Search::default(),
         format: ReportFormat::Text,
         all: false,
         trace_dir: &directory,
@@ -245,7 +232,8 @@ fn without_checks_only_the_deadlock_is_left() {
     let goal = variant.goal();
     for (machine, property) in [(inverted(), None), (two(), Some("deadlock"))] {
         let machine = Locking { lock_checks: false, ..machine };
-        let outcome = machine.explore(&variant, &goal, &search(), &mut |_| true).expect("it runs");
+        let outcome =
+            machine.explore(&variant, &goal, &Search::default(), &mut |_| true).expect("it runs");
         let found = match outcome.verdict {
             kvmmu_sim::outcome::Verdict::Violated(found) => Some(found.property),
             _ => None,

@@ -1,0 +1,24 @@
+//! Small scenarios with two-dimensional paging and EPT, and what the simulator says of them.
+
+use kvmmu_model::{Guard, GuardSet};
+use kvmmu_scenarios::{Scenario, loader};
+use kvmmu_sim::outcome::Outcome;
+use kvmmu_sim::race::Race;
+use kvmmu_sim::stateful::Stateful;
+use kvmmu_sim::{Engine, Explorer, Goal, Limits};
+
+/// The scenario with these tables.
+pub(crate) fn scenario(tables: &str) -> Scenario {
+    let head =
+        "title = \"t\"\nsource = \"s\"\nabout = \"a\"\npaging = \"direct\"\nspte = \"ept\"\n";
+    let text = format!("{head}{tables}");
+    loader::load("small.toml", &text, 1).unwrap_or_else(|e| panic!("{e}\n{text}"))
+}
+
+/// Explores every interleaving, without some guards.
+pub(crate) fn explore(scenario: Scenario, without: &[Guard]) -> Outcome {
+    let without = without.iter().copied().collect::<GuardSet>();
+    let mut engine = Engine::new(&Race::new(scenario, without), Goal::ANY);
+    let limits = Limits { states_max: 2_000_000, ..Limits::default() };
+    Stateful::default().explore(&mut engine, &limits, &mut |_| true)
+}
