@@ -22,8 +22,8 @@ pub trait Host {
     /// `gfn_to_pfn_atomic`: never sleeps and never brings a page in; takes a reference.
     #[track_caller]
     fn gfn_to_pfn_atomic(&self, gfn: Gfn, write: bool) -> Option<PinnedPage>;
-    /// `copy_to_user` and `copy_from_user`: may sleep, and take `mmap_lock` for reading if they
-    /// fault.
+    /// `copy_to_user` and `copy_from_user` of what is no guest memory: may sleep, and take
+    /// `mmap_lock` for reading if they fault.
     #[track_caller]
     fn access_user_memory(&self);
     /// `vm_mmap` and `vm_munmap`: change the VMM's address space; take `mmap_lock` for writing.
@@ -49,7 +49,9 @@ pub trait Host {
     /// Reads an entry of a guest page table from guest memory (`kvm_vcpu_read_guest_atomic`).
     #[track_caller]
     fn read_gpte(&self, table: Gfn, index: u8) -> Gpte;
-    /// Stores an entry of a guest page table on the guest's behalf (`kvm_vcpu_write_guest`).
+    /// Stores one byte of a guest frame by the VMM's address, as `__copy_to_user` does: may sleep,
+    /// takes `mmap_lock` for reading if it faults, and leaves the page dirty. False: nothing is
+    /// stored, the fault has to break a shared page first, which runs this VM's own notifiers.
     #[track_caller]
-    fn write_gpte(&self, table: Gfn, index: u8, gpte: Gpte);
+    fn copy_to_user(&self, gfn: Gfn, byte: u8, value: u8) -> bool;
 }

@@ -141,8 +141,8 @@ impl Host for Backed {
     fn read_gpte(&self, _: Gfn, _: u8) -> Gpte {
         unreachable!("direct paging reads no guest tables")
     }
-    fn write_gpte(&self, _: Gfn, _: u8, _: Gpte) {
-        unreachable!("direct paging writes no guest tables")
+    fn copy_to_user(&self, _: Gfn, _: u8, _: u8) -> bool {
+        unreachable!("nothing here is emulated")
     }
 }
 

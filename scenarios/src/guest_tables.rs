@@ -90,8 +90,8 @@ impl<M: Machine> GuestTranslations<M> {
         });
     }
 
-    /// True if a page is that of an allowed frame, or of no frame at all: that it is reached all
-    /// the same is for `pfn-safety` to say.
+    /// True if a page is that of an allowed frame, or on its way to one, or of no frame at all:
+    /// that it is reached all the same is for `pfn-safety` to say.
     pub(crate) fn allow(
         &self,
         cpu: CpuId,
@@ -103,7 +103,8 @@ impl<M: Machine> GuestTranslations<M> {
         let frames = if access.access == Access::Write { frames >> GFNS } else { frames };
         let is = |g: usize| host.pte[g].pfn == Some(pfn) || host.swap_cache[g] == Some(pfn);
         let mut theirs = (0..GFNS).filter(|g| is(*g)).peekable();
-        theirs.peek().is_none() || theirs.any(|g| frames >> g & 1 == 1)
+        let on_its_way = host.taken >> pfn.0 & 1 == 1;
+        on_its_way || theirs.peek().is_none() || theirs.any(|g| frames >> g & 1 == 1)
     }
 }
 

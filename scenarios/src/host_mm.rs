@@ -221,6 +221,16 @@ impl<M: Machine> HostMm<M> {
         PinnedPage { pfn, writable }
     }
 
+    /// True if an access to the frame has to break a shared page first. The host's lock is held.
+    fn breaks_cow(&self, gfn: Gfn, write: bool) -> bool {
+        let state = self.state.get();
+        let pte = state.pte[gfn.0 as usize];
+        let page = pte.pfn.or(state.swap_cache[gfn.0 as usize]);
+        let breaks = write && !pte.writable && page.is_some_and(|pfn| state.is_shared(pfn));
+        self.m.checkpoint((pte, page, breaks));
+        breaks
+    }
+
     fn get_page(&self, pfn: Pfn) {
         self.refs.commute(|refs| refs[pfn.0 as usize] += 1);
         self.m.mark(Mark::Gup);
@@ -233,12 +243,7 @@ impl<M: Machine> Host for HostMm<M> {
             self.m.might_sleep();
             let _mmap_lock = self.mmap_lock.read();
             let _mm = self.lock.lock();
-            let state = self.state.get();
-            let pte = state.pte[gfn.0 as usize];
-            let page = pte.pfn.or(state.swap_cache[gfn.0 as usize]);
-            let breaks = |pfn| write && !pte.writable && state.is_shared(pfn);
-            self.m.checkpoint((pte, page, page.is_some_and(breaks)));
-            if page.is_some_and(breaks) {
+            if self.breaks_cow(gfn, write) {
                 return None;
             }
             let page = self.fault_in(gfn, write);
@@ -298,18 +303,44 @@ impl<M: Machine> Host for HostMm<M> {
     fn kvm_set_pfn_accessed(&self, _pfn: Pfn) {}
 
     /// The frames of guest page tables stay where they are: scenario files cannot swap them.
+    /// A frame that guests use as a table without having said so may be away: its contents are in
+    /// swap.
     #[track_caller]
     fn read_gpte(&self, table: Gfn, index: u8) -> Gpte {
-        let pfn = self.state.get().pte[table.0 as usize].pfn.expect("a guest table in memory");
-        // ORDERING: relaxed: guest memory, which other vCPUs write as they like.
-        Gpte((self.page(pfn).load(Relaxed) >> (8 * u32::from(index))) as u8)
+        let state = self.state.get();
+        let g = table.0 as usize;
+        let content = match state.pte[g].pfn.or(state.swap_cache[g]) {
+            // ORDERING: relaxed: guest memory, which other vCPUs write as they like.
+            Some(pfn) => self.page(pfn).load(Relaxed),
+            None => state.swap[g],
+        };
+        Gpte((content >> (8 * u32::from(index))) as u8)
     }
 
     #[track_caller]
-    fn write_gpte(&self, table: Gfn, index: u8, gpte: Gpte) {
-        let pfn = self.state.get().pte[table.0 as usize].pfn.expect("a guest table in memory");
-        self.m.store_byte(self.page(pfn), index, gpte.0);
-        self.guest_stored(true);
-        self.m.note(format_args!("guest: gfn{}[{index}] = gfn{}", table.0, gpte.gfn().0));
+    fn copy_to_user(&self, gfn: Gfn, byte: u8, value: u8) -> bool {
+        self.m.call("__copy_to_user", || {
+            self.m.might_sleep();
+            let _mmap_lock = self.mmap_lock.read();
+            let _mm = self.lock.lock();
+            if self.breaks_cow(gfn, true) {
+                return false;
+            }
+            let page = self.fault_in(gfn, true).pfn;
+            self.m.checkpoint(page);
+            self.m.store_byte(self.page(page), byte, value);
+            self.guest_stored(true);
+            match Gpte(value) {
+                gpte if !gpte.is_present() => {
+                    self.m.note(format_args!("guest: gfn{}[{byte}] = {value:#x}", gfn.0));
+                }
+                gpte => {
+                    self.m.note(format_args!("guest: gfn{}[{byte}] = gfn{}", gfn.0, gpte.gfn().0));
+                }
+            }
+            // The CPU sets D in the host's entry, which is the page's when it is unmapped.
+            self.kvm_set_pfn_dirty(page);
+            true
+        })
     }
 }

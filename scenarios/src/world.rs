@@ -171,13 +171,14 @@ impl<M: Machine> World<M> {
         (loc, spte)
     }
 
-    /// What the guest's tables say in the initial state: the frame, and the leaf table that says
-    /// so.
-    fn guest_translation(&self, cpu: CpuId, page: u64) -> (Gfn, Option<Gfn>) {
+    /// What the guest's tables say in the initial state: the frame, the leaf table that says so,
+    /// and if the entry above that allows writes.
+    fn guest_translation(&self, cpu: CpuId, page: u64) -> (Gfn, Option<(Gfn, bool)>) {
         use kvmmu_model::Host;
         let Some(root) = self.mmu.vcpu(cpu).guest_root else { return (Gfn(page), None) };
-        let table = self.mmu.host.read_gpte(root, index_at(2, page)).gfn();
-        (self.mmu.host.read_gpte(table, index_at(1, page)).gfn(), Some(table))
+        let upper = self.mmu.host.read_gpte(root, index_at(2, page));
+        let leaf = self.mmu.host.read_gpte(upper.gfn(), index_at(1, page));
+        (leaf.gfn(), Some((upper.gfn(), upper.is_writable())))
     }
 
     /// The contents of a guest frame, wherever they are. For observers and for setting up.

@@ -7,8 +7,16 @@ mod small;
 
 /// A page that is written once while `user` runs.
 fn migrate(user: &str) -> Verdict {
-    let scenario = small::scenario(&format!(
-        r#"
+    migrate_from("write gfn0", user)
+}
+
+/// A page that a vCPU's operation writes while `user` runs.
+fn migrate_from(vcpu: &str, user: &str) -> Verdict {
+    let scenario = small::scenario(
+        "direct",
+        "ept",
+        &format!(
+            r#"
         [[slot]]
         gfn = 0
         pages = 1
@@ -17,7 +25,7 @@ fn migrate(user: &str) -> Verdict {
         "gfn0" = {{ pfn = 0, spte = "110" }}
         [[thread]]
         name = "vcpu0"
-        run = ["write gfn0"]
+        run = ["{vcpu}"]
         [[thread]]
         name = "user"
         run = [{user}]
@@ -26,7 +34,8 @@ fn migrate(user: &str) -> Verdict {
         [check]
         always = ["migration"]
         "#
-    ));
+        ),
+    );
     small::explore(scenario, &[]).verdict
 }
 
@@ -42,4 +51,11 @@ fn a_harvest_that_is_dropped_loses_its_pages() {
     let Verdict::Violated(found) = dropped else { panic!("{dropped:?}") };
     assert_eq!(found.property, "migration");
     assert_eq!(migrate(r#""drop-harvested", "get-dirty-log slot0""#), Verdict::Holds);
+}
+
+#[test]
+fn what_kvm_writes_for_hyper_v_is_migrated_too() {
+    assert_eq!(migrate_from("hv-set-msr", r#""get-dirty-log slot0""#), Verdict::Holds);
+    let dropped = migrate_from("hv-set-msr", r#""get-dirty-log slot0", "drop-harvested""#);
+    assert!(matches!(dropped, Verdict::Violated(_)), "{dropped:?}");
 }

@@ -18,8 +18,11 @@ fn explore_with(vcpu: &str, host: &str, user: &str) -> Verdict {
         "" => String::new(),
         run => format!("[[thread]]\nname = \"user\"\nrun = [{run}]\n"),
     };
-    let scenario = small::scenario(&format!(
-        r#"
+    let scenario = small::scenario(
+        "direct",
+        "ept",
+        &format!(
+            r#"
         [[slot]]
         gfn = 0
         pages = 2
@@ -41,7 +44,8 @@ fn explore_with(vcpu: &str, host: &str, user: &str) -> Verdict {
         [check]
         always = ["migration", "swap", "pfn-safety", "host-readonly", "spte-legal", "rmap-exact"]
         "#
-    ));
+        ),
+    );
     small::explore(scenario, &[]).verdict
 }
 
@@ -119,4 +123,14 @@ fn two_threads_of_the_host_do_not_undo_one_another() {
     for (vcpu, host, user) in pairs {
         assert_eq!(explore_with(vcpu, host, user), Verdict::Holds, "{vcpu}, {host}, {user}");
     }
+}
+
+#[test]
+fn a_page_that_was_unmapped_and_not_freed_is_unmapped_again() {
+    // A fault holds a reference while the page is unmapped first. What the second unmapping forgot
+    // was a dirty page.
+    let unmap = r#""swap-out gfn0", "swap-out gfn0""#;
+    assert_eq!(explore(r#""write gfn0", "read gfn0""#, unmap), Verdict::Holds);
+    let again = explore_with(r#""write gfn0""#, r#""swap-out gfn0""#, r#""madvise-pageout gfn0""#);
+    assert_eq!(again, Verdict::Holds);
 }

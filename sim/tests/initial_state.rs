@@ -8,6 +8,8 @@ mod small;
 #[test]
 fn an_illegal_spte_of_the_initial_state_is_reported_though_nobody_writes_it() {
     let mut scenario = small::scenario(
+        "direct",
+        "ept",
         r#"
         [[slot]]
         gfn = 0

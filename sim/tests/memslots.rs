@@ -11,8 +11,11 @@ fn explore(spte: &str, vcpus: &[&str], check: &str, without: &[Guard]) -> Outcom
     let threads: String = (vcpus.iter().enumerate())
         .map(|(i, run)| format!("[[thread]]\nname = \"vcpu{i}\"\nrun = [{run}]\n"))
         .collect();
-    let scenario = small::scenario(&format!(
-        r#"
+    let scenario = small::scenario(
+        "direct",
+        "ept",
+        &format!(
+            r#"
         [[slot]]
         gfn = 0
         pages = 1
@@ -24,7 +27,8 @@ fn explore(spte: &str, vcpus: &[&str], check: &str, without: &[Guard]) -> Outcom
         run = ["delete-memslot slot0"]
         {check}
         "#
-    ));
+        ),
+    );
     small::explore(scenario, without)
 }
 

@@ -85,7 +85,7 @@ fn vm(
     *places = (0..length)
         .map(|page| {
             let table = Gfn(ROOT + 1 + (page / PT_ENTRIES) as u64);
-            let place = mmu.setup_path(CpuId(0), page as u64, Some(table));
+            let place = mmu.setup_path(CpuId(0), page as u64, Some((table, true)));
             mmu.setup_leaf(place, Gfn(FRAME), writable(&FORMAT, Pfn(FRAME)));
             place
         })

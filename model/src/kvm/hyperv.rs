@@ -11,21 +11,33 @@ use crate::mmu::Mmu;
 use crate::platform::{Lock, Platform, Srcu};
 use crate::types::Gfn;
 
+/// The frame that the guest names.
+const HYPERCALL_PAGE: Gfn = Gfn(0);
+
+/// A byte of the page that no guest store changes, and what stands there from then on: the first of
+/// the instructions.
+const VMCALL: (u8, u8) = (7, 0x0f);
+
 impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_hv_set_msr_common`, for HV_X64_MSR_HYPERCALL: the guest names its hypercall page, here
     /// gfn 0, and KVM writes the instructions into it, which may fault. Linux v5.10
-    /// `arch/x86/kvm/hyperv.c`, `kvm_hv_set_msr_pw()`.
+    /// `arch/x86/kvm/hyperv.c`, `kvm_hv_set_msr_pw()`. False: nothing is written yet, the host has
+    /// to break a shared page first.
     ///
     /// Locks: `vcpu->mutex` and a read section of `kvm->srcu`; takes `hv_lock`, and `mmap_lock` for
     /// reading in it.
-    pub fn kvm_hv_set_msr_common(&self) {
+    #[must_use]
+    pub fn kvm_hv_set_msr_common(&self) -> bool {
         self.p.call("kvm_hv_set_msr_common", || {
             let mut hv = self.kvm.system().hv_lock.lock();
+            if !self.host.copy_to_user(HYPERCALL_PAGE, VMCALL.0, VMCALL.1) {
+                return false;
+            }
             *hv |= System::<P>::HV_HYPERCALL_ENABLED;
-            self.p.call("__copy_to_user", || self.host.access_user_memory());
-            self.mark_page_dirty(Gfn(0));
+            self.mark_page_dirty(HYPERCALL_PAGE);
             self.p.mark(Mark::HypervMsrSet);
-        });
+            true
+        })
     }
 
     /// `kvm_vm_ioctl_hv_eventfd`, twice: user space gives an eventfd to a connection, and takes it

@@ -9,7 +9,7 @@
 use super::fast_fault::Fault;
 use super::map::Mapping;
 use super::shadow_page::direct_base;
-use super::{Mmu, MmuState, PG_LEVEL_4K, ROOT_LEVEL, index_at};
+use super::{Mmu, MmuState, PG_LEVEL_4K, ROOT_LEVEL, Role, index_at};
 use crate::guard::Guard;
 use crate::host::{Host, PinnedPage};
 use crate::kvm::memslots::{MemslotFound, MemslotSet};
@@ -185,7 +185,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 self.format.child(spte)
             } else {
                 let base = direct_base(m.gfn.0);
-                let sp = self.kvm_mmu_get_page(l, Some(m.cpu), base, PG_LEVEL_4K, true);
+                let sp = self.kvm_mmu_get_page(l, Some(m.cpu), base, Role::direct(PG_LEVEL_4K));
                 self.link_shadow_page(l, parent, sp);
                 sp
             };

@@ -39,7 +39,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     pub fn kvm_vm_ioctl_get_dirty_log(&self, slot: usize) -> u64 {
         self.p.call("kvm_vm_ioctl_get_dirty_log", || {
             let _slots_lock = self.kvm.slots_lock.lock();
-            let harvested = self.kvm_get_dirty_log_protect(slot);
+            // ENOENT: nothing is copied.
+            let Some(harvested) = self.kvm_get_dirty_log_protect(slot) else { return 0 };
             self.p.checkpoint(harvested);
             if harvested.flush && self.p.guard(Guard::FlushAfterHarvest) {
                 self.kvm_flush_remote_tlbs(None);
@@ -50,16 +51,16 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// `kvm_get_dirty_log_protect`: flush whenever a word was not zero, whatever the SPTEs were.
-    fn kvm_get_dirty_log_protect(&self, slot: usize) -> Harvested {
-        let none = Harvested { mask: 0, flush: false };
-        let Some(slot) = self.id_to_memslot(slot) else { return none };
-        let Some(bitmap) = &slot.dirty_bitmap else { return none };
-        self.p.call("kvm_get_dirty_log_protect", || {
+    /// `None`: there is no such memslot, or it is not logged.
+    fn kvm_get_dirty_log_protect(&self, slot: usize) -> Option<Harvested> {
+        let slot = self.id_to_memslot(slot)?;
+        let bitmap = slot.dirty_bitmap.as_ref()?;
+        let harvested = self.p.call("kvm_get_dirty_log_protect", || {
             let l = self.mmu_lock.lock();
             // ORDERING: relaxed: a hint; the exchange below decides.
             let seen = bitmap.load(Relaxed);
             if seen == 0 {
-                return none;
+                return Harvested { mask: 0, flush: false };
             }
             let protect = |mask: u64| {
                 for offset in (0..slot.npages).filter(|o| mask >> o & 1 == 1) {
@@ -80,7 +81,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 protect(mask);
             }
             Harvested { mask, flush: true }
-        })
+        });
+        Some(harvested)
     }
 }
 

@@ -19,6 +19,7 @@ mod write_protect;
 pub use direct::RetPf;
 pub use fast_fault::IndirectFastFault;
 pub use paging_tmpl::GuestWalk;
+pub use pte_write::Emulated;
 pub use vcpu::{
     EXITING_GUEST_MODE, IN_GUEST_MODE, KVM_REQ_TLB_FLUSH, KVM_REQ_TLB_FLUSH_CURRENT,
     OUTSIDE_GUEST_MODE, READING_SHADOW_PAGE_TABLES,
@@ -156,8 +157,22 @@ pub struct Role {
     pub level: u8,
     /// True if it shadows no guest table.
     pub direct: bool,
+    /// `access`: the guest's entries above its table allow writes. A table that is reached by
+    /// writable and by read-only entries has two shadow pages.
+    pub writable: bool,
     /// True once it was zapped.
     pub invalid: bool,
+}
+
+impl Role {
+    /// That of a table which shadows none.
+    pub const fn direct(level: u8) -> Role {
+        Role { level, direct: true, writable: true, invalid: false }
+    }
+    /// That of the shadow of a guest table. `writable`: the entries above it allow writes.
+    pub const fn indirect(level: u8, writable: bool) -> Role {
+        Role { level, direct: false, writable, invalid: false }
+    }
 }
 
 /// A set of SPTE places: an rmap chain, or the parents of a shadow page.
@@ -210,7 +225,7 @@ impl ShadowPage {
     const UNUSED: ShadowPage = ShadowPage {
         in_use: false,
         gfn: Gfn(0),
-        role: Role { level: 0, direct: true, invalid: true },
+        role: Role { level: 0, direct: true, writable: true, invalid: true },
         parent_ptes: SpteSet(0),
         root_count: 0,
     };

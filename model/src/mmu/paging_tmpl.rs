@@ -8,9 +8,10 @@
 
 use super::fast_fault::{Fault, IndirectFastFault};
 use super::map::Mapping;
-use super::{Mmu, MmuState, PG_LEVEL_4K, ROOT_LEVEL, RetPf, index_at};
+use super::{Mmu, MmuState, PG_LEVEL_4K, ROOT_LEVEL, RetPf, Role, index_at};
 use crate::guard::Guard;
 use crate::host::Host;
+use crate::kvm::memslots::MemslotFound;
 use crate::mark::Mark;
 use crate::platform::{Lock, Platform};
 use crate::spte::Gpte;
@@ -42,11 +43,11 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Locks: none; guest memory is read as it is.
     pub fn walk_addr(&self, root: Gfn, gva: Gva, access: Access) -> Option<GuestWalk> {
         self.p.call("walk_addr", || {
-            let upper = self.host.read_gpte(root, index_at(ROOT_LEVEL, gva.0));
+            let upper = self.read_gpte(root, index_at(ROOT_LEVEL, gva.0))?;
             if !upper.is_present() {
                 return None;
             }
-            let leaf = self.host.read_gpte(upper.gfn(), index_at(PG_LEVEL_4K, gva.0));
+            let leaf = self.read_gpte(upper.gfn(), index_at(PG_LEVEL_4K, gva.0))?;
             let walk = GuestWalk { table_gfn: [upper.gfn(), root], ptes: [leaf, upper] };
             let allowed = leaf.is_present() && (access != Access::Write || walk.is_writable());
             allowed.then_some(walk)
@@ -127,8 +128,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             let (child, fresh) = if self.format.is_shadow_present(spte) {
                 (self.format.child(spte), false)
             } else {
-                let table = walk.table_gfn[0];
-                (self.kvm_mmu_get_page(l, Some(m.cpu), table, PG_LEVEL_4K, false), true)
+                let role = Role::indirect(PG_LEVEL_4K, walk.ptes[1].is_writable());
+                (self.kvm_mmu_get_page(l, Some(m.cpu), walk.table_gfn[0], role), true)
             };
             if self.p.guard(Guard::GpteRecheckLeaf)
                 && self.gpte_changed(walk.table_gfn[0], index_at(PG_LEVEL_4K, gva.0), walk.ptes[0])
@@ -143,10 +144,19 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         })
     }
 
+    /// Reads an entry of a guest table (`kvm_vcpu_read_guest_atomic`, or `gfn_to_hva` and the user
+    /// address). `None`: no memslot has the table, or one that is on its way out
+    /// (`KVM_HVA_ERR_BAD`).
+    #[track_caller]
+    fn read_gpte(&self, table: Gfn, index: u8) -> Option<Gpte> {
+        let found = self.find_memslot(table) == MemslotFound::Valid;
+        found.then(|| self.host.read_gpte(table, index))
+    }
+
     /// `FNAME(gpte_changed)`.
     #[track_caller]
     fn gpte_changed(&self, table: Gfn, index: u8, seen: Gpte) -> bool {
-        let changed = self.host.read_gpte(table, index) != seen;
+        let changed = self.read_gpte(table, index) != Some(seen);
         if changed {
             self.p.mark(Mark::GpteChanged);
         }

@@ -6,25 +6,49 @@
 use super::{Mmu, SHADOW_PAGES};
 use crate::guard::Guard;
 use crate::host::Host;
+use crate::kvm::memslots::MemslotFound;
 use crate::mark::Mark;
 use crate::platform::Ordering::Relaxed;
 use crate::platform::{Lock, Platform, Word};
-use crate::spte::Gpte;
 use crate::types::{CpuId, Gfn, SpId, SpteLoc};
 
+/// What came of a store that KVM carries out for the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Emulated {
+    /// Guest memory has it, and the shadow follows it.
+    Done,
+    /// The host has to break a shared page first, which runs this VM's notifiers. Tried again.
+    BreakCow,
+    /// It goes to a device, as [`super::RetPf::Mmio`].
+    Mmio {
+        /// It should not: a memslot has the frame.
+        ram: bool,
+    },
+}
+
 impl<P: Platform, H: Host> Mmu<P, H> {
-    /// `emulator_write_phys`: the store to guest memory, the dirty log, then the shadow.
+    /// `emulator_write_phys`: the store to guest memory, the dirty log, then the shadow. Where no
+    /// memslot has the frame, or one that is on its way out, the store becomes MMIO
+    /// (`emulator_read_write_onepage`).
     ///
-    /// Locks: takes `mmu_lock`.
-    pub fn emulator_write_phys(&self, cpu: CpuId, table: Gfn, index: u8, gpte: Gpte) {
+    /// Locks: takes `mmu_lock`; the vCPU thread holds `kvm->srcu`.
+    pub fn emulator_write_phys(&self, cpu: CpuId, gfn: Gfn, byte: u8, value: u8) -> Emulated {
         self.p.call("emulator_write_phys", || {
-            self.host.write_gpte(table, index, gpte);
-            if self.p.guard(Guard::EmulatorMarksDirty) {
-                self.mark_page_dirty(table);
+            match self.find_memslot(gfn) {
+                MemslotFound::Valid => {}
+                MemslotFound::Invalid(_) => return Emulated::Mmio { ram: true },
+                MemslotFound::None => return Emulated::Mmio { ram: false },
             }
-            self.kvm_mmu_pte_write(cpu, table, index);
+            if !self.host.copy_to_user(gfn, byte, value) {
+                return Emulated::BreakCow;
+            }
+            if self.p.guard(Guard::EmulatorMarksDirty) {
+                self.mark_page_dirty(gfn);
+            }
+            self.kvm_mmu_pte_write(cpu, gfn, byte);
             self.p.mark(Mark::Emulated);
-        });
+            Emulated::Done
+        })
     }
 
     /// `kvm_mmu_pte_write`: guest memory has the new entry; drop what shadows the old one.

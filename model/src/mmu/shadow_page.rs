@@ -30,11 +30,9 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         l: &mut MmuState,
         me: Option<CpuId>,
         gfn: Gfn,
-        level: u8,
-        direct: bool,
+        role: Role,
     ) -> SpId {
         self.p.call("kvm_mmu_get_page", || {
-            let role = Role { level, direct, invalid: false };
             let fits = |sp: &ShadowPage| sp.is_valid() && sp.gfn == gfn && sp.role == role;
             if let Some(found) = l.pages.iter().position(fits) {
                 return SpId(found as u8);
@@ -42,9 +40,9 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             let free = l.pages.iter().position(|sp| !sp.in_use).expect("a free shadow page");
             let sp = SpId(free as u8);
             self.alloc_page(l, sp, gfn, role);
-            if !direct {
+            if !role.direct {
                 self.account_shadowed(l, me, sp);
-                if level == PG_LEVEL_4K
+                if role.level == PG_LEVEL_4K
                     && self.rmap_write_protect(l, gfn)
                     && self.p.guard(Guard::GetPageFlush)
                 {
@@ -207,8 +205,12 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         use crate::platform::Lock;
         let root = {
             let mut l = self.mmu_lock.lock();
-            let (gfn, direct) = (guest_root.unwrap_or_default(), guest_root.is_none());
-            let sp = self.kvm_mmu_get_page(&mut l, None, gfn, super::ROOT_LEVEL, direct);
+            let level = super::ROOT_LEVEL;
+            let (gfn, role) = match guest_root {
+                Some(root) => (root, Role::indirect(level, true)),
+                None => (Gfn(0), Role::direct(level)),
+            };
+            let sp = self.kvm_mmu_get_page(&mut l, None, gfn, role);
             l.pages[usize::from(sp.0)].root_count += 1;
             sp
         };
@@ -218,8 +220,9 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     }
 
     /// Makes and links the shadow pages on the path to a page and returns the place of its leaf.
-    /// For setting up a state, before any thread runs.
-    pub fn setup_path(&self, cpu: CpuId, page: u64, guest_table: Option<Gfn>) -> SpteLoc {
+    /// `guest_table`: the guest's leaf table, and if the entry above it allows writes. For setting
+    /// up a state, before any thread runs.
+    pub fn setup_path(&self, cpu: CpuId, page: u64, guest_table: Option<(Gfn, bool)>) -> SpteLoc {
         use crate::platform::Lock;
         let mut l = self.mmu_lock.lock();
         let parent =
@@ -228,11 +231,11 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         let child = if self.format.is_shadow_present(spte) {
             self.format.child(spte)
         } else {
-            let (gfn, direct) = match guest_table {
-                Some(table) => (table, false),
-                None => (direct_base(page), true),
+            let (gfn, role) = match guest_table {
+                Some((table, writable)) => (table, Role::indirect(PG_LEVEL_4K, writable)),
+                None => (direct_base(page), Role::direct(PG_LEVEL_4K)),
             };
-            let sp = self.kvm_mmu_get_page(&mut l, None, gfn, PG_LEVEL_4K, direct);
+            let sp = self.kvm_mmu_get_page(&mut l, None, gfn, role);
             self.link_shadow_page(&mut l, parent, sp);
             sp
         };

@@ -54,19 +54,19 @@ impl<M: Machine> World<M> {
         });
     }
 
-    /// Clears the host's own entry of a frame; the page goes to the swap cache.
+    /// Clears the host's own entry of a frame; the page goes to the swap cache, where one that was
+    /// unmapped before may still be. The page, if there is one.
     fn unmap(&self, gfn: Gfn) -> Option<Pfn> {
         let g = gfn.0 as usize;
         let _mm = self.mmu.host.lock();
         self.mmu.host.update(|s| {
-            let pfn = s.pte[g].pfn.take();
             s.pte[g].writable = false;
-            s.swap_cache[g] = pfn;
-            if let Some(pfn) = pfn {
+            if let Some(pfn) = s.pte[g].pfn.take() {
+                s.swap_cache[g] = Some(pfn);
                 self.m.mark(Mark::HostUnmapped);
                 self.m.note(format_args!("host: gfn{g} unmapped from pfn{}", pfn.0));
             }
-            pfn
+            s.swap_cache[g]
         })
     }
 
@@ -169,9 +169,7 @@ impl<M: Machine> World<M> {
             let unchanged = is(keep) && is(drop);
             self.m.checkpoint((keep, drop, unchanged));
             if unchanged && self.have_same_contents(pfn, drop.1) {
-                self.notify_change_pte(gfn, pfn);
-                let pte = HostPte { pfn: Some(pfn), writable: false };
-                self.mmu.host.update(|s| s.pte[gfn.0 as usize] = pte);
+                self.set_pte_at_notify(gfn, pfn);
                 // try_to_merge_one_page: what swap has of the two frames may be old.
                 kvmmu_model::Host::kvm_set_pfn_dirty(&self.mmu.host, pfn);
                 self.m.note(format_args!("host: gfn{} is now pfn{}, read-only", gfn.0, pfn.0));
@@ -227,15 +225,30 @@ impl<M: Machine> World<M> {
             // ORDERING: relaxed: the page is ours until it is mapped.
             self.mmu.host.page(pfn).store(content, Relaxed);
         }
-        if unchanged && (copied || state.is_shareable(pfn) && self.have_same_contents(from, pfn)) {
-            self.notify_change_pte(gfn, pfn);
-            self.mmu.host.update(|s| s.pte[g].pfn = Some(pfn));
+        let moves =
+            unchanged && (copied || state.is_shareable(pfn) && self.have_same_contents(from, pfn));
+        if moves {
+            self.set_pte_at_notify(gfn, pfn);
             kvmmu_model::Host::kvm_set_pfn_dirty(&self.mmu.host, pfn);
             self.m.note(format_args!("host: gfn{} is now pfn{}, read-only", gfn.0, pfn.0));
         }
-        if copied {
+        if copied && !moves {
             self.mmu.host.update(|s| s.taken &= !(1 << pfn.0));
         }
+    }
+
+    /// `set_pte_at_notify`: secondary MMUs first, the host's own entry after. The page is in the
+    /// host's hands until then: by them it may be reached before the frame has it.
+    ///
+    /// Locks: the host's.
+    fn set_pte_at_notify(&self, gfn: Gfn, pfn: Pfn) {
+        let taken = 1 << pfn.0;
+        self.mmu.host.update(|s| s.taken |= taken);
+        self.notify_change_pte(gfn, pfn);
+        self.mmu.host.update(|s| {
+            s.pte[gfn.0 as usize] = HostPte { pfn: Some(pfn), writable: false };
+            s.taken &= !taken;
+        });
     }
 
     /// True if two pages are equal. Both are write-protected.

@@ -1,7 +1,7 @@
 //! Operations on whole VMs, vCPUs and physical CPUs.
 
-use kvmmu_model::CpuId;
 use kvmmu_model::kvm::SrcuSection;
+use kvmmu_model::{CpuId, Gfn};
 
 use crate::machine::Machine;
 use crate::scenario::Op;
@@ -33,7 +33,11 @@ impl<M: Machine> World<M> {
         srcu: &mut Option<SrcuSection<'a, M>>,
     ) {
         match op {
-            Op::HvSetMsr => self.mmu.kvm_hv_set_msr_common(),
+            Op::HvSetMsr => {
+                while !self.mmu.kvm_hv_set_msr_common() {
+                    self.cow_break(Gfn(0));
+                }
+            }
             Op::SetApicBase => self.mmu.kvm_lapic_set_base(),
             Op::XenEvtchnSend => self.mmu.kvm_xen_set_evtchn(cpu),
             Op::Halt => self.mmu.vcpu_block(cpu, srcu),

@@ -2,7 +2,7 @@
 
 use kvmmu_model::kvm::SrcuSection;
 use kvmmu_model::kvm::io_bus::IoAddress;
-use kvmmu_model::mmu::RetPf;
+use kvmmu_model::mmu::{Emulated, RetPf};
 use kvmmu_model::{Access, CpuId, Gfn, Gpte, Gva, Lock, Mark};
 
 use super::locks::Holds;
@@ -54,7 +54,9 @@ impl<M: Machine> World<M> {
                 }
                 Op::EmulateGpte(table, index, gfn) => {
                     self.leave(cpu, &mut run);
-                    self.emulate_store(cpu, table, index, Gpte::new(gfn, true));
+                    let (page, byte) = (table.0, (index, Gpte::new(gfn, true).0));
+                    let store = GuestAccess { page, access: Access::Write, byte };
+                    self.emulate_store(cpu, table, store);
                 }
                 Op::Invlpg(gva) => {
                     self.leave(cpu, &mut run);
@@ -184,13 +186,18 @@ impl<M: Machine> World<M> {
                 None => return,
             },
         };
-        let (index, value) = access.byte;
-        self.emulate_store(cpu, gfn, index, Gpte(value));
+        self.emulate_store(cpu, gfn, access);
     }
 
-    fn emulate_store(&self, cpu: CpuId, table: Gfn, index: u8, gpte: Gpte) {
-        self.mmu.emulator_write_phys(cpu, table, index, gpte);
-        self.mmu.host.guest_store_emulated();
+    fn emulate_store(&self, cpu: CpuId, gfn: Gfn, store: GuestAccess) {
+        let (byte, value) = store.byte;
+        loop {
+            match self.mmu.emulator_write_phys(cpu, gfn, byte, value) {
+                Emulated::Done => return self.mmu.host.guest_store_emulated(),
+                Emulated::BreakCow => self.cow_break(gfn),
+                Emulated::Mmio { ram } => return self.mmio_of_frame(cpu, store, ram),
+            }
+        }
     }
 
     fn enter<'a>(&'a self, cpu: CpuId, run: &mut Run<'a, M>) {

@@ -276,13 +276,25 @@ pub(super) fn guest(root: &Table<'_>, memory: &mut Memory) -> Result<(), LoadErr
 pub(super) fn check_pool(root: &Table<'_>, memory: &Memory, direct: bool) -> Result<(), LoadError> {
     let others = if direct { 1 + mmu::GFNS / mmu::PT_ENTRIES } else { 0 };
     let tables = memory.guest_tables.len();
-    if tables + others <= mmu::SHADOW_PAGES {
+    // A table has a shadow page for the root's writable entries and one for those that are not.
+    let top = memory.guest_root.and_then(|top| memory.table(top));
+    let entries = || top.into_iter().flat_map(|top| top.entries.iter().flatten());
+    let read_only = |table: &&GuestTable| entries().any(|e| e.gfn == table.gfn && !e.writable);
+    let twice = memory.guest_tables.iter().filter(read_only).count();
+    if tables + twice + others <= mmu::SHADOW_PAGES {
         return Ok(());
     }
+    let found = match twice {
+        0 => format!("{tables} guest page tables"),
+        _ => format!("{tables} guest page tables, {twice} of them behind a read-only entry"),
+    };
+    let fit = mmu::SHADOW_PAGES - others;
     Err(root.source.error(
         root.place("guest"),
-        format!("{tables} guest page tables"),
-        format!("at most {} fit here, the root among them", mmu::SHADOW_PAGES - others),
+        found,
+        format!(
+            "at most {fit} fit here, the root among them; one behind a read-only entry counts twice"
+        ),
     ))
 }
 

@@ -31,7 +31,7 @@ use self::expect::{Cast, Check, Watched};
 use self::memory::Memory;
 use self::table::{Table, Text};
 use crate::property::Property;
-use crate::scenario::{Format, IndirectFastFault, Op, Profile, Scenario};
+use crate::scenario::{Format, IndirectFastFault, Op, Profile, Scenario, Thread};
 
 /// The keys and tables of a file.
 pub const KEYS: &[&str] = &[
@@ -110,6 +110,9 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
     memory.back_the_rest(&root)?;
     let threads = threads::programs(&root, &drafts, &memory, size)?;
     let at_stop = threads::at_stop(&root, &memory)?;
+    if indirect == IndirectFastFault::Pinned {
+        check_pinned(&root, &threads)?;
+    }
     let cast = Cast { drafts: &drafts, threads: &threads };
     let Check { always, sometimes, lock_checks } = expect::check(&root, cast)?;
     let watched = Watched { always: &always, lock_checks };
@@ -144,6 +147,19 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
 }
 
 /// A migration that is watched must have a log, and must end.
+/// The pin is made with interrupts off, as by `get_user_page_fast_only`, which takes no lock. Here
+/// it takes that of the host's page table, and `change-pte` has KVM flush under it.
+fn check_pinned(root: &Table<'_>, threads: &[Thread]) -> Result<(), LoadError> {
+    let changes = |t: &&Thread| t.run.iter().any(|op| matches!(op, Op::ChangePte(..)));
+    let Some(thread) = threads.iter().find(changes) else { return Ok(()) };
+    Err(root.source.error(
+        root.place("indirect-fast-fault"),
+        format!("\"pinned\", and {} does change-pte", thread.name),
+        "the model's pin takes the host's page-table lock, which change-pte holds while KVM \
+         flushes: use ksm-merge or swap-out, or another indirect-fast-fault",
+    ))
+}
+
 fn check_migration(root: &Table<'_>, logs: bool, at_stop: &[Op]) -> Result<(), LoadError> {
     let last = |of: fn(&Op) -> bool| at_stop.iter().rposition(of);
     let harvest = last(|op| matches!(op, Op::GetDirtyLog(_)));

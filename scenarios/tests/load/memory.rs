@@ -1,6 +1,8 @@
 //! Memory that contradicts itself is refused where the contradiction stands.
 
-use crate::common::{DIRECT, SHADOW, check};
+use kvmmu_scenarios::loader::load;
+
+use crate::common::{DIRECT, SHADOW, check, refused};
 
 #[test]
 fn contradictory_memory_is_refused_where_it_stands() {
@@ -191,4 +193,28 @@ fn guest_page_tables_and_their_shadows_must_agree() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_table_behind_a_read_only_entry_takes_two_of_the_shadow_pages() {
+    let tables = |entry: &str| {
+        format!(
+            "pages = 8\n\n[guest]\nroot = \"gfn4\"\n\"gfn4\" = [\"gfn3 w\", \"gfn5{entry}\"]\n\
+             \"gfn5\" = []"
+        )
+    };
+    let old = "pages = 6\n\n[guest]\nroot = \"gfn4\"\n\"gfn4\" = [\"gfn3 w\"]";
+    let writable = load("my-race.toml", &SHADOW.replacen(old, &tables(" w"), 1), 1);
+    writable.unwrap_or_else(|e| panic!("{e}"));
+    let error = refused(SHADOW, old, &tables("")).to_string();
+    assert!(error.contains("3 guest page tables, 1 of them behind a read-only entry"), "{error}");
+}
+
+#[test]
+fn a_pin_does_not_go_with_a_host_that_flushes_under_its_lock() {
+    let host = "[[thread]]\nname = \"host\"\nrun = [\"change-pte gfn0 pfn6\"]\n[check]";
+    let pinned = SHADOW.replace("[check]", host).replace("[[slot]]", "[host]\npages = 8\n[[slot]]");
+    let key = "spte = \"npt\"\nindirect-fast-fault = \"pinned\"";
+    let error = refused(&pinned, "spte = \"npt\"", key).to_string();
+    assert!(error.contains("6:24: \"pinned\", and host does change-pte"), "{error}");
 }

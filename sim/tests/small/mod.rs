@@ -1,4 +1,4 @@
-//! Small scenarios with two-dimensional paging and EPT, and what the simulator says of them.
+//! Small scenarios, and what the simulator says of them.
 
 use kvmmu_model::{Guard, GuardSet};
 use kvmmu_scenarios::{Scenario, loader};
@@ -7,11 +7,10 @@ use kvmmu_sim::race::Race;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Limits};
 
-/// The scenario with these tables.
-pub(crate) fn scenario(tables: &str) -> Scenario {
-    let head =
-        "title = \"t\"\nsource = \"s\"\nabout = \"a\"\npaging = \"direct\"\nspte = \"ept\"\n";
-    let text = format!("{head}{tables}");
+/// The scenario with this paging, these SPTEs, and these tables of the file.
+pub(crate) fn scenario(paging: &str, spte: &str, tables: &str) -> Scenario {
+    let head = "title = \"t\"\nsource = \"s\"\nabout = \"a\"";
+    let text = format!("{head}\npaging = \"{paging}\"\nspte = \"{spte}\"\n{tables}");
     loader::load("small.toml", &text, 1).unwrap_or_else(|e| panic!("{e}\n{text}"))
 }
 
