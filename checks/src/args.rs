@@ -163,7 +163,7 @@ pub struct CheckArgs {
     /// Compare what each variant took and showed with its row in this table
     ///
     /// Exit 1, and a line that says what moved, if a row differs or there is none. With --bless the
-    /// rows of what is explored are written, and the others stay.
+    /// rows of what is explored are written, and the others stay. A table may have 4 MiB.
     #[arg(long, value_name = "FILE", conflicts_with = "time_max", hide_short_help = true)]
     pub counts: Option<PathBuf>,
     /// Write the rows of --counts instead
@@ -328,9 +328,9 @@ pub struct OutcomesArgs {
     pub spte: Option<Format>,
     /// Judge the outcomes in this file; repeat for more files
     ///
-    /// A file has one JSON object per line, as docs/outcomes.md says. It names scenarios: those of
-    /// your own must be given beside it. Exit 0: all are allowed; 1: some are not; 3: some are not
-    /// among those that were found before a bound.
+    /// A file has one JSON object per line, as docs/outcomes.md says, and 64 MiB at most. It names
+    /// scenarios: those of your own must be given beside it. Exit 0: all are allowed; 1: some are
+    /// not; 3: some are not among those that were found before a bound.
     #[arg(long, value_name = "FILE", conflicts_with = "random")]
     pub compare: Vec<PathBuf>,
     /// Make random workloads of the seed, which other machines can run too, in --emit DIR
@@ -424,6 +424,8 @@ pub enum ReportFormat {
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
     /// A trace file, or with --schedule the name of a scenario or a .toml file
+    ///
+    /// A trace may have 256 MiB, and a line of it 16 MiB: of a larger one replay the schedule.
     #[arg(value_name = "FILE|NAME")]
     pub target: String,
     /// The guards that are taken away

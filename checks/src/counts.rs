@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use kvmmu_sim::outcome::Reason;
 
 use crate::exit::{Exit, Failure};
 use crate::files::{self, Existing};
+use crate::input::{self, Limit, Unread};
 use crate::judge::Judged;
 use crate::output::reason_name;
 use crate::run::Search;
@@ -38,6 +39,9 @@ const WITNESS: [&str; 3] = ["scenario", "sometimes", "witness"];
 
 /// What stands for nothing.
 const NONE: &str = "-";
+
+/// A table of the built-in variants has a hundredth of that.
+const LIMIT: Limit = Limit { file: 4 << 20, line: 64 << 10 };
 
 /// How every such file begins; what follows says how the search was done.
 const TITLE: &str = "# What kvmmu check counts: ";
@@ -268,24 +272,32 @@ impl Pinned {
     pub fn read(path: &Path, bless: bool, search: &Search, size: u8) -> Result<Pinned, Failure> {
         let place = path.display();
         let wanted = Table::new(search, size);
-        let text = match fs::read_to_string(path) {
+        let help =
+            "--counts takes a file that --counts FILE --bless has written; nothing was changed";
+        let text = match input::read(path, LIMIT) {
             Ok(text) => text,
-            Err(error) if bless && error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Unread::System(error)) if bless && error.kind() == ErrorKind::NotFound => {
                 return Ok(Pinned { path: path.to_owned(), table: wanted, bless });
             }
-            Err(error) => {
+            Err(Unread::System(error)) => {
                 return Err(Failure::usage(
                     format!("cannot read the counts in {place}: {error}"),
                     "--bless writes them",
                 ));
             }
+            Err(Unread::Large(why)) => {
+                return Err(Failure::usage(
+                    format!("{place}{why}: this is no table of counts"),
+                    help,
+                ));
+            }
         };
-        let table = Table::parse(&text).map_err(|(line, what)| {
-            Failure::usage(
-                format!("{place}:{line}: {what}"),
-                "--counts takes a file that --counts FILE --bless has written; nothing was changed",
-            )
+        let text = String::from_utf8(text).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            Failure::usage(format!("{place}: byte {at} is not UTF-8: this is no table"), help)
         })?;
+        let table = Table::parse(&text)
+            .map_err(|(line, what)| Failure::usage(format!("{place}:{line}: {what}"), help))?;
         if table.conditions != wanted.conditions {
             return Err(Failure::usage(
                 format!("{place} is for {}, this run has {}", table.conditions, wanted.conditions),

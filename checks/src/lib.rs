@@ -23,6 +23,7 @@ pub mod exit;
 pub mod explain;
 pub mod files;
 pub mod guards;
+pub mod input;
 pub mod interrupt;
 pub mod judge;
 pub mod list;

@@ -191,7 +191,7 @@ fn memory_that_ends_is_a_bound_and_not_an_abort() {
 
 /// Runs `kvmmu` in `directory` after `limit`, a command of the shell.
 #[cfg(target_os = "linux")]
-fn kvmmu_after(limit: &str, directory: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn kvmmu_after(limit: &str, directory: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new("sh");
     let run = format!("{limit} && exec \"$0\" \"$@\"");
     command.args(["-c", &run, env!("CARGO_BIN_EXE_kvmmu")]).args(arguments);

@@ -9,6 +9,8 @@ mod docutils;
 mod ends;
 mod explain;
 mod files;
+#[cfg(target_os = "linux")]
+mod inputs;
 mod locks;
 mod outcomes;
 mod report;
