@@ -13,4 +13,6 @@ mod files;
 mod inputs;
 mod locks;
 mod outcomes;
+#[cfg(unix)]
+mod outputs;
 mod report;
