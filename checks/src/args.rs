@@ -201,10 +201,16 @@ pub struct SearchArgs {
     #[arg(value_parser = clap::value_parser!(u8).range(1..=9))]
     pub size: u8,
     /// Give up a variant after this many states
+    ///
+    /// The strategies auto, stateful and naive count states, the others do not. What makes a
+    /// counterexample short keeps to it with every strategy.
     #[arg(long, value_name = "N", env = "KVMMU_STATES_MAX", hide_env = true)]
     #[arg(hide_short_help = true)]
     pub states_max: Option<u64>,
     /// Give up a variant after this many executions
+    ///
+    /// Those that came to their end count. With auto and stateful they are few: an execution that
+    /// comes to a known state is not gone on with.
     #[arg(long, value_name = "N", env = "KVMMU_EXECUTIONS_MAX", hide_env = true)]
     #[arg(hide_short_help = true)]
     pub executions_max: Option<u64>,

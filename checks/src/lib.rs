@@ -13,6 +13,7 @@ macro_rules! say {
 }
 
 pub mod args;
+pub mod bounds;
 pub mod check;
 pub mod command;
 pub mod conform;

@@ -188,6 +188,40 @@ fn wrong_words_and_values() {
 }
 
 #[test]
+fn a_bound_that_the_strategy_does_not_have_is_refused() {
+    let dpor = ["check", "canary", "--strategy", "dpor", "--states-max", "1"];
+    insta::assert_snapshot!(fails(&dpor, 2), @r#"
+    error: --states-max does not bound the strategy dpor
+      help: use --executions-max, --steps-max or --time-max, and unset KVMMU_STATES_MAX; auto,
+            stateful and naive have a bound of states
+    "#);
+    for command in ["check", "outcomes"] {
+        for strategy in ["random", "pct"] {
+            let said = fails(&[command, "canary", "--strategy", strategy, "--states-max", "1"], 2);
+            assert!(said.contains(&format!("does not bound the strategy {strategy}")), "{said}");
+        }
+    }
+    let directory = scratch("cli-foreign-bound");
+    let run = |arguments: &[&str]| {
+        let output = kvmmu_in(&directory, arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    for strategy in ["auto", "stateful"] {
+        let check = ["check", "canary", "-q", "--strategy", strategy, "--states-max", "1000"];
+        assert_eq!(run(&check), (Some(0), String::new()));
+    }
+    assert_eq!(run(&["check", "canary", "-q", "--states-max", "1000"]), (Some(0), String::new()));
+    // What makes a run short has the bound.
+    let explain = ["explain", "canary", "--strategy", "pct", "--states-max", "1000"];
+    let (code, said) = run(&explain);
+    let note = "note: --states-max does not bound the strategy pct: only what makes a run short";
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(note), "{said}");
+    assert_eq!(run(&[&explain[..], &["-q"]].concat()), (Some(0), String::new()));
+}
+
+#[test]
 fn lock_checks_can_be_turned_off_but_where_they_are_the_point() {
     let directory = scratch("cli-lock-checks");
     for command in [
