@@ -223,7 +223,7 @@ pub struct SearchArgs {
     /// What a scenario expects of lock-order, lock-cycle and so on cannot be met then: such
     /// variants are unexpected.
     #[arg(long, env = "KVMMU_NO_LOCK_CHECKS", hide_env = true, hide_short_help = true)]
-    #[arg(value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(value_parser = switch)]
     pub no_lock_checks: bool,
 }
 
@@ -459,7 +459,7 @@ pub struct ReplayArgs {
     pub exit_code: bool,
     /// Do not check how locks are used
     #[arg(long, env = "KVMMU_NO_LOCK_CHECKS", hide_env = true)]
-    #[arg(value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(value_parser = switch)]
     pub no_lock_checks: bool,
 }
 
@@ -494,6 +494,15 @@ fn helped(mut arguments: Vec<OsString>, at: usize) -> Vec<OsString> {
     arguments.truncate(at + usize::from(named));
     arguments.push(OsString::from("--help"));
     arguments
+}
+
+/// What an environment variable may say for an option that is there or not; nothing is `false`.
+fn switch(text: &str) -> Result<bool, String> {
+    match text.to_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" | "y" | "t" => Ok(true),
+        "0" | "false" | "no" | "off" | "n" | "f" | "" => Ok(false),
+        _ => Err("neither true, yes, on or 1 nor false, no, off or 0".to_owned()),
+    }
 }
 
 /// `30s`, `5m`, `500ms`, `2h` or a plain number of seconds.

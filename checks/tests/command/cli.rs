@@ -240,6 +240,31 @@ fn lock_checks_can_be_turned_off_but_where_they_are_the_point() {
     fails(&["locks", "--format", "html"], 2);
 }
 
+/// Goal: an environment variable that stands for an option without a value says yes or no.
+#[test]
+fn a_switch_in_the_environment_is_on_or_off() {
+    let run = |value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kvmmu"));
+        command.args(["locks", "canary", "-q"]).current_dir(env!("CARGO_TARGET_TMPDIR"));
+        for name in ENVIRONMENT {
+            command.env_remove(name);
+        }
+        command.env("KVMMU_NO_LOCK_CHECKS", value).output().expect("kvmmu starts")
+    };
+    for off in ["0", "false", "no", "off", "n", "f", "False", ""] {
+        let output = run(off);
+        assert_eq!(output.status.code(), Some(0), "{off}");
+    }
+    for on in ["1", "true", "yes", "on", "y", "t", "TRUE"] {
+        assert!(refused(&run(on), 2).contains("without lock checks"), "{on}");
+    }
+    for wrong in ["maybe", "2", " "] {
+        let said = refused(&run(wrong), 2);
+        assert!(said.contains("neither true, yes, on or 1 nor false, no, off or 0"), "{said}");
+        assert!(said.contains(&format!("'{wrong}' for '--no-lock-checks")), "{said}");
+    }
+}
+
 #[test]
 fn an_engine_that_is_not_built_in_names_the_command_that_builds_it() {
     if cfg!(feature = "engines") {
