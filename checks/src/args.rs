@@ -167,6 +167,8 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "time_max", hide_short_help = true)]
     pub counts: Option<PathBuf>,
     /// Write the rows of --counts instead
+    ///
+    /// None is written if a bound of the command line ended a search.
     #[arg(long, requires = "counts", hide_short_help = true)]
     pub bless: bool,
     /// Where traces of unexpected runs go

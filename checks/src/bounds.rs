@@ -1,4 +1,6 @@
-//! The bounds that a command line names: which strategy keeps to which.
+//! The bounds that a command line names: which strategy keeps to which, and which ended a search.
+
+use kvmmu_sim::outcome::Reason;
 
 use crate::args::{SearchArgs, Strategy};
 use crate::exit::Failure;
@@ -37,4 +39,31 @@ fn foreign(args: &SearchArgs, strategy: Strategy) -> Option<String> {
     args.states_max.filter(|_| !counts_states(strategy))?;
     let strategy = format!("{strategy:?}").to_lowercase();
     Some(format!("--states-max does not bound the strategy {strategy}"))
+}
+
+/// A bound that the command line or the environment names, and why a search ends there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// The option.
+    pub option: &'static str,
+    /// The reason.
+    pub reason: Reason,
+}
+
+/// All of them.
+pub fn asked(args: &SearchArgs) -> Vec<Asked> {
+    // Samples end with the last execution, which is no bound that was hit.
+    let executions = match args.strategy() {
+        Strategy::Random | Strategy::Pct => Reason::NotExhaustive,
+        _ => Reason::Executions,
+    };
+    let all = [
+        (args.executions_max.is_some(), "--executions-max", executions),
+        (args.states_max.is_some(), "--states-max", Reason::States),
+        (args.steps_max.is_some(), "--steps-max", Reason::Steps),
+        (args.memory_max.is_some(), "--memory-max", Reason::Memory),
+        (args.time_max.is_some(), "--time-max", Reason::Time),
+    ];
+    let asked = all.into_iter().filter(|(is_asked, ..)| *is_asked);
+    asked.map(|(_, option, reason)| Asked { option, reason }).collect()
 }

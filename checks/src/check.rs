@@ -93,7 +93,7 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
     }
     let jobs = jobs(args.jobs, common.quiet);
     let search = Search::new(&args.search, jobs);
-    let read = |path| Pinned::read(path, args.bless, &search, args.search.size);
+    let read = |path| Pinned::read(path, args.bless, &search, &args.search);
     let counts = args.counts.as_deref().map(read).transpose()?;
     if !common.quiet {
         for name in ENVIRONMENT {
