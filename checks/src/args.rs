@@ -163,10 +163,12 @@ pub struct CheckArgs {
     /// Compare what each variant took and showed with its row in this table
     ///
     /// Exit 1, and a line that says what moved, if a row differs or there is none. With --bless the
-    /// rows of what is explored are written, and the others stay.
+    /// rows of what is explored are written, and the others stay. A table may have 4 MiB.
     #[arg(long, value_name = "FILE", conflicts_with = "time_max", hide_short_help = true)]
     pub counts: Option<PathBuf>,
     /// Write the rows of --counts instead
+    ///
+    /// None is written if a bound of the command line ended a search.
     #[arg(long, requires = "counts", hide_short_help = true)]
     pub bless: bool,
     /// Where traces of unexpected runs go
@@ -201,10 +203,16 @@ pub struct SearchArgs {
     #[arg(value_parser = clap::value_parser!(u8).range(1..=9))]
     pub size: u8,
     /// Give up a variant after this many states
+    ///
+    /// The strategies auto, stateful and naive count states, the others do not. What makes a
+    /// counterexample short keeps to it with every strategy.
     #[arg(long, value_name = "N", env = "KVMMU_STATES_MAX", hide_env = true)]
     #[arg(hide_short_help = true)]
     pub states_max: Option<u64>,
     /// Give up a variant after this many executions
+    ///
+    /// Those that came to their end count. With auto and stateful they are few: an execution that
+    /// comes to a known state is not gone on with.
     #[arg(long, value_name = "N", env = "KVMMU_EXECUTIONS_MAX", hide_env = true)]
     #[arg(hide_short_help = true)]
     pub executions_max: Option<u64>,
@@ -217,7 +225,7 @@ pub struct SearchArgs {
     /// What a scenario expects of lock-order, lock-cycle and so on cannot be met then: such
     /// variants are unexpected.
     #[arg(long, env = "KVMMU_NO_LOCK_CHECKS", hide_env = true, hide_short_help = true)]
-    #[arg(value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(value_parser = switch)]
     pub no_lock_checks: bool,
 }
 
@@ -328,9 +336,9 @@ pub struct OutcomesArgs {
     pub spte: Option<Format>,
     /// Judge the outcomes in this file; repeat for more files
     ///
-    /// A file has one JSON object per line, as docs/outcomes.md says. It names scenarios: those of
-    /// your own must be given beside it. Exit 0: all are allowed; 1: some are not; 3: some are not
-    /// among those that were found before a bound.
+    /// A file has one JSON object per line, as docs/outcomes.md says, and 64 MiB at most. It names
+    /// scenarios: those of your own must be given beside it. Exit 0: all are allowed; 1: some are
+    /// not; 3: some are not among those that were found before a bound.
     #[arg(long, value_name = "FILE", conflicts_with = "random")]
     pub compare: Vec<PathBuf>,
     /// Make random workloads of the seed, which other machines can run too, in --emit DIR
@@ -424,6 +432,8 @@ pub enum ReportFormat {
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
     /// A trace file, or with --schedule the name of a scenario or a .toml file
+    ///
+    /// A trace may have 256 MiB, and a line of it 16 MiB: of a larger one replay the schedule.
     #[arg(value_name = "FILE|NAME")]
     pub target: String,
     /// The guards that are taken away
@@ -451,7 +461,7 @@ pub struct ReplayArgs {
     pub exit_code: bool,
     /// Do not check how locks are used
     #[arg(long, env = "KVMMU_NO_LOCK_CHECKS", hide_env = true)]
-    #[arg(value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(value_parser = switch)]
     pub no_lock_checks: bool,
 }
 
@@ -486,6 +496,15 @@ fn helped(mut arguments: Vec<OsString>, at: usize) -> Vec<OsString> {
     arguments.truncate(at + usize::from(named));
     arguments.push(OsString::from("--help"));
     arguments
+}
+
+/// What an environment variable may say for an option that is there or not; nothing is `false`.
+fn switch(text: &str) -> Result<bool, String> {
+    match text.to_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" | "y" | "t" => Ok(true),
+        "0" | "false" | "no" | "off" | "n" | "f" | "" => Ok(false),
+        _ => Err("neither true, yes, on or 1 nor false, no, off or 0".to_owned()),
+    }
 }
 
 /// `30s`, `5m`, `500ms`, `2h` or a plain number of seconds.

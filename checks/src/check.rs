@@ -12,6 +12,7 @@ use kvmmu_model::GuardSet;
 use kvmmu_scenarios::lockdep::LockOrders;
 
 use crate::args::{CheckArgs, Common, ENVIRONMENT, Engine, MessageFormat};
+use crate::bounds;
 use crate::counts::{Pinned, Table};
 #[cfg(feature = "engines")]
 use crate::engines;
@@ -66,6 +67,7 @@ struct Explored {
 /// Bad selections, and an output that cannot be written.
 pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit, Failure> {
     has_engine(args)?;
+    bounds::refuse_foreign(&args.search, args.search.strategy())?;
     if args.counts.is_some() && args.engine != Engine::Sim {
         return Err(Failure::usage(
             "--counts is a table of the simulated machine",
@@ -91,7 +93,7 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
     }
     let jobs = jobs(args.jobs, common.quiet);
     let search = Search::new(&args.search, jobs);
-    let read = |path| Pinned::read(path, args.bless, &search, args.search.size);
+    let read = |path| Pinned::read(path, args.bless, &search, &args.search);
     let counts = args.counts.as_deref().map(read).transpose()?;
     if !common.quiet {
         for name in ENVIRONMENT {

@@ -13,6 +13,9 @@ use crate::{check, conform, explain, guards, interrupt, list, locks, outcomes, r
 /// Runs the command line `arguments`, the first of which is the program.
 pub fn main(arguments: Vec<OsString>) -> Exit {
     watch_panics();
+    if let Err(failure) = interrupt::outlive_full_files() {
+        return report(&failure);
+    }
     let cli = match Cli::try_parse_from(with_default_command(arguments)) {
         Ok(cli) => cli,
         Err(error) => {

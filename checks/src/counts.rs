@@ -5,14 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use kvmmu_sim::outcome::Reason;
 
+use crate::args::SearchArgs;
+use crate::bounds::{self, Asked};
 use crate::exit::{Exit, Failure};
 use crate::files::{self, Existing};
-use crate::judge::Judged;
+use crate::input::{self, Limit, Unread};
+use crate::judge::{Judged, Word};
 use crate::output::reason_name;
 use crate::run::Search;
 use crate::variant::{Variant, join};
@@ -38,6 +41,9 @@ const WITNESS: [&str; 3] = ["scenario", "sometimes", "witness"];
 
 /// What stands for nothing.
 const NONE: &str = "-";
+
+/// A table of the built-in variants has a hundredth of that.
+const LIMIT: Limit = Limit { file: 4 << 20, line: 64 << 10 };
 
 /// How every such file begins; what follows says how the search was done.
 const TITLE: &str = "# What kvmmu check counts: ";
@@ -257,6 +263,8 @@ pub struct Pinned {
     path: PathBuf,
     table: Table,
     bless: bool,
+    /// The bounds that are no part of the table's conditions.
+    asked: Vec<Asked>,
 }
 
 impl Pinned {
@@ -265,34 +273,49 @@ impl Pinned {
     /// # Errors
     ///
     /// A file that cannot be read, is no table or is that of another search.
-    pub fn read(path: &Path, bless: bool, search: &Search, size: u8) -> Result<Pinned, Failure> {
+    pub fn read(
+        path: &Path,
+        bless: bool,
+        search: &Search,
+        args: &SearchArgs,
+    ) -> Result<Pinned, Failure> {
         let place = path.display();
-        let wanted = Table::new(search, size);
-        let text = match fs::read_to_string(path) {
+        let wanted = Table::new(search, args.size);
+        let pinned =
+            |table| Pinned { path: path.to_owned(), table, bless, asked: bounds::asked(args) };
+        let help =
+            "--counts takes a file that --counts FILE --bless has written; nothing was changed";
+        let text = match input::read(path, LIMIT) {
             Ok(text) => text,
-            Err(error) if bless && error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Pinned { path: path.to_owned(), table: wanted, bless });
+            Err(Unread::System(error)) if bless && error.kind() == ErrorKind::NotFound => {
+                return Ok(pinned(wanted));
             }
-            Err(error) => {
+            Err(Unread::System(error)) => {
                 return Err(Failure::usage(
                     format!("cannot read the counts in {place}: {error}"),
                     "--bless writes them",
                 ));
             }
+            Err(Unread::Large(why)) => {
+                return Err(Failure::usage(
+                    format!("{place}{why}: this is no table of counts"),
+                    help,
+                ));
+            }
         };
-        let table = Table::parse(&text).map_err(|(line, what)| {
-            Failure::usage(
-                format!("{place}:{line}: {what}"),
-                "--counts takes a file that --counts FILE --bless has written; nothing was changed",
-            )
+        let text = String::from_utf8(text).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            Failure::usage(format!("{place}: byte {at} is not UTF-8: this is no table"), help)
         })?;
+        let table = Table::parse(&text)
+            .map_err(|(line, what)| Failure::usage(format!("{place}:{line}: {what}"), help))?;
         if table.conditions != wanted.conditions {
             return Err(Failure::usage(
                 format!("{place} is for {}, this run has {}", table.conditions, wanted.conditions),
                 "leave the options away that make the difference, or name another file",
             ));
         }
-        Ok(Pinned { path: path.to_owned(), table, bless })
+        Ok(pinned(table))
     }
 
     /// Says in lines what moved, or writes the rows of `fresh` if that was asked for. The run would
@@ -300,7 +323,7 @@ impl Pinned {
     ///
     /// # Errors
     ///
-    /// A file that cannot be written.
+    /// A file that cannot be written, and rows that are not to be.
     pub fn settle(&self, fresh: Table, exit: Exit) -> Result<Vec<String>, Failure> {
         let moved = self.table.moved(&fresh);
         if !self.bless {
@@ -311,6 +334,7 @@ impl Pinned {
             say!("note: not everything is as expected: {place} is left as it is");
             return Ok(Vec::new());
         }
+        self.refuse_cut(&fresh)?;
         let mut table = self.table.clone();
         table.bless(fresh);
         files::write(&self.path, &table.to_string(), Existing::Replace).map_err(|error| {
@@ -323,6 +347,30 @@ impl Pinned {
             say!("blessed: {line}");
         }
         Ok(Vec::new())
+    }
+
+    /// Refuses rows that say how far a bound of this command line let a search come: no other run
+    /// would count that.
+    fn refuse_cut(&self, fresh: &Table) -> Result<(), Failure> {
+        let by = |row: &Row| {
+            let [_, _, _, verdict, reason, ..] = row;
+            let is_it = |asked: &&Asked| reason == reason_name(asked.reason);
+            self.asked.iter().find(is_it).filter(|_| verdict == Word::Bound.text())
+        };
+        let mut cut = fresh.rows.iter().filter_map(|(key, row)| Some((key, by(row)?.option)));
+        let Some((key, option)) = cut.next() else { return Ok(()) };
+        let others = match cut.count() {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        Err(Failure::usage(
+            format!(
+                "{}{others}: {option} ended the search: {} is left as it is",
+                name(key),
+                self.path.display()
+            ),
+            format!("leave {option} away, or raise it until the search comes to a verdict"),
+        ))
     }
 
     /// What to do about rows that moved.

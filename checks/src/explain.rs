@@ -10,6 +10,7 @@ use kvmmu_scenarios::scenario::Expected;
 use kvmmu_sim::outcome::{Found, Outcome, Reason, Stats, Verdict};
 
 use crate::args::{Common, ExplainArgs, ReportFormat};
+use crate::bounds;
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::judge::{bound, never_reached, next};
@@ -45,6 +46,7 @@ pub fn run(args: &ExplainArgs, common: &Common, to: &mut dyn Write) -> Result<Ex
     let without = args.without.as_deref().map(select::guards).transpose()?;
     let selected = select::scenario(&args.name, args.search.size)?;
     let variant = choose(&selected, without)?.lock_checks_off(args.search.no_lock_checks);
+    bounds::note_foreign(&args.search, args.search.strategy(), common.quiet);
     interrupt::catch()?;
     let request = Request {
         search: &Search::new(&args.search, 1),

@@ -1,11 +1,11 @@
 //! Files that the command writes: beside their place first, and then put there as a whole.
 //!
 //! Guarantee: where there is no room, the old file stays as it is, and there is no half of a new
-//! one.
+//! one. A symbolic link stays one: what it leads to is written.
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What happens to a file that is there already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +22,11 @@ pub enum Existing {
 ///
 /// Those of the system, and [`io::ErrorKind::AlreadyExists`].
 pub fn write(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
+    let replaced = match existing {
+        Existing::Replace => target(path)?,
+        Existing::Keep => path.to_owned(),
+    };
+    let path = replaced.as_path();
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
@@ -42,4 +47,25 @@ pub fn write(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
         Existing::Keep => file.persist_noclobber(path),
     };
     put.map(|_| ()).map_err(|error| error.error)
+}
+
+/// As many as Linux follows.
+const LINKS_MAX: usize = 40;
+
+/// The file that `path` leads to through symbolic links, which need not be there.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(link) = fs::read_link(&path) else { break };
+        // An absolute link takes the place of everything before it.
+        path = path.parent().unwrap_or(Path::new("")).join(link);
+    }
+    match fs::metadata(&path) {
+        // A new file in the place of a device would take it away from all.
+        Ok(there) if !there.is_file() && !there.is_dir() => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(path),
+    }
 }

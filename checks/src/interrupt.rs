@@ -15,7 +15,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static SIGNAL: AtomicUsize = AtomicUsize::new(0);
 
 #[cfg(unix)]
-use signal_hook::consts::SIGHUP;
+use signal_hook::consts::{SIGHUP, SIGXFSZ};
 
 /// The signals that are caught, and how the command ends then.
 const CAUGHT: &[(i32, Exit)] = &[
@@ -38,6 +38,27 @@ pub fn catch() -> Result<(), Failure> {
             .and_then(|_| register_usize(*signal, &SIGNAL, *signal as usize))
             .map_err(|error| Failure::internal(format!("cannot catch signal {signal}: {error}")))?;
     }
+    Ok(())
+}
+
+/// A write beyond the size that the process may give a file (`ulimit -f`) is an error from now on,
+/// like one to a full disk. The system would end the process there, with a file half written.
+///
+/// # Errors
+///
+/// When the system does not let us.
+#[cfg(unix)]
+pub fn outlive_full_files() -> Result<(), Failure> {
+    // Caught by nobody who looks: that a signal has a handler is enough for the write to return.
+    static GREW: AtomicBool = AtomicBool::new(false);
+    register(SIGXFSZ, &GREW)
+        .map(|_| ())
+        .map_err(|error| Failure::internal(format!("cannot catch signal {SIGXFSZ}: {error}")))
+}
+
+/// Other systems have no such limit.
+#[cfg(not(unix))]
+pub fn outlive_full_files() -> Result<(), Failure> {
     Ok(())
 }
 

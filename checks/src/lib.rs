@@ -13,6 +13,7 @@ macro_rules! say {
 }
 
 pub mod args;
+pub mod bounds;
 pub mod check;
 pub mod command;
 pub mod conform;
@@ -23,6 +24,7 @@ pub mod exit;
 pub mod explain;
 pub mod files;
 pub mod guards;
+pub mod input;
 pub mod interrupt;
 pub mod judge;
 pub mod list;

@@ -16,6 +16,7 @@ use kvmmu_model::GuardSet;
 use kvmmu_sim::outcome::{Outcome, Reason, Stats, Verdict};
 
 use crate::args::{Common, LocksArgs, LocksFormat, Strategy};
+use crate::bounds;
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::judge::is_canary;
@@ -70,6 +71,7 @@ pub fn run(args: &LocksArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
     if args.search.executions_max.is_none() && samples(&search) {
         search.executions_max = EXECUTIONS;
     }
+    bounds::note_foreign(&args.search, search.strategy, common.quiet);
     let (format, all, quiet) = (args.format, common.verbose, common.quiet);
     let request = Request { search, jobs, format, all, quiet };
     look(&Simulated, &variants, &request, &interrupt::interrupted, to)

@@ -19,6 +19,7 @@ use kvmmu_scenarios::loader::FORMATS;
 use kvmmu_scenarios::scenario::Format;
 
 use crate::args::{Common, OutcomesArgs, OutcomesFormat, Strategy};
+use crate::bounds;
 use crate::exit::{Exit, Failure};
 use crate::files::Existing;
 use crate::interrupt;
@@ -46,6 +47,7 @@ pub struct Request {
 ///
 /// Bad selections, bad files of outcomes, and an output that cannot be written.
 pub fn run(args: &OutcomesArgs, common: &Common, to: &mut dyn Write) -> Result<Exit, Failure> {
+    bounds::refuse_foreign(&args.search, args.search.strategy())?;
     let jobs = jobs(args.jobs, common.quiet);
     let mut search = Search::new(&args.search, jobs);
     if search.strategy == Strategy::Auto {

@@ -2,7 +2,6 @@
 //!
 //! Guarantee: a file that was cut short or edited is told apart from a replay that diverged.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use kvmmu_model::{Mode, Tag};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
 use crate::files::{self, Existing};
+use crate::input::{self, Limit, Unread};
 use crate::run::Replayed;
 use crate::variant::Variant;
 
@@ -19,6 +19,10 @@ use crate::variant::Variant;
 ///
 /// 2: the header has the text of the scenario file. 1 had its path only.
 pub const VERSION: u32 = 2;
+
+/// How far a trace that is read may go. One of the longest run without options has a twentieth; a
+/// first line has the text of a scenario file (1 MiB, or several as JSON) and the schedule.
+const LIMIT: Limit = Limit { file: 256 << 20, line: 16 << 20 };
 
 /// The first line of a trace file.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -281,13 +285,15 @@ pub fn write(
 ///
 /// # Errors
 ///
-/// A file that cannot be read, is cut short, was edited or has another format version.
+/// A file that cannot be read, is too large or cut short, was edited or has another format version.
 pub fn read(path: &Path) -> Result<Trace, Failure> {
     let name = path.display();
-    let text = fs::read(path).map_err(|error| {
-        let help =
-            "'kvmmu explain NAME' writes a trace; 'kvmmu replay NAME --schedule S' needs none";
-        Failure::usage(format!("cannot read the trace {name}: {error}"), help)
+    let text = input::read(path, LIMIT).map_err(|unread| match unread {
+        Unread::System(error) => Failure::usage(
+            format!("cannot read the trace {name}: {error}"),
+            "'kvmmu explain NAME' writes a trace; 'kvmmu replay NAME --schedule S' needs none",
+        ),
+        Unread::Large(why) => bad(&format!("{name}{why}: not a trace that can be read")),
     })?;
     let text = String::from_utf8(text).map_err(|error| {
         let at = error.utf8_error().valid_up_to();

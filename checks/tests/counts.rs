@@ -176,6 +176,37 @@ fn one_command_writes_the_rows_and_the_same_without_bless_names_what_moved() {
 }
 
 #[test]
+fn a_row_that_a_bound_of_the_command_line_cuts_is_not_blessed() {
+    let scratch = Scratch::new("counts-cut");
+    let bless = ["mark-dirty-order", "canary", "--counts", "counts.txt", "--bless"];
+    let check = |more: &[&str]| scratch.said(&[&bless, more].concat());
+    let refused = |bound: &[&str], why: &str| {
+        let (code, said) = check(bound);
+        assert_eq!(code, Some(2), "{said}");
+        let left = format!("{why} ended the search: counts.txt is left as it is");
+        assert!(said.contains(&left) && said.contains("help: leave --"), "{said}");
+    };
+    refused(&["--states-max", "9"], "error: mark-dirty-order (and 2 more): --states-max");
+    assert!(!scratch.0.join("counts.txt").exists());
+    assert_eq!(check(&[]).0, Some(0));
+    let written = scratch.read("counts.txt");
+    refused(&["--states-max", "9"], "error: mark-dirty-order (and 2 more): --states-max");
+    refused(&["--executions-max", "1"], "--executions-max");
+    refused(&["--steps-max", "30"], "--steps-max");
+    assert_eq!(scratch.read("counts.txt"), written);
+    // A bound that is not hit is none.
+    assert_eq!(check(&["--states-max", "100000"]).0, Some(0));
+    assert_eq!(scratch.read("counts.txt"), written);
+
+    // Samples end with the last execution. Without the option, that is how many there always are.
+    let sample = ["mark-dirty-order", "--counts", "samples.txt", "--bless", "--strategy", "pct"];
+    let (code, said) = scratch.said(&[&sample[..], &["--executions-max", "20"]].concat());
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("--executions-max ended the search"), "{said}");
+    assert_eq!(scratch.said(&sample).0, Some(3));
+}
+
+#[test]
 fn what_is_no_table_of_this_search_is_refused_and_left_alone() {
     let scratch = Scratch::new("counts-refused");
     let refused = |arguments: &[&str], why: &str| {

@@ -27,8 +27,8 @@ pub const VERSION: u64 = 1;
 /// No line of a trace is longer.
 const LINE_MAX: u64 = 1 << 16;
 
-/// No trace has more events: positions are 32 bits, and a larger file is no use to anybody.
-const EVENTS_MAX: usize = 1 << 28;
+/// No trace has more events: they are held in memory, and a larger file is no use to anybody.
+const EVENTS_MAX: usize = 1 << 24;
 
 /// The first line of a trace.
 #[derive(Deserialize, Clone, Debug)]
@@ -198,7 +198,8 @@ pub fn read_from(mut from: impl BufRead, name: &str) -> Result<Recording, Failur
             break line;
         }
         if events.len() == EVENTS_MAX {
-            return Err(reader.bad("too many events", "record a shorter run"));
+            let message = format!("more than {EVENTS_MAX} events");
+            return Err(reader.bad(&message, "record a shorter run"));
         }
         let event = reader.event(line, kernel, &mut agreement)?;
         events.push(event);

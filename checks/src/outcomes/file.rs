@@ -1,8 +1,6 @@
 //! Files of outcomes that machines have seen: JSON lines, as
 //! [`kvmmu_scenarios::outcome`] says.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use kvmmu_model::GuardSet;
@@ -12,10 +10,11 @@ use serde::Deserialize;
 
 use super::layout;
 use crate::exit::{Exit, Failure};
+use crate::input::{self, Limit, Unread};
 use crate::variant::parse_guards;
 
-/// The longest line that is read: an outcome is far shorter.
-const LINE_MAX: usize = 1 << 16;
+/// An outcome is far shorter than such a line, and no machine has seen so many.
+const LIMIT: Limit = Limit { file: 64 << 20, line: 64 << 10 };
 
 /// Who may have seen an outcome.
 const MACHINES: [&str; 3] = ["sim", "el2", "live"];
@@ -67,24 +66,17 @@ struct Line {
 /// what to try.
 pub fn read(path: &Path) -> Result<Vec<Seen>, Failure> {
     let name = path.display().to_string();
-    let cannot = |error: std::io::Error| {
-        Failure::usage(
-            format!("cannot read {name}: {error}"),
-            "give --compare a file of outcomes that kvmmu-live or the EL2 image has written",
-        )
-    };
-    let mut file = BufReader::new(File::open(path).map_err(cannot)?);
+    let bytes = input::read(path, LIMIT).map_err(|unread| {
+        let message = match unread {
+            Unread::System(error) => format!("cannot read {name}: {error}"),
+            Unread::Large(why) => format!("{name}{why}: no file of outcomes that can be read"),
+        };
+        let help = "give --compare a file of outcomes that kvmmu-live or the EL2 image has written";
+        Failure::usage(message, help)
+    })?;
     let mut seen = Vec::new();
-    let mut text = Vec::new();
-    for number in 1.. {
-        text.clear();
-        let mut limited = std::io::Read::take(&mut file, LINE_MAX as u64);
-        if limited.read_until(b'\n', &mut text).map_err(cannot)? == 0 {
-            break;
-        }
-        if let Some(one) = line(&text, &format!("{name}:{number}"))? {
-            seen.push(one);
-        }
+    for (i, text) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        seen.extend(line(text, &format!("{name}:{}", i + 1))?);
     }
     Ok(seen)
 }

@@ -1,6 +1,6 @@
 //! How values read in reports, by what holds them.
 
-use kvmmu_model::mmu::Header;
+use kvmmu_model::mmu::{Header, KVM_REQ_TLB_FLUSH, KVM_REQ_TLB_FLUSH_CURRENT};
 use kvmmu_model::{Gpte, Object, Tag};
 use kvmmu_scenarios::Scenario;
 use kvmmu_sim::names::Names;
@@ -108,8 +108,9 @@ fn mode(value: u64) -> String {
 
 /// `vcpu->requests` by the kernel's names.
 fn requests(value: u64) -> String {
-    set(value, |bit| match bit {
-        0 => "TLB_FLUSH".to_owned(),
+    set(value, |bit| match 1 << bit {
+        KVM_REQ_TLB_FLUSH => "TLB_FLUSH".to_owned(),
+        KVM_REQ_TLB_FLUSH_CURRENT => "TLB_FLUSH_CURRENT".to_owned(),
         _ => format!("request{bit}"),
     })
 }
@@ -149,6 +150,7 @@ mod tests {
         assert_eq!(set(0b101, |b| format!("gfn{b}")), "{gfn0,gfn2}");
         assert_eq!(set(0, |b| b.to_string()), "{}");
         assert_eq!(requests(1), "{TLB_FLUSH}");
+        assert_eq!(requests(0b111), "{TLB_FLUSH,TLB_FLUSH_CURRENT,request2}");
         assert_eq!(irq(1 << 63 | 2), "off, IPI from {1}");
         assert_eq!(mode(3), "READING_SHADOW_PAGE_TABLES");
     }

@@ -188,6 +188,40 @@ fn wrong_words_and_values() {
 }
 
 #[test]
+fn a_bound_that_the_strategy_does_not_have_is_refused() {
+    let dpor = ["check", "canary", "--strategy", "dpor", "--states-max", "1"];
+    insta::assert_snapshot!(fails(&dpor, 2), @r#"
+    error: --states-max does not bound the strategy dpor
+      help: use --executions-max, --steps-max or --time-max, and unset KVMMU_STATES_MAX; auto,
+            stateful and naive have a bound of states
+    "#);
+    for command in ["check", "outcomes"] {
+        for strategy in ["random", "pct"] {
+            let said = fails(&[command, "canary", "--strategy", strategy, "--states-max", "1"], 2);
+            assert!(said.contains(&format!("does not bound the strategy {strategy}")), "{said}");
+        }
+    }
+    let directory = scratch("cli-foreign-bound");
+    let run = |arguments: &[&str]| {
+        let output = kvmmu_in(&directory, arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    for strategy in ["auto", "stateful"] {
+        let check = ["check", "canary", "-q", "--strategy", strategy, "--states-max", "1000"];
+        assert_eq!(run(&check), (Some(0), String::new()));
+    }
+    assert_eq!(run(&["check", "canary", "-q", "--states-max", "1000"]), (Some(0), String::new()));
+    // What makes a run short has the bound.
+    let explain = ["explain", "canary", "--strategy", "pct", "--states-max", "1000"];
+    let (code, said) = run(&explain);
+    let note = "note: --states-max does not bound the strategy pct: only what makes a run short";
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(note), "{said}");
+    assert_eq!(run(&[&explain[..], &["-q"]].concat()), (Some(0), String::new()));
+}
+
+#[test]
 fn lock_checks_can_be_turned_off_but_where_they_are_the_point() {
     let directory = scratch("cli-lock-checks");
     for command in [
@@ -204,6 +238,31 @@ fn lock_checks_can_be_turned_off_but_where_they_are_the_point() {
     "#);
     fails(&["locks", "zz*"], 4);
     fails(&["locks", "--format", "html"], 2);
+}
+
+/// Goal: an environment variable that stands for an option without a value says yes or no.
+#[test]
+fn a_switch_in_the_environment_is_on_or_off() {
+    let run = |value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kvmmu"));
+        command.args(["locks", "canary", "-q"]).current_dir(env!("CARGO_TARGET_TMPDIR"));
+        for name in ENVIRONMENT {
+            command.env_remove(name);
+        }
+        command.env("KVMMU_NO_LOCK_CHECKS", value).output().expect("kvmmu starts")
+    };
+    for off in ["0", "false", "no", "off", "n", "f", "False", ""] {
+        let output = run(off);
+        assert_eq!(output.status.code(), Some(0), "{off}");
+    }
+    for on in ["1", "true", "yes", "on", "y", "t", "TRUE"] {
+        assert!(refused(&run(on), 2).contains("without lock checks"), "{on}");
+    }
+    for wrong in ["maybe", "2", " "] {
+        let said = refused(&run(wrong), 2);
+        assert!(said.contains("neither true, yes, on or 1 nor false, no, off or 0"), "{said}");
+        assert!(said.contains(&format!("'{wrong}' for '--no-lock-checks")), "{said}");
+    }
 }
 
 #[test]

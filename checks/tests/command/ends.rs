@@ -191,7 +191,7 @@ fn memory_that_ends_is_a_bound_and_not_an_abort() {
 
 /// Runs `kvmmu` in `directory` after `limit`, a command of the shell.
 #[cfg(target_os = "linux")]
-fn kvmmu_after(limit: &str, directory: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn kvmmu_after(limit: &str, directory: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new("sh");
     let run = format!("{limit} && exec \"$0\" \"$@\"");
     command.args(["-c", &run, env!("CARGO_BIN_EXE_kvmmu")]).args(arguments);
@@ -237,12 +237,31 @@ fn a_trace_that_does_not_fit_leaves_the_old_one_and_no_half() {
     let place = directory.join("traces/canary/all-guards");
     let old = fs::read_to_string(place.join("trace.jsonl")).expect("it was written");
     assert!(old.len() > 1024, "{}", old.len());
-    let said = refused(&kvmmu_after("trap '' XFSZ && ulimit -f 1", &directory, &explain), 2);
-    assert!(said.contains("cannot write the trace traces/canary/all-guards/trace.jsonl"), "{said}");
-    assert!(said.contains("nothing is lost: 'kvmmu replay canary --schedule v1-"), "{said}");
-    let now = fs::read_to_string(place.join("trace.jsonl")).expect("it is there");
-    assert!(now == old, "the old trace was changed");
-    assert_eq!(fs::read_dir(&place).expect("it is there").count(), 1, "something was left behind");
+    // The system ends whoever writes on, unless the signal of that is caught or ignored.
+    for limit in ["trap '' XFSZ && ulimit -f 1", "ulimit -f 1", "ulimit -f 0"] {
+        let output = kvmmu_after(limit, &directory, &explain);
+        let said = refused(&output, 2);
+        let why = "cannot write the trace traces/canary/all-guards/trace.jsonl: File too large";
+        assert!(said.contains(why), "{said}");
+        assert!(said.contains("nothing is lost: 'kvmmu replay canary --schedule v1-"), "{said}");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(told.starts_with("BUG: guest-never-writes") && told.contains("OOPS!!!"), "{told}");
+        let now = fs::read_to_string(place.join("trace.jsonl")).expect("it is there");
+        assert!(now == old, "the old trace was changed");
+        let left = fs::read_dir(&place).expect("it is there").count();
+        assert_eq!(left, 1, "something was left behind");
+    }
+}
+
+/// A standard output that is such a file.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_output_that_does_not_fit_is_a_clear_error() {
+    let directory = scratch("cli-output-full");
+    for command in ["list", "-h"] {
+        let said = refused(&kvmmu_after("ulimit -f 0 && exec >out", &directory, &[command]), 2);
+        assert!(said.contains("cannot write to standard output: File too large"), "{said}");
+    }
 }
 
 #[cfg(target_os = "linux")]

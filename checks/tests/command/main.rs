@@ -9,6 +9,10 @@ mod docutils;
 mod ends;
 mod explain;
 mod files;
+#[cfg(target_os = "linux")]
+mod inputs;
 mod locks;
 mod outcomes;
+#[cfg(unix)]
+mod outputs;
 mod report;

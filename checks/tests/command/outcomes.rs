@@ -227,7 +227,7 @@ fn bad_files_are_refused() {
     for (bytes, code, said) in [
         (&b""[..], 4, "there is no outcome to compare"),
         (b"\xff\xfe\n", 2, "seen.jsonl:1: this line is not UTF-8"),
-        (&[b'{'; 100_000], 2, "seen.jsonl:1: this line is no outcome: "),
+        (&[b'{'; 100_000], 2, "seen.jsonl:1: a line longer than 64.0 KiB: no file of outcomes"),
     ] {
         fs::write(directory.join("seen.jsonl"), bytes).expect("it is written");
         let arguments = ["outcomes", "--quiet", "--compare", "seen.jsonl"];
