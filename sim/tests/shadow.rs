@@ -1,5 +1,5 @@
-//! Goal: with every guard, what KVM does for a guest whose tables it shadows is what the guest could
-//! have done itself. Method: small programs that were judged wrongly once, every interleaving.
+//! Goal: with every guard, what KVM does for a guest whose tables it shadows is what the guest may
+//! do. Method: small programs that were judged wrongly once, every interleaving.
 
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::Scenario;
