@@ -4,9 +4,9 @@ use crate::guard::Guard;
 
 /// A set of guards, such as those that a run takes away.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct GuardSet(u64);
+pub struct GuardSet(u128);
 
-const _: () = assert!(Guard::ALL.len() <= u64::BITS as usize);
+const _: () = assert!(Guard::ALL.len() <= u128::BITS as usize);
 
 impl GuardSet {
     /// No guards.

@@ -312,6 +312,9 @@ pub struct LockRef {
     pub index: u8,
 }
 
+/// The most witnesses of a scenario: machines note in one word which they have seen.
+pub const SOMETIMES_MAX: usize = 64;
+
 /// A thing to be seen at least once: one mark, or marks in order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Witness {

@@ -16,6 +16,7 @@
 use kvmmu_model::mmu::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES, VCPUS, index_at};
 use kvmmu_model::transition::hardware_update;
 use kvmmu_model::{Access, CpuId, Guarded, Mark, Pfn, Platform, SpId, Spte, SpteLoc, Tag};
+use kvmmu_scenarios::host_mm::PFNS;
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, cacheable, with_byte};
 use kvmmu_scenarios::oracle::{check_legal, shadowed_table};
 use kvmmu_scenarios::{Property, World};
@@ -42,12 +43,12 @@ struct Tlb {
 }
 
 /// Ways an access may be translated: through each table, by a walk or by a cached page.
-const WAYS_MAX: usize = SHADOW_PAGES * (1 + 8) + 2;
+const WAYS_MAX: usize = SHADOW_PAGES * (1 + PFNS) + 2;
 const WRITE_SHIFT: u32 = 8;
 const TABLE_SHIFT: u32 = 16;
 const DENIES: u32 = 1 << 31;
 
-const _: () = assert!(TABLE_SHIFT as usize + SHADOW_PAGES <= 31);
+const _: () = assert!(PFNS <= 8 && TABLE_SHIFT as usize + SHADOW_PAGES <= 31);
 
 fn place(loc: SpteLoc) -> usize {
     usize::from(loc.sp.0) * PT_ENTRIES + usize::from(loc.index)
@@ -110,7 +111,7 @@ impl Translations {
     fn push_cached(&mut self, tlb: &Tlb, leaf: SpteLoc, access: Access, quiet: Option<Pfn>) {
         let shift = if access == Access::Write { WRITE_SHIFT } else { 0 };
         let pages = tlb.entries[place(leaf)] >> shift & 0xff;
-        for pfn in (0..8).filter(|p| pages >> p & 1 == 1).map(Pfn) {
+        for pfn in (0..PFNS as u64).filter(|p| pages >> p & 1 == 1).map(Pfn) {
             if Some(pfn) != quiet {
                 self.push(Translation::Cached(leaf, pfn));
             }

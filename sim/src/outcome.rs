@@ -3,6 +3,7 @@
 use crate::schedule::Schedule;
 use kvmmu_model::{GuardSet, Mark};
 use kvmmu_scenarios::lockdep::LockOrders;
+use kvmmu_scenarios::scenario::SOMETIMES_MAX;
 
 /// The result of an exploration.
 #[derive(Clone, Debug)]
@@ -79,6 +80,9 @@ pub struct Seen {
     /// their absence says nothing.
     pub missed: GuardSet,
 }
+
+const _: () = assert!(Mark::ALL.len() <= u128::BITS as usize);
+const _: () = assert!(SOMETIMES_MAX <= u64::BITS as usize);
 
 impl Seen {
     /// True if the mark was seen.

@@ -10,7 +10,7 @@ use super::error::{LoadError, quoted};
 use super::table::{Table, Text};
 use super::threads::{self, Draft};
 use crate::property::Property;
-use crate::scenario::{Engine, Expect, Expected, Moment, Thread, Witness};
+use crate::scenario::{Engine, Expect, Expected, Moment, SOMETIMES_MAX, Thread, Witness};
 
 const VERDICTS: &[(&str, Expected)] =
     &[("holds", Expected::Holds), ("violated", Expected::Violated)];
@@ -77,11 +77,15 @@ pub(super) fn check(root: &Table<'_>, cast: Cast<'_>) -> Result<Check, LoadError
             always.push(implied);
         }
     }
-    let sometimes = table
-        .texts("sometimes")?
-        .iter()
-        .map(|text| witness(text, cast))
-        .collect::<Result<Vec<_>, _>>()?;
+    let sometimes = table.texts("sometimes")?;
+    if let Some(text) = sometimes.get(SOMETIMES_MAX) {
+        return Err(text.error(
+            format!("witness {} of 'sometimes'", SOMETIMES_MAX + 1),
+            format!("at most {SOMETIMES_MAX} fit: split the scenario"),
+        ));
+    }
+    let sometimes =
+        sometimes.iter().map(|text| witness(text, cast)).collect::<Result<Vec<_>, _>>()?;
     Ok(Check { always, sometimes, lock_checks })
 }
 

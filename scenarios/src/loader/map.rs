@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
+use kvmmu_model::mmu::{PG_LEVEL_4K, ROOT_LEVEL, index_at};
 use kvmmu_model::{Gfn, Gva};
 
 use super::error::{LoadError, quoted};
@@ -168,8 +169,8 @@ fn target(key: &Text<'_>, spte: &InitialSpte, memory: &Memory) -> Result<Gfn, Lo
             format!("the guest's page tables do not translate gva{}", gva.0),
             format!(
                 "fill entry {} of the table that entry {} of the root points to, in [guest]",
-                gva.0 % 4,
-                gva.0 / 4
+                index_at(PG_LEVEL_4K, gva.0),
+                index_at(ROOT_LEVEL, gva.0)
             ),
         )),
         Some((_, false)) if spte.mmu_writable => Err(key.error(
@@ -248,6 +249,6 @@ fn shadowed<'s>(
 /// The frame of the guest's leaf table for a virtual page.
 fn leaf_table(memory: &Memory, gva: Gva) -> Option<Gfn> {
     let top = memory.table(memory.guest_root?)?;
-    let entry = top.entries.get(usize::try_from(gva.0 / 4).ok()?)?;
+    let entry = top.entries.get(usize::from(index_at(ROOT_LEVEL, gva.0)))?;
     entry.map(|e| e.gfn)
 }

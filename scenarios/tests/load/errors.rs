@@ -388,3 +388,13 @@ fn what_was_harvested_and_copied_at_the_end_may_be_deleted_after_it() {
 fn virtual_cpus_are_numbered_from_zero() {
     check(DIRECT, &[("\"vcpu0\"", "\"vcpu3\"", "20:9: 'vcpu3' is vCPU number 0", "call it vcpu0")]);
 }
+
+#[test]
+fn more_witnesses_than_machines_can_note_are_refused() {
+    let one = "\"mark-dirty < harvest@user\"";
+    let many = |n: usize| format!("sometimes = [{}]", vec![one; n].join(", "));
+    let error = refused(DIRECT, &many(1), &many(65)).to_string();
+    assert!(error.contains("witness 65 of 'sometimes'"), "{error}");
+    let fits = DIRECT.replacen(&many(1), &many(64), 1);
+    load("my-race.toml", &fits, 1).unwrap_or_else(|e| panic!("{e}"));
+}

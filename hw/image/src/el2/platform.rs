@@ -31,14 +31,25 @@ use super::{run, tlbi, wait};
 pub(crate) struct El2;
 
 /// The guards that are taken away, a bit each.
-static TAKEN_AWAY: AtomicU64 = AtomicU64::new(0);
+static TAKEN_AWAY: [AtomicU64; Guard::ALL.len().div_ceil(64)] =
+    [const { AtomicU64::new(0) }; Guard::ALL.len().div_ceil(64)];
 
 /// Takes these guards away, and gives the others back. Returns those that were away.
 pub(crate) fn set_without(guards: GuardSet) -> GuardSet {
-    let bits = guards.iter().fold(0, |bits, guard| bits | 1 << guard as u64);
-    // ORDERING: relaxed: set while no other CPU runs the model.
-    let before = TAKEN_AWAY.swap(bits, Order::Relaxed);
-    Guard::ALL.iter().copied().filter(|guard| before >> *guard as u64 & 1 == 1).collect()
+    let before = Guard::ALL.iter().copied().filter(|guard| is_taken_away(*guard)).collect();
+    for (i, word) in TAKEN_AWAY.iter().enumerate() {
+        let here = guards.iter().map(|guard| guard as usize).filter(|guard| guard / 64 == i);
+        // ORDERING: relaxed: set while no other CPU runs the model.
+        word.store(here.fold(0, |bits, guard| bits | 1 << (guard % 64)), Order::Relaxed);
+    }
+    before
+}
+
+#[inline]
+fn is_taken_away(guard: Guard) -> bool {
+    let guard = guard as usize;
+    // ORDERING: relaxed: constant while the model runs.
+    TAKEN_AWAY[guard / 64].load(Order::Relaxed) >> (guard % 64) & 1 == 1
 }
 
 /// Interrupts of a CPU, as far as the protocol knows them.
@@ -162,8 +173,7 @@ impl Platform for El2 {
 
     #[inline]
     fn guard(&self, guard: Guard) -> bool {
-        // ORDERING: relaxed: constant while the model runs.
-        TAKEN_AWAY.load(Order::Relaxed) >> guard as u64 & 1 == 0
+        !is_taken_away(guard)
     }
     #[inline]
     fn mark(&self, mark: Mark) {
