@@ -3,9 +3,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use kvmmu_model::Guard;
+
 /// What is looked at, below the workspace root.
-const PLACES: &[&str] =
-    &["model", "scenarios", "sim", "checks", "benches", "hw", "docs", "README.md", ".ci"];
+const PLACES: &[&str] = &[
+    "model",
+    "scenarios",
+    "sim",
+    "checks",
+    "benches",
+    "hw",
+    "docs",
+    "README.md",
+    "CONTRIBUTING.md",
+    ".ci",
+];
 
 /// The root of the workspace.
 fn root() -> PathBuf {
@@ -100,6 +112,29 @@ fn every_ordering_in_the_model_says_why() {
         let near = lines[i.saturating_sub(3)..=i].iter().any(|l| l.contains("// ORDERING:"));
         (!near).then_some("an Ordering without '// ORDERING:' within three lines above")
     }));
+}
+
+/// The reading rule of the model: what is in no `without`, `mark` or `checkpoint` is KVM.
+#[test]
+fn the_model_names_guards_by_two_words_alone() {
+    none(lines(|name, lines, i| {
+        let code = lines[i].split("//").next().unwrap_or("");
+        let near = &lines[i.saturating_sub(1)..=i];
+        let worded = near.iter().any(|l| l.contains("guarded(") || l.contains("without("));
+        let named = code.contains(" Guard::") || code.contains("(Guard::");
+        let asked = code.contains(".guard(") && !code.contains("|guard| self.p.guard(guard)");
+        let model = name.starts_with("model/src/") && !name.starts_with("model/src/guard");
+        let words = name == "model/src/platform.rs";
+        (model && !words && (asked || named && !worded))
+            .then_some("a guard that is not asked by guarded() or without()")
+    }));
+    let model = |name: &str| name.starts_with("model/src/") && !name.contains("/guard");
+    let files = files();
+    let unasked = Guard::ALL.iter().filter(|guard| {
+        let named = format!("Guard::{guard:?},");
+        !files.iter().any(|(name, text)| model(name) && text.contains(&named))
+    });
+    none(unasked.map(|guard| format!("nothing in the model asks for {guard:?}")).collect());
 }
 
 #[test]

@@ -188,9 +188,21 @@ pub trait Platform: Clone + Debug {
     fn smp_call_function_many(&self, me: Option<CpuId>, targets: CpuMask, wait: bool);
 
     /// False if this protective step is taken away in this run. Constant `true` outside simulators.
+    /// The model asks by [`Platform::guarded`] and [`Platform::without`] alone.
     #[inline(always)]
     fn guard(&self, _guard: Guard) -> bool {
         true
+    }
+    /// A protective step. Where it is taken away nothing is done, and the answer is that of
+    /// nothing: `false`, `None`, 0.
+    #[inline(always)]
+    fn guarded<R: Default>(&self, guard: Guard, step: impl FnOnce() -> R) -> R {
+        if self.guard(guard) { step() } else { R::default() }
+    }
+    /// What takes the place of a protective step that is taken away. Not KVM: skip it as you read.
+    #[inline(always)]
+    fn without<R>(&self, guard: Guard, instead: impl FnOnce() -> R) -> Option<R> {
+        if self.guard(guard) { None } else { Some(instead()) }
     }
     /// Runs `body` as the kernel function `name`. Reports name it. All that the caller keeps of the
     /// call is what it returns; what the body saw besides is forgotten.

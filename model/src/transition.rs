@@ -61,8 +61,10 @@ pub struct Transitions<'a, G> {
 }
 
 impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
-    fn has(&self, guard: Guard) -> bool {
-        (self.guard)(guard)
+    /// As [`crate::Platform::guarded`].
+    #[inline(always)]
+    fn guarded<R: Default>(&self, guard: Guard, step: impl FnOnce() -> R) -> R {
+        if (self.guard)(guard) { step() } else { R::default() }
     }
 
     /// `page_fault_can_be_fast`.
@@ -139,15 +141,17 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
 
     /// The test of H and M.
     fn fast_fault_may_write<const V6_1: bool>(&self, spte: Spte) -> bool {
-        (V6_1 || self.format.is_host_writable(spte) || !self.has(Guard::FastFaultHostWritable))
-            && (self.format.is_mmu_writable(spte) || !self.has(Guard::FastFaultMmuWritable))
+        let (h, m) = (self.format.is_host_writable(spte), self.format.is_mmu_writable(spte));
+        (V6_1 || h || !self.guarded(Guard::FastFaultHostWritable, || true))
+            && (m || !self.guarded(Guard::FastFaultMmuWritable, || true))
     }
 
     /// Whether `make_spte` may let the guest write at all; whether the frame is a shadowed guest
     /// table is asked only then.
     #[inline]
     pub fn leaf_may_be_writable(&self, guest_writable: bool, host_writable: bool) -> bool {
-        (host_writable || !self.has(Guard::MakeSpteHostReadonly)) && guest_writable
+        let refuses = !host_writable && self.guarded(Guard::MakeSpteHostReadonly, || true);
+        !refuses && guest_writable
     }
 
     /// `make_spte`.
@@ -181,12 +185,13 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
     pub fn write_protect(&self, mut spte: Spte, pt_protect: bool) -> Option<Spte> {
         let may_become_writable = pt_protect
             && self.can_be_made_writable(spte)
-            && self.has(Guard::WriteProtectChecksMmuWritable);
+            && self.guarded(Guard::WriteProtectChecksMmuWritable, || true);
         if !self.format.is_writable(spte) && !may_become_writable {
             return None;
         }
-        if pt_protect && self.has(Guard::PtProtectClearsMmuWritable) {
-            spte = spte.without(self.format.mmu_writable_mask);
+        if pt_protect {
+            let m = || self.format.mmu_writable_mask;
+            spte = spte.without(self.guarded(Guard::PtProtectClearsMmuWritable, m));
         }
         Some(self.format.write_protected(spte))
     }
@@ -194,7 +199,8 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
     /// `mark_spte_for_access_track`. W is dropped, not saved: the restore decides it anew.
     #[inline]
     pub fn mark_for_access_track(&self, spte: Spte) -> Spte {
-        self.format.mark_for_access_track(spte, !self.has(Guard::AccessTrackDropsW))
+        let drops_w = self.guarded(Guard::AccessTrackDropsW, || true);
+        self.format.mark_for_access_track(spte, !drops_w)
     }
 
     /// `spte_has_volatile_bits`: may this SPTE change outside `mmu_lock`?
@@ -207,10 +213,10 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
         // A writable one cannot become more so: 6.1 does not count it.
         let gains = self.can_be_made_writable(spte)
             && (self.algorithm == Algorithm::V5_10 || !f.is_writable(spte));
-        if gains && self.has(Guard::VolatileLocklesslyWritable) {
+        if gains && self.guarded(Guard::VolatileLocklesslyWritable, || true) {
             return true;
         }
-        if f.is_access_track(spte) && self.has(Guard::VolatileAccessTrack) {
+        if f.is_access_track(spte) && self.guarded(Guard::VolatileAccessTrack, || true) {
             return true;
         }
         if !f.ad_enabled(spte) {
@@ -218,8 +224,8 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
         }
         let accessed = spte.0 & f.accessed_mask != 0;
         let dirty = spte.0 & f.dirty_mask != 0;
-        !accessed && self.has(Guard::VolatileNotAccessed)
-            || f.is_writable(spte) && !dirty && self.has(Guard::VolatileWriteNotDirty)
+        !accessed && self.guarded(Guard::VolatileNotAccessed, || true)
+            || f.is_writable(spte) && !dirty && self.guarded(Guard::VolatileWriteNotDirty, || true)
     }
 }
 

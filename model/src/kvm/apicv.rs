@@ -25,14 +25,9 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// and begins again after it: whatever was read from the memslots must be read again.
     pub fn svm_toggle_avic_for_irq_window<'a>(&'a self, srcu: &mut Option<SrcuSection<'a, P>>) {
         self.p.call("svm_toggle_avic_for_irq_window", || {
-            let drops = self.p.guard(Guard::ApicvUpdateDropsSrcu);
-            if drops {
-                *srcu = None;
-            }
+            self.p.guarded(Guard::ApicvUpdateDropsSrcu, || *srcu = None);
             self.kvm_request_apicv_update();
-            if drops {
-                *srcu = self.vcpu_srcu_read_lock();
-            }
+            self.p.guarded(Guard::ApicvUpdateDropsSrcu, || *srcu = self.vcpu_srcu_read_lock());
             self.p.mark(Mark::AvicToggled);
         });
     }

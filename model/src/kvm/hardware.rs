@@ -21,9 +21,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         self.p.call("hardware_enable_all", || {
             let system = self.kvm.system();
             let mut usage_count = system.kvm_count_lock.lock();
-            if !self.p.guard(Guard::CountLockNoMutex) {
-                drop(system.kvm_lock.lock());
-            }
+            self.p.without(Guard::CountLockNoMutex, || drop(system.kvm_lock.lock()));
             *usage_count += 1;
         });
     }
@@ -77,8 +75,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     fn kvm_starting_cpu(&self) {
         self.p.call("kvm_starting_cpu", || {
             let system = self.kvm.system();
-            let without = !self.p.guard(Guard::UsageCountOwnLock);
-            let _kvm_lock = without.then(|| system.kvm_lock.lock());
+            let _kvm_lock = self.p.without(Guard::UsageCountOwnLock, || system.kvm_lock.lock());
             let usage_count = system.kvm_count_lock.lock();
             if *usage_count > 0 {
                 // ORDERING: relaxed: written under kvm_count_lock, which is held.
@@ -93,8 +90,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     fn kvm_dying_cpu(&self) {
         self.p.call("kvm_dying_cpu", || {
             let system = self.kvm.system();
-            let without = !self.p.guard(Guard::UsageCountOwnLock);
-            let _kvm_lock = without.then(|| system.kvm_lock.lock());
+            let _kvm_lock = self.p.without(Guard::UsageCountOwnLock, || system.kvm_lock.lock());
             let usage_count = system.kvm_count_lock.lock();
             if *usage_count > 0 {
                 // ORDERING: relaxed: written under kvm_count_lock, which is held.

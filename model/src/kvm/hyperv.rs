@@ -48,9 +48,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     pub fn kvm_vm_ioctl_hv_eventfd(&self) {
         self.p.call("kvm_hv_eventfd_assign", || {
             let mut hv = self.kvm.system().hv_lock.lock();
-            if !self.p.guard(Guard::HvLockInsideVcpuMutex) {
-                drop(self.kvm.vcpu_mutex[0].lock());
-            }
+            self.p.without(Guard::HvLockInsideVcpuMutex, || drop(self.kvm.vcpu_mutex[0].lock()));
             *hv |= System::<P>::HV_CONN;
         });
         self.p.call("kvm_hv_eventfd_deassign", || {

@@ -181,13 +181,12 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 let others = IoDevice::IOEVENTFDS.into_iter().filter(|d| fewer & d.bit() != 0);
                 others.for_each(|other| bus.destroy(&self.p, other));
             };
-            let late = self.p.guard(Guard::BusFreeAfterGracePeriod);
-            if enomem && !late {
-                destroy_others();
+            if enomem {
+                self.p.without(Guard::BusFreeAfterGracePeriod, destroy_others);
             }
             self.replace_bus(bus, old, (!enomem).then_some(fewer));
-            if enomem && late {
-                destroy_others();
+            if enomem {
+                self.p.guarded(Guard::BusFreeAfterGracePeriod, destroy_others);
             }
             bus.array.kfree(&self.p, old);
             true

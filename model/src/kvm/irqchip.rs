@@ -94,12 +94,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             // kvm_pit_set_reinject: kvm_register_irq_ack_notifier, kvm_register_irq_mask_notifier
             drop(self.kvm.irq_lock.lock());
             let irq_lock = self.kvm.irq_lock.lock();
-            let kept = if self.p.guard(Guard::PitReleasesIrqLock) {
-                drop(irq_lock);
-                None
-            } else {
-                Some(irq_lock)
-            };
+            let kept = self.p.without(Guard::PitReleasesIrqLock, || irq_lock);
             let slots_lock = self.kvm.slots_lock.lock();
             self.kvm_io_bus_register_dev(IoDevice::Pit);
             drop(slots_lock);

@@ -198,7 +198,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 self.install_new_memslots(invalid);
                 to = to.next_generation();
                 self.p.checkpoint((old, to));
-                self.kvm_arch_flush_shadow_memslot(slot);
+                let zap = || self.kvm_arch_flush_shadow_memslot(slot);
+                self.p.guarded(Guard::MemslotDeleteZaps, zap);
                 new = old;
             }
             // update_memslots
@@ -217,9 +218,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         self.p.call("install_new_memslots", || {
             slots.assign_generation(Some(set.array()), set.generation());
             self.p.mark(Mark::MemslotsInstalled);
-            if self.p.guard(Guard::MemslotFreeAfterGracePeriod) {
-                self.kvm.srcu.synchronize();
-            }
+            self.p.guarded(Guard::MemslotFreeAfterGracePeriod, || self.kvm.srcu.synchronize());
         });
     }
 
@@ -229,9 +228,6 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Locks: takes `mmu_lock`.
     fn kvm_arch_flush_shadow_memslot(&self, slot: usize) {
         let Some(Some(memslot)) = self.memslots.get(slot) else { return };
-        if !self.p.guard(Guard::MemslotDeleteZaps) {
-            return;
-        }
         self.p.call("kvm_arch_flush_shadow_memslot", || {
             let mut l = self.mmu_lock.lock();
             let mut flush = false;
@@ -240,9 +236,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             }
             if flush {
                 self.p.mark(Mark::MemslotZapped);
-            }
-            if flush && self.p.guard(Guard::MemslotDeleteFlushes) {
-                self.kvm_flush_remote_tlbs(None);
+                self.p.guarded(Guard::MemslotDeleteFlushes, || self.kvm_flush_remote_tlbs(None));
             }
         });
     }

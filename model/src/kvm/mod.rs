@@ -111,7 +111,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Linux v5.10 `arch/x86/kvm/x86.c`, `vcpu_run()`.
     #[track_caller]
     pub fn vcpu_srcu_read_lock(&self) -> Option<SrcuSection<'_, P>> {
-        self.p.guard(Guard::RunHoldsSrcu).then_some(())?;
+        self.p.guarded(Guard::RunHoldsSrcu, || Some(()))?;
         Some(self.kvm.srcu.read_lock())
     }
 }

@@ -18,8 +18,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// lock of its own, which one atomic operation stands for.
     pub fn kvm_psci_vcpu_on(&self, source: CpuId) {
         self.p.call("kvm_psci_vcpu_on", || {
-            let without = !self.p.guard(Guard::PsciWithoutKvmLock);
-            let _kvm_lock = without.then(|| self.kvm.lock.lock());
+            let _kvm_lock = self.p.without(Guard::PsciWithoutKvmLock, || self.kvm.lock.lock());
             let target = (source.0 + 1) % self.nr_vcpus;
             // ORDERING: seq-cst: stands for mp_state_lock.
             let was = self.kvm.system().powered_on.fetch_or(1 << target, SeqCst);

@@ -36,8 +36,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             let system = self.kvm.system();
             let mut generation = system.tsc_write_lock.lock();
             *generation += u64::from(!matched);
-            let inside = !self.p.guard(Guard::TscWriteLockLeaf);
-            let _generation = inside.then_some(generation);
+            let _generation = self.p.without(Guard::TscWriteLockLeaf, || generation);
             let mut nr_vcpus_matched_tsc = system.pvclock_gtod_sync_lock.lock();
             *nr_vcpus_matched_tsc = if matched { *nr_vcpus_matched_tsc + 1 } else { 0 };
         });

@@ -17,8 +17,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Locks: `vcpu->mutex` and a read section of `kvm->srcu`; takes `xen_lock`.
     pub fn kvm_xen_set_evtchn(&self, vcpu: CpuId) {
         self.p.call("kvm_xen_set_evtchn", || {
-            let without = !self.p.guard(Guard::XenOwnLock);
-            let _kvm_lock = without.then(|| self.kvm.lock.lock());
+            let _kvm_lock = self.p.without(Guard::XenOwnLock, || self.kvm.lock.lock());
             *self.kvm.system().xen_lock.lock() |= 1 << vcpu.0;
             self.p.mark(Mark::XenEventSent);
         });

@@ -71,7 +71,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         self.format.caches_permission_faults
             && present
             && matches!(ret, RetPf::Fixed | RetPf::Spurious)
-            && self.p.guard(Guard::RelaxPermsLocalFlush)
+            && self.p.guarded(Guard::RelaxPermsLocalFlush, || true)
     }
 
     /// `kvm_arch_async_page_ready`: the page that a vCPU waited for has come; map it speculatively.
@@ -111,7 +111,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         prefault: bool,
     ) -> RetPf {
         let write = access == Access::Write;
-        let early = (!self.p.guard(Guard::GupOutsideMmuLock)).then(|| self.mmu_lock.lock());
+        let early = self.p.without(Guard::GupOutsideMmuLock, || self.mmu_lock.lock());
         let (seq, page) = match self.lookup(gfn, write) {
             Ok(found) => found,
             Err(ret) => return ret,
@@ -143,16 +143,12 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// noticed, one before it has already changed what the second returns.
     pub(super) fn lookup(&self, gfn: Gfn, write: bool) -> Result<(u64, PinnedPage), RetPf> {
         // ORDERING: acquire (smp_rmb in the kernel): the sequence is read before the page is looked
-        // up.
-        if self.p.guard(Guard::NotifierSeqBeforeGup) {
-            let seq = self.notifier_seq.load(Acquire);
-            let page = self.gfn_to_pfn(gfn, write)?;
-            Ok((seq, page))
-        } else {
-            let page = self.gfn_to_pfn(gfn, write)?;
-            // ORDERING: acquire: too late, whatever it is.
-            Ok((self.notifier_seq.load(Acquire), page))
-        }
+        // up; after it, it is too late, whatever the ordering.
+        let read = || self.notifier_seq.load(Acquire);
+        let seq = self.p.guarded(Guard::NotifierSeqBeforeGup, read);
+        let page = self.gfn_to_pfn(gfn, write)?;
+        let late = self.p.without(Guard::NotifierSeqBeforeGup, read);
+        Ok((late.unwrap_or(seq), page))
     }
 
     /// `try_async_pf`: the memslot, then the page.
@@ -161,7 +157,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     fn gfn_to_pfn(&self, gfn: Gfn, write: bool) -> Result<PinnedPage, RetPf> {
         match self.find_memslot(gfn) {
             MemslotFound::Valid => {}
-            MemslotFound::Invalid(seen) if self.p.guard(Guard::InvalidSlotRetries) => {
+            MemslotFound::Invalid(seen) if self.p.guarded(Guard::InvalidSlotRetries, || true) => {
                 self.p.mark(Mark::MemslotInvalid);
                 return Err(RetPf::RetryAfterMemslots(seen));
             }

@@ -42,8 +42,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             // ENOENT: nothing is copied.
             let Some(harvested) = self.kvm_get_dirty_log_protect(slot) else { return 0 };
             self.p.checkpoint(harvested);
-            if harvested.flush && self.p.guard(Guard::FlushAfterHarvest) {
-                self.kvm_flush_remote_tlbs(None);
+            if harvested.flush {
+                self.p.guarded(Guard::FlushAfterHarvest, || self.kvm_flush_remote_tlbs(None));
             }
             self.p.call("copy_to_user", || self.host.access_user_memory());
             harvested.mask
@@ -70,16 +70,11 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                     }
                 }
             };
-            let first = self.p.guard(Guard::HarvestClearThenProtect);
-            if !first {
-                protect(seen);
-            }
+            self.p.without(Guard::HarvestClearThenProtect, || protect(seen));
             // ORDERING: acq-rel: what is marked before is in this harvest, after in the next.
             let mask = bitmap.swap(0, AcqRel);
             self.p.mark(Mark::Harvest);
-            if first {
-                protect(mask);
-            }
+            self.p.guarded(Guard::HarvestClearThenProtect, || protect(mask));
             Harvested { mask, flush: true }
         });
         Some(harvested)

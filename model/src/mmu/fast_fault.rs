@@ -69,9 +69,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             for attempt in 0..ATTEMPTS_MAX {
                 self.p.checkpoint((attempt, first_walk));
                 let at = self.walk_for_attempt(fault, first_walk);
-                if !self.p.guard(Guard::FastFaultRewalk) {
-                    first_walk = Some(at.loc);
-                }
+                self.p.without(Guard::FastFaultRewalk, || first_walk = Some(at.loc));
                 self.p.mark(Mark::FastFaultRead);
                 if let Some(done) = self.fast_page_fault_attempt(fault, walk_gfn, at) {
                     ret = done;
@@ -130,12 +128,14 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         gfn: Gfn,
     ) -> Option<RetPf> {
         let made_writable = self.format.is_writable(new) && !self.format.is_writable(old);
-        let marks =
-            made_writable && (access == Access::Write || self.p.guard(Guard::RestoreMarksDirty));
-        let mark_first = !self.p.guard(Guard::MarkDirtyAfterCmpxchg);
-        if marks && mark_first {
-            self.mark_page_dirty(gfn);
-        }
+        let marks = made_writable
+            && (access == Access::Write || self.p.guarded(Guard::RestoreMarksDirty, || true));
+        let mark = || {
+            if marks {
+                self.mark_page_dirty(gfn);
+            }
+        };
+        self.p.without(Guard::MarkDirtyAfterCmpxchg, mark);
         if !self.write_fixed_spte(sptep, old, new) {
             return self.fast_fault_lost();
         }
@@ -146,9 +146,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         if made_writable {
             self.p.mark(Mark::FastFaultWritable);
         }
-        if marks && !mark_first {
-            self.mark_page_dirty(gfn);
-        }
+        self.p.guarded(Guard::MarkDirtyAfterCmpxchg, mark);
         Some(RetPf::Fixed)
     }
 
@@ -162,16 +160,12 @@ impl<P: Platform, H: Host> Mmu<P, H> {
 
     /// The cmpxchg itself.
     fn write_fixed_spte(&self, sptep: &P::Word, old: Spte, new: Spte) -> bool {
-        if self.p.guard(Guard::FastFaultCmpxchg) {
-            // ORDERING: acq-rel pairs with the xchg of mmu_spte_clear_track_bits and
-            // mmu_spte_update.
-            let cmpxchg = || sptep.compare_exchange(old.0, new.0, AcqRel, Acquire);
-            self.p.lockless(cmpxchg).is_ok()
-        } else {
-            // ORDERING: relaxed: this store replaces the cmpxchg and is wrong in any order.
-            self.p.lockless(|| sptep.store(new.0, Relaxed));
-            true
-        }
+        // ORDERING: relaxed: this store replaces the cmpxchg and is wrong in any order.
+        let store = || self.p.lockless(|| sptep.store(new.0, Relaxed));
+        let stored = self.p.without(Guard::FastFaultCmpxchg, store).is_some();
+        // ORDERING: acq-rel pairs with the xchg of mmu_spte_clear_track_bits and mmu_spte_update.
+        let cmpxchg = || sptep.compare_exchange(old.0, new.0, AcqRel, Acquire);
+        stored || self.p.lockless(cmpxchg).is_ok()
     }
 
     /// What a fast fault on an indirect page would do: not in any kernel.
@@ -195,21 +189,17 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             return self.fast_pf_fix_spte(access, sptep, old, new, gfn);
         }
         let Some(pinned) = self.pin(gfn, old) else { return Some(RetPf::Invalid) };
-        if !self.p.guard(Guard::PinHold) {
-            self.host.kvm_release_pfn_clean(pinned);
-        }
+        self.p.without(Guard::PinHold, || self.host.kvm_release_pfn_clean(pinned));
         let fixed = self.fast_pf_fix_spte(access, sptep, old, new, gfn);
-        if self.p.guard(Guard::PinHold) {
-            self.host.kvm_release_pfn_clean(pinned);
-        }
+        self.p.guarded(Guard::PinHold, || self.host.kvm_release_pfn_clean(pinned));
         fixed
     }
 
     /// Takes a reference on the page of a frame, if it is the page that the SPTE maps.
     fn pin(&self, gfn: Gfn, spte: Spte) -> Option<Pfn> {
-        let for_write = self.p.guard(Guard::PinForWrite);
+        let for_write = self.p.guarded(Guard::PinForWrite, || true);
         let page = self.host.gfn_to_pfn_atomic(gfn, for_write)?;
-        if page.pfn != self.format.pfn(spte) && self.p.guard(Guard::PinPfnCompare) {
+        if page.pfn != self.format.pfn(spte) && self.p.guarded(Guard::PinPfnCompare, || true) {
             self.host.kvm_release_pfn_clean(page.pfn);
             return None;
         }

@@ -32,7 +32,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_make_all_cpus_request`, for a request that waits.
     fn kvm_make_all_cpus_request(&self, me: Option<CpuId>, request: u64) {
         self.p.call("kvm_make_all_cpus_request", || {
-            let wait = self.p.guard(Guard::FlushRequestWait);
+            let wait = self.p.guarded(Guard::FlushRequestWait, || true);
             let mut targets = CpuMask::default();
             for cpu in (0..self.nr_vcpus).map(CpuId) {
                 self.kvm_make_request(cpu, request);

@@ -18,27 +18,23 @@ use crate::types::{CpuId, SpteLoc};
 impl<P: Platform, H: Host> Mmu<P, H> {
     /// `walk_shadow_page_lockless_begin`.
     pub(super) fn walk_shadow_page_lockless_begin(&self, cpu: CpuId) {
-        if self.p.guard(Guard::LocklessWalkIrqOff) {
-            self.p.local_irq_disable(cpu);
-        }
-        if self.p.guard(Guard::LocklessWalkMode) {
+        self.p.guarded(Guard::LocklessWalkIrqOff, || self.p.local_irq_disable(cpu));
+        self.p.guarded(Guard::LocklessWalkMode, || {
             // ORDERING: smp_store_mb, pairs with the cmpxchg of the mode in kvm_request_needs_ipi:
             // no SPTE is read before the mode can be seen. Needs TSO to be seen missing.
             self.vcpu(cpu).mode.store(READING_SHADOW_PAGE_TABLES, SeqCst);
             self.p.fence(SeqCst);
-        }
+        });
     }
 
     /// `walk_shadow_page_lockless_end`.
     pub(super) fn walk_shadow_page_lockless_end(&self, cpu: CpuId) {
-        if self.p.guard(Guard::LocklessWalkMode) {
+        self.p.guarded(Guard::LocklessWalkMode, || {
             // ORDERING: release: no read of the walk moves below it. x86 never does that; loom
             // could show it.
             self.vcpu(cpu).mode.store(OUTSIDE_GUEST_MODE, Release);
-        }
-        if self.p.guard(Guard::LocklessWalkIrqOff) {
-            self.p.local_irq_enable(cpu);
-        }
+        });
+        self.p.guarded(Guard::LocklessWalkIrqOff, || self.p.local_irq_enable(cpu));
     }
 
     /// `for_each_shadow_entry_lockless`: down from the root as far as SPTEs are shadow-present.

@@ -63,8 +63,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Locks: `mmu_lock`.
     fn set_spte(&self, loc: SpteLoc, new: Spte, gfn: Gfn, spurious: &mut bool) -> bool {
         self.p.call("set_spte", || {
-            if self.format.is_writable(new) && self.p.guard(Guard::SetSpteMarksDirty) {
-                self.mark_page_dirty(gfn);
+            if self.format.is_writable(new) {
+                self.p.guarded(Guard::SetSpteMarksDirty, || self.mark_page_dirty(gfn));
             }
             *spurious = self.mmu_spte_get_lockless(loc) == new;
             !*spurious && self.mmu_spte_update(loc, new)
@@ -81,7 +81,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             let mut was_rmapped = self.format.is_shadow_present(old);
             if was_rmapped && self.format.pfn(old) != m.page.pfn {
                 self.drop_spte(l, loc);
-                flush = self.p.guard(Guard::MmuSetSpteFlushesOldPfn);
+                flush = self.p.guarded(Guard::MmuSetSpteFlushesOldPfn, || true);
                 self.p.mark(Mark::SpteOfAnotherPfn);
                 was_rmapped = false;
             }

@@ -179,6 +179,8 @@ impl Role {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct SpteSet(pub u32);
 
+const _: () = assert!(SHADOW_PAGES * PT_ENTRIES <= u32::BITS as usize);
+
 impl SpteSet {
     const fn bit(loc: SpteLoc) -> u32 {
         1 << (loc.sp.0 as usize * PT_ENTRIES + loc.index as usize)
@@ -218,7 +220,9 @@ pub fn entries_of(sp: SpId) -> impl Iterator<Item = SpteLoc> {
 
 /// The index that an address (a gfn or a guest-virtual page number) has in a table of this level.
 pub fn index_at(level: u8, page: u64) -> u8 {
-    (page >> (2 * (level - 1)) & (PT_ENTRIES as u64 - 1)) as u8
+    const BITS: u32 = PT_ENTRIES.trailing_zeros();
+    const { assert!(PT_ENTRIES.is_power_of_two()) };
+    (page >> (BITS * (u32::from(level) - 1)) & (PT_ENTRIES as u64 - 1)) as u8
 }
 
 impl ShadowPage {

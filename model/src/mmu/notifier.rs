@@ -20,10 +20,10 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     ///
     /// Locks: `mmu_lock`. Under it the barrier between the two tests is redundant on x86.
     pub(super) fn mmu_notifier_retry(&self, l: &MmuState, seq: u64) -> bool {
-        let running = l.notifier_count != 0 && self.p.guard(Guard::NotifierCountCheck);
+        let running = l.notifier_count != 0 && self.p.guarded(Guard::NotifierCountCheck, || true);
         // ORDERING: relaxed: written under mmu_lock, which is held.
         let retry = running
-            || self.p.guard(Guard::NotifierSeqRecheck) && self.notifier_seq.load(Relaxed) != seq;
+            || self.p.guarded(Guard::NotifierSeqRecheck, || self.notifier_seq.load(Relaxed) != seq);
         if retry {
             self.p.mark(Mark::NotifierRetry);
         }
@@ -39,8 +39,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             let mut l = self.mmu_lock.lock();
             l.notifier_count += 1;
             let flush = self.kvm_zap_rmapp(&mut l, gfn);
-            if flush && self.p.guard(Guard::RangeStartFlush) {
-                self.kvm_flush_remote_tlbs(None);
+            if flush {
+                self.p.guarded(Guard::RangeStartFlush, || self.kvm_flush_remote_tlbs(None));
             }
             drop(l);
             self.p.mark(Mark::RangeStarted);
@@ -84,8 +84,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 self.p.mark(Mark::PteChanged);
                 flush = true;
             }
-            if flush && self.p.guard(Guard::ChangePteFlush) {
-                self.kvm_flush_remote_tlbs(None);
+            if flush {
+                self.p.guarded(Guard::ChangePteFlush, || self.kvm_flush_remote_tlbs(None));
             }
         });
     }
@@ -93,11 +93,9 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `kvm_mmu_changed_pte_notifier_make_spte`.
     fn changed_pte_spte(&self, old: Spte, pfn: Pfn) -> Spte {
         let f = &self.format;
-        let mut new = f.write_protected(f.with_pfn(old, pfn)).without(f.host_writable_mask);
-        if self.p.guard(Guard::ChangePteClearsMmuWritable) {
-            new = new.without(f.mmu_writable_mask);
-        }
-        self.mark_spte_for_access_track(new)
+        let new = f.write_protected(f.with_pfn(old, pfn)).without(f.host_writable_mask);
+        let m = self.p.guarded(Guard::ChangePteClearsMmuWritable, || f.mmu_writable_mask);
+        self.mark_spte_for_access_track(new.without(m))
     }
 
     /// `kvm_mmu_notifier_clear_flush_young`, and `clear_young` without the flush. True if it was

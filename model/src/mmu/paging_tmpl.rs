@@ -105,7 +105,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// `fast-fault-direct-only` is gone, or as the document's proposal with the page pinned.
     fn indirect_fast_page_fault(&self, fault: Fault, walk: &GuestWalk) -> Option<RetPf> {
         let pinned = self.indirect_fast_fault == IndirectFastFault::Pinned;
-        if !pinned && self.p.guard(Guard::FastFaultDirectOnly) {
+        if !pinned && self.p.guarded(Guard::FastFaultDirectOnly, || true) {
             return None;
         }
         let ret = self.fast_page_fault(fault, Some(walk.gfn()));
@@ -118,9 +118,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
     /// Locks: `mmu_lock`.
     fn fetch(&self, l: &mut MmuState, root: Gfn, gva: Gva, walk: &GuestWalk, m: Mapping) -> RetPf {
         self.p.call("FNAME(fetch)", || {
-            if self.p.guard(Guard::GpteRecheckUpper)
-                && self.gpte_changed(root, index_at(ROOT_LEVEL, gva.0), walk.ptes[1])
-            {
+            let upper = || self.gpte_changed(root, index_at(ROOT_LEVEL, gva.0), walk.ptes[1]);
+            if self.p.guarded(Guard::GpteRecheckUpper, upper) {
                 return RetPf::Retry;
             }
             let parent = SpteLoc { sp: self.vcpu(m.cpu).root, index: index_at(ROOT_LEVEL, gva.0) };
@@ -131,9 +130,9 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 let role = Role::indirect(PG_LEVEL_4K, walk.ptes[1].is_writable());
                 (self.kvm_mmu_get_page(l, Some(m.cpu), walk.table_gfn[0], role), true)
             };
-            if self.p.guard(Guard::GpteRecheckLeaf)
-                && self.gpte_changed(walk.table_gfn[0], index_at(PG_LEVEL_4K, gva.0), walk.ptes[0])
-            {
+            let (table, index) = (walk.table_gfn[0], index_at(PG_LEVEL_4K, gva.0));
+            let leaf = || self.gpte_changed(table, index, walk.ptes[0]);
+            if self.p.guarded(Guard::GpteRecheckLeaf, leaf) {
                 return RetPf::Retry;
             }
             if fresh {

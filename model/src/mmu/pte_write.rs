@@ -42,9 +42,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             if !self.host.copy_to_user(gfn, byte, value) {
                 return Emulated::BreakCow;
             }
-            if self.p.guard(Guard::EmulatorMarksDirty) {
-                self.mark_page_dirty(gfn);
-            }
+            self.p.guarded(Guard::EmulatorMarksDirty, || self.mark_page_dirty(gfn));
             self.kvm_mmu_pte_write(cpu, gfn, byte);
             self.p.mark(Mark::Emulated);
             Emulated::Done
@@ -70,12 +68,10 @@ impl<P: Platform, H: Host> Mmu<P, H> {
                 }
                 let loc = SpteLoc { sp, index };
                 let entry = self.mmu_spte_get_lockless(loc);
-                if self.p.guard(Guard::PteWriteZaps) {
-                    self.mmu_page_zap_pte(&mut l, loc);
-                }
+                self.p.guarded(Guard::PteWriteZaps, || self.mmu_page_zap_pte(&mut l, loc));
                 remote_flush |= self.format.is_shadow_present(entry);
             }
-            if remote_flush && self.p.guard(Guard::PteWriteFlushes) {
+            if remote_flush && self.p.guarded(Guard::PteWriteFlushes, || true) {
                 self.kvm_flush_remote_tlbs(Some(cpu));
             } else {
                 self.kvm_make_request(cpu, super::KVM_REQ_TLB_FLUSH_CURRENT);

@@ -42,11 +42,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             self.alloc_page(l, sp, gfn, role);
             if !role.direct {
                 self.account_shadowed(l, me, sp);
-                if role.level == PG_LEVEL_4K
-                    && self.rmap_write_protect(l, gfn)
-                    && self.p.guard(Guard::GetPageFlush)
-                {
-                    self.kvm_flush_remote_tlbs(me);
+                if role.level == PG_LEVEL_4K && self.rmap_write_protect(l, gfn) {
+                    self.p.guarded(Guard::GetPageFlush, || self.kvm_flush_remote_tlbs(me));
                 }
             }
             sp
@@ -75,8 +72,8 @@ impl<P: Platform, H: Host> Mmu<P, H> {
         if page.role.level > PG_LEVEL_4K {
             // ORDERING: relaxed: as above.
             self.gfn_track[page.gfn.0 as usize].fetch_add(1, Relaxed);
-            if self.rmap_write_protect(l, page.gfn) && self.p.guard(Guard::GetPageFlush) {
-                self.kvm_flush_remote_tlbs(me);
+            if self.rmap_write_protect(l, page.gfn) {
+                self.p.guarded(Guard::GetPageFlush, || self.kvm_flush_remote_tlbs(me));
             }
         }
     }
@@ -154,16 +151,11 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             return;
         }
         self.p.call("kvm_mmu_commit_zap_page", || {
-            let flush_first = self.p.guard(Guard::FlushBeforeFree);
-            if flush_first {
-                self.kvm_flush_remote_tlbs(None);
-            }
+            self.p.guarded(Guard::FlushBeforeFree, || self.kvm_flush_remote_tlbs(None));
             for sp in (0..SHADOW_PAGES as u8).filter(|sp| invalid.0 >> sp & 1 == 1) {
                 self.kvm_mmu_free_page(l, SpId(sp));
             }
-            if !flush_first {
-                self.kvm_flush_remote_tlbs(None);
-            }
+            self.p.without(Guard::FlushBeforeFree, || self.kvm_flush_remote_tlbs(None));
         });
     }
 

@@ -85,11 +85,10 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             if !self.format.is_shadow_present(old) {
                 return false;
             }
-            let was_writable = if self.p.guard(Guard::FlushOnLocklesslyWritable) {
-                self.transitions().can_be_made_writable(old)
-            } else {
-                self.format.is_writable(old)
-            };
+            let can_be = || self.transitions().can_be_made_writable(old);
+            let is = || self.format.is_writable(old);
+            let was_writable = self.p.guarded(Guard::FlushOnLocklesslyWritable, can_be)
+                || self.p.without(Guard::FlushOnLocklesslyWritable, is) == Some(true);
             let mut flush = was_writable && !self.format.is_writable(new);
             if self.format.is_accessed(old) && !self.format.is_accessed(new) {
                 flush = true;
@@ -156,7 +155,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             let new = self.mark_spte_for_access_track(spte);
             let replaced = self.mmu_spte_update_no_track(loc, new);
             self.p.mark(Mark::AccessTracked);
-            let old = if self.p.guard(Guard::AgeUsesXchgResult) { replaced } else { spte };
+            let old = self.p.without(Guard::AgeUsesXchgResult, || spte).unwrap_or(replaced);
             if self.format.is_writable(old) {
                 self.host.kvm_set_pfn_dirty(self.format.pfn(old));
             }

@@ -57,7 +57,7 @@ impl<P: Platform, H: Host> Mmu<P, H> {
             vcpu.mode.store(IN_GUEST_MODE, SeqCst);
             *srcu = None;
             self.p.fence(SeqCst);
-            if self.p.guard(Guard::EntryRequestCheck) && self.kvm_vcpu_exit_request(cpu) {
+            if self.p.guarded(Guard::EntryRequestCheck, || self.kvm_vcpu_exit_request(cpu)) {
                 self.vcpu_leave_guest(cpu, srcu);
                 return false;
             }
