@@ -3,7 +3,7 @@
 //! Each of its actions is one critical section of one lock and so one step, but for copies of page
 //! contents. Page flags are atomic, as in the kernel, where they are set under `mmu_lock`.
 
-use kvmmu_model::mmu::GFNS;
+use kvmmu_model::mmu::{GFNS, PT_ENTRIES};
 use kvmmu_model::platform::Ordering::{AcqRel, Relaxed};
 use kvmmu_model::{
     CpuId, Gfn, Gpte, Gva, Host, Lock, LockClass, Mark, Object, Pfn, PinnedPage, RwLock, Srcu, Tag,
@@ -148,6 +148,17 @@ impl<M: Machine> HostMm<M> {
     /// The contents of a page.
     pub fn page(&self, pfn: Pfn) -> &M::Word {
         &self.memory[pfn.0 as usize]
+    }
+    /// The contents of a frame, wherever they are: in its page, or in swap.
+    #[track_caller]
+    pub fn content(&self, gfn: Gfn) -> u64 {
+        let state = self.state.get();
+        let g = gfn.0 as usize;
+        match state.pte[g].pfn.or(state.swap_cache[g]) {
+            // ORDERING: relaxed: guest memory, which vCPUs write as they like.
+            Some(pfn) => self.page(pfn).load(Relaxed),
+            None => state.swap[g],
+        }
     }
     /// What the host knows. Not a step.
     pub fn state(&self) -> HostState {
@@ -302,19 +313,11 @@ impl<M: Machine> Host for HostMm<M> {
     /// A hint for reclaim that nothing here depends on: not even a step.
     fn kvm_set_pfn_accessed(&self, _pfn: Pfn) {}
 
-    /// The frames of guest page tables stay where they are: scenario files cannot swap them.
-    /// A frame that guests use as a table without having said so may be away: its contents are in
-    /// swap.
+    /// Scenario files cannot swap the frames of guest tables. One that a guest uses so without
+    /// having said it may be away.
     #[track_caller]
     fn read_gpte(&self, table: Gfn, index: u8) -> Gpte {
-        let state = self.state.get();
-        let g = table.0 as usize;
-        let content = match state.pte[g].pfn.or(state.swap_cache[g]) {
-            // ORDERING: relaxed: guest memory, which other vCPUs write as they like.
-            Some(pfn) => self.page(pfn).load(Relaxed),
-            None => state.swap[g],
-        };
-        Gpte((content >> (8 * u32::from(index))) as u8)
+        Gpte((self.content(table) >> (8 * u32::from(index))) as u8)
     }
 
     #[track_caller]
@@ -330,13 +333,11 @@ impl<M: Machine> Host for HostMm<M> {
             self.m.checkpoint(page);
             self.m.store_byte(self.page(page), byte, value);
             self.guest_stored(true);
-            match Gpte(value) {
-                gpte if !gpte.is_present() => {
-                    self.m.note(format_args!("guest: gfn{}[{byte}] = {value:#x}", gfn.0));
-                }
-                gpte => {
-                    self.m.note(format_args!("guest: gfn{}[{byte}] = gfn{}", gfn.0, gpte.gfn().0));
-                }
+            let gpte = Gpte(value);
+            if usize::from(byte) < PT_ENTRIES && gpte.is_present() {
+                self.m.note(format_args!("guest: gfn{}[{byte}] = gfn{}", gfn.0, gpte.gfn().0));
+            } else {
+                self.m.note(format_args!("guest: gfn{}[{byte}] = {value:#x}", gfn.0));
             }
             // The CPU sets D in the host's entry, which is the page's when it is unmapped.
             self.kvm_set_pfn_dirty(page);

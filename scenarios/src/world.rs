@@ -183,13 +183,7 @@ impl<M: Machine> World<M> {
 
     /// The contents of a guest frame, wherever they are. For observers and for setting up.
     pub fn content(&self, gfn: Gfn) -> u64 {
-        let state = self.mmu.host.state();
-        let g = gfn.0 as usize;
-        match state.pte[g].pfn.or(state.swap_cache[g]) {
-            // ORDERING: relaxed: nothing else runs.
-            Some(pfn) => self.mmu.host.page(pfn).load(Relaxed),
-            None => state.swap[g],
-        }
+        self.mmu.host.content(gfn)
     }
 
     /// A guest store or load reached this page: is that allowed? Part of the step of the access.

@@ -1,7 +1,6 @@
 //! User space: the migration.
 
-use kvmmu_model::platform::Ordering::Relaxed;
-use kvmmu_model::{Gfn, Mark, Word};
+use kvmmu_model::{Gfn, Mark};
 
 use crate::machine::{Cell, Machine};
 use crate::outcome::{Asker, Harvest};
@@ -56,13 +55,7 @@ impl<M: Machine> World<M> {
     /// User space reads a guest frame through its own mapping.
     fn read_as_user(&self, gfn: Gfn) -> u64 {
         let _mm = self.mmu.host.lock();
-        let state = self.mmu.host.state();
-        let g = gfn.0 as usize;
-        match state.pte[g].pfn.or(state.swap_cache[g]) {
-            // ORDERING: relaxed: guest memory; the guest may be writing it.
-            Some(pfn) => self.mmu.host.page(pfn).load(Relaxed),
-            None => state.swap[g],
-        }
+        self.mmu.host.content(gfn)
     }
 }
 
