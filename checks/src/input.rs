@@ -2,7 +2,7 @@
 //!
 //! Guarantee: whatever a path leads to, be it a device without an end, no more is held of it than
 //! its limit says. Scenario files have a limit of their own (`kvmmu_scenarios::loader`), and so
-//! have recordings, which are read line by line ([`mod@crate::conform::file`]).
+//! have recordings, which are read line by line ([`kvmmu_conform::file`]).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};

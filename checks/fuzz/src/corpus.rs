@@ -87,7 +87,7 @@ fn violations() -> Vec<Found> {
 /// The beginnings of the recordings, and the first events of each kind.
 fn recordings() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    for text in files("checks/tests/traces", "jsonl") {
+    for text in files("checks/conform/tests/traces", "jsonl") {
         let (header, events) = text.split_once('\n').unwrap_or((&text, ""));
         for skip in [0, 40, 200, 500] {
             let some: Vec<&str> = events.lines().skip(skip).take(EVENTS).collect();

@@ -4,6 +4,7 @@
 mod check;
 mod cli;
 mod common;
+mod conform;
 #[path = "../told/docutils.rs"]
 mod docutils;
 mod ends;
@@ -16,3 +17,7 @@ mod outcomes;
 #[cfg(unix)]
 mod outputs;
 mod report;
+/// Traces made by hand.
+#[expect(dead_code, reason = "kvmmu-conform's tests have more use for it")]
+#[path = "../../conform/tests/conform/common.rs"]
+mod traces;

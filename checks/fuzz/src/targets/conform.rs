@@ -1,6 +1,6 @@
 //! Recordings of a kernel's MMU. Knobs: numbers and end line stay broken; the report lists all.
 
-use kvmmu::conform::{file, judge};
+use kvmmu_conform::{file, judge};
 
 use super::no_internal_error;
 use crate::input::Knobs;

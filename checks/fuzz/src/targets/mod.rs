@@ -98,8 +98,8 @@ pub fn try_input(data: &[u8]) {
 }
 
 /// A refusal is what bad inputs deserve; a tool that calls itself broken is a fault.
-fn no_internal_error<T>(result: Result<T, Failure>) -> Option<T> {
-    match result {
+fn no_internal_error<T>(result: Result<T, impl Into<Failure>>) -> Option<T> {
+    match result.map_err(Into::into) {
         Ok(value) => Some(value),
         Err(failure) => {
             assert!(failure.exit != Exit::Internal, "an internal error: {failure}");

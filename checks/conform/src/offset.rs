@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
-use super::event::{Event, What};
-use super::place::Place;
-use super::rules::Rules;
+use crate::event::{Event, What};
+use crate::place::Place;
+use crate::rules::Rules;
 
 /// The difference, or why there is none.
 ///

@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
-use super::event::{END, Event, Phase, Pos, Range, User, What};
-use super::file::Header;
-use super::threads::Threads;
+use crate::event::{END, Event, Phase, Pos, Range, User, What};
+use crate::file::Header;
+use crate::threads::Threads;
 
 /// Which unobserved steps are possible.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

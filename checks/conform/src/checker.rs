@@ -8,16 +8,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kvmmu_model::{FastFault as Attempt, Spte};
 
-use super::event::{ErrorCode, Event, FastFault, Phase, Pos, Ret, SetSpte, What};
-use super::file::Recording;
-use super::gaps;
-use super::history::{self, Does, Op, Unexplained};
-use super::offset;
-use super::pages::Pages;
-use super::place::Place;
-use super::rules::{Mapped, Rules, expected};
-use super::threads::Threads;
-use super::windows::{self, Harvest, Windows};
+use crate::event::{ErrorCode, Event, FastFault, Phase, Pos, Ret, SetSpte, What};
+use crate::file::Recording;
+use crate::gaps;
+use crate::history::{self, Does, Op, Unexplained};
+use crate::offset;
+use crate::pages::Pages;
+use crate::place::Place;
+use crate::rules::{Mapped, Rules, expected};
+use crate::threads::Threads;
+use crate::windows::{self, Harvest, Windows};
 
 /// What came of a trace.
 #[derive(Debug)]

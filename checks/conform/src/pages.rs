@@ -7,8 +7,8 @@
 
 use std::collections::HashMap;
 
-use super::event::{Event, FastFault, Page, Pos, SetSpte, What};
-use super::place::{Place, index, table};
+use crate::event::{Event, FastFault, Page, Pos, SetSpte, What};
+use crate::place::{Place, index, table};
 
 /// A table in use.
 #[derive(Clone, Copy, Debug)]

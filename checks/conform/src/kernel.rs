@@ -2,8 +2,8 @@
 
 use kvmmu_model::{Algorithm, SpteFormat};
 
-use super::event::Ret;
-use super::file::Header;
+use crate::event::Ret;
+use crate::file::Header;
 
 /// A kernel that the model knows, and how it used page tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,7 +1,7 @@
 //! Traces made by hand, and what the checker says of them.
 
-use kvmmu::conform::{file, judge, report::Report};
-use kvmmu::exit::Failure;
+use kvmmu_conform::refused::Refused;
+use kvmmu_conform::{file, judge, report::Report};
 
 /// The virtual address of physical address 0.
 pub(crate) const LINEAR_MAP: u64 = 0xffff_8880_0000_0000;
@@ -9,6 +9,10 @@ pub(crate) const LINEAR_MAP: u64 = 0xffff_8880_0000_0000;
 pub(crate) const TABLE: u64 = 0x7f000;
 /// A role: level 1, direct, everything allowed.
 pub(crate) const LEAF_ROLE: u32 = 0x781;
+
+/// A frame that it maps, and the page there.
+pub(crate) const GFN: u64 = 0x205;
+pub(crate) const PFN: u64 = 0x1234;
 
 /// The bits of one kernel.
 #[derive(Clone, Copy, Debug)]
@@ -201,7 +205,29 @@ impl Script {
     }
 }
 
+/// A page that was mapped by a write fault of vCPU 0.
+pub(crate) fn mapped(layout: Layout) -> Script {
+    let mut script = Script::new(layout);
+    script.fault(0, GFN, 2).page(0, true).set(0, GFN, layout.spte(PFN, "HMWAD"));
+    script
+}
+
+/// Many fast faults of one SPTE at the same time, while it may be write-protected any number of
+/// times.
+pub(crate) fn storm(layout: Layout, threads: u32, ret: &str) -> Script {
+    let (off, on) = (layout.spte(PFN, "HMAD"), layout.spte(PFN, "HMWAD"));
+    let mut script = mapped(layout);
+    script.user("reset-dirty-rings", "enter");
+    for cpu in 10..10 + threads {
+        script.fault(cpu, GFN, 3);
+    }
+    for cpu in 10..10 + threads {
+        script.fast(cpu, GFN, ret, if ret == "fixed" { off } else { on }, on);
+    }
+    script
+}
+
 /// What the checker says of a file with this text.
-pub(crate) fn judge_text(text: &str) -> Result<Report, Failure> {
+pub(crate) fn judge_text(text: &str) -> Result<Report, Refused> {
     judge("trace", &file::read_from(text.as_bytes(), "trace.jsonl")?, true)
 }

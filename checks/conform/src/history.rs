@@ -15,9 +15,9 @@ use std::collections::BTreeSet;
 
 use kvmmu_model::Spte;
 
-use super::event::Pos;
-use super::rules::{Mapped, Rules};
-use super::windows::{Allowed, Windows};
+use crate::event::Pos;
+use crate::rules::{Mapped, Rules};
+use crate::windows::{Allowed, Windows};
 
 /// An event about this SPTE, as steps that some thread takes.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ mod progress {
     /// It has read again, or does not.
     pub(super) const OVER: u128 = 2;
     /// It has read what somebody else must replace now.
-    pub(super) const LOSING: u128 = 3;
+    pub(crate) const LOSING: u128 = 3;
 }
 use progress::{BEFORE, DONE, LOSING, OVER};
 

@@ -4,8 +4,8 @@
 //! the kernel's and the processor's, not those of one machine: a field that is refused here is one
 //! that nobody can have recorded.
 
-use super::event::Number;
-use super::file::Line;
+use crate::event::Number;
+use crate::file::Line;
 
 /// Frames have fewer: physical addresses have 52 bits.
 pub const FRAMES: u64 = 1 << 40;
@@ -31,7 +31,7 @@ const DIRECT: u64 = 1 << 7;
 const ERROR_BITS: u64 = 0x7f | 1 << 15 | 0x3f << 31 | 1 << 48;
 
 /// Checks the fields of an event that the checker knows. `Err` names the field.
-pub(super) fn check(line: &Line) -> Result<(), String> {
+pub(crate) fn check(line: &Line) -> Result<(), String> {
     let number = |field: Option<Number>| field.map(|n| n.0);
     let bounds = [
         ("pid", line.pid.map(u64::from), 0, PID_MAX),

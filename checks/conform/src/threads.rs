@@ -3,7 +3,7 @@
 //! A tracepoint comes after the step that it tells of, and reads the SPTE later still. All that is
 //! certain is the order in one thread.
 
-use super::event::{END, Event, Pos};
+use crate::event::{END, Event, Pos};
 
 /// For each event, the neighbours in its thread.
 #[derive(Clone, Debug)]

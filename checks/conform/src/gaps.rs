@@ -3,9 +3,9 @@
 //! A trace without a kind of events is not wrong: a tracepoint may be absent, or nothing of the
 //! kind happened. Which of the two cannot be told, so the kind is named.
 
-use super::event::{END, Event, What};
-use super::file::Recording;
-use super::windows::Windows;
+use crate::event::{END, Event, What};
+use crate::file::Recording;
+use crate::windows::Windows;
 
 /// Rules that need a kind of events, and the kind.
 const KINDS: &[(&str, &str)] = &[

@@ -13,13 +13,13 @@ use kvmmu_model::Spte;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::agree::{self, Agreement};
-use super::event::{
+use crate::agree::{self, Agreement};
+use crate::event::{
     ErrorCode, Event, FastFault, Number, Page, Phase, Range, Ret, SetSpte, User, What,
 };
-use super::kernel::{self, Kernel};
-use super::ranges;
-use crate::exit::{Exit, Failure};
+use crate::kernel::{self, Kernel};
+use crate::ranges;
+use crate::refused::Refused;
 
 /// The version of the file format.
 pub const VERSION: u64 = 1;
@@ -95,39 +95,39 @@ pub struct Recording {
 
 /// The fields that some event or other has.
 #[derive(Deserialize, Default, Debug)]
-pub(super) struct Line {
-    pub(super) event: String,
-    pub(super) n: Option<u64>,
-    pub(super) cpu: Option<u32>,
-    pub(super) pid: Option<u32>,
-    pub(super) vcpu_id: Option<u32>,
-    pub(super) cr2_or_gpa: Option<Number>,
-    pub(super) error_code: Option<Number>,
-    pub(super) sptep: Option<Number>,
-    pub(super) old_spte: Option<Number>,
-    pub(super) new_spte: Option<Number>,
-    pub(super) ret: Option<i64>,
-    pub(super) spurious: Option<Number>,
-    pub(super) fixed: Option<Number>,
-    pub(super) gfn: Option<Number>,
-    pub(super) level: Option<u8>,
-    pub(super) spte: Option<Number>,
-    pub(super) role: Option<Number>,
-    pub(super) mmu_valid_gen: Option<Number>,
-    pub(super) created: Option<Number>,
-    pub(super) fault_address: Option<Number>,
-    pub(super) start: Option<Number>,
-    pub(super) end: Option<Number>,
-    pub(super) hva: Option<Number>,
-    pub(super) op: Option<String>,
-    pub(super) phase: Option<Phase>,
-    pub(super) slot: Option<u32>,
-    pub(super) first_gfn: Option<Number>,
-    pub(super) base_gfn: Option<Number>,
-    pub(super) pages: Option<u64>,
-    pub(super) dirty: Option<u64>,
-    pub(super) events: Option<u64>,
-    pub(super) lost: Option<u64>,
+pub(crate) struct Line {
+    pub(crate) event: String,
+    pub(crate) n: Option<u64>,
+    pub(crate) cpu: Option<u32>,
+    pub(crate) pid: Option<u32>,
+    pub(crate) vcpu_id: Option<u32>,
+    pub(crate) cr2_or_gpa: Option<Number>,
+    pub(crate) error_code: Option<Number>,
+    pub(crate) sptep: Option<Number>,
+    pub(crate) old_spte: Option<Number>,
+    pub(crate) new_spte: Option<Number>,
+    pub(crate) ret: Option<i64>,
+    pub(crate) spurious: Option<Number>,
+    pub(crate) fixed: Option<Number>,
+    pub(crate) gfn: Option<Number>,
+    pub(crate) level: Option<u8>,
+    pub(crate) spte: Option<Number>,
+    pub(crate) role: Option<Number>,
+    pub(crate) mmu_valid_gen: Option<Number>,
+    pub(crate) created: Option<Number>,
+    pub(crate) fault_address: Option<Number>,
+    pub(crate) start: Option<Number>,
+    pub(crate) end: Option<Number>,
+    pub(crate) hva: Option<Number>,
+    pub(crate) op: Option<String>,
+    pub(crate) phase: Option<Phase>,
+    pub(crate) slot: Option<u32>,
+    pub(crate) first_gfn: Option<Number>,
+    pub(crate) base_gfn: Option<Number>,
+    pub(crate) pages: Option<u64>,
+    pub(crate) dirty: Option<u64>,
+    pub(crate) events: Option<u64>,
+    pub(crate) lost: Option<u64>,
 }
 
 /// What is read of an event that the checker does not know: its own fields are nobody's business.
@@ -160,17 +160,17 @@ const KNOWN: &[&str] = &[
 ///
 /// # Errors
 ///
-/// Files that cannot be read, that are no traces, were cut short or lost events (exit 2), and
-/// those of another version or of a kernel that the model does not know (exit 5).
-pub fn read(path: &Path) -> Result<Recording, Failure> {
+/// Files that cannot be read, that are no traces, were cut short or lost events, and those of
+/// another version or of a kernel that the model does not know.
+pub fn read(path: &Path) -> Result<Recording, Refused> {
     if path.is_dir() {
         let message = format!("{} is a directory, not a trace", path.display());
         let help = "name one trace file in it: kvmmu conform DIRECTORY/TRACE.jsonl";
-        return Err(Failure::usage(message, help));
+        return Err(Refused::bad(message, help));
     }
     let file = File::open(path).map_err(|error| {
         let message = format!("cannot read the trace {}: {error}", path.display());
-        Failure::usage(message, "record one with 'kvmmu-live --trace FILE', or check the path")
+        Refused::bad(message, "record one with 'kvmmu-live --trace FILE', or check the path")
     })?;
     read_from(BufReader::new(file), &path.display().to_string())
 }
@@ -180,7 +180,7 @@ pub fn read(path: &Path) -> Result<Recording, Failure> {
 /// # Errors
 ///
 /// As [`read`].
-pub fn read_from(mut from: impl BufRead, name: &str) -> Result<Recording, Failure> {
+pub fn read_from(mut from: impl BufRead, name: &str) -> Result<Recording, Refused> {
     let mut reader = Reader { name, line: 0, threads: HashMap::new() };
     let first = reader.next_line(&mut from)?;
     let first = first.ok_or_else(|| reader.bad("the file is empty", RECORD))?;
@@ -222,15 +222,15 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn bad(&self, message: &str, help: &str) -> Failure {
-        Failure::usage(format!("{}:{}: {message}", self.name, self.line), help)
+    fn bad(&self, message: &str, help: &str) -> Refused {
+        Refused::bad(format!("{}:{}: {message}", self.name, self.line), help)
     }
 
-    fn other(&self, message: &str, help: &str) -> Failure {
-        Failure::new(Exit::Diverged, format!("{}:{}: {message}", self.name, self.line), help)
+    fn other(&self, message: &str, help: &str) -> Refused {
+        Refused::foreign(format!("{}:{}: {message}", self.name, self.line), help)
     }
 
-    fn next_line(&mut self, from: &mut impl BufRead) -> Result<Option<String>, Failure> {
+    fn next_line(&mut self, from: &mut impl BufRead) -> Result<Option<String>, Refused> {
         let mut bytes = Vec::new();
         self.line += 1;
         let read = from.by_ref().take(LINE_MAX).read_until(b'\n', &mut bytes);
@@ -250,7 +250,7 @@ impl Reader<'_> {
         text.map(Some).map_err(|_| self.bad("not UTF-8: this is no trace", RECORD))
     }
 
-    fn header(&self, text: &str) -> Result<Header, Failure> {
+    fn header(&self, text: &str) -> Result<Header, Refused> {
         let json: serde_json::Value = serde_json::from_str(text)
             .map_err(|error| self.bad(&format!("not a line of JSON: {error}"), RECORD))?;
         let Some(version) = json.get("kvmmu-trace") else {
@@ -267,14 +267,14 @@ impl Reader<'_> {
     }
 
     /// The kernel that the header names, if its fields go together.
-    fn kernel(&self, header: &Header) -> Result<Kernel, Failure> {
+    fn kernel(&self, header: &Header) -> Result<Kernel, Refused> {
         let kernel = Kernel::of(header).map_err(|(message, help)| self.other(&message, &help))?;
         agree::header(header).map_err(|why| self.bad(&format!("header: {why}"), HEADER))?;
         kernel::mode(header).map_err(|(message, help)| self.other(&message, &help))?;
         Ok(kernel)
     }
 
-    fn parse(&self, text: &str) -> Result<Line, Failure> {
+    fn parse(&self, text: &str) -> Result<Line, Refused> {
         let known = |event: &str| KNOWN.contains(&event);
         if let Ok(Unknown { event, n, cpu, pid }) = serde_json::from_str(text)
             && !known(&event)
@@ -287,7 +287,7 @@ impl Reader<'_> {
         })
     }
 
-    fn end(&self, end: &Line, events: usize) -> Result<(), Failure> {
+    fn end(&self, end: &Line, events: usize) -> Result<(), Refused> {
         let said = end.events.ok_or_else(|| self.bad("the end line has no \"events\"", RECORD))?;
         let lost = end.lost.ok_or_else(|| self.bad("the end line has no \"lost\"", RECORD))?;
         if said != events as u64 {
@@ -307,7 +307,7 @@ impl Reader<'_> {
         mut line: Line,
         kernel: Kernel,
         agreement: &mut Agreement,
-    ) -> Result<Event, Failure> {
+    ) -> Result<Event, Refused> {
         let at = self.line;
         let refuse = |reader: &Self, (why, help): agree::Refusal| reader.bad(&why, help);
         let who = match (line.pid, line.cpu) {
@@ -330,7 +330,7 @@ impl Reader<'_> {
         Ok(Event { line: self.line, thread, what })
     }
 
-    fn what(&self, name: &str, line: Line, kernel: Kernel) -> Result<What, Failure> {
+    fn what(&self, name: &str, line: Line, kernel: Kernel) -> Result<What, Refused> {
         let need = |field: &str, value: Option<Number>| {
             let message = || format!("{name} without \"{field}\"");
             value.map(|n| n.0).ok_or_else(|| self.bad(&message(), RECORD))
@@ -393,7 +393,7 @@ impl Reader<'_> {
         })
     }
 
-    fn ret(&self, line: &Line, kernel: Kernel) -> Result<Ret, Failure> {
+    fn ret(&self, line: &Line, kernel: Kernel) -> Result<Ret, Refused> {
         let set = |field: Option<Number>| field.is_some_and(|n| n.0 != 0);
         let told = match (line.fixed, line.spurious) {
             (None, None) => None,
@@ -416,7 +416,7 @@ impl Reader<'_> {
         Ok(means)
     }
 
-    fn user(&self, line: Line) -> Result<User, Failure> {
+    fn user(&self, line: Line) -> Result<User, Refused> {
         let op = line.op.ok_or_else(|| self.bad("a user event without \"op\"", RECORD))?;
         let gfns = match (line.first_gfn.or(line.base_gfn), line.pages) {
             (Some(first), Some(pages)) if pages > 0 => {

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::common::judge_text;
-use kvmmu::conform::{file, judge};
+use kvmmu_conform::refused::Kind;
+use kvmmu_conform::{file, judge};
 
 /// The recorded traces. All but the first are the beginnings of longer runs.
 pub(crate) const TRACES: &[(&str, &str)] = &[
@@ -48,7 +49,7 @@ fn long_traces_are_explained_where_they_are() {
         let recording = match file::read(&path) {
             Ok(recording) => recording,
             // Of the TDP MMU or of shadow paging.
-            Err(failure) if failure.exit == kvmmu::exit::Exit::Diverged => continue,
+            Err(failure) if failure.kind == Kind::Foreign => continue,
             Err(failure) => panic!("{failure}"),
         };
         let report = judge(&name, &recording, false).unwrap_or_else(|f| panic!("{f}"));

@@ -6,10 +6,10 @@
 
 use std::collections::HashMap;
 
-use super::event::{Number, Phase};
-use super::file::{Header, Line, Slot};
-use super::kernel::series;
-use super::ranges::{FRAMES, PAGES_MAX, SLOT_MAX, USER};
+use crate::event::{Number, Phase};
+use crate::file::{Header, Line, Slot};
+use crate::kernel::series;
+use crate::ranges::{FRAMES, PAGES_MAX, SLOT_MAX, USER};
 
 /// `KVM_MAX_VCPUS`.
 const VCPUS_MAX: u32 = 1024;
@@ -191,7 +191,7 @@ impl Agreement {
     /// # Errors
     ///
     /// A slot that nobody made; more dirty pages than it has; an exit of another call.
-    pub(super) fn user(&mut self, user: &Line, thread: u32, line: u32) -> Result<(), Refusal> {
+    pub(crate) fn user(&mut self, user: &Line, thread: u32, line: u32) -> Result<(), Refusal> {
         self.exists(user).map_err(|message| (message, FIELDS))?;
         let first = user.first_gfn.or(user.base_gfn).map(|n| n.0);
         let call = Call { line, slot: user.slot.map(u64::from), first, pages: user.pages };

@@ -6,13 +6,12 @@ use std::fmt::Write as _;
 use kvmmu_model::{Spte, SpteFormat};
 use serde::Serialize;
 
-use super::checker::Checked;
-use super::event::{ErrorCode, Event, FastFault, Phase, Ret, What};
-use super::file::{Mode, Recording};
-use super::history::{Op, Unexplained};
-use super::place;
-use super::windows::{Allowed, effects};
-use crate::exit::Exit;
+use crate::checker::Checked;
+use crate::event::{ErrorCode, Event, FastFault, Phase, Ret, What};
+use crate::file::{Mode, Recording};
+use crate::history::{Op, Unexplained};
+use crate::place;
+use crate::windows::{Allowed, effects};
 
 /// The kinds of events, in the order of the report.
 const KINDS: &[&str] = &[
@@ -67,13 +66,13 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The exit code.
-    pub fn exit(self) -> Exit {
+    /// The exit code of `kvmmu conform`.
+    pub const fn exit(self) -> u8 {
         match self {
-            Verdict::Explained => Exit::Expected,
-            Verdict::Unexplained => Exit::Unexpected,
-            Verdict::Inconclusive => Exit::Inconclusive,
-            Verdict::NothingToJudge => Exit::Nothing,
+            Verdict::Explained => 0,
+            Verdict::Unexplained => 1,
+            Verdict::Inconclusive => 3,
+            Verdict::NothingToJudge => 4,
         }
     }
 }
@@ -184,7 +183,7 @@ impl Report {
             first: checked.unexplained.first().map(|u| teller.first(u, checked)),
             all,
             verdict,
-            exit: verdict.exit() as u8,
+            exit: verdict.exit(),
             kinds,
         }
     }

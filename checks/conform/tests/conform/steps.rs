@@ -1,21 +1,11 @@
 //! Goal: what a kernel may do is explained, races included; what none may do is refused, with the
 //! event and the reason. Method: traces of a few lines, made by hand, for both kernels.
 
-use kvmmu::conform::report::Verdict;
+use kvmmu_conform::report::Verdict;
 
-use crate::common::{Layout, Script, V5_10, V6_1};
+use crate::common::{GFN, Layout, PFN, Script, V5_10, V6_1, mapped, storm};
 
-const GFN: u64 = 0x205;
-const PFN: u64 = 0x1234;
-
-/// A page that was mapped by a write fault of vCPU 0.
-fn mapped(layout: Layout) -> Script {
-    let mut script = Script::new(layout);
-    script.fault(0, GFN, 2).page(0, true).set(0, GFN, layout.spte(PFN, "HMWAD"));
-    script
-}
-
-/// The same, harvested and repaired by the fast fault of vCPU 1: two times.
+/// [`mapped`], harvested and repaired by the fast fault of vCPU 1: two times.
 fn harvested(layout: Layout) -> Script {
     let (off, on) = (layout.spte(PFN, "HMAD"), layout.spte(PFN, "HMWAD"));
     let mut script = mapped(layout);
@@ -381,21 +371,6 @@ fn hardware_finds_nothing_present_only_where_nothing_was() {
         let gaps = script.judge().not_checked;
         assert!(gaps.iter().any(|gap| gap.contains("upper page is zapped at line 6")), "{gaps:?}");
     });
-}
-
-/// Many fast faults of one SPTE at the same time, while it may be write-protected any number of
-/// times.
-pub(crate) fn storm(layout: Layout, threads: u32, ret: &str) -> Script {
-    let (off, on) = (layout.spte(PFN, "HMAD"), layout.spte(PFN, "HMWAD"));
-    let mut script = mapped(layout);
-    script.user("reset-dirty-rings", "enter");
-    for cpu in 10..10 + threads {
-        script.fault(cpu, GFN, 3);
-    }
-    for cpu in 10..10 + threads {
-        script.fast(cpu, GFN, ret, if ret == "fixed" { off } else { on }, on);
-    }
-    script
 }
 
 #[test]

@@ -1,11 +1,14 @@
-//! Goal: the command itself: exit codes, text, JSON, and messages for files that are no traces.
-//! Method: it is run, on recorded traces and on spoilt ones.
+//! Goal: `kvmmu conform` has the right exit codes, text, JSON, and messages for files that are no
+//! traces. Method: the command itself, on a recorded trace and on spoilt ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::recorded::TRACES;
+use crate::traces::{V5_10, storm};
+
+/// A recorded trace.
+const TRACE: &str = include_str!("../../conform/tests/traces/5.10.223-npt1.jsonl");
 
 fn kvmmu(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kvmmu"));
@@ -28,17 +31,16 @@ fn conform(name: &str, text: &str, more: &[&str]) -> (Option<i32>, String, Strin
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// The first trace, its first fast fault told to set another bit.
+/// The trace, its first fast fault told to set another bit.
 fn edited() -> String {
-    let (name, text) = TRACES[0];
-    let fault = text.lines().find(|line| line.contains("\"fast_page_fault\""));
-    let fault = fault.unwrap_or_else(|| panic!("{name} has a fast fault"));
-    text.replacen(fault, &fault.replace("\"new_spte\":\"0x", "\"new_spte\":\"0x1000000"), 1)
+    let fault = TRACE.lines().find(|line| line.contains("\"fast_page_fault\""));
+    let fault = fault.expect("it has a fast fault");
+    TRACE.replacen(fault, &fault.replace("\"new_spte\":\"0x", "\"new_spte\":\"0x1000000"), 1)
 }
 
 #[test]
 fn explained_is_exit_0() {
-    let (exit, out, errors) = conform("good.jsonl", TRACES[0].1, &[]);
+    let (exit, out, errors) = conform("good.jsonl", TRACE, &[]);
     assert_eq!((exit, errors.as_str()), (Some(0), ""), "{out}");
     assert!(out.ends_with("EXPLAINED: the trace is a behaviour of the model\n"), "{out}");
     assert!(out.lines().all(|line| line.len() <= 98), "{out}");
@@ -63,7 +65,7 @@ fn json_is_one_object_with_the_same_numbers() {
     assert_eq!((&report["v"], &report["type"]), (&1.into(), &"conform".into()));
     assert_eq!(report["exit"], 1);
     let number = |value: &serde_json::Value| value.as_u64().expect("it is a number");
-    assert_eq!(number(&report["checked"]), TRACES[0].1.lines().count() as u64 - 2);
+    assert_eq!(number(&report["checked"]), TRACE.lines().count() as u64 - 2);
     let sum = number(&report["explained"]) + number(&report["unexplained"]);
     assert_eq!(sum, number(&report["checked"]));
     let kinds = report["kinds"].as_array().expect("a list");
@@ -73,12 +75,11 @@ fn json_is_one_object_with_the_same_numbers() {
 
 #[test]
 fn bad_files_are_exit_2_and_foreign_ones_exit_5() {
-    let (_, text) = TRACES[0];
-    let cut = &text[..text.len() / 2];
+    let cut = &TRACE[..TRACE.len() / 2];
     let (exit, out, errors) = conform("cut.jsonl", cut, &[]);
     assert_eq!((exit, out.as_str()), (Some(2), ""), "{errors}");
     assert!(errors.contains("cut.jsonl:") && errors.contains("help: record it again"), "{errors}");
-    let foreign = text.replacen("5.10.223", "4.19.0", 1);
+    let foreign = TRACE.replacen("5.10.223", "4.19.0", 1);
     let (exit, _, errors) = conform("foreign.jsonl", &foreign, &[]);
     assert_eq!(exit, Some(5), "{errors}");
     for path in ["no/such/file.jsonl", env!("CARGO_TARGET_TMPDIR")] {
@@ -95,7 +96,7 @@ fn bad_files_are_exit_2_and_foreign_ones_exit_5() {
 
 #[test]
 fn nothing_to_judge_is_exit_4_and_too_much_to_follow_exit_3() {
-    let header = TRACES[0].1.lines().next().expect("it has a header");
+    let header = TRACE.lines().next().expect("it has a header");
     let empty = format!("{header}\n{}\n", r#"{"event":"end","events":0,"lost":0}"#);
     let (exit, out, _) = conform("empty.jsonl", &empty, &[]);
     assert_eq!(exit, Some(4), "{out}");
@@ -106,7 +107,7 @@ fn nothing_to_judge_is_exit_4_and_too_much_to_follow_exit_3() {
     let report: serde_json::Value = serde_json::from_str(&out).expect("it is JSON");
     assert_eq!((&report["verdict"], &report["exit"]), (&"nothing-to-judge".into(), &4.into()));
     assert!(report["not_checked"].as_array().is_some_and(|gaps| gaps.len() > 5), "{out}");
-    let storm = crate::steps::storm(crate::common::V5_10, 26, "fixed").text();
+    let storm = storm(V5_10, 26, "fixed").text();
     let (exit, out, _) = conform("storm.jsonl", &storm, &[]);
     assert_eq!(exit, Some(3), "{out}");
 }

@@ -1,4 +1,6 @@
-//! `kvmmu conform`: what a real kernel did, held against what the model says it may do.
+//! `kvmmu conform`: what a real kernel did, checked against what the model says it may do.
+//!
+//! Nothing here knows scenarios or the simulator: a verdict on a kernel owes them nothing.
 //!
 //! Guarantee: exit 0 only if there is something to judge and every event of the trace is explained:
 //! recomputed by the model's own functions where they decide, and with a place in some order of the
@@ -6,6 +8,7 @@
 //! [`mod@file`] reads, [`agree`] and [`ranges`] refuse what contradicts itself, [`checker`] looks
 //! at each event and sorts them by SPTE, [`history`] runs an automaton over each SPTE, [`report`]
 //! tells. docs/conformance.md says what that means and what it does not.
+#![forbid(unsafe_code)]
 
 pub mod agree;
 pub mod checker;
@@ -18,44 +21,25 @@ pub mod offset;
 pub mod pages;
 pub mod place;
 pub mod ranges;
+pub mod refused;
 pub mod report;
 pub mod rules;
 pub mod threads;
 pub mod windows;
 
-use std::io::Write;
-
-use crate::args::{Common, ConformArgs, ConformFormat};
-use crate::exit::{Exit, Failure};
+use refused::Refused;
 use report::Report;
-
-/// Runs the command.
-///
-/// # Errors
-///
-/// Traces that cannot be read or judged, and an output that cannot be written.
-pub fn run(args: &ConformArgs, common: &Common, to: &mut dyn Write) -> Result<Exit, Failure> {
-    let name = args.trace.display().to_string();
-    let recording = file::read(&args.trace)?;
-    let report = judge(&name, &recording, common.verbose)?;
-    let text = match args.format {
-        ConformFormat::Text => report.text(),
-        ConformFormat::Json => serde_json::to_string(&report).map_err(std::io::Error::from)? + "\n",
-    };
-    to.write_all(text.as_bytes())?;
-    Ok(report.verdict().exit())
-}
 
 /// Checks a trace that is called `name`. `all`: the report lists all that is not explained.
 ///
 /// # Errors
 ///
 /// Traces whose addresses make no sense.
-pub fn judge(name: &str, recording: &file::Recording, all: bool) -> Result<Report, Failure> {
+pub fn judge(name: &str, recording: &file::Recording, all: bool) -> Result<Report, Refused> {
     let checked = checker::check(recording).map_err(|message| {
         let help = "record it with 'no_hash_pointers' on the kernel's command line, or from the \
                     raw trace buffers";
-        Failure::usage(format!("{name}: {message}"), help)
+        Refused::bad(format!("{name}: {message}"), help)
     })?;
     Ok(Report::of(name, recording, &checked, all))
 }

@@ -1,7 +1,7 @@
 //! Goal: a trace that contradicts itself is refused before anything is judged, with the line and
 //! the name of a field. Method: recorded traces in which one field is changed to what cannot be.
 
-use kvmmu::exit::Exit;
+use kvmmu_conform::refused::Kind;
 use serde_json::{Value, json};
 
 use crate::common::judge_text;
@@ -25,7 +25,7 @@ fn nth(lines: &[Value], event: &str, nth: usize) -> usize {
 #[track_caller]
 fn refused(lines: &[Value], line: usize, message: &str) {
     let failure = judge_text(&text(lines)).expect_err(&format!("it is refused: {message}"));
-    assert_eq!(failure.exit, Exit::Usage, "{failure}");
+    assert_eq!(failure.kind, Kind::Bad, "{failure}");
     let place = format!("trace.jsonl:{}: ", line + 1);
     let said = failure.to_string();
     assert!(said.contains(&place) && said.contains(message), "no '{place}{message}': {said}");
@@ -246,5 +246,5 @@ fn traces_of_machines_without_the_parameters_are_foreign_and_not_broken() {
     lines[0]["mode"] = json!({"npt": null, "tdp_mmu": null, "paging": "direct"});
     lines[0]["format"] = json!("ept");
     let failure = judge_text(&text(&lines)).expect_err("it is refused");
-    assert_eq!(failure.exit, Exit::Diverged, "{failure}");
+    assert_eq!(failure.kind, Kind::Foreign, "{failure}");
 }

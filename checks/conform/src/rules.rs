@@ -5,8 +5,8 @@ use kvmmu_model::{
     Access, Algorithm, FastFault, Guard, NewLeaf, Pfn, Spte, SpteFormat, Transitions,
 };
 
-use super::event::{ErrorCode, Ret};
-use super::kernel::Kernel;
+use crate::event::{ErrorCode, Ret};
+use crate::kernel::Kernel;
 
 /// The steps of one kernel.
 #[derive(Clone, Copy, Debug)]

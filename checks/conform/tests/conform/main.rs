@@ -1,0 +1,8 @@
+//! Goal: what real kernels did is explained, and what none may do is refused. Method: see each file.
+
+mod common;
+mod contradictions;
+mod edits;
+mod files;
+mod recorded;
+mod steps;
