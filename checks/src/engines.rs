@@ -8,14 +8,14 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use kvmmu_engines::{EngineOutcome, LOOM_MODEL, SHUTTLE_MODEL, shuttle};
 use kvmmu_scenarios::scenario::{self, Expect, Expected};
 
 use crate::args::{CheckArgs, Engine, Strategy};
+use crate::by_engine::{Judged, Limits, by_loom, by_shuttle};
 use crate::check::Plan;
 use crate::exit::{Exit, Failure, guarded};
 use crate::interrupt;
-use crate::machines::command::{Judged, Limits, by_loom, by_shuttle};
-use crate::machines::{EngineOutcome, LOOM_MODEL, SHUTTLE_MODEL, shuttle};
 use crate::output::{Counts, Output};
 use crate::progress::Progress;
 use crate::variant::Variant;

@@ -14,6 +14,8 @@ macro_rules! say {
 
 pub mod args;
 pub mod bounds;
+#[cfg(feature = "engines")]
+pub mod by_engine;
 pub mod check;
 pub mod command;
 pub mod conform;
@@ -29,8 +31,6 @@ pub mod interrupt;
 pub mod judge;
 pub mod list;
 pub mod locks;
-#[cfg(feature = "engines")]
-pub mod machines;
 pub mod memory;
 pub mod outcomes;
 pub mod output;

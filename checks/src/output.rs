@@ -3,16 +3,18 @@
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
+#[cfg(feature = "engines")]
+use kvmmu_engines::EngineOutcome;
 use kvmmu_scenarios::Property;
 use kvmmu_scenarios::lockdep::{held_text, nesting_text, wanted_text};
 use kvmmu_sim::outcome::Reason;
 use serde::Serialize;
 
 use crate::args::MessageFormat;
+#[cfg(feature = "engines")]
+use crate::by_engine::Judged as ByEngine;
 use crate::judge::{Judged, Word, counted};
 use crate::locks::together::{Cycle, Part};
-#[cfg(feature = "engines")]
-use crate::machines::{EngineOutcome, command::Judged as ByEngine};
 use crate::run::Search;
 use crate::shown;
 use crate::variant::Variant;

@@ -2,26 +2,13 @@
 //! variants are caught by the property and the story that the scenario files name. Method: every
 //! `engines = { loom = ... }` is carried out by all executions, or all with so many preemptions as
 //! [`Bounds::of`] says; a run that is cut off is a failure.
+//!
+//! A test program of its own: loom does not work in a process in which shuttle has run.
 
+use kvmmu_engines::loom::{Bounds, Loom, check, check_program};
+use kvmmu_engines::search::EngineOutcome;
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::scenario::{Engine, Expect};
-
-use machines::loom::{Bounds, Loom, check, check_program};
-use machines::search::EngineOutcome;
-
-/// The machines, without shuttle: the two tools do not go into one process.
-#[expect(dead_code, unreachable_pub, reason = "it is a part of the kvmmu library")]
-#[path = "../src/machines"]
-mod machines {
-    pub mod lock;
-    pub mod lockdep;
-    pub mod loom;
-    pub mod machine;
-    pub mod primitives;
-    pub mod rw_lock;
-    pub mod search;
-    pub mod word;
-}
 
 mod engines;
 

@@ -1,7 +1,7 @@
 //! loom: every C11 execution of the core, within loom's own limits.
 //!
 //! What loom is not asked: the request, mode and IPI protocol, TLBs, and the barriers that belong
-//! to them (see [`machine`](super::machine)). What loom itself leaves out: load buffering, more
+//! to them (see [`machine`](crate::machine)). What loom itself leaves out: load buffering, more
 //! than seven stores of a location, and the difference between sequentially consistent and
 //! acquire-release accesses.
 
@@ -13,9 +13,9 @@ use kvmmu_model::{GuardSet, Ordering};
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::scenario::{Expect, Expected};
 
-use super::machine::{EngineMachine, execute};
-use super::primitives::primitives;
-use super::search::{EngineOutcome, Search, StopSearch, quietly};
+use crate::machine::{EngineMachine, execute};
+use crate::primitives::primitives;
+use crate::search::{EngineOutcome, Search, StopSearch, quietly};
 
 /// loom's primitives.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +91,7 @@ pub fn check(scenario: &Scenario, without: GuardSet, bounds: Bounds) -> EngineOu
     check_program(scenario, without, bounds, threads, execute::<Loom>)
 }
 
-/// Explores something else: what `execute`, by [`super::machine::perform`], runs on so many
+/// Explores something else: what `execute`, by [`crate::machine::perform`], runs on so many
 /// threads. The scenario says what is looked for.
 ///
 /// # Panics

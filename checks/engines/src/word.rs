@@ -16,15 +16,15 @@ use kvmmu_model::mmu::IN_GUEST_MODE;
 use kvmmu_model::{Object, Ordering, Tag, Until, Word};
 use kvmmu_scenarios::{Property, lockdep};
 
-use super::machine::Run;
-use super::primitives::Primitives;
-use super::search::Search;
+use crate::machine::Run;
+use crate::primitives::Primitives;
+use crate::search::Search;
 
 /// A shared word.
-pub struct EngineWord<X: Primitives>(pub(super) Arc<Inner<X>>);
+pub struct EngineWord<X: Primitives>(pub(crate) Arc<Inner<X>>);
 
 /// What a word is made of.
-pub(super) struct Inner<X: Primitives> {
+pub(crate) struct Inner<X: Primitives> {
     tag: Tag,
     number: u32,
     kind: Kind,
@@ -48,7 +48,7 @@ enum Kind {
 }
 
 impl<X: Primitives> EngineWord<X> {
-    pub(super) fn new(run: &Arc<Run<X>>, number: u32, tag: Tag, init: u64) -> Self {
+    pub(crate) fn new(run: &Arc<Run<X>>, number: u32, tag: Tag, init: u64) -> Self {
         let kind = match tag.object {
             Object::TlbView => Kind::Private,
             Object::VcpuRequests if X::CORE_ONLY => Kind::Private,
@@ -74,7 +74,7 @@ impl<X: Primitives> EngineWord<X> {
     }
 
     /// The program begins: from now on accesses are steps.
-    pub(super) fn start(&self, search: &Search) {
+    pub(crate) fn start(&self, search: &Search) {
         if self.0.kind == Kind::Shared && search.is_tracked(self.0.number) {
             self.0.atomic.get_or_init(|| X::atomic(self.peek()));
         }
@@ -83,7 +83,7 @@ impl<X: Primitives> EngineWord<X> {
     /// The memory of the word is freed, or used again. Whoever else touches the word may do so
     /// before or after: where nobody writes it, this is the step that tells the two apart.
     #[track_caller]
-    pub(super) fn poison(&self, freed: bool) {
+    pub(crate) fn poison(&self, freed: bool) {
         let word = &self.0;
         if word.run.is_running() && word.kind == Kind::Shared {
             match word.atomic.get() {

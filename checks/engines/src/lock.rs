@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use kvmmu_model::{Guarded, Lock, LockId, Mode, Tag};
 
-use super::machine::Run;
-use super::primitives::Primitives;
-use super::search::hold;
+use crate::machine::Run;
+use crate::primitives::Primitives;
+use crate::search::hold;
 
 /// A lock and its data.
 pub struct EngineLock<X: Primitives, T: Guarded> {
@@ -24,7 +24,7 @@ pub struct EngineLock<X: Primitives, T: Guarded> {
 }
 
 impl<X: Primitives, T: Guarded> EngineLock<X, T> {
-    pub(super) fn new(run: &Arc<Run<X>>, id: LockId, init: T) -> Self {
+    pub(crate) fn new(run: &Arc<Run<X>>, id: LockId, init: T) -> Self {
         assert!(!id.class.info().kind.has_readers(), "{:?} has readers", id.class);
         EngineLock {
             tag: Tag::lock(id),

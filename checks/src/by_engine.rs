@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use kvmmu_engines::shuttle::Strategy;
+use kvmmu_engines::{EngineOutcome, LOOM_MODEL, SHUTTLE_MODEL, loom, shuttle};
 use kvmmu_scenarios::scenario::{self, Expected};
 
-use super::shuttle::Strategy;
-use super::{EngineOutcome, LOOM_MODEL, SHUTTLE_MODEL, loom, shuttle};
 use crate::judge::{Word, wanted};
 use crate::variant::Variant;
 

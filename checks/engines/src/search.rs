@@ -17,7 +17,7 @@ use kvmmu_model::{GuardSet, Mark};
 use kvmmu_scenarios::scenario::{Expected, Moment, Witness};
 use kvmmu_scenarios::{Property, Scenario};
 
-use super::lockdep::Judged;
+use crate::lockdep::Judged;
 
 /// What an engine says of a variant.
 #[derive(Clone, PartialEq, Debug)]
@@ -115,7 +115,7 @@ fn counted(executions: u64) -> String {
 
 /// The panic that ends a search from inside.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct StopSearch;
+pub(crate) struct StopSearch;
 
 /// A violation.
 #[derive(Clone, Debug)]
@@ -129,8 +129,8 @@ struct Found {
 /// tools run one thread at a time.
 #[derive(Debug)]
 pub struct Search {
-    pub(super) scenario: Scenario,
-    pub(super) without: GuardSet,
+    pub(crate) scenario: Scenario,
+    pub(crate) without: GuardSet,
     property: Option<Property>,
     story: Option<Witness>,
     /// Words that some execution writes, by the order of their making. Only those and the freed
@@ -148,25 +148,25 @@ pub struct Search {
     deadline: Option<Instant>,
     executions_max: u64,
     /// What was seen of locks.
-    pub(super) judged: Mutex<Judged>,
+    pub(crate) judged: Mutex<Judged>,
     /// Of the running execution: its marks.
     marks: Mutex<Vec<(Mark, u8)>>,
     /// Of the running execution: a property was violated.
-    pub(super) spent: AtomicBool,
+    pub(crate) spent: AtomicBool,
     /// Of the running execution: threads in a native wait.
-    pub(super) waiters: AtomicU32,
+    pub(crate) waiters: AtomicU32,
     /// Of the running execution: those among them that wait to repeat a fault.
-    pub(super) retrying: AtomicU32,
+    pub(crate) retrying: AtomicU32,
 }
 
 /// Locks a mutex of `std` that is never held over a step.
-pub(super) fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Search {
     /// A search for what the scenario expects of this variant, or for any violation.
-    pub(super) fn new(
+    pub(crate) fn new(
         scenario: &Scenario,
         without: GuardSet,
         executions_max: u64,
@@ -200,7 +200,7 @@ impl Search {
     }
 
     /// An execution is about to begin. False: the search is over.
-    pub(super) fn begin(&self) -> bool {
+    pub(crate) fn begin(&self) -> bool {
         if hold(&self.found).is_some() || hold(&self.cut).is_some() {
             return false;
         }
@@ -225,7 +225,7 @@ impl Search {
     }
 
     /// An execution has ended.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         if self.spent.load(Relaxed) {
             return;
         }
@@ -237,24 +237,24 @@ impl Search {
     }
 
     /// True if the word with this number is tracked.
-    pub(super) fn is_tracked(&self, word: u32) -> bool {
+    pub(crate) fn is_tracked(&self, word: u32) -> bool {
         self.is_written(word) || hold(&self.freed).contains(&word)
     }
 
     /// True if some execution has written the word.
-    pub(super) fn is_written(&self, word: u32) -> bool {
+    pub(crate) fn is_written(&self, word: u32) -> bool {
         hold(&self.written).contains(&word)
     }
 
     /// A word that was not tracked is written: from the next execution on it is.
-    pub(super) fn track(&self, word: u32) {
+    pub(crate) fn track(&self, word: u32) {
         if hold(&self.written).insert(word) {
             self.stale.store(true, Relaxed);
         }
     }
 
     /// The same for one that is freed, or used again.
-    pub(super) fn track_freed(&self, word: u32) {
+    pub(crate) fn track_freed(&self, word: u32) {
         if hold(&self.freed).insert(word) {
             self.stale.store(true, Relaxed);
         }
@@ -262,7 +262,7 @@ impl Search {
 
     /// True if the executions so far do not count; they are forgotten, but for a violation that was
     /// looked for: it did happen.
-    pub(super) fn restart(&self) -> bool {
+    pub(crate) fn restart(&self) -> bool {
         let stale = self.stale.swap(false, Relaxed) && hold(&self.found).is_none();
         if stale {
             self.executions.store(0, Relaxed);
@@ -274,16 +274,16 @@ impl Search {
     }
 
     /// True if [`Search::restart`] would say so.
-    pub(super) fn is_stale(&self) -> bool {
+    pub(crate) fn is_stale(&self) -> bool {
         self.stale.load(Relaxed)
     }
 
-    pub(super) fn mark(&self, mark: Mark, thread: u8) {
+    pub(crate) fn mark(&self, mark: Mark, thread: u8) {
         hold(&self.marks).push((mark, thread));
     }
 
     /// A property is violated in the running execution.
-    pub(super) fn violate(&self, property: Property, detail: String) {
+    pub(crate) fn violate(&self, property: Property, detail: String) {
         if self.spent.swap(true, Relaxed) {
             return;
         }
@@ -295,7 +295,7 @@ impl Search {
     }
 
     /// The tool has panicked: by [`StopSearch`], or because of what it found.
-    pub(super) fn panicked(&self, payload: &(dyn std::any::Any + Send)) {
+    pub(crate) fn panicked(&self, payload: &(dyn std::any::Any + Send)) {
         if payload.is::<StopSearch>() {
             return;
         }
@@ -320,7 +320,7 @@ impl Search {
 
     /// The verdict. `exhausted`: the tool came to the end of its executions by itself; `complete`:
     /// those were all that there are.
-    pub(super) fn outcome(
+    pub(crate) fn outcome(
         &self,
         exhausted: bool,
         complete: bool,
@@ -380,7 +380,7 @@ thread_local! {
 
 /// Runs `search` with panics of this OS thread kept off the standard error stream, and returns the
 /// payload of one that ended it.
-pub(super) fn quietly(search: impl FnOnce()) -> Option<Box<dyn std::any::Any + Send>> {
+pub(crate) fn quietly(search: impl FnOnce()) -> Option<Box<dyn std::any::Any + Send>> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let inner = panic::take_hook();

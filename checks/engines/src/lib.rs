@@ -1,19 +1,20 @@
 //! loom and shuttle as machines for the scenarios: what the simulator finds, found by somebody
 //! else.
 //!
-//! Guarantee: a verdict here owes nothing to `kvmmu-sim`. Both machines run the same model and the
-//! same interpreter of scenarios on the atomics, mutexes and condition variables of their tool,
-//! with the hardware of `kvmmu_scenarios::software_tlb`, and nothing in them spins.
+//! Guarantee: a verdict here owes nothing to `kvmmu-sim`: this package does not depend on it. Both
+//! machines run the same model and the same interpreter of scenarios on the atomics, mutexes and
+//! condition variables of their tool, with the hardware of `kvmmu_scenarios::software_tlb`, and
+//! nothing in them spins.
 //!
 //! * [`loom`] judges the C11 orderings of the *core* (fast fault, zap, age, harvest), exhaustively.
 //!   The request, mode and IPI protocol is reduced to one mutex per CPU; see [`machine`].
 //! * [`shuttle`] samples sequentially consistent interleavings of everything, at random or by PCT.
 //!
-//! Both hold the use of locks against the rules that the simulator's machine has; see [`lockdep`].
+//! Both check the use of locks against the rules that the simulator's machine has; see [`lockdep`].
 //!
 //! A run that is cut off is inconclusive, never "holds".
+#![forbid(unsafe_code)]
 
-pub mod command;
 pub mod lock;
 pub mod lockdep;
 pub mod loom;

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use kvmmu_engines::machine::{Body, perform};
+use kvmmu_engines::search::{EngineOutcome, Search};
 use kvmmu_model::{
     CpuId, Lock, LockClass, Object, Ordering::SeqCst, Platform, RwLock, Srcu, Tag, Until, Word,
 };
@@ -13,8 +15,6 @@ use kvmmu_scenarios::builtin::FILES;
 use kvmmu_scenarios::loader;
 
 use crate::Tool;
-use crate::machines::machine::{Body, perform};
-use crate::machines::search::{EngineOutcome, Search};
 
 /// A scenario that expects nothing, and whose threads nobody runs.
 fn nothing(lock_checks: bool) -> Scenario {

@@ -24,12 +24,12 @@ use kvmmu_scenarios::oracle;
 use kvmmu_scenarios::software_tlb::{self, SoftwareTlb};
 use kvmmu_scenarios::{Property, World};
 
-use super::lock::EngineLock;
-use super::lockdep::{IRQS_OFF, LOCKLESS, Locks};
-use super::primitives::Primitives;
-use super::rw_lock::{EngineRwLock, EngineSrcu};
-use super::search::{Search, hold};
-use super::word::EngineWord;
+use crate::lock::EngineLock;
+use crate::lockdep::{IRQS_OFF, LOCKLESS, Locks};
+use crate::primitives::Primitives;
+use crate::rw_lock::{EngineRwLock, EngineSrcu};
+use crate::search::{Search, hold};
+use crate::word::EngineWord;
 
 /// Interrupts of a CPU are off; the other bits are senders that wait, as in `kvmmu-sim`'s `irq`.
 const OFF: u64 = 1 << 63;
@@ -43,9 +43,9 @@ pub struct EngineMachine<X: Primitives>(Arc<Run<X>>);
 
 /// One execution.
 pub struct Run<X: Primitives> {
-    pub(super) search: Arc<Search>,
+    pub(crate) search: Arc<Search>,
     phase: AtomicU8,
-    pub(super) locks: Locks,
+    pub(crate) locks: Locks,
     words: AtomicU32,
     /// Words that were made, until the program begins.
     made: Mutex<Vec<EngineWord<X>>>,
@@ -66,7 +66,7 @@ pub type Body = Box<dyn FnOnce() + Send>;
 
 /// Runs one execution of a scenario: builds the world, runs the threads and the stop phase, and
 /// checks the end.
-pub(super) fn execute<X: Primitives>(search: &Arc<Search>)
+pub(crate) fn execute<X: Primitives>(search: &Arc<Search>)
 where
     World<EngineMachine<X>>: Send + Sync,
     Run<X>: Send + Sync,
@@ -131,22 +131,22 @@ pub fn perform<X: Primitives, S: FnOnce()>(
 
 impl<X: Primitives> Run<X> {
     /// True while the threads run.
-    pub(super) fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.phase.load(Relaxed) == RUNNING
     }
 
     /// True while the world is being built.
-    pub(super) fn is_setup(&self) -> bool {
+    pub(crate) fn is_setup(&self) -> bool {
         self.phase.load(Relaxed) == SETUP
     }
 
     /// How many threads there are.
-    pub(super) fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.locks.threads()
     }
 
     /// The running thread, as scenarios count; the stop phase comes after the last.
-    pub(super) fn thread(&self) -> usize {
+    pub(crate) fn thread(&self) -> usize {
         if self.is_running() { X::thread() - 1 } else { self.threads() }
     }
 
@@ -155,7 +155,7 @@ impl<X: Primitives> Run<X> {
     }
 
     /// A word changed in the step that runs.
-    pub(super) fn changed(&self) {
+    pub(crate) fn changed(&self) {
         if self.search.waiters.load(Relaxed) > 0 {
             let _gate = X::lock(&self.gate);
             X::notify_all(&self.opened);
@@ -163,7 +163,7 @@ impl<X: Primitives> Run<X> {
     }
 
     /// Sleeps while `closed`, which depends on words alone.
-    pub(super) fn wait_while(&self, closed: impl Fn() -> bool) {
+    pub(crate) fn wait_while(&self, closed: impl Fn() -> bool) {
         // Before the gate is taken, so that no change from here on goes without a notification.
         self.search.waiters.fetch_add(1, Relaxed);
         let mut gate = X::lock(&self.gate);
@@ -175,7 +175,7 @@ impl<X: Primitives> Run<X> {
     }
 
     /// An SPTE was written.
-    pub(super) fn spte_written(&self, tag: Tag, new: u64) {
+    pub(crate) fn spte_written(&self, tag: Tag, new: u64) {
         let Some(world) = self.world() else { return };
         let loc = SpteLoc { sp: SpId(tag.index[0]), index: tag.index[1] };
         let is_root = world.mmu.vcpus.iter().any(|vcpu| vcpu.root == loc.sp);
@@ -185,7 +185,7 @@ impl<X: Primitives> Run<X> {
     }
 
     /// `mmu_lock` is about to be released.
-    pub(super) fn mmu_lock_released(&self, state: &MmuState) {
+    pub(crate) fn mmu_lock_released(&self, state: &MmuState) {
         let Some(w) = self.world() else { return };
         let watched = [Property::RmapExact, Property::ShadowedPtReadonly, Property::MemslotGone];
         if !watched.into_iter().any(|property| w.watches(property)) {

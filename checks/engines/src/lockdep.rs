@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use kvmmu_model::{Hold, LockClass, LockId, Mode, Object, Tag};
 use kvmmu_scenarios::lockdep::{self, Finding, Lockdep};
 
-use super::machine::Run;
-use super::primitives::Primitives;
-use super::search::hold;
+use crate::machine::Run;
+use crate::primitives::Primitives;
+use crate::search::hold;
 
 /// A bit that is no lock: interrupts are off.
-pub(super) const IRQS_OFF: u64 = 1 << 63;
+pub(crate) const IRQS_OFF: u64 = 1 << 63;
 /// The thread runs a step that is meant to be lockless.
-pub(super) const LOCKLESS: u64 = 1 << 62;
+pub(crate) const LOCKLESS: u64 = 1 << 62;
 /// How many bits there are for locks. A read-write lock has two.
 const BITS: usize = 62;
 /// Marks a grace period among bits that are asked for.
@@ -28,7 +28,7 @@ const SYNCHRONIZE: u8 = 0x80;
 /// What a search has seen of locks, over all of its executions. Each execution makes the same locks
 /// in the same order, so that bits mean the same in all of them.
 #[derive(Debug, Default)]
-pub(super) struct Judged {
+pub(crate) struct Judged {
     lockdep: Lockdep,
     /// What was held and what was asked for, where nothing was wrong.
     fine: BTreeSet<(u64, u8)>,
@@ -36,7 +36,7 @@ pub(super) struct Judged {
 
 /// The locks of one execution.
 #[derive(Debug)]
-pub(super) struct Locks {
+pub(crate) struct Locks {
     /// What each bit stands for.
     bits: Mutex<Vec<(Hold, Tag)>>,
     /// The bits of each class.
@@ -46,7 +46,7 @@ pub(super) struct Locks {
 }
 
 impl Locks {
-    pub(super) fn new(threads: usize) -> Locks {
+    pub(crate) fn new(threads: usize) -> Locks {
         Locks {
             bits: Mutex::default(),
             by_class: [const { AtomicU64::new(0) }; LockClass::ALL.len()],
@@ -55,7 +55,7 @@ impl Locks {
     }
 
     /// How many threads there are, without the stop phase.
-    pub(super) fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.held.len() - 1
     }
 
@@ -63,7 +63,7 @@ impl Locks {
     ///
     /// # Panics
     /// If there are too many.
-    pub(super) fn add(&self, id: LockId, mode: Mode) -> u8 {
+    pub(crate) fn add(&self, id: LockId, mode: Mode) -> u8 {
         let mut bits = hold(&self.bits);
         assert!(bits.len() < BITS, "more than {BITS} locks");
         let bit = bits.len() as u8;
@@ -93,12 +93,12 @@ impl<X: Primitives> Run<X> {
     }
 
     /// The running thread asks for a lock.
-    pub(super) fn ask(&self, bit: u8) {
+    pub(crate) fn ask(&self, bit: u8) {
         self.ask_for(bit);
     }
 
     /// The running thread asks for a grace period.
-    pub(super) fn ask_to_synchronize(&self, bit: u8) {
+    pub(crate) fn ask_to_synchronize(&self, bit: u8) {
         self.ask_for(bit | SYNCHRONIZE);
     }
 
@@ -127,22 +127,22 @@ impl<X: Primitives> Run<X> {
     }
 
     /// The running thread has these.
-    pub(super) fn hold(&self, bits: u64) {
+    pub(crate) fn hold(&self, bits: u64) {
         self.held().fetch_or(bits, Relaxed);
     }
 
     /// The running thread gives these back.
-    pub(super) fn unhold(&self, bits: u64) {
+    pub(crate) fn unhold(&self, bits: u64) {
         self.held().fetch_and(!bits, Relaxed);
     }
 
     /// True if the running thread has one of these.
-    pub(super) fn holds_any(&self, bits: u64) -> bool {
+    pub(crate) fn holds_any(&self, bits: u64) -> bool {
         self.held().load(Relaxed) & bits != 0
     }
 
     /// The running thread gives a lock back, which it should have.
-    pub(super) fn release(&self, bit: u8, tag: Tag) {
+    pub(crate) fn release(&self, bit: u8, tag: Tag) {
         if !self.holds_any(1 << bit) && self.checks_locks() {
             self.found(lockdep::foreign_release(tag.object));
         }
@@ -150,7 +150,7 @@ impl<X: Primitives> Run<X> {
     }
 
     /// The running thread touches an object that something protects.
-    pub(super) fn check_protected(&self, object: Object, write: bool) {
+    pub(crate) fn check_protected(&self, object: Object, write: bool) {
         if !self.checks_locks() || self.holds_any(LOCKLESS) {
             return;
         }
@@ -162,7 +162,7 @@ impl<X: Primitives> Run<X> {
     }
 
     /// What follows may sleep.
-    pub(super) fn check_sleep(&self) {
+    pub(crate) fn check_sleep(&self) {
         let held = self.held().load(Relaxed);
         if held != 0 && self.checks_locks() {
             let holds = self.locks.holds(held).map(|(hold, _)| hold);
@@ -173,7 +173,7 @@ impl<X: Primitives> Run<X> {
     }
 
     /// The running thread has ended.
-    pub(super) fn check_end(&self) {
+    pub(crate) fn check_end(&self) {
         let held = self.held().load(Relaxed);
         if held == 0 || !self.checks_locks() {
             return;

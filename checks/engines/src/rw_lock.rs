@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use kvmmu_model::{LockId, LockKind, Mode, Ordering, RwLock, Srcu, Tag, Until, Word};
 
-use super::machine::Run;
-use super::primitives::Primitives;
-use super::word::EngineWord;
+use crate::machine::Run;
+use crate::primitives::Primitives;
+use crate::word::EngineWord;
 
 /// A writer waits, by thread.
 const WAITING: u32 = 32;
@@ -30,7 +30,7 @@ pub struct EngineRwLock<X: Primitives> {
 }
 
 impl<X: Primitives> EngineRwLock<X> {
-    pub(super) fn new(run: &Arc<Run<X>>, id: LockId, word: EngineWord<X>) -> Self {
+    pub(crate) fn new(run: &Arc<Run<X>>, id: LockId, word: EngineWord<X>) -> Self {
         assert!(id.class.info().kind.has_readers(), "{:?} is no read-write lock", id.class);
         let (read_bit, write_bit) =
             (run.locks.add(id, Mode::Read), run.locks.add(id, Mode::Exclusive));
@@ -155,7 +155,7 @@ pub struct EngineSrcu<X: Primitives> {
 }
 
 impl<X: Primitives> EngineSrcu<X> {
-    pub(super) fn new(run: &Arc<Run<X>>, id: LockId, word: EngineWord<X>) -> Self {
+    pub(crate) fn new(run: &Arc<Run<X>>, id: LockId, word: EngineWord<X>) -> Self {
         assert!(id.class.info().kind == LockKind::Srcu, "{:?} is no SRCU", id.class);
         let bit = run.locks.add(id, Mode::Read);
         EngineSrcu { run: Arc::clone(run), id, word, bit }

@@ -82,7 +82,7 @@ pub trait Primitives: Debug + Sized + 'static {
 /// Implements [`Primitives`] on a crate that looks like `std`.
 macro_rules! primitives {
     ($Name:ident, $crate_name:ident, core_only: $core:literal, thread: $thread:expr) => {
-        impl $crate::machines::primitives::Primitives for $Name {
+        impl $crate::primitives::Primitives for $Name {
             const CORE_ONLY: bool = $core;
             type Atomic = ::$crate_name::sync::atomic::AtomicU64;
             type Mutex<T: 'static> = ::$crate_name::sync::Mutex<T>;
@@ -162,4 +162,4 @@ macro_rules! primitives {
         }
     };
 }
-pub(super) use primitives;
+pub(crate) use primitives;

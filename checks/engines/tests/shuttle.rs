@@ -3,26 +3,13 @@
 //! random. A correct variant is violated by neither, and between them they see every witness; a
 //! broken one is caught by one of them, by the property and the story that its file names. A run
 //! that is cut off is a failure.
+//!
+//! A test program of its own: loom does not work in a process in which shuttle has run.
 
+use kvmmu_engines::search::EngineOutcome;
+use kvmmu_engines::shuttle::{Shuttle, Strategy, check, check_program};
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::scenario::{Engine, Expect};
-
-use machines::search::EngineOutcome;
-use machines::shuttle::{Shuttle, Strategy, check, check_program};
-
-/// The machines, without loom: the two tools do not go into one process.
-#[expect(dead_code, unreachable_pub, reason = "it is a part of the kvmmu library")]
-#[path = "../src/machines"]
-mod machines {
-    pub mod lock;
-    pub mod lockdep;
-    pub mod machine;
-    pub mod primitives;
-    pub mod rw_lock;
-    pub mod search;
-    pub mod shuttle;
-    pub mod word;
-}
 
 mod engines;
 

@@ -9,9 +9,9 @@ use kvmmu_scenarios::Scenario;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Schedule, Scheduler, Task, TaskId};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 
-use super::machine::{EngineMachine, execute};
-use super::primitives::primitives;
-use super::search::{EngineOutcome, Search, quietly};
+use crate::machine::{EngineMachine, execute};
+use crate::primitives::primitives;
+use crate::search::{EngineOutcome, Search, quietly};
 
 /// shuttle's primitives.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +63,7 @@ pub fn check_within(
     check_program(scenario, without, strategy, runs, time_max, execute::<Shuttle>)
 }
 
-/// Samples something else: what `execute`, by [`super::machine::perform`], runs. The scenario says
+/// Samples something else: what `execute`, by [`crate::machine::perform`], runs. The scenario says
 /// what is looked for.
 ///
 /// # Panics
