@@ -28,8 +28,8 @@ static LOOK: extern "C" fn() = look;
 fn main() -> ExitCode {
     // ORDERING: it was stored before there were threads.
     let exit = match CLOSED.load(Ordering::Relaxed) {
-        true => kvmmu::command::closed(),
-        false => kvmmu::command::main(std::env::args_os().collect()),
+        true => kvmmu::cli::command::closed(),
+        false => kvmmu::cli::command::main(std::env::args_os().collect()),
     };
     ExitCode::from(exit as u8)
 }

@@ -11,7 +11,7 @@ fn kvmmu(arguments: &[&str]) -> (i32, String, String) {
     std::fs::create_dir_all(&directory).expect("a test can make its directory");
     let mut command = Command::new(env!("CARGO_BIN_EXE_kvmmu"));
     command.args(arguments).current_dir(directory).env("NO_COLOR", "1");
-    for name in kvmmu::args::ENVIRONMENT {
+    for name in kvmmu::cli::args::ENVIRONMENT {
         command.env_remove(name);
     }
     let output = command.output().expect("kvmmu starts");

@@ -10,10 +10,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use kvmmu::counts::Table;
-use kvmmu::judge::judge;
-use kvmmu::run::{Machine, Search, Simulated, builtin};
-use kvmmu::variant::Variant;
+use kvmmu::commands::counts::Table;
+use kvmmu::lab::judge::judge;
+use kvmmu::lab::load::builtin;
+use kvmmu::lab::run::{Machine, Simulated};
+use kvmmu::lab::search::Search;
+use kvmmu::lab::variant::Variant;
 use kvmmu_scenarios::scenario::Expected;
 use kvmmu_sim::outcome::Stats;
 
@@ -95,7 +97,7 @@ fn a_change_of_any_column_is_named_with_what_it_was() {
     let pinned = pinned();
     let key = ["mark-dirty-order", "mark-dirty-after-cmpxchg"].map(str::to_owned);
     let old = &pinned.rows[&key];
-    for (i, column) in kvmmu::counts::COLUMNS[2..].iter().enumerate() {
+    for (i, column) in kvmmu::commands::counts::COLUMNS[2..].iter().enumerate() {
         let mut fresh = pinned.clone();
         fresh.rows.get_mut(&key).expect("it is there")[i] = "other".to_owned();
         let expected = format!(

@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kvmmu::args::Strategy;
-use kvmmu::judge::{Judged, Word, judge};
-use kvmmu::run::{Machine, Search, Simulated, builtin};
-use kvmmu::variant::Variant;
+use kvmmu::lab::judge::{Judged, Word, judge};
+use kvmmu::lab::load::builtin;
+use kvmmu::lab::run::{Machine, Simulated};
+use kvmmu::lab::search::Search;
+use kvmmu::lab::search::Strategy;
+use kvmmu::lab::variant::Variant;
 use kvmmu_model::{Guard, GuardSet};
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::scenario::Expected;

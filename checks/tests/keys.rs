@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kvmmu::run;
+use kvmmu::lab::load;
 use kvmmu_model::{GuardSet, Object, Ordering::SeqCst, Platform, Tag, Word};
 use kvmmu_sim::graph::Graph;
 use kvmmu_sim::outcome::{Stats, Verdict};
@@ -116,7 +116,7 @@ fn nothing(race: &Race) -> Goal {
 #[test]
 fn no_two_states_of_a_variant_share_a_key() {
     let mut variants = Vec::new();
-    for scenario in run::builtin(1).expect("built-in files load") {
+    for scenario in load::builtin(1).expect("built-in files load") {
         let mut sets: Vec<GuardSet> = scenario.expects.iter().map(|e| e.without).collect();
         if !sets.contains(&GuardSet::EMPTY) {
             sets.push(GuardSet::EMPTY);

@@ -6,13 +6,15 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kvmmu::args::{OutcomesFormat, Strategy};
-use kvmmu::exit::Exit;
-use kvmmu::outcomes::allowed::{Allowed, collect_all, layout_of, on};
-use kvmmu::outcomes::compare::{group, judge};
-use kvmmu::outcomes::{Request, file};
-use kvmmu::run::{self, Search};
-use kvmmu::variant::Variant;
+use kvmmu::cli::args::OutcomesFormat;
+use kvmmu::cli::exit::Exit;
+use kvmmu::commands::outcomes::allowed::{Allowed, collect_all, layout_of, on};
+use kvmmu::commands::outcomes::compare::{group, judge};
+use kvmmu::commands::outcomes::{Request, file};
+use kvmmu::lab::load;
+use kvmmu::lab::search::Search;
+use kvmmu::lab::search::Strategy;
+use kvmmu::lab::variant::Variant;
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::scenario::{Format, Paging};
 
@@ -39,7 +41,7 @@ fn sets(variants: &[Variant]) -> Vec<Allowed> {
 
 /// What the simulator allows.
 fn allowed() -> String {
-    let builtin = run::builtin(1).expect("the built-in scenarios load");
+    let builtin = load::builtin(1).expect("the built-in scenarios load");
     let fits = |v: &Variant| {
         let direct = v.scenario.threads.iter().all(|t| t.paging == Paging::Direct);
         direct && !v.scenario.name.starts_with("lock-")

@@ -6,10 +6,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kvmmu::args::Strategy;
-use kvmmu::run::{Machine, Replayed, Search, Simulated, builtin};
-use kvmmu::trace;
-use kvmmu::variant::{Goal, Variant};
+use kvmmu::lab::load::builtin;
+use kvmmu::lab::replayed::Replayed;
+use kvmmu::lab::run::{Machine, Simulated};
+use kvmmu::lab::search::Search;
+use kvmmu::lab::search::Strategy;
+use kvmmu::lab::variant::{Goal, Variant};
+use kvmmu::report::trace;
 use kvmmu_scenarios::scenario::{Expect, Expected};
 use kvmmu_scenarios::{Property, Scenario};
 use kvmmu_sim::Engine;

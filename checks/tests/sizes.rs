@@ -2,9 +2,11 @@
 //! search of `check`, cut at a number of states: not to get through is no failure, to see anything
 //! else than what is expected is one. `.ci/run sizes` does the same and goes further.
 
-use kvmmu::judge::{Word, judge};
-use kvmmu::run::{Machine, Search, Simulated, builtin};
-use kvmmu::variant::Variant;
+use kvmmu::lab::judge::{Word, judge};
+use kvmmu::lab::load::builtin;
+use kvmmu::lab::run::{Machine, Simulated};
+use kvmmu::lab::search::Search;
+use kvmmu::lab::variant::Variant;
 use kvmmu_sim::outcome::Stats;
 
 /// How far a variant is explored: far enough for most of them.

@@ -6,11 +6,13 @@ mod told;
 
 use std::path::Path;
 
-use kvmmu::args::ReportFormat;
-use kvmmu::explain::{Request, tell};
+use kvmmu::cli::args::ReportFormat;
+use kvmmu::commands::explain::{Request, tell};
+use kvmmu::lab::load::builtin;
+use kvmmu::lab::run::Simulated;
+use kvmmu::lab::search::Search;
+use kvmmu::lab::variant::Variant;
 use kvmmu::report::{self, Report};
-use kvmmu::run::{Search, Simulated, builtin};
-use kvmmu::variant::Variant;
 use kvmmu_scenarios::scenario::Expected;
 use told::{docutils, masked};
 

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kvmmu::run::{Machine, Search, Simulated};
-use kvmmu::trace;
-use kvmmu::variant::{Goal, Variant};
+use kvmmu::lab::run::{Machine, Simulated};
+use kvmmu::lab::search::Search;
+use kvmmu::report::trace;
+use kvmmu::lab::variant::{Goal, Variant};
 use kvmmu_model::{Guard, GuardSet};
 use kvmmu_sim::outcome::Verdict;
 

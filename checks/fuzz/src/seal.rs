@@ -1,7 +1,7 @@
 //! What must be right in a file before anything else of it is read, made right again after a
 //! change: without it no change would get behind that first check.
 
-use kvmmu::trace::VERSION;
+use kvmmu::report::trace::VERSION;
 use serde_json::{Value, json};
 
 /// 64-bit FNV-1a, as trace files have it.

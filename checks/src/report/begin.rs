@@ -12,7 +12,7 @@ use super::Facts;
 use super::fold::Step;
 use super::phrase::list;
 use super::value::Values;
-use crate::trace::tag_text;
+use crate::report::trace::tag_text;
 
 /// The lines of the first box of a report: of what is true at first, what the steps speak of.
 pub fn lines(

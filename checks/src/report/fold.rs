@@ -5,8 +5,7 @@ use kvmmu_sim::event::{Event, What};
 
 use super::lockdep;
 use super::phrase::{delta, function, object, statement, thread};
-use super::value::Values;
-use crate::run;
+use super::value::{Values, child_of};
 
 /// The most numbered steps that a table has, unless everything is asked for.
 pub const STEPS_MAX: usize = 20;
@@ -100,7 +99,7 @@ fn weight(events: &[Event], range: &std::ops::Range<usize>, keep: Keep<'_>) -> W
         What::Violation { .. } if locks => LOCAL,
         What::Violation { .. } => 0,
         What::Write { object, old, new, .. } if old != new => match object.object {
-            Object::Spte if run::child_of(*new).is_some() => ASIDE,
+            Object::Spte if child_of(*new).is_some() => ASIDE,
             Object::Spte | Object::DirtyBitmap => 1,
             Object::Gfns | Object::NotifierSeq | Object::Page => 2,
             Object::Var => 2,

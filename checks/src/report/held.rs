@@ -3,8 +3,8 @@
 use kvmmu_model::{LockClass, LockKind, Mode, Object, Tag};
 use kvmmu_sim::event::{Event, What};
 
-use crate::run::Replayed;
-use crate::trace::object_text;
+use crate::lab::replayed::Replayed;
+use crate::report::trace::object_text;
 
 /// A lock that is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

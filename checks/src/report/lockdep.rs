@@ -14,8 +14,8 @@ use serde::Serialize;
 use super::held::{call, class, held, held_words};
 use super::phrase::{called, function};
 use super::wrap::{wrap, wrap_after};
-use crate::run::{Replayed, Witness};
-use crate::trace::mode_text;
+use crate::lab::replayed::{Replayed, Witness};
+use crate::report::trace::mode_text;
 
 /// The width of the scenario's columns together.
 const WIDTH: usize = 72;

@@ -6,8 +6,8 @@ use kvmmu_sim::names::Wait;
 
 use super::held::{held, held_words};
 use super::phrase::{called, list};
-use crate::run::Replayed;
-use crate::trace::object_text;
+use crate::lab::replayed::Replayed;
+use crate::report::trace::object_text;
 
 /// Two or three lines for each thread of a run in which none can go on; none if some can.
 pub fn lines(run: &Replayed, threads: &[String]) -> Vec<String> {

@@ -8,10 +8,11 @@ use super::Facts;
 use super::held::held_words;
 use super::phrase::{called, delta, function, object, statement, thread};
 use super::value::Values;
-use crate::exit::Failure;
-use crate::run::{Machine, Replayed, violation};
-use crate::trace::object_text;
-use crate::variant::Variant;
+use crate::cli::exit::Failure;
+use crate::lab::replayed::{Replayed, violation};
+use crate::lab::run::Machine;
+use crate::lab::variant::Variant;
+use crate::report::trace::object_text;
 
 /// The most steps that are put into a schedule one after the other.
 const EXTRA_MAX: usize = 8;

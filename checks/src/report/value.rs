@@ -1,12 +1,13 @@
 //! How values read in reports, by what holds them.
 
 use kvmmu_model::mmu::{Header, KVM_REQ_TLB_FLUSH, KVM_REQ_TLB_FLUSH_CURRENT};
-use kvmmu_model::{Gpte, Object, Tag};
+use kvmmu_model::spte::SHADOW_PAGES_BASE;
+use kvmmu_model::{Access, Gpte, Object, Spte, SpteFormat, Tag};
 use kvmmu_scenarios::Scenario;
+use kvmmu_scenarios::world::format_of;
 use kvmmu_sim::names::Names;
 
-use crate::run;
-use crate::trace::object_text;
+use crate::report::trace::object_text;
 
 /// Formats values of one scenario.
 #[derive(Clone, Copy, Debug)]
@@ -48,9 +49,9 @@ impl<'a> Values<'a> {
     /// `value` as something in `tag` reads.
     pub fn text(&self, tag: Tag, value: u64) -> String {
         match tag.object {
-            Object::Spte => match run::child_of(value) {
+            Object::Spte => match child_of(value) {
                 Some(sp) => self.page(sp),
-                None => run::format_spte(self.scenario, value),
+                None => format_spte(self.scenario, value),
             },
             Object::SpHeader => role(value),
             Object::Gfns => format!("gfn{value}"),
@@ -139,6 +140,45 @@ fn table(value: u64) -> String {
 fn set(value: u64, name: impl Fn(u64) -> String) -> String {
     let bits: Vec<String> = (0..64).filter(|bit| value >> bit & 1 == 1).map(name).collect();
     format!("{{{}}}", bits.join(","))
+}
+
+/// The shadow page that a non-leaf SPTE points to, by its place in the pool.
+pub fn child_of(value: u64) -> Option<u8> {
+    // Only shadow pages lie this high.
+    // Every format has its pfn there.
+    let (format, spte) = (SpteFormat::STAGE2, Spte(value));
+    (format.pfn(spte).0 >= SHADOW_PAGES_BASE).then(|| format.child(spte).0)
+}
+
+/// How an SPTE's value reads in reports: `pfn1 r-x HM AD`, where `r-x` is what hardware allows, H
+/// and M are host- and MMU-writable, A and D are the hardware's bits.
+pub fn format_spte(scenario: &Scenario, value: u64) -> String {
+    let spte = Spte(value);
+    if value == 0 {
+        return "0".to_owned();
+    }
+    let format = format_of(scenario.spte);
+    if let Some(sp) = child_of(value) {
+        return format!("sp{sp}");
+    }
+    let bit = |set: bool, letter: char| if set { letter } else { '-' };
+    let mut text = format!("pfn{} ", format.pfn(spte).0);
+    let accesses = [(Access::Read, 'r'), (Access::Write, 'w'), (Access::Fetch, 'x')];
+    text.extend(accesses.map(|(access, letter)| bit(format.allows(spte, access), letter)));
+    text.push(' ');
+    text.push(bit(format.is_host_writable(spte), 'H'));
+    text.push(bit(format.is_mmu_writable(spte), 'M'));
+    if scenario.spte.has_ad() {
+        text.push(' ');
+        text.push(bit(format.is_accessed(spte), 'A'));
+        text.push(bit(format.is_dirty(spte), 'D'));
+    } else if format.is_access_track(spte) {
+        // What a restore would give back.
+        let saved = format.restore_acc_track(spte);
+        text += " saved ";
+        text.extend(accesses.map(|(access, letter)| bit(format.allows(saved, access), letter)));
+    }
+    text
 }
 
 #[cfg(test)]

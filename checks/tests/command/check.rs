@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use crate::common::{Fake, aba_found, all_variants, outcome, scratch, variant};
-use kvmmu::args::{MessageFormat, SearchArgs, Strategy};
-use kvmmu::check::{Plan, run_plan};
-use kvmmu::exit::Exit;
-use kvmmu::run::Search;
-use kvmmu::variant::Variant;
+use kvmmu::cli::args::{MessageFormat, SearchArgs};
+use kvmmu::cli::exit::Exit;
+use kvmmu::commands::check::run_plan;
+use kvmmu::commands::plan::Plan;
+use kvmmu::lab::search::Strategy;
+use kvmmu::lab::variant::Variant;
 use kvmmu_model::{Hold, LockClass, Mode};
 use kvmmu_scenarios::lockdep::LockOrders;
 use kvmmu_sim::outcome::{Found, Outcome, Reason, Seen, Verdict};
@@ -33,7 +34,7 @@ fn check(
         memory_max: None,
         no_lock_checks: false,
     };
-    let search = Search::new(&args, jobs);
+    let search = args.search(jobs);
     let (counts, strict) = (None, false);
     let plan =
         Plan { variants, search, size: 1, jobs, strict, format, counts, trace_dir, quiet: true };
@@ -76,7 +77,10 @@ fn a_correct_variant_that_is_violated_is_unexpected_and_replayable() {
     assert!(text.contains("replay: kvmmu replay aba-direct --schedule v1-"), "{text}");
     let trace = directory.join("aba-direct/all-guards/trace.jsonl");
     assert!(text.contains(&trace.display().to_string()), "{text}");
-    assert_eq!(kvmmu::trace::read(&trace).expect("it is whole").header.scenario, "aba-direct");
+    assert_eq!(
+        kvmmu::report::trace::read(&trace).expect("it is whole").header.scenario,
+        "aba-direct"
+    );
 }
 
 #[test]
@@ -248,9 +252,10 @@ fn a_trace_that_cannot_be_written_loses_nothing() {
     std::fs::write(&in_the_way, "").expect("a test can write");
     let machine = Fake::obedient();
     let found = aba_found();
-    let replayed = kvmmu::run::Replayed { events: machine.events.clone(), ..Default::default() };
+    let replayed =
+        kvmmu::lab::replayed::Replayed { events: machine.events.clone(), ..Default::default() };
     let failure =
-        kvmmu::trace::write(&in_the_way, &crate::common::aba(), &found.schedule, &replayed)
+        kvmmu::report::trace::write(&in_the_way, &crate::common::aba(), &found.schedule, &replayed)
             .expect_err("a file is in the way");
     assert_eq!(failure.exit, Exit::Usage);
     assert!(failure.help.contains("kvmmu replay aba-indirect --without"), "{failure}");

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::common::{Fake, aba, aba_events, scratch};
-use kvmmu::args::ENVIRONMENT;
-use kvmmu::exit::Exit;
-use kvmmu::run::Replayed;
+use kvmmu::cli::args::ENVIRONMENT;
+use kvmmu::cli::exit::Exit;
+use kvmmu::lab::replayed::Replayed;
 
 /// Runs `kvmmu` in `directory`.
 pub(crate) fn kvmmu_in(directory: &Path, arguments: &[&str]) -> Output {
@@ -306,7 +306,7 @@ fn good_trace() -> String {
     let variant = aba();
     let schedule = variant.stamp(&crate::common::aba_schedule()).to_string();
     let replayed = Replayed { events: aba_events(), ..Replayed::default() };
-    kvmmu::trace::text(&variant, &schedule, &replayed)
+    kvmmu::report::trace::text(&variant, &schedule, &replayed)
 }
 
 /// Replays `text` as a trace file and expects `code`.
@@ -369,7 +369,7 @@ fn a_trace_of_another_format_or_build_is_exit_5() {
     // Another build: every line is right, but the fingerprint is not that of this one.
     let variant = aba();
     let replayed = Replayed { events: aba_events(), ..Replayed::default() };
-    let other = kvmmu::trace::text(&variant, "v1-00000000:0*2", &replayed);
+    let other = kvmmu::report::trace::text(&variant, "v1-00000000:0*2", &replayed);
     let said = replay_text("build", &other, 5);
     assert!(said.contains("the schedule is for 00000000"), "{said}");
     fails(&["replay", "no-such-trace"], 2);
@@ -390,8 +390,8 @@ fn no_prefix_of_a_trace_and_no_changed_byte_panics() {
             bytes[at] ^= 0x11;
         }
         fs::write(&path, bytes).expect("a test can write");
-        let failure = kvmmu::trace::read(&path).and_then(|trace| {
-            kvmmu::replay::compare(&machine, &aba(), &trace, false, &mut std::io::sink())
+        let failure = kvmmu::report::trace::read(&path).and_then(|trace| {
+            kvmmu::commands::replay::compare(&machine, &aba(), &trace, false, &mut std::io::sink())
         });
         assert!(failure.is_err(), "byte {at}");
         assert!(!failure.unwrap_err().help.is_empty());
@@ -406,7 +406,7 @@ fn readme_names_the_environment_variables_that_there_are() {
         readme.split('`').filter(|word| word.starts_with("KVMMU_") && word.len() > 6).collect();
     named.sort_unstable();
     assert_eq!(named, ENVIRONMENT);
-    let mut command = <kvmmu::args::Cli as clap::CommandFactory>::command();
+    let mut command = <kvmmu::cli::args::Cli as clap::CommandFactory>::command();
     command.build();
     let commands = std::iter::once(&command).chain(command.get_subcommands());
     let variables = commands.flat_map(|c| c.get_arguments().filter_map(|a| a.get_env()));

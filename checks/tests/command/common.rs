@@ -3,9 +3,12 @@
 
 use std::sync::Arc;
 
-use kvmmu::exit::Failure;
-use kvmmu::run::{self, Machine, Minimised, Progress, Replayed, Search, Witness};
-use kvmmu::variant::{Goal, Variant};
+use kvmmu::cli::exit::Failure;
+use kvmmu::lab::load;
+use kvmmu::lab::replayed::{Replayed, Witness};
+use kvmmu::lab::run::{Machine, Minimised, Progress};
+use kvmmu::lab::search::Search;
+use kvmmu::lab::variant::{Goal, Variant};
 use kvmmu_model::{Guard, GuardSet, LockClass, Mark, Mode, Object, Tag};
 use kvmmu_scenarios::lockdep::{LockOrders, Nesting};
 use kvmmu_sim::event::{Event, What, Write};
@@ -22,9 +25,9 @@ pub(crate) mod spte {
 
 /// A built-in scenario without `guards`.
 pub(crate) fn variant(name: &str, guards: &str) -> Variant {
-    let builtin = run::builtin(1).expect("the built-in scenarios load");
+    let builtin = load::builtin(1).expect("the built-in scenarios load");
     let scenario = builtin.iter().find(|s| s.name == name).expect("it is built in");
-    Variant::of(scenario, None, kvmmu::variant::parse_guards(guards).expect("guards exist"))
+    Variant::of(scenario, None, kvmmu::lab::variant::parse_guards(guards).expect("guards exist"))
 }
 
 /// The variant of the document's first case.
@@ -317,10 +320,10 @@ impl Machine for Fake {
 
 /// Every variant of every built-in scenario.
 pub(crate) fn all_variants() -> Vec<Variant> {
-    let builtin = run::builtin(1).expect("the built-in scenarios load");
+    let builtin = load::builtin(1).expect("the built-in scenarios load");
     let selected =
-        builtin.iter().map(|scenario| kvmmu::select::Selected::builtin(Arc::clone(scenario)));
-    selected.flat_map(|s| kvmmu::select::variants(&s, &[])).collect()
+        builtin.iter().map(|scenario| kvmmu::lab::select::Selected::builtin(Arc::clone(scenario)));
+    selected.flat_map(|s| kvmmu::lab::select::variants(&s, &[])).collect()
 }
 
 /// A directory of its own for a test, empty.

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use crate::cli::{kvmmu_in, refused};
 use crate::common::scratch;
-use kvmmu::args::ENVIRONMENT;
+use kvmmu::cli::args::ENVIRONMENT;
 
 /// Sends the signal called `name` to a child.
 #[cfg(unix)]

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use crate::cli::kvmmu_in;
 use crate::common::scratch;
-use kvmmu::args::{Cli, Command, ReportFormat, SearchArgs};
-use kvmmu::explain::{Request, tell};
+use kvmmu::cli::args::{Cli, Command, ReportFormat, SearchArgs};
+use kvmmu::commands::explain::{Request, tell};
+use kvmmu::lab::run::Simulated;
+use kvmmu::lab::select;
 use kvmmu::report;
-use kvmmu::run::{Search, Simulated};
-use kvmmu::select;
 
 /// A slot that is deleted while a vCPU faults. Nothing says which property breaks.
 const DELETED: &str = r#"title  = "A fault meets a deletion"
@@ -68,7 +68,7 @@ fn agree(directory: &Path, name: &str, without: &str) -> String {
     let without = select::guards(without).expect("guards exist");
     let variant = selected.variant(without);
     let request = Request {
-        search: &Search::new(&search(), 1),
+        search: &search().search(1),
         format: ReportFormat::Text,
         all: false,
         trace_dir: directory,
@@ -81,7 +81,7 @@ fn agree(directory: &Path, name: &str, without: &str) -> String {
     assert!(text.starts_with(&format!("BUG: {property} in ")), "{text}");
     assert_eq!(between(&text, "Property: always ", ":"), property, "{text}");
     assert!(report::rst::render(&report).starts_with(&format!("BUG: {property} in ")));
-    let header = kvmmu::trace::read(&trace).expect("it is whole").header;
+    let header = report::trace::read(&trace).expect("it is whole").header;
     assert_eq!(header.property.as_ref(), Some(&property), "{text}");
     assert_eq!(header.detail, Some(report.oops), "{text}");
     let trace = trace.to_str().expect("paths here are text");
@@ -156,11 +156,11 @@ fn no_line_of_a_report_is_wider_than_74_columns() {
     let mut reports = 0;
     for variant in crate::common::all_variants() {
         let large = LARGE.iter().any(|name| variant.scenario.name.starts_with(name));
-        if large || variant.goal() == kvmmu::variant::Goal::default() {
+        if large || variant.goal() == kvmmu::lab::variant::Goal::default() {
             continue;
         }
         let request = Request {
-            search: &Search::new(&search(), 1),
+            search: &search().search(1),
             format: ReportFormat::Text,
             all: false,
             trace_dir: &directory,

@@ -77,7 +77,7 @@ fn a_file_that_shows_no_race_says_so_and_is_exit_1_under_strict() {
 #[test]
 fn no_built_in_scenario_shows_nothing() {
     for variant in crate::common::all_variants() {
-        let mine = kvmmu::variant::Variant { file: Some("x.toml".to_owned()), ..variant };
+        let mine = kvmmu::lab::variant::Variant { file: Some("x.toml".to_owned()), ..variant };
         assert!(!mine.shows_nothing(), "{}", mine.name());
     }
 }

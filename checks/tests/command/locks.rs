@@ -4,11 +4,12 @@
 
 use crate::common::{Fake, outcome, variant};
 use crate::docutils::docutils;
-use kvmmu::args::LocksFormat;
-use kvmmu::exit::Exit;
-use kvmmu::locks::{Request, look};
-use kvmmu::run::{Machine, Search, Simulated};
-use kvmmu::variant::Variant;
+use kvmmu::cli::args::LocksFormat;
+use kvmmu::cli::exit::Exit;
+use kvmmu::commands::locks::{Request, look};
+use kvmmu::lab::run::{Machine, Simulated};
+use kvmmu::lab::search::Search;
+use kvmmu::lab::variant::Variant;
 use kvmmu_model::lock::Section;
 use kvmmu_model::lock::order::documented;
 use kvmmu_model::{Hold, LockClass, Mode};
@@ -24,7 +25,7 @@ fn locks(
     all: bool,
 ) -> (Exit, String) {
     let search = Search {
-        strategy: kvmmu::args::Strategy::Random,
+        strategy: kvmmu::lab::search::Strategy::Random,
         states_max: 1_000,
         executions_max: 200,
         ..Search::default()

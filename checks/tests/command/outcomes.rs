@@ -7,12 +7,13 @@ use std::path::Path;
 
 use crate::cli::{kvmmu_in, refused};
 use crate::common::{scratch, variant};
-use kvmmu::args::{OutcomesFormat, Strategy};
-use kvmmu::exit::Exit;
-use kvmmu::outcomes::compare::{self, group};
-use kvmmu::outcomes::{Request, allowed, file, print, random};
-use kvmmu::run::Search;
-use kvmmu::variant::Variant;
+use kvmmu::cli::args::OutcomesFormat;
+use kvmmu::cli::exit::Exit;
+use kvmmu::commands::outcomes::compare::{self, group};
+use kvmmu::commands::outcomes::{Request, allowed, file, print, random};
+use kvmmu::lab::search::Search;
+use kvmmu::lab::search::Strategy;
+use kvmmu::lab::variant::Variant;
 use kvmmu_scenarios::scenario::Format;
 
 fn request(format: OutcomesFormat, jobs: usize, states_max: u64) -> Request {

@@ -3,8 +3,8 @@
 
 use crate::common::{aba, aba_events, aba_found, aba_twin};
 use crate::docutils::docutils;
+use kvmmu::lab::replayed::Replayed;
 use kvmmu::report::{self, Facts, Report};
-use kvmmu::run::Replayed;
 use kvmmu_sim::outcome::Stats;
 
 /// The report of the hand-made run.

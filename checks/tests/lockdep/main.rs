@@ -10,12 +10,14 @@ mod told;
 use std::path::Path;
 use std::sync::Arc;
 
-use kvmmu::args::ReportFormat;
-use kvmmu::explain::{Request, tell};
-use kvmmu::replay::from_schedule;
+use kvmmu::cli::args::ReportFormat;
+use kvmmu::commands::explain::{Request, tell};
+use kvmmu::commands::replay::from_schedule;
+use kvmmu::lab::load::builtin;
+use kvmmu::lab::run::{Machine, Simulated};
+use kvmmu::lab::search::Search;
+use kvmmu::lab::variant::{Variant, parse_guards};
 use kvmmu::report::{self, Report};
-use kvmmu::run::{Machine, Search, Simulated, builtin};
-use kvmmu::variant::{Variant, parse_guards};
 use kvmmu_model::LockClass::{
     self, CpuHotplugLock, KvmLock, KvmMutex, KvmSrcu, MmapLock, MmuLock, PvclockGtodSyncLock,
     SlotsLock, VcpuMutex,
@@ -252,7 +254,7 @@ fn built_in_scenarios() {
         let report = told(&Simulated, &variant, "lockdep-built-in");
         let chain = report.lockdep.iter().flat_map(|lockdep| &lockdep.chain);
         assert!(chain.clone().all(|link| link.witness.is_some()), "{name}: {report:#?}");
-        let golden = format!("{name}-{}", kvmmu::variant::join(guards, "-"));
+        let golden = format!("{name}-{}", kvmmu::lab::variant::join(guards, "-"));
         insta::assert_snapshot!(golden, stable(&report));
     }
 }

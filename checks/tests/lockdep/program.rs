@@ -1,9 +1,11 @@
 //! Goal: tests can tell what happens in a program of locks. Method: a small interpreter, and a
 //! machine that runs one program in place of every scenario.
 
-use kvmmu::exit::Failure;
-use kvmmu::run::{self, Machine, Minimised, Progress, Replayed, Search, Witness};
-use kvmmu::variant::{Goal, Variant};
+use kvmmu::cli::exit::Failure;
+use kvmmu::lab::replayed::{Replayed, Witness};
+use kvmmu::lab::run::{self, Machine, Minimised, Progress};
+use kvmmu::lab::search::Search;
+use kvmmu::lab::variant::{Goal, Variant};
 use kvmmu_model::{Lock, LockId, LockKind, Mode, Object, Platform, RwLock, Srcu, Tag};
 use kvmmu_scenarios::lockdep::Nesting;
 use kvmmu_sim::minimise::minimise;

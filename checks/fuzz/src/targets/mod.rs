@@ -11,9 +11,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use kvmmu::args::{Cli, Command};
-use kvmmu::exit::{Exit, Failure};
-use kvmmu::run::{self, Search};
+use kvmmu::cli::args::{Cli, Command};
+use kvmmu::cli::exit::{Exit, Failure};
+use kvmmu::lab::load;
+use kvmmu::lab::search::Search;
 use kvmmu_scenarios::Scenario;
 
 use crate::input;
@@ -124,7 +125,7 @@ pub fn search(knob: u8) -> &'static Search {
         let Command::Check(args) = command(&[&words[..], &more].concat()).command else {
             unreachable!("it is 'check'")
         };
-        Search::new(&args.search, 1)
+        args.search.search(1)
     };
     &ALL.get_or_init(|| STRATEGIES.map(of).to_vec())[usize::from(knob) % STRATEGIES.len()]
 }
@@ -135,7 +136,7 @@ pub const BUILTINS: [&str; 4] = ["canary", "change-pte", "lock-avic-window", "ac
 /// The built-in that a knob chooses.
 pub fn builtin(knob: u8) -> Arc<Scenario> {
     static LOADED: OnceLock<Vec<Arc<Scenario>>> = OnceLock::new();
-    let load = |name: &&str| run::builtin_named(name, 1).expect("it is built in");
+    let load = |name: &&str| load::builtin_named(name, 1).expect("it is built in");
     LOADED.get_or_init(|| BUILTINS.iter().map(load).collect())[usize::from(knob) % BUILTINS.len()]
         .clone()
 }

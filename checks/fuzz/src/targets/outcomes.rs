@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use kvmmu::args::{Command, OutcomesArgs, OutcomesFormat};
-use kvmmu::outcomes::{Request, compare};
+use kvmmu::cli::args::{Command, OutcomesArgs, OutcomesFormat};
+use kvmmu::commands::outcomes::{Request, compare};
 
 use super::{command, file, no_internal_error, search, write};
 use crate::input::Knobs;

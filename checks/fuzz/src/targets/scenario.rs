@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use kvmmu::run::{Machine, Simulated};
-use kvmmu::variant::{Goal, Variant};
+use kvmmu::lab::run::{Machine, Simulated};
+use kvmmu::lab::variant::{Goal, Variant};
 use kvmmu_model::{Guard, GuardSet};
 use kvmmu_scenarios::loader;
 use kvmmu_sim::event::What;

@@ -1,8 +1,8 @@
 //! Schedules. Knobs: the built-in scenario, the guard that is missing (if any).
 
-use kvmmu::replay;
-use kvmmu::run::Simulated;
-use kvmmu::variant::Variant;
+use kvmmu::commands::replay;
+use kvmmu::lab::run::Simulated;
+use kvmmu::lab::variant::Variant;
 use kvmmu_sim::schedule::StampedSchedule;
 
 use super::{builtin, no_internal_error, scenario};

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use kvmmu::args::{Command, ReplayArgs};
-use kvmmu::{replay, trace};
+use kvmmu::cli::args::{Command, ReplayArgs};
+use kvmmu::commands::replay;
+use kvmmu::report::trace;
 use kvmmu_sim::schedule::StampedSchedule;
 
 use super::{command, file, no_internal_error, schedule, write};

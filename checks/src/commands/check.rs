@@ -1,0 +1,219 @@
+//! `kvmmu check`: explores variants on several threads and compares the verdicts with what is
+//! expected.
+//!
+//! Guarantee: standard output is a function of the input, the seed and the bounds in steps, states
+//! and executions. It does not depend on `--jobs`. (`--time-max`, `--memory-max` and Ctrl-C are the
+//! exceptions: what ends there ends elsewhere in another run.)
+
+use std::io::Write;
+
+use kvmmu_model::GuardSet;
+use kvmmu_scenarios::lockdep::LockOrders;
+
+use crate::cli::args::{CheckArgs, Common, ENVIRONMENT, Engine};
+use crate::cli::bounds;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::interrupt;
+use crate::cli::output::{Counts, Output};
+use crate::cli::progress::Progress;
+use crate::commands::counts::{Pinned, Table};
+use crate::commands::engines;
+use crate::commands::plan::Plan;
+use crate::lab::judge::{Judged, Word, counted, is_canary, judge};
+use crate::lab::memory::{jobs, size_text};
+use crate::lab::pool;
+use crate::lab::run::{MEMORY_MODEL, Machine, Simulated};
+use crate::lab::select;
+use crate::lab::together::Together;
+use crate::lab::variant::Variant;
+use crate::report::trace;
+
+/// A variant that was explored.
+struct Explored {
+    judged: Judged,
+    /// The orders in which it takes locks, if it lacks no guard and nothing is wrong.
+    locks: Option<LockOrders>,
+    trace: Option<Result<String, Failure>>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Bad selections, and an output that cannot be written.
+pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit, Failure> {
+    engines::refuse_foreign(args)?;
+    bounds::refuse_foreign(&args.search, args.search.strategy())?;
+    if args.counts.is_some() && args.engine != Engine::Sim {
+        return Err(Failure::usage(
+            "--counts is a table of the simulated machine",
+            "leave --engine or --counts away",
+        ));
+    }
+    let sets = args.without.iter().map(|text| select::guards(text));
+    let sets: Vec<GuardSet> = sets.collect::<Result<_, _>>()?;
+    let selected = select::scenarios(&args.select, args.search.size)?;
+    let mut variants: Vec<Variant> =
+        selected.iter().flat_map(|s| select::variants(s, &sets)).collect();
+    if args.search.no_lock_checks {
+        variants = variants.into_iter().map(|v| v.lock_checks_off(true)).collect();
+    }
+    // A run that does not catch the canary cannot be trusted with any other answer: it comes first.
+    variants.sort_by_key(|variant| !is_canary(variant));
+    if variants.is_empty() {
+        return Err(Failure::new(
+            Exit::Nothing,
+            "no scenario was selected",
+            "'kvmmu list' prints the scenarios",
+        ));
+    }
+    let jobs = jobs(args.jobs, common.quiet);
+    let search = args.search.search(jobs);
+    let read = |path| Pinned::read(path, args.bless, &search, &args.search);
+    let counts = args.counts.as_deref().map(read).transpose()?;
+    if !common.quiet {
+        for name in ENVIRONMENT {
+            if let Some(value) = std::env::var_os(name) {
+                say!("note: {name}={} is set", value.to_string_lossy());
+            }
+        }
+        let (version, seed, strategy) =
+            (env!("CARGO_PKG_VERSION"), args.search.seed, args.search.strategy());
+        let count = variants.len();
+        let strategy = format!("{strategy:?}").to_lowercase();
+        let how = match args.engine {
+            Engine::Sim => format!("jobs {jobs}"),
+            engine => format!("engine {}, one at a time", format!("{engine:?}").to_lowercase()),
+        };
+        let count = counted(count as u64, "variant");
+        say!("kvmmu {version}: {count}, strategy {strategy}, seed {seed}, {how}");
+        if common.verbose {
+            say!("sources {}", env!("KVMMU_SOURCE_HASH"));
+            let memory = search.memory.map_or("unknown".to_owned(), |m| size_text(m.max()));
+            say!("memory for all searches together: {memory}");
+        }
+    }
+    interrupt::catch()?;
+    let plan = Plan {
+        variants,
+        search,
+        size: args.search.size,
+        jobs,
+        strict: args.strict,
+        format: args.message_format,
+        counts,
+        trace_dir: &args.trace_dir,
+        quiet: common.quiet,
+    };
+    match args.engine {
+        Engine::Sim => run_plan(&Simulated, &plan, &interrupt::interrupted, to),
+        Engine::Loom | Engine::Shuttle => engines::run(args, &plan, &interrupt::interrupted, to),
+    }
+}
+
+/// Explores the variants of `plan` on `machine` until all are done or `interrupted` says so.
+///
+/// # Errors
+///
+/// An output that cannot be written.
+pub fn run_plan(
+    machine: &dyn Machine,
+    plan: &Plan<'_>,
+    interrupted: &(dyn Fn() -> bool + Sync),
+    to: &mut dyn Write,
+) -> Result<Exit, Failure> {
+    let count = plan.variants.len();
+    let width = plan.variants.iter().map(|v| v.name().len()).max().unwrap_or(0).min(60);
+    let progress = Progress::new(count, plan.quiet);
+    let mut output = Output::new(to, plan.format, width, MEMORY_MODEL);
+    output.start(&plan.search, plan.size, count)?;
+    let mut counts = Counts::default();
+    let mut table = Table::new(&plan.search, plan.size);
+    let mut exit = Exit::Expected;
+    let mut together = Together::default();
+    let work = |job: usize| match interrupted() {
+        true => Ok(None),
+        false => explore(machine, plan, &plan.variants[job], &progress, interrupted).map(Some),
+    };
+    pool::run(count, plan.jobs, plan.quiet, work, |job, result| {
+        let variant = &plan.variants[job];
+        match result {
+            Ok(None) => {}
+            Ok(Some(explored)) => {
+                if let Some(locks) = &explored.locks {
+                    together.add(&variant.scenario.name, locks);
+                }
+                let judged = &explored.judged;
+                counts.add(judged.word);
+                table.add(variant, judged);
+                exit = exit.worse(judged.word.exit());
+                if plan.strict && judged.vacuous {
+                    exit = exit.worse(Exit::Unexpected);
+                }
+                let trace = explored.trace.as_ref().and_then(|t| t.as_ref().ok());
+                progress.done(judged.stats.transitions, || {
+                    output.verdict(variant, judged, trace.map(String::as_str))
+                })?;
+                if let Some(Err(failure)) = &explored.trace {
+                    exit = exit.worse(failure.exit);
+                    progress.done(0, || say!("{failure}"));
+                }
+            }
+            Err(failure) => {
+                counts.errors += 1;
+                exit = exit.worse(failure.exit);
+                progress.done(0, || {
+                    say!("{}: {failure}", variant.name());
+                    output.error(variant, &failure.message, &failure.help)
+                })?;
+            }
+        }
+        Ok(())
+    })?;
+    progress.finish();
+    for cycle in together.cycles() {
+        counts.lock_cycles += 1;
+        exit = exit.worse(Exit::Unexpected);
+        output.lock_cycle(&cycle)?;
+    }
+    if interrupted() {
+        exit = exit.worse(interrupt::exit());
+    }
+    if let Some(pinned) = &plan.counts {
+        let moved = pinned.settle(table, exit)?;
+        if !moved.is_empty() {
+            exit = exit.worse(Exit::Unexpected);
+            output.moved(&moved, &pinned.advice())?;
+        }
+    }
+    output.summary(&counts, count, &plan.search, interrupted(), exit as u8)?;
+    Ok(exit)
+}
+
+/// Explores one variant, judges it, and writes the trace of what was not expected at once.
+fn explore(
+    machine: &dyn Machine,
+    plan: &Plan<'_>,
+    variant: &Variant,
+    progress: &Progress,
+    interrupted: &(dyn Fn() -> bool + Sync),
+) -> Result<Explored, Failure> {
+    let name = variant.name();
+    let mut tick = |stats: &kvmmu_sim::outcome::Stats| {
+        progress.tick(&name, stats);
+        !interrupted()
+    };
+    let outcome = machine.explore(variant, &variant.goal(), &plan.search, &mut tick)?;
+    let judged = judge(variant, &plan.search, &outcome);
+    let trace = match &judged.found {
+        Some(found) if matches!(judged.word, Word::Unexpected | Word::Breaks) => {
+            let replayed = machine.replay(variant, &found.schedule)?;
+            let written = trace::write(plan.trace_dir, variant, &found.schedule, &replayed);
+            Some(written.map(|path| path.display().to_string()))
+        }
+        _ => None,
+    };
+    let right = matches!(judged.word, Word::Holds | Word::Bound) && judged.found.is_none();
+    let locks = (right && variant.without.is_empty()).then_some(outcome.locks);
+    Ok(Explored { judged, locks, trace })
+}

@@ -1,0 +1,16 @@
+//! The commands, one for each file or folder, and what several of them share.
+//!
+//! [`plan`] and [`counts`] belong to `check`, with whatever engine it runs.
+
+pub mod check;
+pub mod conform;
+pub mod counts;
+#[cfg_attr(not(feature = "engines"), path = "no_engines.rs")]
+pub mod engines;
+pub mod explain;
+pub mod guards;
+pub mod list;
+pub mod locks;
+pub mod outcomes;
+pub mod plan;
+pub mod replay;

@@ -1,0 +1,112 @@
+//! The sets that the simulator allows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kvmmu_scenarios::Scenario;
+use kvmmu_scenarios::outcome::{HARVESTS_MAX, Outcome, harvests_max};
+use kvmmu_scenarios::scenario::Format;
+use kvmmu_scenarios::world::format_of;
+use kvmmu_sim::outcome::{Reason, Stats, Verdict};
+
+use super::Request;
+use crate::cli::exit::Failure;
+use crate::cli::progress::Progress;
+use crate::lab::pool;
+use crate::lab::run;
+use crate::lab::variant::Variant;
+
+/// What the simulator allows for one variant.
+#[derive(Clone, Debug)]
+pub struct Allowed {
+    /// Each outcome, and in how many final states it was met.
+    pub outcomes: BTreeMap<Outcome, u64>,
+    /// The bound that cut the search: there may be more outcomes.
+    pub cut: Option<Reason>,
+    /// What ended executions before they had an outcome, in order of names.
+    pub broken: Vec<&'static str>,
+    /// What the search took.
+    pub stats: Stats,
+}
+
+impl Allowed {
+    /// True if there are no other outcomes.
+    pub fn is_complete(&self) -> bool {
+        self.cut.is_none()
+    }
+}
+
+/// The variant on another layout of SPTEs, if one is given.
+pub fn on(variant: Variant, layout: Option<Format>) -> Variant {
+    let Some(spte) = layout else { return variant };
+    let scenario = Scenario { spte, ..Scenario::clone(&variant.scenario) };
+    Variant { scenario: Arc::new(scenario), ..variant }
+}
+
+/// The name of a variant's layout.
+pub fn layout_of(variant: &Variant) -> &'static str {
+    format_of(variant.scenario.spte).name
+}
+
+/// Collects the sets of `variants` and gives them to `done` in order, until all are done or
+/// `interrupted` says so.
+///
+/// # Errors
+///
+/// Those of the engine, a scenario with too many harvests, those of `done`.
+pub fn collect_all(
+    variants: &[Variant],
+    request: &Request,
+    interrupted: &(dyn Fn() -> bool + Sync),
+    mut done: impl FnMut(usize, Allowed) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    variants.iter().try_for_each(fits)?;
+    let progress = Progress::new(variants.len(), request.quiet);
+    let work = |job: usize| match interrupted() {
+        true => Ok(None),
+        false => collect(&variants[job], request, &progress, interrupted).map(Some),
+    };
+    pool::run(variants.len(), request.jobs, request.quiet, work, |job, result| match result? {
+        Some(allowed) => progress.done(allowed.stats.transitions, || done(job, allowed)),
+        None => Ok(()),
+    })?;
+    progress.finish();
+    Ok(())
+}
+
+/// Refuses a scenario whose harvests no outcome has room for.
+fn fits(variant: &Variant) -> Result<(), Failure> {
+    let count = harvests_max(&variant.scenario);
+    if count <= HARVESTS_MAX {
+        return Ok(());
+    }
+    let name = variant.file.as_deref().unwrap_or(&variant.scenario.name);
+    Err(Failure::usage(
+        format!(
+            "{name} gets the dirty log {count} times, and an outcome has room for {HARVESTS_MAX}"
+        ),
+        "take some get-dirty-log out of its programs, or load it at a smaller --size",
+    ))
+}
+
+fn collect(
+    variant: &Variant,
+    request: &Request,
+    progress: &Progress,
+    interrupted: &(dyn Fn() -> bool + Sync),
+) -> Result<Allowed, Failure> {
+    let name = variant.name();
+    let mut tick = |stats: &Stats| {
+        progress.tick(&name, stats);
+        !interrupted()
+    };
+    let collected = run::outcomes(variant, &request.search, &mut tick)?;
+    let cut = match collected.verdict {
+        Verdict::Inconclusive(reason) => Some(reason),
+        Verdict::Holds | Verdict::Violated(_) => None,
+    };
+    let mut broken: Vec<&'static str> = collected.broken.iter().map(|f| f.property).collect();
+    broken.sort_unstable();
+    broken.dedup();
+    Ok(Allowed { outcomes: collected.outcomes, cut, broken, stats: collected.stats })
+}

@@ -1,0 +1,19 @@
+//! The laboratory: which scenarios, without which guards, how they are run, and what that means.
+//!
+//! A [`variant`] is [`select`]ed and [`load`]ed, [`run`] explores or replays it as a [`search`] says,
+//! and [`judge`] compares what was found with what is expected. Nothing here knows a command or a
+//! report.
+
+#[cfg(feature = "engines")]
+pub mod by_engine;
+pub mod judge;
+pub mod layout;
+pub mod load;
+pub mod memory;
+pub mod pool;
+pub mod replayed;
+pub mod run;
+pub mod search;
+pub mod select;
+pub mod together;
+pub mod variant;

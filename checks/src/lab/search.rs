@@ -1,0 +1,79 @@
+//! How to search, and how far.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use kvmmu_sim::memory::Memory;
+
+/// How to search.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strategy {
+    /// A short seeded search, then an exhaustive one
+    Auto,
+    /// Source sets and sleep sets
+    Dpor,
+    /// Depth first over states
+    Stateful,
+    /// Random schedules
+    Random,
+    /// Random priorities that change at a few steps
+    Pct,
+    /// Every interleaving, without reduction
+    Naive,
+}
+
+/// The most states of a search, and the most that minimising looks at before it settles for a
+/// counterexample that is merely small, unless the command line says. A state costs more there.
+const STATES_MAX: u64 = 50_000_000;
+const MINIMISE_STATES_MAX: u64 = 2_000_000;
+
+/// How to search and how far.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// How.
+    pub strategy: Strategy,
+    /// The seed of all random choices.
+    pub seed: u64,
+    /// The longest time for one variant.
+    pub time_max: Option<Duration>,
+    /// The most states.
+    pub states_max: u64,
+    /// The most executions.
+    pub executions_max: u64,
+    /// The longest execution.
+    pub steps_max: u32,
+    /// The memory that all searches together may take.
+    pub memory: Option<&'static Memory>,
+}
+
+/// The search of `kvmmu check` without options, in as much memory as it takes.
+impl Default for Search {
+    fn default() -> Search {
+        Search {
+            strategy: Strategy::Auto,
+            seed: 1,
+            time_max: None,
+            states_max: STATES_MAX,
+            executions_max: 1_000_000_000,
+            steps_max: 5_000,
+            memory: None,
+        }
+    }
+}
+
+impl Search {
+    /// True if the strategy samples.
+    pub fn samples(&self) -> bool {
+        matches!(self.strategy, Strategy::Random | Strategy::Pct)
+    }
+
+    /// How far minimising goes with what this search found.
+    #[must_use]
+    pub fn minimising(&self) -> Search {
+        let states_max = match self.states_max {
+            STATES_MAX => MINIMISE_STATES_MAX,
+            asked => asked,
+        };
+        Search { states_max, ..self.clone() }
+    }
+}
