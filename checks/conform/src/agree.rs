@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 
 use crate::event::{Number, Phase};
-use crate::file::{Header, Line, Slot};
 use crate::kernel::series;
+use crate::line::{Header, Line, Slot};
 use crate::ranges::{FRAMES, PAGES_MAX, SLOT_MAX, USER};
 
 /// `KVM_MAX_VCPUS`.

@@ -3,7 +3,7 @@
 use kvmmu_model::{Algorithm, SpteFormat};
 
 use crate::event::Ret;
-use crate::file::Header;
+use crate::line::Header;
 
 /// A kernel that the model knows, and how it used page tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -17,6 +17,7 @@ pub mod file;
 pub mod gaps;
 pub mod history;
 pub mod kernel;
+pub mod line;
 pub mod offset;
 pub mod pages;
 pub mod place;

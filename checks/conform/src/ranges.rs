@@ -5,7 +5,7 @@
 //! that nobody can have recorded.
 
 use crate::event::Number;
-use crate::file::Line;
+use crate::line::Line;
 
 /// Frames have fewer: physical addresses have 52 bits.
 pub const FRAMES: u64 = 1 << 40;

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use crate::checker::Checked;
 use crate::event::{ErrorCode, Event, FastFault, Phase, Ret, What};
-use crate::file::{Mode, Recording};
+use crate::file::Recording;
 use crate::history::{Op, Unexplained};
+use crate::line::Mode;
 use crate::place;
 use crate::windows::{Allowed, effects};
 

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::event::{END, Event, Phase, Pos, Range, User, What};
-use crate::file::Header;
+use crate::line::Header;
 use crate::threads::Threads;
 
 /// Which unobserved steps are possible.
