@@ -1,6 +1,8 @@
 //! Goal: what the model does in the simulator it does on real stage-2 tables. Method: the
 //! deterministic tests of the EL2 image in QEMU, where QEMU and the bare target are installed; it
 //! says what it skipped and what adds it where not.
+//!
+//! A test program of its own: QEMU has a time limit, and has the machine to itself here.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! The command line: its words and its exit codes, and what it reads, writes and prints.
 //!
-//! [`exit`], [`shown`], [`files`] and [`input`] stand below everything; [`args`] turns words into what
-//! the [`lab`](crate::lab) takes, [`output`] and [`progress`] print what it gives back, and
+//! [`exit`], [`shown`], [`files`] and [`input`] stand below everything; [`args`] turns words into
+//! what the [`lab`](crate::lab) takes, [`output`] and [`progress`] print what it gives back, and
 //! [`command`] is above all.
 
 pub mod args;

@@ -1,7 +1,7 @@
 //! The laboratory: which scenarios, without which guards, how they are run, and what that means.
 //!
-//! A [`variant`] is [`select`]ed and [`load`]ed, [`run`] explores or replays it as a [`search`] says,
-//! and [`judge`] compares what was found with what is expected. Nothing here knows a command or a
+//! [`select`] and [`load`] make a [`variant`], [`run`] explores or replays it as a [`search`] says,
+//! and [`judge`] compares what was found with what is expected. No file here imports a command or a
 //! report.
 
 #[cfg(feature = "engines")]

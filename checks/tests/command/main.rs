@@ -8,6 +8,8 @@ mod conform;
 #[path = "../told/docutils.rs"]
 mod docutils;
 mod ends;
+#[cfg(feature = "engines")]
+mod engines;
 mod explain;
 mod files;
 #[cfg(target_os = "linux")]

@@ -2,7 +2,9 @@
 //! held and where it was taken, the rule or the chain, and the CPUs that would block one another.
 //! Method: small programs of locks in place of a scenario, explored, minimised and told by the
 //! command's own code; the exact text, which somebody has read; the same of built-in scenarios.
+//! [`locks`] goes through the strategies instead.
 
+mod locks;
 mod program;
 #[path = "../told/mod.rs"]
 mod told;

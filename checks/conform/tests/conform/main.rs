@@ -1,4 +1,5 @@
-//! Goal: what real kernels did is explained, and what none may do is refused. Method: see each file.
+//! Goal: what real kernels did is explained, and what none may do is refused. Method: see each
+//! file.
 
 mod common;
 mod contradictions;

@@ -2,14 +2,15 @@
 //! Method: the survivors of the last run of `cargo mutants` are recorded beside reasons; the table
 //! is made of both and compared. A survivor without a reason fails, and a reason without one.
 //!
-//! `KVMMU_MUTANTS=mutants.out KVMMU_BLESS=1 cargo test -p kvmmu --test mutants` records a run.
+//! `KVMMU_MUTANTS=mutants.out KVMMU_BLESS=1 cargo test -p kvmmu --test explore mutants` records a
+//! run.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 const OPEN: &str =
-    "<!-- survivors: made by `KVMMU_BLESS=1 cargo test -p kvmmu --test mutants` -->\n";
+    "<!-- survivors: made by `KVMMU_BLESS=1 cargo test -p kvmmu --test explore mutants` -->\n";
 const CLOSE: &str = "<!-- end of survivors -->";
 
 fn file(name: &str) -> PathBuf {
@@ -100,13 +101,13 @@ fn table(recorded: &str, reasons: &[Reason<'_>]) -> (String, Vec<String>) {
 #[test]
 fn every_survivor_has_a_reason_and_every_reason_a_survivor() {
     let bless = env::var_os("KVMMU_BLESS").is_some();
-    let survivors = file("tests/mutants/survivors.txt");
+    let survivors = file("tests/explore/mutants/survivors.txt");
     if let Some(run) = env::var_os("KVMMU_MUTANTS").filter(|_| bless) {
         fs::write(&survivors, recorded(Path::new(&run))).expect("written");
     }
-    let text = read(&file("tests/mutants/reasons.txt"));
+    let text = read(&file("tests/explore/mutants/reasons.txt"));
     let (fresh, wrong) = table(&read(&survivors), &reasons(&text));
-    assert!(wrong.is_empty(), "tests/mutants/reasons.txt:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "tests/explore/mutants/reasons.txt:\n{}", wrong.join("\n"));
     let page = file("../docs/mutants.md");
     let old = read(&page);
     let start = old.find(OPEN).expect(OPEN) + OPEN.len();
@@ -115,7 +116,10 @@ fn every_survivor_has_a_reason_and_every_reason_a_survivor() {
     if bless {
         fs::write(&page, new).expect("written");
     } else {
-        assert!(new == old, "run `KVMMU_BLESS=1 cargo test -p kvmmu --test mutants` and commit");
+        assert!(
+            new == old,
+            "run `KVMMU_BLESS=1 cargo test -p kvmmu --test explore mutants` and commit"
+        );
     }
 }
 

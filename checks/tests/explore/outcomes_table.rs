@@ -87,7 +87,7 @@ fn the_tables_of_outcomes_are_up_to_date() {
     let text = fs::read_to_string(&document).expect("docs/outcomes.md");
     let mut fresh = text.clone();
     for (name, table) in [("allowed", allowed()), ("seen", seen())] {
-        let by = "KVMMU_BLESS=1 cargo test -p kvmmu --test outcomes_table";
+        let by = "KVMMU_BLESS=1 cargo test -p kvmmu --test explore outcomes_table";
         let open = format!("<!-- {name}: made by `{by}` -->\n");
         let close = format!("<!-- end of {name} -->");
         let start = fresh.find(&open).unwrap_or_else(|| panic!("{open}")) + open.len();

@@ -2,8 +2,6 @@
 //! steps that docutils reads. Method: the report of the command itself on the built-in scenarios,
 //! and its exact text, which somebody has read line by line.
 
-mod told;
-
 use std::path::Path;
 
 use kvmmu::cli::args::ReportFormat;
@@ -14,7 +12,8 @@ use kvmmu::lab::search::Search;
 use kvmmu::lab::variant::Variant;
 use kvmmu::report::{self, Report};
 use kvmmu_scenarios::scenario::Expected;
-use told::{docutils, masked};
+
+use crate::told::{docutils, masked};
 
 /// What `kvmmu explain` says of the first broken variant of a built-in scenario.
 #[track_caller]

@@ -1,6 +1,5 @@
 //! Goal: `check --engine loom` and `--engine shuttle` print what the files expect of these tools.
 //! Method: the command itself, built with them, on scenarios that take next to no time.
-#![cfg(feature = "engines")]
 
 use std::path::Path;
 use std::process::Command;

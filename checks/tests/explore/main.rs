@@ -1,0 +1,15 @@
+//! Goal: what the explorers find is right, and what is written down of it is what they find.
+//! Method: see each file.
+
+mod counts;
+mod determinism;
+mod guards_proved;
+mod keys;
+mod mutants;
+mod outcomes_table;
+mod random_races;
+mod replay_thousand;
+mod sizes;
+mod stories;
+#[path = "../told/mod.rs"]
+mod told;
