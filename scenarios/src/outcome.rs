@@ -59,7 +59,8 @@ use core::str::FromStr;
 use kvmmu_model::{CpuId, Gfn, GuardSet};
 
 use crate::machine::{own_byte, with_byte};
-use crate::scenario::{Op, Scenario};
+use crate::ops::{Op, UserOp};
+use crate::scenario::Scenario;
 
 /// The version of lines and texts.
 pub const VERSION: u32 = 1;
@@ -149,8 +150,8 @@ pub fn frames(scenario: &Scenario) -> impl Iterator<Item = (Gfn, bool)> {
 
 /// How often executions of `scenario` call GET_DIRTY_LOG at most.
 pub fn harvests_max(scenario: &Scenario) -> usize {
-    let programs = scenario.threads.iter().flat_map(|t| &t.run).chain(&scenario.at_stop);
-    programs.filter(|op| matches!(op, Op::GetDirtyLog(_))).count()
+    let programs = scenario.threads.iter().flat_map(|t| t.run.ops()).chain(scenario.at_stop.ops());
+    programs.filter(|(_, op)| matches!(op, Op::User(UserOp::GetDirtyLog(_)))).count()
 }
 
 /// What a page holds after a store by operation `index` of a vCPU's program.

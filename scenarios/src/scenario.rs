@@ -3,8 +3,10 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use kvmmu_model::{Access, CpuId, Gfn, GuardSet, Gva, LockClass, Mark, Mode, Pfn};
+use kvmmu_model::{Gfn, GuardSet, Mark, Pfn};
 
+use crate::ops::{Address, Who};
+use crate::program::{OffVcpu, Program, Steps};
 use crate::property::Property;
 
 /// A scenario, as its file says it, at one size.
@@ -41,7 +43,7 @@ pub struct Scenario {
     /// One program per thread: vCPUs first, then host, user space.
     pub threads: Vec<Thread>,
     /// What user space does when every vCPU is out of KVM_RUN and all threads have ended.
-    pub at_stop: Vec<Op>,
+    pub at_stop: Steps<OffVcpu>,
     /// What must always hold.
     pub always: Vec<Property>,
     /// What must be seen at least once when every guard is present.
@@ -144,15 +146,6 @@ pub struct GuestEntry {
     pub writable: bool,
 }
 
-/// What an address is relative to.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Address {
-    /// A guest-physical page: direct paging.
-    Gfn(Gfn),
-    /// A guest-virtual page: shadow paging.
-    Gva(Gva),
-}
-
 /// An SPTE that is there before the first step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InitialSpte {
@@ -187,7 +180,7 @@ pub struct Thread {
     /// How it translates (vCPUs).
     pub paging: Paging,
     /// What it does.
-    pub run: Vec<Op>,
+    pub run: Program,
 }
 
 /// What a thread is.
@@ -201,115 +194,25 @@ pub enum ThreadKind {
     User,
 }
 
-/// An operation of a thread. Who may run it is in [`Op::runs_on`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Op {
-    /// The guest loads, stores or fetches.
-    Guest(Access, Address),
-    /// The guest stores a page-table entry through a translation: `set-gpte gva1[0] gfn2`.
-    SetGpte(Address, u8, Gfn),
-    /// The guest stores a page-table entry by an instruction that KVM emulates:
-    /// `emulate-gpte gfn3[0] gfn2`.
-    EmulateGpte(Gfn, u8, Gfn),
-    /// The guest invalidates a translation.
-    Invlpg(Gva),
-    /// An asynchronous page fault completes: the page is mapped speculatively.
-    Prefault(Gfn),
-    /// The host unmaps and reclaims a page.
-    SwapOut(Gfn),
-    /// The host brings a page in, by an access of its own.
-    SwapIn(Gfn),
-    /// The host merges two pages into one read-only page: the second takes the first's.
-    KsmMerge(Gfn, Gfn),
-    /// The host gives a shared page its own copy.
-    CowBreak(Gfn),
-    /// The host moves a mapping to another page, read-only, without start and end around it.
-    ChangePte(Gfn, Pfn),
-    /// The host ages a page (`clear_flush_young`).
-    Age(Gfn),
-    /// The host ages a page without a flush (`clear_young`).
-    ClearYoung(Gfn),
-    /// The shrinker zaps the oldest shadow page that is not a root.
-    Shrink,
-    /// GET_DIRTY_LOG of a slot, by index.
-    GetDirtyLog(u8),
-    /// User space copies the pages that its last harvest named.
-    CopyHarvested,
-    /// User space forgets what it harvested and has not copied.
-    DropHarvested,
-    // Memslots, buses, interrupt routing.
-    /// KVM_SET_USER_MEMORY_REGION with size 0.
-    DeleteMemslot(u8),
-    /// The guest writes to the address of a device in the kernel.
-    Mmio,
-    /// KVM_IOEVENTFD: adds a device to the bus.
-    RegisterMmio,
-    /// KVM_IOEVENTFD: takes it off again. True: there is no memory for the smaller array.
-    UnregisterMmio(bool),
-    /// KVM_SET_GSI_ROUTING.
-    SetGsiRouting,
-    /// KVM_IRQ_LINE.
-    IrqLine,
-    /// KVM_CREATE_IRQCHIP.
-    CreateIrqchip,
-    /// KVM_CREATE_PIT.
-    CreatePit,
-    /// A vCPU switches AVIC off for an interrupt window, or on after it.
-    AvicIrqWindow,
-    /// User space has a page reclaimed: MADV_PAGEOUT.
-    MadvisePageout(Gfn),
+impl ThreadKind {
+    /// What messages call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ThreadKind::Vcpu => "vCPU",
+            ThreadKind::Host => "host",
+            ThreadKind::User => "user",
+        }
+    }
 
-    // VMs, vCPUs, CPUs.
-    /// User space creates another VM.
-    CreateVm,
-    /// User space destroys the VM that was created last.
-    DestroyVm,
-    /// User space creates a vCPU, which does not run.
-    CreateVcpu,
-    /// User space encrypts the state of every vCPU (KVM_SEV_LAUNCH_UPDATE_VMSA).
-    UpdateVmsa,
-    /// User space writes the TSC of a vCPU.
-    SetTsc(CpuId),
-    /// The mitigation of iTLB multihit changes, for every VM.
-    SetNxHugePages,
-    /// User space gives an eventfd to a connection of Hyper-V, and takes it back.
-    HvEventfd,
-    /// The guest sets its hypercall page (Hyper-V).
-    HvSetMsr,
-    /// The guest turns its APIC off.
-    SetApicBase,
-    /// The guest sends an event (Xen).
-    XenEvtchnSend,
-    /// The guest powers the next vCPU on (arm64).
-    PsciCpuOn,
-    /// The guest halts, until an interrupt is posted or its timer fires.
-    Halt,
-    /// A device posts an interrupt to a vCPU.
-    PiWakeup(CpuId),
-    /// A physical CPU comes up.
-    CpuOnline,
-    /// A physical CPU goes.
-    CpuOffline,
-
-    // Locks themselves.
-    /// One of the operations that follow, so many of them: which one is up to the scheduler. None
-    /// of those is a choice itself, or takes or gives back a lock.
-    OneOf(u8),
-    /// Takes a lock, in a program that is made of locks: `lock kvm->lock`, `read-lock mmap_lock`.
-    Lock(LockRef, Mode),
-    /// Gives back a lock that the program took: `unlock kvm->lock`, `read-unlock mmap_lock`.
-    Unlock(LockRef, Mode),
-    /// Waits for a grace period: `synchronize kvm->srcu`.
-    Synchronize(LockRef),
-}
-
-/// A lock that a program names.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct LockRef {
-    /// What lock it is.
-    pub class: LockClass,
-    /// Whose: the vCPU or CPU, where there are several.
-    pub index: u8,
+    /// True if it runs these operations. User space may do what the host does.
+    pub fn runs(self, who: Who) -> bool {
+        match who {
+            Who::Vcpu => self == ThreadKind::Vcpu,
+            Who::Host => self != ThreadKind::Vcpu,
+            Who::User => self == ThreadKind::User,
+            Who::Any => true,
+        }
+    }
 }
 
 /// The most witnesses of a scenario: machines note in one word which they have seen.
@@ -376,99 +279,9 @@ pub enum Engine {
 }
 
 impl Scenario {
-    /// True if somebody waits for vCPU threads, or for readers of an SRCU: the locks that KVM_RUN
-    /// and notifiers take are steps then, and free of charge otherwise.
+    /// True if some operation contends: see [`Op::contends`](crate::ops::Op::contends).
     pub fn contends(&self) -> bool {
-        self.threads.iter().flat_map(|t| &t.run).chain(&self.at_stop).any(|op| op.contends())
-    }
-}
-
-/// A program as the file has it: each operation alone, and each choice with its alternatives.
-pub fn steps(program: &[Op]) -> impl Iterator<Item = &[Op]> {
-    let mut rest = program;
-    core::iter::from_fn(move || {
-        let len = match *rest.first()? {
-            Op::OneOf(n) => usize::from(n) + 1,
-            _ => 1,
-        };
-        let (step, after) = rest.split_at(len.min(rest.len()));
-        rest = after;
-        Some(if step.len() > 1 { &step[1..] } else { step })
-    })
-}
-
-impl Op {
-    /// See [`Scenario::contends`].
-    fn contends(self) -> bool {
-        match self {
-            // Memslots, buses, interrupt routing.
-            Op::DeleteMemslot(_)
-            | Op::Mmio
-            | Op::RegisterMmio
-            | Op::UnregisterMmio(_)
-            | Op::SetGsiRouting
-            | Op::IrqLine
-            | Op::CreateIrqchip
-            | Op::CreatePit
-            | Op::AvicIrqWindow => true,
-            // VMs, vCPUs, CPUs.
-            Op::CreateVm
-            | Op::DestroyVm
-            | Op::CreateVcpu
-            | Op::UpdateVmsa
-            | Op::SetTsc(_)
-            | Op::SetNxHugePages
-            | Op::HvEventfd
-            | Op::HvSetMsr
-            | Op::SetApicBase
-            | Op::XenEvtchnSend
-            | Op::PsciCpuOn
-            | Op::Halt
-            | Op::PiWakeup(_)
-            | Op::CpuOnline
-            | Op::CpuOffline => true,
-            // Locks themselves.
-            Op::Lock(..) | Op::Unlock(..) | Op::Synchronize(_) => true,
-            _ => false,
-        }
-    }
-
-    /// True if every kind of thread runs it; [`Op::runs_on`] says nothing then.
-    pub fn runs_everywhere(self) -> bool {
-        matches!(self, Op::OneOf(_) | Op::Lock(..) | Op::Unlock(..) | Op::Synchronize(_))
-    }
-
-    /// Who runs it. User space may run what the host does, too: by madvise, or by touching a page.
-    pub fn runs_on(self) -> ThreadKind {
-        match self {
-            Op::Guest(..)
-            | Op::SetGpte(..)
-            | Op::EmulateGpte(..)
-            | Op::Invlpg(_)
-            | Op::Prefault(_) => ThreadKind::Vcpu,
-            Op::GetDirtyLog(_) | Op::CopyHarvested | Op::DropHarvested => ThreadKind::User,
-            // Memslots, buses, interrupt routing.
-            Op::Mmio | Op::AvicIrqWindow => ThreadKind::Vcpu,
-            Op::DeleteMemslot(_)
-            | Op::RegisterMmio
-            | Op::UnregisterMmio(_)
-            | Op::SetGsiRouting
-            | Op::IrqLine
-            | Op::CreateIrqchip
-            | Op::CreatePit
-            | Op::MadvisePageout(_) => ThreadKind::User,
-            // VMs, vCPUs, CPUs.
-            Op::HvSetMsr | Op::SetApicBase | Op::XenEvtchnSend | Op::PsciCpuOn | Op::Halt => {
-                ThreadKind::Vcpu
-            }
-            Op::CreateVm
-            | Op::DestroyVm
-            | Op::CreateVcpu
-            | Op::UpdateVmsa
-            | Op::SetTsc(_)
-            | Op::SetNxHugePages
-            | Op::HvEventfd => ThreadKind::User,
-            _ => ThreadKind::Host,
-        }
+        let threads = self.threads.iter().flat_map(|t| t.run.ops());
+        threads.chain(self.at_stop.ops()).any(|(_, op)| op.contends())
     }
 }

@@ -6,9 +6,10 @@ use kvmmu_model::{Access, Algorithm, CpuId, Gfn, Gpte, Kvm, Mmu, Spte, SpteForma
 
 use crate::host_mm::HostMm;
 use crate::machine::{Cell, GuestAccess, Machine};
+use crate::ops::Address;
 use crate::outcome::{Harvests, Outcome};
 use crate::property::Property;
-use crate::scenario::{Address, Format, InitialSpte, Paging, Profile, Scenario, ThreadKind};
+use crate::scenario::{Format, InitialSpte, Paging, Profile, Scenario, ThreadKind};
 
 /// Everything that threads share.
 #[derive(Debug)]

@@ -2,7 +2,8 @@
 
 use kvmmu_model::mmu::{Header, PT_ENTRIES, ROOT_LEVEL};
 use kvmmu_model::{Gfn, GuardSet, LockClass, Object, Spte, Tag};
-use kvmmu_scenarios::scenario::{Address, GuestEntry, Op, Paging, Witness};
+use kvmmu_scenarios::ops::{Address, Entry, Op, TableEntry, VcpuOp};
+use kvmmu_scenarios::scenario::{GuestEntry, Paging, Witness};
 use kvmmu_scenarios::{Scenario, World, oracle};
 
 use crate::hardware;
@@ -163,12 +164,15 @@ fn first_gva(scenario: &Scenario, table: u64) -> Option<u64> {
     let points = |e: &Option<GuestEntry>| e.is_some_and(|e| e.gfn.0 == table);
     let at = root.entries.iter().position(points)?;
     let once = root.entries.iter().filter(|e| points(e)).count() == 1;
-    let edits = |op: &Op| match op {
-        Op::EmulateGpte(gfn, ..) | Op::SetGpte(Address::Gfn(gfn), ..) => *gfn == root.gfn,
-        Op::SetGpte(Address::Gva(_), ..) => true,
+    let edits = |op| match op {
+        Op::Vcpu(
+            VcpuOp::EmulateGpte(TableEntry { table: gfn, .. }, _)
+            | VcpuOp::SetGpte(Entry { table: Address::Gfn(gfn), .. }, _),
+        ) => gfn == root.gfn,
+        Op::Vcpu(VcpuOp::SetGpte(Entry { table: Address::Gva(_), .. }, _)) => true,
         _ => false,
     };
-    let edited = scenario.threads.iter().flat_map(|t| &t.run).any(edits);
+    let edited = scenario.threads.iter().flat_map(|t| t.run.ops()).any(|(_, op)| edits(op));
     (once && !edited).then_some((at * PT_ENTRIES) as u64)
 }
 

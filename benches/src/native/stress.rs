@@ -17,12 +17,13 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use kvmmu_model::mmu::VCPUS;
-use kvmmu_model::{Access, Gfn, GuardSet, Lock, Mark, Pfn, Spte, SpteLoc};
+use kvmmu_model::{Gfn, GuardSet, Lock, Mark, Pfn, Spte, SpteLoc};
 use kvmmu_scenarios::machine::Cell;
+use kvmmu_scenarios::ops::{Address, HostOp, SlotIndex, UserOp, VcpuOp};
 use kvmmu_scenarios::oracle;
+use kvmmu_scenarios::program::{OffVcpu, OnVcpu, Program, Steps};
 use kvmmu_scenarios::scenario::{
-    Address, Backing, Format, IndirectFastFault, Op, Paging, Profile, Scenario, Slot, Thread,
-    ThreadKind,
+    Backing, Format, IndirectFastFault, Paging, Profile, Scenario, Slot, Thread, ThreadKind,
 };
 use kvmmu_scenarios::{Property, World};
 
@@ -193,23 +194,27 @@ impl Stress {
         }
     }
 
-    fn program(&self, kind: ThreadKind, rng: &mut Rng) -> Vec<Op> {
-        if kind == ThreadKind::User {
-            let slots = 0..(FRAMES.count() as u8 / SLOT_PAGES);
-            let migrate = slots.flat_map(|slot| [Op::GetDirtyLog(slot), Op::CopyHarvested]);
-            return migrate.cycle().take(self.ops / 4).collect();
+    fn program(&self, kind: ThreadKind, rng: &mut Rng) -> Program {
+        match kind {
+            ThreadKind::Vcpu => {
+                let op = |_| OnVcpu::Vcpu(vcpu_op(rng));
+                Program::Vcpu((0..self.ops).map(op).collect())
+            }
+            ThreadKind::Host => {
+                let op = |_| OffVcpu::Host(host_op(rng));
+                Program::Other((0..self.ops / 8).map(op).collect())
+            }
+            ThreadKind::User => {
+                let slots = 0..(FRAMES.count() as u8 / SLOT_PAGES);
+                Program::Other(slots.flat_map(migrate).cycle().take(self.ops / 4).collect())
+            }
         }
-        let op = |rng: &mut Rng| match kind {
-            ThreadKind::Vcpu => vcpu_op(rng),
-            _ => host_op(rng),
-        };
-        let ops = if kind == ThreadKind::Vcpu { self.ops } else { self.ops / 8 };
-        (0..ops).map(|_| op(rng)).collect()
     }
 
     fn scenario(&self) -> Scenario {
+        let nothing = || Program::Other(Steps::default());
         let thread =
-            |name: String, kind| Thread { name, kind, paging: Paging::Direct, run: vec![] };
+            |name: String, kind| Thread { name, kind, paging: Paging::Direct, run: nothing() };
         let mut threads: Vec<Thread> =
             (0..self.vcpus).map(|i| thread(format!("vcpu{i}"), ThreadKind::Vcpu)).collect();
         if self.host {
@@ -226,7 +231,6 @@ impl Stress {
             writable: true,
             dirty: false,
         };
-        let stop = |slot| [Op::GetDirtyLog(slot as u8), Op::CopyHarvested];
         Scenario {
             name: "stress".into(),
             title: "Everything at once on real threads".into(),
@@ -242,7 +246,7 @@ impl Stress {
             guest_root: None,
             map: vec![],
             threads,
-            at_stop: (0..slots.len()).flat_map(stop).collect(),
+            at_stop: (0..slots.len() as u8).flat_map(migrate).collect(),
             slots,
             always: WATCHED.to_vec(),
             sometimes: vec![],
@@ -257,24 +261,29 @@ fn frame(rng: &mut Rng) -> Gfn {
     Gfn(rng.u64(FRAMES))
 }
 
-fn vcpu_op(rng: &mut Rng) -> Op {
+/// User space copies what was written in a slot.
+fn migrate(slot: u8) -> [OffVcpu; 2] {
+    [UserOp::GetDirtyLog(SlotIndex(slot)), UserOp::CopyHarvested].map(OffVcpu::User)
+}
+
+fn vcpu_op(rng: &mut Rng) -> VcpuOp {
     let gfn = frame(rng);
     match rng.u8(0..64) {
-        0 => Op::Prefault(gfn),
-        1..=16 => Op::Guest(Access::Read, Address::Gfn(gfn)),
-        17..=20 => Op::Guest(Access::Fetch, Address::Gfn(gfn)),
-        _ => Op::Guest(Access::Write, Address::Gfn(gfn)),
+        0 => VcpuOp::Prefault(gfn),
+        1..=16 => VcpuOp::Read(Address::Gfn(gfn)),
+        17..=20 => VcpuOp::Fetch(Address::Gfn(gfn)),
+        _ => VcpuOp::Write(Address::Gfn(gfn)),
     }
 }
 
-fn host_op(rng: &mut Rng) -> Op {
+fn host_op(rng: &mut Rng) -> HostOp {
     let gfn = frame(rng);
     match rng.u8(0..16) {
-        0..=3 => Op::SwapOut(gfn),
-        4..=5 => Op::SwapIn(gfn),
-        6..=9 => Op::Age(gfn),
-        10..=12 => Op::ClearYoung(gfn),
-        _ => Op::Shrink,
+        0..=3 => HostOp::SwapOut(gfn),
+        4..=5 => HostOp::SwapIn(gfn),
+        6..=9 => HostOp::Age(gfn),
+        10..=12 => HostOp::ClearYoung(gfn),
+        _ => HostOp::Shrink,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use kvmmu_scenarios::Scenario;
-use kvmmu_scenarios::scenario::{Expected, Op};
+use kvmmu_scenarios::scenario::Expected;
 
 use crate::cli::args::ListArgs;
 use crate::cli::exit::{Exit, Failure};
@@ -52,10 +52,10 @@ fn long(scenario: &Scenario, to: &mut dyn Write) -> Result<(), Failure> {
     let machine = format!("{}, {}", begin::paging(scenario), begin::format(scenario));
     field(to, "machine", &machine)?;
     for thread in &scenario.threads {
-        field(to, "thread", &program(&thread.name, &thread.run))?;
+        field(to, "thread", &format!("{}: {}", thread.name, thread.run))?;
     }
     if !scenario.at_stop.is_empty() {
-        field(to, "at stop", &program("user", &scenario.at_stop))?;
+        field(to, "at stop", &format!("user: {}", scenario.at_stop))?;
     }
     field(to, "always", &always.join(", "))?;
     for witness in &scenario.sometimes {
@@ -80,11 +80,6 @@ fn long(scenario: &Scenario, to: &mut dyn Write) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// `vcpu0: write gfn0, read gfn1`.
-fn program(name: &str, run: &[Op]) -> String {
-    format!("{name}: {}", begin::program(run).join(", "))
 }
 
 /// A name and its text, in two columns.

@@ -2,17 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use kvmmu_model::{Mode, Tag};
 use kvmmu_scenarios::Scenario;
-use kvmmu_scenarios::scenario::{
-    Address, Format, InitialSpte, LockRef, Op, Paging, ThreadKind, steps,
-};
+use kvmmu_scenarios::ops::Address;
+use kvmmu_scenarios::scenario::{Format, InitialSpte, Paging, ThreadKind};
 
 use super::Facts;
 use super::fold::Step;
 use super::phrase::list;
 use super::value::Values;
-use crate::report::trace::tag_text;
 
 /// The lines of the first box of a report: of what is true at first, what the steps speak of.
 pub fn lines(
@@ -222,7 +219,7 @@ impl Begin<'_> {
 
     /// What the steps call the SPTE of an address.
     fn name(&self, address: Address, values: Values<'_>) -> String {
-        let Address::Gva(gva) = address else { return format!("spte[{}]", self::address(address)) };
+        let Address::Gva(gva) = address else { return format!("spte[{address}]") };
         let name = format!("spte[gva{}]", gva.0);
         let known = values.names().any(|(_, known)| known == name);
         match self.leaf(gva.0).filter(|_| !known) {
@@ -241,91 +238,4 @@ fn names_in(text: &str) -> Vec<String> {
             .any(|kind| w.strip_prefix(kind).is_some_and(|n| n.parse::<u64>().is_ok()))
     };
     words.filter(kind).map(str::to_owned).collect()
-}
-
-/// `gfn0` or `gva1`.
-fn address(address: Address) -> String {
-    match address {
-        Address::Gfn(gfn) => format!("gfn{}", gfn.0),
-        Address::Gva(gva) => format!("gva{}", gva.0),
-    }
-}
-
-/// An operation as scenario files have it.
-pub fn operation(op: Op) -> String {
-    use kvmmu_model::Access;
-    match op {
-        Op::Guest(Access::Read, a) => format!("read {}", address(a)),
-        Op::Guest(Access::Write, a) => format!("write {}", address(a)),
-        Op::Guest(Access::Fetch, a) => format!("fetch {}", address(a)),
-        Op::SetGpte(a, i, gfn) => format!("set-gpte {}[{i}] gfn{}", address(a), gfn.0),
-        Op::EmulateGpte(t, i, gfn) => format!("emulate-gpte gfn{}[{i}] gfn{}", t.0, gfn.0),
-        Op::Invlpg(gva) => format!("invlpg gva{}", gva.0),
-        Op::Prefault(gfn) => format!("prefault gfn{}", gfn.0),
-        Op::SwapOut(gfn) => format!("swap-out gfn{}", gfn.0),
-        Op::SwapIn(gfn) => format!("swap-in gfn{}", gfn.0),
-        Op::KsmMerge(a, b) => format!("ksm-merge gfn{} gfn{}", a.0, b.0),
-        Op::CowBreak(gfn) => format!("cow-break gfn{}", gfn.0),
-        Op::ChangePte(gfn, pfn) => format!("change-pte gfn{} pfn{}", gfn.0, pfn.0),
-        Op::Age(gfn) => format!("age gfn{}", gfn.0),
-        Op::ClearYoung(gfn) => format!("clear-young gfn{}", gfn.0),
-        Op::Shrink => "shrink".to_owned(),
-        Op::GetDirtyLog(slot) => format!("get-dirty-log slot{slot}"),
-        Op::CopyHarvested => "copy-harvested".to_owned(),
-        Op::DropHarvested => "drop-harvested".to_owned(),
-        // Memslots, buses, interrupt routing.
-        Op::DeleteMemslot(slot) => format!("delete-memslot slot{slot}"),
-        Op::Mmio => "mmio".to_owned(),
-        Op::RegisterMmio => "register-mmio".to_owned(),
-        Op::UnregisterMmio(false) => "unregister-mmio".to_owned(),
-        Op::UnregisterMmio(true) => "unregister-mmio-enomem".to_owned(),
-        Op::SetGsiRouting => "set-gsi-routing".to_owned(),
-        Op::IrqLine => "irq-line".to_owned(),
-        Op::CreateIrqchip => "create-irqchip".to_owned(),
-        Op::CreatePit => "create-pit".to_owned(),
-        Op::AvicIrqWindow => "avic-irq-window".to_owned(),
-        Op::MadvisePageout(gfn) => format!("madvise-pageout gfn{}", gfn.0),
-
-        // VMs, vCPUs, CPUs.
-        Op::CreateVm => "create-vm".to_owned(),
-        Op::DestroyVm => "destroy-vm".to_owned(),
-        Op::CreateVcpu => "create-vcpu".to_owned(),
-        Op::UpdateVmsa => "update-vmsa".to_owned(),
-        Op::SetTsc(vcpu) => format!("set-tsc vcpu{}", vcpu.0),
-        Op::SetNxHugePages => "set-nx-huge-pages".to_owned(),
-        Op::HvEventfd => "hv-eventfd".to_owned(),
-        Op::HvSetMsr => "hv-set-msr".to_owned(),
-        Op::SetApicBase => "set-apic-base".to_owned(),
-        Op::XenEvtchnSend => "xen-evtchn-send".to_owned(),
-        Op::PsciCpuOn => "psci-cpu-on".to_owned(),
-        Op::Halt => "halt".to_owned(),
-        Op::PiWakeup(vcpu) => format!("pi-wakeup vcpu{}", vcpu.0),
-        Op::CpuOnline => "cpu-online".to_owned(),
-        Op::CpuOffline => "cpu-offline".to_owned(),
-
-        // Locks themselves.
-        Op::OneOf(n) => format!("one of {n}"),
-        Op::Lock(lock, Mode::Read) => format!("read-lock {}", locked(lock)),
-        Op::Lock(lock, _) => format!("lock {}", locked(lock)),
-        Op::Unlock(lock, Mode::Read) => format!("read-unlock {}", locked(lock)),
-        Op::Unlock(lock, _) => format!("unlock {}", locked(lock)),
-        Op::Synchronize(lock) => format!("synchronize {}", locked(lock)),
-    }
-}
-
-/// A lock as scenario files name it.
-fn locked(lock: LockRef) -> String {
-    tag_text(Tag::lock(lock.class.nth(usize::from(lock.index))))
-}
-
-/// The operations of a program, a choice as `one of (a | b)`.
-pub fn program(run: &[Op]) -> Vec<String> {
-    let step = |step: &[Op]| match step {
-        [op] => operation(*op),
-        choice => {
-            let each: Vec<String> = choice.iter().map(|op| operation(*op)).collect();
-            format!("one of ({})", each.join(" | "))
-        }
-    };
-    steps(run).map(step).collect()
 }

@@ -21,9 +21,11 @@ pub mod value;
 pub mod why;
 pub mod wrap;
 
+use std::fmt::Display;
+
 use kvmmu_model::{LockClass, Tag};
 use kvmmu_scenarios::lockdep::Nesting;
-use kvmmu_scenarios::scenario::{Op, ThreadKind};
+use kvmmu_scenarios::scenario::ThreadKind;
 use kvmmu_sim::event::{Event, What, Write};
 use kvmmu_sim::goal::property;
 use kvmmu_sim::outcome::{Found, Stats};
@@ -356,12 +358,9 @@ fn found(facts: &Facts<'_>) -> String {
 fn heads(facts: &Facts<'_>, left: u8) -> [String; 2] {
     let scenario = &facts.variant.scenario;
     let acts = |thread: u8| facts.run.events.iter().any(|e| e.step > 0 && e.thread == thread);
-    let head = |name: &str, run: &[Op]| {
-        let program = begin::program(run);
-        match program.is_empty() {
-            true => name.to_owned(),
-            false => format!("{name}: {}", program.join(", ")),
-        }
+    let head = |name: &str, program: &dyn Display| match program.to_string() {
+        nothing if nothing.is_empty() => name.to_owned(),
+        program => format!("{name}: {program}"),
     };
     let mut others: Vec<String> = Vec::new();
     for (i, thread) in scenario.threads.iter().enumerate() {

@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use kvmmu::report::begin::program as program_text;
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::loader;
 use kvmmu_sim::dpor::{Dpor, Record};
@@ -252,7 +251,7 @@ fn programs_print_as_files_have_them() {
         "synchronize srcu", "unlock slots_lock", "lock vcpu3->mutex", "read-unlock mmap_lock""#;
     let race = race(&[("vcpu0", run)], ON);
     assert_eq!(
-        program_text(&race.scenario().threads[0].run).join(", "),
+        race.scenario().threads[0].run.to_string(),
         "lock slots_lock, one of (read gfn0 | prefault gfn1), read-lock mmap_lock, \
          synchronize srcu, unlock slots_lock, lock vcpu3->mutex, read-unlock mmap_lock"
     );

@@ -26,6 +26,7 @@ use kvmmu_model::LockClass::{
 };
 use kvmmu_model::{GuardSet, Mode, Object};
 use kvmmu_scenarios::Scenario;
+use kvmmu_scenarios::program::{Program, Steps};
 use kvmmu_scenarios::scenario::{Paging, Thread, ThreadKind};
 use program::{Do, Locking};
 use told::{docutils, masked};
@@ -91,7 +92,7 @@ fn variant() -> Variant {
         name: name.to_owned(),
         kind,
         paging: Paging::Direct,
-        run: Vec::new(),
+        run: Program::Other(Steps::default()),
     };
     let scenario = Scenario {
         name: "locks".to_owned(),

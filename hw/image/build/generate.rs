@@ -9,9 +9,9 @@ use std::path::Path;
 
 use kvmmu_scenarios::builtin;
 use kvmmu_scenarios::loader;
-use kvmmu_scenarios::scenario::{
-    Address, Expect, InitialSpte, Op, Paging, Scenario, Thread, Witness,
-};
+use kvmmu_scenarios::ops::{Address, VcpuOp};
+use kvmmu_scenarios::program::{OffVcpu, OnVcpu, Program, Step, Steps};
+use kvmmu_scenarios::scenario::{Expect, InitialSpte, Paging, Scenario, Thread, Witness};
 
 /// The most threads that a file may have: CPUs that run at once.
 const THREADS_MAX: usize = 4;
@@ -85,7 +85,7 @@ fn scenario_expression(s: &Scenario) -> Option<String> {
         vec_of(backing),
         vec_of(map?),
         vec_of(threads?),
-        ops(&s.at_stop)?,
+        steps(&s.at_stop, other_op)?,
         vec_of(s.always.iter().map(|p| format!("Property::{p:?}"))),
         vec_of(s.sometimes.iter().map(witness)),
         vec_of(s.expects.iter().map(expect)),
@@ -102,49 +102,59 @@ fn option(path: &str, value: Option<impl Debug>) -> String {
 }
 
 fn thread(t: &Thread) -> Option<String> {
+    let run = match &t.run {
+        Program::Vcpu(run) => format!("Program::Vcpu({})", steps(run, vcpu_op)?),
+        Program::Other(run) => format!("Program::Other({})", steps(run, other_op)?),
+    };
     Some(format!(
-        "Thread {{ name: {:?}.into(), kind: ThreadKind::{:?}, paging: Paging::Direct, run: {} }}",
-        t.name,
-        t.kind,
-        ops(&t.run)?
+        "Thread {{ name: {:?}.into(), kind: ThreadKind::{:?}, paging: Paging::Direct, run: {run} }}",
+        t.name, t.kind,
     ))
 }
 
-fn ops(ops: &[Op]) -> Option<String> {
-    let ops: Option<Vec<String>> = ops.iter().map(|op| operation(*op)).collect();
-    Some(vec_of(ops?))
+/// `None`: the image does not run an operation, or it has nobody who chooses.
+fn steps<T: Copy>(run: &Steps<T>, op: fn(T) -> Option<String>) -> Option<String> {
+    let step = |step: &Step<T>| match step {
+        Step::One(one) => Some(format!("Step::One({})", op(*one)?)),
+        Step::OneOf(_) => None,
+    };
+    let steps: Option<Vec<String>> = run.0.iter().map(step).collect();
+    Some(format!("Steps({})", vec_of(steps?)))
 }
 
 /// `None`: the image does not run it.
-fn operation(op: Op) -> Option<String> {
-    Some(match op {
-        Op::Guest(access, Address::Gfn(gfn)) => {
-            format!("Op::Guest(Access::{access:?}, Address::Gfn(Gfn({})))", gfn.0)
-        }
-        Op::Prefault(gfn) => format!("Op::Prefault(Gfn({}))", gfn.0),
-        Op::SwapOut(gfn) => format!("Op::SwapOut(Gfn({}))", gfn.0),
-        Op::SwapIn(gfn) => format!("Op::SwapIn(Gfn({}))", gfn.0),
-        Op::KsmMerge(keep, drop) => format!("Op::KsmMerge(Gfn({}), Gfn({}))", keep.0, drop.0),
-        Op::CowBreak(gfn) => format!("Op::CowBreak(Gfn({}))", gfn.0),
-        Op::ChangePte(gfn, pfn) => format!("Op::ChangePte(Gfn({}), Pfn({}))", gfn.0, pfn.0),
-        Op::Age(gfn) => format!("Op::Age(Gfn({}))", gfn.0),
-        Op::ClearYoung(gfn) => format!("Op::ClearYoung(Gfn({}))", gfn.0),
-        Op::MadvisePageout(gfn) => format!("Op::MadvisePageout(Gfn({}))", gfn.0),
-        Op::Shrink => "Op::Shrink".to_owned(),
-        Op::GetDirtyLog(slot) => format!("Op::GetDirtyLog({slot})"),
-        Op::CopyHarvested => "Op::CopyHarvested".to_owned(),
-        Op::DropHarvested => "Op::DropHarvested".to_owned(),
-        _ => return None,
-    })
+fn vcpu_op(op: OnVcpu) -> Option<String> {
+    let op = match op {
+        OnVcpu::Vcpu(VcpuOp::Read(page)) => format!("Read({})", address(page)?),
+        OnVcpu::Vcpu(VcpuOp::Write(page)) => format!("Write({})", address(page)?),
+        OnVcpu::Vcpu(VcpuOp::Fetch(page)) => format!("Fetch({})", address(page)?),
+        OnVcpu::Vcpu(op @ VcpuOp::Prefault(_)) => format!("{op:?}"),
+        OnVcpu::Vcpu(_) | OnVcpu::Lock(_) => return None,
+    };
+    Some(format!("OnVcpu::Vcpu(VcpuOp::{op})"))
+}
+
+/// `None`: the image does not run it. Programs that contend are not here.
+fn other_op(op: OffVcpu) -> Option<String> {
+    match op {
+        OffVcpu::Host(op) => Some(format!("OffVcpu::Host(HostOp::{op:?})")),
+        OffVcpu::User(op) => Some(format!("OffVcpu::User(UserOp::{op:?})")),
+        OffVcpu::Lock(_) => None,
+    }
+}
+
+/// `None`: it is an address of guest page tables.
+fn address(address: Address) -> Option<String> {
+    let Address::Gfn(gfn) = address else { return None };
+    Some(format!("Address::Gfn({gfn:?})"))
 }
 
 /// `None`: it is an address of guest page tables.
 fn initial_spte(e: &InitialSpte) -> Option<String> {
-    let Address::Gfn(gfn) = e.address else { return None };
     Some(format!(
-        "InitialSpte {{ address: Address::Gfn(Gfn({})), pfn: Pfn({}), host_writable: {}, \
+        "InitialSpte {{ address: {}, pfn: Pfn({}), host_writable: {}, \
          mmu_writable: {}, writable: {}, accessed: {}, dirty: {}, tracked: {}, cached: {} }}",
-        gfn.0,
+        address(e.address)?,
         e.pfn.0,
         e.host_writable,
         e.mmu_writable,

@@ -5,6 +5,7 @@ use kvmmu_model::{Gfn, Mark, Pfn, Srcu, Word};
 
 use crate::host_mm::HostPte;
 use crate::machine::Machine;
+use crate::ops::HostOp;
 use crate::property::Property;
 use crate::world::World;
 
@@ -22,7 +23,7 @@ impl<M: Machine> World<M> {
         let _srcu = self.mmu.host.mmu_notifier_srcu.read_lock();
         self.mmu.change_pte(gfn, pfn);
     }
-    pub(super) fn notify_clear_young(&self, gfn: Gfn, flush: bool) {
+    fn notify_clear_young(&self, gfn: Gfn, flush: bool) {
         let _srcu = self.mmu.host.mmu_notifier_srcu.read_lock();
         self.mmu.clear_young(gfn, flush);
     }
@@ -37,8 +38,25 @@ struct Moved {
     copied: bool,
 }
 
-/// The host's memory manager.
+/// The host: its memory manager, its devices and CPUs.
 impl<M: Machine> World<M> {
+    /// An operation of the host, by its own thread or by user space.
+    pub(super) fn run_host_op(&self, op: HostOp) {
+        match op {
+            HostOp::SwapOut(gfn) => self.swap_out(gfn),
+            HostOp::SwapIn(gfn) => self.swap_in(gfn),
+            HostOp::KsmMerge(keep, drop) => self.ksm_merge(keep, drop),
+            HostOp::CowBreak(gfn) => self.cow_break(gfn),
+            HostOp::ChangePte(gfn, pfn) => self.change_pte(gfn, pfn),
+            HostOp::Age(gfn) => self.notify_clear_young(gfn, true),
+            HostOp::ClearYoung(gfn) => self.notify_clear_young(gfn, false),
+            HostOp::Shrink => self.mmu.mmu_shrink_scan(),
+            HostOp::PiWakeup(vcpu) => self.mmu.post_interrupt(vcpu),
+            HostOp::CpuOnline => self.mmu.cpu_up(),
+            HostOp::CpuOffline => self.mmu.cpu_down(),
+        }
+    }
+
     /// Unmaps a page and reclaims it, unless somebody holds a reference.
     pub(super) fn swap_out(&self, gfn: Gfn) {
         self.m.call("swap-out", || {
@@ -108,7 +126,7 @@ impl<M: Machine> World<M> {
 
     /// The host brings the frame in, for somebody who is going to store to it. A shared page stays
     /// read-only: whoever stores has to break it.
-    pub(super) fn swap_in(&self, gfn: Gfn) {
+    fn swap_in(&self, gfn: Gfn) {
         self.m.call("swap-in", || {
             let _mm = self.mmu.host.lock();
             let state = self.mmu.host.state();
@@ -121,7 +139,7 @@ impl<M: Machine> World<M> {
 
     /// Two frames with equal contents come to share one read-only page, as KSM does it: each is
     /// write-protected first, a page that somebody holds a reference on is left alone.
-    pub(super) fn ksm_merge(&self, keep: Gfn, drop: Gfn) {
+    fn ksm_merge(&self, keep: Gfn, drop: Gfn) {
         self.m.call("ksm-merge", || {
             let Some(kept) = self.write_protect_page(keep) else { return };
             self.m.checkpoint(kept);
@@ -182,7 +200,7 @@ impl<M: Machine> World<M> {
     /// Moves a frame to another page, read-only, by `change_pte` alone, as hosts before 3.7 did it
     /// (commit 2ec74c3ef2d8 put range_start before it): first to its own page, which
     /// write-protects it, then to the other one, if nothing has come in between.
-    pub(super) fn change_pte(&self, gfn: Gfn, pfn: Pfn) {
+    fn change_pte(&self, gfn: Gfn, pfn: Pfn) {
         self.m.call("change-pte", || {
             if let Some(moved) = self.write_protect_for_move(gfn, pfn) {
                 self.m.checkpoint(moved);

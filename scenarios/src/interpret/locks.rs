@@ -9,7 +9,8 @@ use kvmmu_model::mmu::MmuState;
 use kvmmu_model::{Lock, LockClass, Mode, RwLock, Srcu};
 
 use crate::machine::Machine;
-use crate::scenario::{LockRef, Op};
+use crate::ops::{LockOp, LockRef, Op};
+use crate::program::{Runs, Steps};
 use crate::world::World;
 
 /// How many locks a program may hold at once: it has no more operations.
@@ -77,8 +78,13 @@ impl<M: Machine> World<M> {
 
     /// Runs a program that may hold locks from one operation to the next. What it holds at its end
     /// it holds for ever.
-    pub(super) fn holding<'a>(&'a self, ops: &[Op], program: impl FnOnce(&mut Holds<'a, M>)) {
-        if ops.iter().any(|op| matches!(op, Op::Lock(..))) {
+    pub(super) fn holding<'a, T: Runs>(
+        &'a self,
+        steps: &Steps<T>,
+        program: impl FnOnce(&mut Holds<'a, M>),
+    ) {
+        let takes = |op| matches!(op, Op::Lock(LockOp::Lock(_) | LockOp::ReadLock(_)));
+        if steps.ops().any(|(_, op)| takes(op)) {
             self.holding_some(program);
         } else {
             program(&mut []);
@@ -94,9 +100,19 @@ impl<M: Machine> World<M> {
         mem::forget(held);
     }
 
+    /// An operation on a lock, by any thread: `held` has what its program holds.
+    pub(super) fn run_lock_op<'a>(&'a self, op: LockOp, held: &mut Holds<'a, M>) {
+        let (lock, mode) = op.lock();
+        match op {
+            LockOp::Lock(_) | LockOp::ReadLock(_) => self.take_lock(lock, mode, held),
+            LockOp::Unlock(_) | LockOp::ReadUnlock(_) => self.give_back(lock, mode, held),
+            LockOp::Synchronize(_) => self.synchronize(lock),
+        }
+    }
+
     /// `lock` and `read-lock`.
     #[inline(never)]
-    pub(super) fn take_lock<'a>(&'a self, lock: LockRef, mode: Mode, held: &mut Holds<'a, M>) {
+    fn take_lock<'a>(&'a self, lock: LockRef, mode: Mode, held: &mut Holds<'a, M>) {
         let Some(free) = held.iter_mut().find(|slot| slot.is_none()) else {
             unreachable!("the loader refuses programs of more than {HELD} operations");
         };
@@ -115,7 +131,7 @@ impl<M: Machine> World<M> {
 
     /// `unlock` and `read-unlock`.
     #[inline(never)]
-    pub(super) fn give_back(&self, lock: LockRef, mode: Mode, held: &mut Holds<'_, M>) {
+    fn give_back(&self, lock: LockRef, mode: Mode, held: &mut Holds<'_, M>) {
         self.m.call(if mode == Mode::Read { "read-unlock" } else { "unlock" }, || {
             let is_it = |(l, m, _): &(LockRef, Mode, Held<'_, M>)| *l == lock && *m == mode;
             match held.iter_mut().find(|slot| slot.as_ref().is_some_and(is_it)) {
@@ -127,7 +143,7 @@ impl<M: Machine> World<M> {
 
     /// `synchronize`.
     #[inline(never)]
-    pub(super) fn synchronize(&self, lock: LockRef) {
+    fn synchronize(&self, lock: LockRef) {
         self.m.call("synchronize", || {
             if let Place::Srcu(srcu) = self.place(lock) {
                 srcu.synchronize();

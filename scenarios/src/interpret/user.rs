@@ -1,14 +1,40 @@
-//! User space: the migration.
+//! User space: ioctls, and the migration.
 
 use kvmmu_model::{Gfn, Mark};
 
 use crate::machine::{Cell, Machine};
+use crate::ops::UserOp;
 use crate::outcome::{Asker, Harvest};
 use crate::world::World;
 
 /// User space.
 impl<M: Machine> World<M> {
-    pub(super) fn get_dirty_log(&self, to: Asker, slot: u8) {
+    /// An operation of user space, by this thread or at the end.
+    pub(super) fn run_user_op(&self, who: Asker, op: UserOp) {
+        match op {
+            UserOp::GetDirtyLog(slot) => self.get_dirty_log(who, slot.0),
+            UserOp::CopyHarvested => self.copy_harvested(),
+            UserOp::DropHarvested => self.drop_harvested(),
+            UserOp::DeleteMemslot(slot) => self.delete_memslot(slot.0),
+            UserOp::RegisterMmio => self.mmu.kvm_assign_ioeventfd(),
+            UserOp::UnregisterMmio => self.mmu.kvm_deassign_ioeventfd(false),
+            UserOp::UnregisterMmioEnomem => self.mmu.kvm_deassign_ioeventfd(true),
+            UserOp::SetGsiRouting => self.mmu.kvm_set_irq_routing(),
+            UserOp::IrqLine => self.mmu.kvm_set_irq(),
+            UserOp::CreateIrqchip => self.mmu.create_irqchip(),
+            UserOp::CreatePit => self.mmu.create_pit(),
+            UserOp::MadvisePageout(gfn) => self.madvise_pageout(gfn),
+            UserOp::CreateVm => self.mmu.kvm_create_vm(),
+            UserOp::DestroyVm => self.mmu.kvm_destroy_vm(),
+            UserOp::CreateVcpu => self.mmu.kvm_vm_ioctl_create_vcpu(),
+            UserOp::UpdateVmsa => self.mmu.sev_launch_update_vmsa(),
+            UserOp::SetTsc(vcpu) => self.mmu.kvm_set_tsc(vcpu),
+            UserOp::SetNxHugePages => self.mmu.set_nx_huge_pages(),
+            UserOp::HvEventfd => self.mmu.kvm_vm_ioctl_hv_eventfd(),
+        }
+    }
+
+    fn get_dirty_log(&self, to: Asker, slot: u8) {
         let index = usize::from(slot);
         let mask = self.mmu.kvm_vm_ioctl_get_dirty_log(index);
         let base = self.mmu.memslots[index].as_ref().map_or(0, |s| s.base_gfn.0);
@@ -21,7 +47,7 @@ impl<M: Machine> World<M> {
     }
 
     /// Copies the pages that were harvested and not copied yet.
-    pub(super) fn copy_harvested(&self) {
+    fn copy_harvested(&self) {
         // User space runs: nobody comes back to it with a spinlock held.
         self.m.might_sleep();
         self.m.call("copy-harvested", || {
@@ -44,7 +70,7 @@ impl<M: Machine> World<M> {
     }
 
     /// Forgets what was harvested and not copied: a copy that failed, and that nobody tries again.
-    pub(super) fn drop_harvested(&self) {
+    fn drop_harvested(&self) {
         self.m.call("drop-harvested", || {
             let mut dropped = 0;
             self.user.with(|u| dropped = core::mem::take(&mut u.harvested));

@@ -5,10 +5,12 @@ use kvmmu_model::kvm::io_bus::IoAddress;
 use kvmmu_model::mmu::{Emulated, RetPf};
 use kvmmu_model::{Access, CpuId, Gfn, Gpte, Gva, Lock, Mark};
 
+use super::Rest;
 use super::locks::Holds;
 use crate::machine::{AccessResult, GuestAccess, Machine, own_byte};
+use crate::ops::{Address, Entry, TableEntry, VcpuOp};
 use crate::outcome::token;
-use crate::scenario::{Address, Op};
+use crate::program::{OnVcpu, Steps};
 use crate::world::World;
 
 /// How far a vCPU thread is in KVM_RUN.
@@ -21,91 +23,103 @@ struct Run<'a, M: Machine> {
 
 /// The vCPU side: KVM_RUN.
 impl<M: Machine> World<M> {
-    pub(super) fn run_vcpu(&self, cpu: CpuId, ops: &[Op]) {
-        self.holding(ops, |held| self.run_vcpu_holding(cpu, ops, held));
+    pub(super) fn run_vcpu(&self, cpu: CpuId, steps: &Steps<OnVcpu>) {
+        self.holding(steps, |held| self.run_vcpu_holding(cpu, steps, held));
     }
 
-    fn run_vcpu_holding<'a>(&'a self, cpu: CpuId, ops: &[Op], held: &mut Holds<'a, M>) {
+    fn run_vcpu_holding<'a>(&'a self, cpu: CpuId, steps: &Steps<OnVcpu>, held: &mut Holds<'a, M>) {
         // The calls name who takes the locks. What they return is held until the program ends.
         let (mut mutex, mut srcu) = (None, None);
         let vcpu_mutex = &self.mmu.kvm.vcpu_mutex[usize::from(cpu.0)];
         self.m.call("kvm_vcpu_ioctl", || mutex = Some(vcpu_mutex.lock()));
         self.m.call("vcpu_run", || srcu = self.mmu.vcpu_srcu_read_lock());
         let mut run = Run { in_guest: false, srcu };
-        let mut next = 0;
-        while let Some((i, op)) = self.next_op(ops, &mut next, run.in_guest) {
+        let mut rest = Rest::of(steps);
+        while let Some((i, op)) = self.next_op(&mut rest, run.in_guest) {
             match op {
-                Op::Guest(access, address) => {
-                    let access = GuestAccess {
-                        page: page_of(address),
-                        access,
-                        byte: (own_byte(cpu), token(i)),
-                    };
-                    self.guest_instruction(cpu, access, &mut run);
-                }
-                Op::SetGpte(address, index, gfn) => {
-                    let access = GuestAccess {
-                        page: page_of(address),
-                        access: Access::Write,
-                        byte: (index, Gpte::new(gfn, true).0),
-                    };
-                    self.guest_instruction(cpu, access, &mut run);
-                    self.m.mark(Mark::GuestPtWrite);
-                }
-                Op::EmulateGpte(table, index, gfn) => {
+                OnVcpu::Vcpu(op) => self.run_vcpu_op(cpu, op, token(i), &mut run),
+                OnVcpu::Lock(op) => {
                     self.leave(cpu, &mut run);
-                    let (page, byte) = (table.0, (index, Gpte::new(gfn, true).0));
-                    let store = GuestAccess { page, access: Access::Write, byte };
-                    self.emulate_store(cpu, table, store);
+                    self.run_lock_op(op, held);
                 }
-                Op::Invlpg(gva) => {
-                    self.leave(cpu, &mut run);
-                    self.mmu.kvm_mmu_invlpg(|| {
-                        M::flush_tlb(self, cpu);
-                        self.mmu.host.guest_invalidated(cpu, gva);
-                    });
-                }
-                Op::Prefault(gfn) => {
-                    self.leave(cpu, &mut run);
-                    self.mmu.prefault(cpu, gfn);
-                }
-                // Memslots, buses, interrupt routing.
-                Op::Mmio => {
-                    self.leave(cpu, &mut run);
-                    self.mmio(IoAddress::Ioeventfds, Access::Write);
-                }
-                Op::AvicIrqWindow => {
-                    self.leave(cpu, &mut run);
-                    self.mmu.svm_toggle_avic_for_irq_window(&mut run.srcu);
-                }
-                // VMs, vCPUs, CPUs.
-                op @ (Op::HvSetMsr
-                | Op::SetApicBase
-                | Op::XenEvtchnSend
-                | Op::PsciCpuOn
-                | Op::Halt) => {
-                    self.leave(cpu, &mut run);
-                    self.run_vcpu_system(cpu, op, &mut run.srcu);
-                }
-                // Locks themselves.
-                Op::Lock(lock, mode) => {
-                    self.leave(cpu, &mut run);
-                    self.take_lock(lock, mode, held);
-                }
-                Op::Unlock(lock, mode) => {
-                    self.leave(cpu, &mut run);
-                    self.give_back(lock, mode, held);
-                }
-                Op::Synchronize(lock) => {
-                    self.leave(cpu, &mut run);
-                    self.synchronize(lock);
-                }
-                _ => unreachable!("the loader gives host and user operations to their threads"),
             }
         }
         self.leave(cpu, &mut run);
         drop(run);
         drop(mutex);
+    }
+
+    /// An operation of a vCPU. `value` is what its stores leave in the vCPU's byte of a page.
+    fn run_vcpu_op<'a>(&'a self, cpu: CpuId, op: VcpuOp, value: u8, run: &mut Run<'a, M>) {
+        let own = |access, address| GuestAccess {
+            page: page_of(address),
+            access,
+            byte: (own_byte(cpu), value),
+        };
+        match op {
+            VcpuOp::Read(address) => self.guest_instruction(cpu, own(Access::Read, address), run),
+            VcpuOp::Write(address) => self.guest_instruction(cpu, own(Access::Write, address), run),
+            VcpuOp::Fetch(address) => self.guest_instruction(cpu, own(Access::Fetch, address), run),
+            VcpuOp::SetGpte(Entry { table, index }, to) => {
+                let access = GuestAccess {
+                    page: page_of(table),
+                    access: Access::Write,
+                    byte: (index, Gpte::new(to, true).0),
+                };
+                self.guest_instruction(cpu, access, run);
+                self.m.mark(Mark::GuestPtWrite);
+            }
+            VcpuOp::EmulateGpte(TableEntry { table, index }, to) => {
+                self.leave(cpu, run);
+                let (page, byte) = (table.0, (index, Gpte::new(to, true).0));
+                let store = GuestAccess { page, access: Access::Write, byte };
+                self.emulate_store(cpu, table, store);
+            }
+            VcpuOp::Invlpg(gva) => {
+                self.leave(cpu, run);
+                self.mmu.kvm_mmu_invlpg(|| {
+                    M::flush_tlb(self, cpu);
+                    self.mmu.host.guest_invalidated(cpu, gva);
+                });
+            }
+            VcpuOp::Prefault(gfn) => {
+                self.leave(cpu, run);
+                self.mmu.prefault(cpu, gfn);
+            }
+            VcpuOp::Mmio => {
+                self.leave(cpu, run);
+                self.mmio(IoAddress::Ioeventfds, Access::Write);
+            }
+            VcpuOp::AvicIrqWindow => {
+                self.leave(cpu, run);
+                self.mmu.svm_toggle_avic_for_irq_window(&mut run.srcu);
+            }
+            VcpuOp::HvSetMsr => {
+                self.leave(cpu, run);
+                while !self.mmu.kvm_hv_set_msr_common() {
+                    self.cow_break(Gfn(0));
+                }
+            }
+            VcpuOp::SetApicBase => {
+                self.leave(cpu, run);
+                self.mmu.kvm_lapic_set_base();
+            }
+            VcpuOp::XenEvtchnSend => {
+                self.leave(cpu, run);
+                self.mmu.kvm_xen_set_evtchn(cpu);
+            }
+            VcpuOp::PsciCpuOn => {
+                self.leave(cpu, run);
+                // KVM_RUN of arm64 handles its exits outside of read sections.
+                drop(run.srcu.take());
+                self.mmu.kvm_psci_vcpu_on(cpu);
+                run.srcu = self.mmu.vcpu_srcu_read_lock();
+            }
+            VcpuOp::Halt => {
+                self.leave(cpu, run);
+                self.mmu.vcpu_block(cpu, &mut run.srcu);
+            }
+        }
     }
 
     /// One guest instruction: entered, carried out, its faults handled, until it has completed.

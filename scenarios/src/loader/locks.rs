@@ -8,20 +8,19 @@ use kvmmu_model::mmu::VCPUS;
 use kvmmu_model::{LockClass, LockKind, Mode};
 
 use super::error::{LoadError, Source, listed, quoted};
-use super::ops::Verb;
 use super::program::numbered;
 use super::table::{Text, Word};
 use crate::interpret::locks::ABSENT;
-use crate::scenario::{LockRef, Op};
+use crate::ops::{LockOp, LockRef, Op, Verb};
 
-/// Reads the name of a lock, which `verb` takes, gives back or waits for in this way.
-pub(super) fn named(
+/// Refuses an operation of this verb on a lock that is not taken in this way. `word` names it.
+pub(super) fn check_mode(
     source: Source<'_>,
-    word: Word<'_>,
-    mode: Mode,
     verb: &Verb,
-) -> Result<LockRef, LoadError> {
-    let lock = find(source, word)?;
+    op: LockOp,
+    word: Word<'_>,
+) -> Result<(), LoadError> {
+    let (lock, mode) = op.lock();
     let kind = lock.class.info().kind;
     let fits = match mode {
         Mode::Exclusive => kind != LockKind::Srcu,
@@ -29,7 +28,7 @@ pub(super) fn named(
         Mode::Synchronize => kind == LockKind::Srcu,
     };
     if fits {
-        return Ok(lock);
+        return Ok(());
     }
     let hint = match (mode, kind) {
         (Mode::Exclusive, _) => {
@@ -47,10 +46,10 @@ pub(super) fn named(
     Err(source.error(word.at, message, hint))
 }
 
-/// `vcpu0->mutex`, `kvm->lock`, `slots_lock`: the short or the full name.
-fn find(source: Source<'_>, word: Word<'_>) -> Result<LockRef, LoadError> {
-    for class in all().filter(|class| is_row(*class)) {
-        let (stem, rest) = around(class);
+/// Reads the name of a lock, the short or the full one: `vcpu0->mutex`, `kvm->lock`, `slots_lock`.
+pub(super) fn named(source: Source<'_>, word: Word<'_>) -> Result<LockRef, LoadError> {
+    for class in all() {
+        let Some((stem, rest)) = LockRef::around(class) else { continue };
         let index = word.text.strip_suffix(rest).and_then(|owner| numbered(owner, stem));
         match index {
             None => {}
@@ -94,18 +93,7 @@ pub(super) fn all() -> impl Iterator<Item = LockClass> {
 
 /// A lock by the name that traces have for it, the first of several.
 pub(super) fn text(class: LockClass) -> String {
-    match is_row(class) {
-        true => format!("{0}0{1}", around(class).0, around(class).1),
-        false => class.info().short.into(),
-    }
-}
-
-/// What stands before and after the number of a vCPU or CPU.
-fn around(class: LockClass) -> (&'static str, &'static str) {
-    match class {
-        LockClass::VcpuMutex => ("vcpu", "->mutex"),
-        _ => ("cpu", ".blocked_vcpu_on_cpu_lock"),
-    }
+    LockRef { class, index: 0 }.to_string()
 }
 
 /// True if programs may name locks of this class.
@@ -115,7 +103,7 @@ fn exists(class: LockClass) -> bool {
 
 /// True if the class has a lock for each vCPU or CPU.
 fn is_row(class: LockClass) -> bool {
-    matches!(class, LockClass::VcpuMutex | LockClass::BlockedVcpuOnCpuLock)
+    LockRef::around(class).is_some()
 }
 
 fn a_kind(kind: LockKind) -> &'static str {
@@ -136,15 +124,17 @@ pub(super) struct Holding {
 impl Holding {
     /// The program goes on with this operation, which `text` says.
     pub(super) fn step(&mut self, op: Op, text: &Text<'_>) -> Result<(), LoadError> {
+        let Op::Lock(op) = op else { return Ok(()) };
+        let (lock, mode) = op.lock();
         match op {
-            Op::Lock(lock, mode) => self.held.push((lock, mode)),
-            Op::Unlock(lock, mode) => {
+            LockOp::Lock(_) | LockOp::ReadLock(_) => self.held.push((lock, mode)),
+            LockOp::Unlock(_) | LockOp::ReadUnlock(_) => {
                 let Some(i) = self.held.iter().position(|held| *held == (lock, mode)) else {
                     return Err(self.not_held(lock, mode, text));
                 };
                 self.held.swap_remove(i);
             }
-            _ => {}
+            LockOp::Synchronize(_) => {}
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use alloc::string::String;
 use kvmmu_model::{Guard, LockKind, Mark};
 
 use super::locks;
-use super::ops::VERBS;
+use crate::ops::VERBS;
 use crate::property::Property;
 
 /// The tables of the manual: the name that its markers bear, and the Markdown.

@@ -10,7 +10,8 @@ use super::error::{LoadError, quoted};
 use super::memory::{GFNS, Memory, frame, need_page};
 use super::program::numbered;
 use super::table::{Table, Text};
-use crate::scenario::{Address, Backing, Format, InitialSpte};
+use crate::ops::Address;
+use crate::scenario::{Backing, Format, InitialSpte};
 
 /// Which kinds of translation the vCPUs of the file use.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,6 @@ mod locks;
 pub mod manual;
 mod map;
 mod memory;
-pub mod ops;
 mod program;
 mod table;
 mod threads;
@@ -30,8 +29,10 @@ use self::error::Source;
 use self::expect::{Cast, Check, Watched};
 use self::memory::Memory;
 use self::table::{Table, Text};
+use crate::ops::{HostOp, Op, UserOp};
+use crate::program::{OffVcpu, Steps};
 use crate::property::Property;
-use crate::scenario::{Format, IndirectFastFault, Op, Profile, Scenario, Thread};
+use crate::scenario::{Format, IndirectFastFault, Profile, Scenario, Thread};
 
 /// The keys and tables of a file.
 pub const KEYS: &[&str] = &[
@@ -146,11 +147,11 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
     })
 }
 
-/// A migration that is watched must have a log, and must end.
 /// The pin is made with interrupts off, as by `get_user_page_fast_only`, which takes no lock. Here
 /// it takes that of the host's page table, and `change-pte` has KVM flush under it.
 fn check_pinned(root: &Table<'_>, threads: &[Thread]) -> Result<(), LoadError> {
-    let changes = |t: &&Thread| t.run.iter().any(|op| matches!(op, Op::ChangePte(..)));
+    let changes =
+        |t: &&Thread| t.run.ops().any(|(_, op)| matches!(op, Op::Host(HostOp::ChangePte(..))));
     let Some(thread) = threads.iter().find(changes) else { return Ok(()) };
     Err(root.source.error(
         root.place("indirect-fast-fault"),
@@ -160,11 +161,19 @@ fn check_pinned(root: &Table<'_>, threads: &[Thread]) -> Result<(), LoadError> {
     ))
 }
 
-fn check_migration(root: &Table<'_>, logs: bool, at_stop: &[Op]) -> Result<(), LoadError> {
-    let last = |of: fn(&Op) -> bool| at_stop.iter().rposition(of);
-    let harvest = last(|op| matches!(op, Op::GetDirtyLog(_)));
+/// A migration that is watched must have a log, and must end.
+fn check_migration(
+    root: &Table<'_>,
+    logs: bool,
+    at_stop: &Steps<OffVcpu>,
+) -> Result<(), LoadError> {
+    let last = |of: fn(UserOp) -> bool| {
+        let is = |op| matches!(op, Op::User(op) if of(op));
+        at_stop.ops().filter(|(_, op)| is(*op)).last().map(|(i, _)| i)
+    };
+    let harvest = last(|op| matches!(op, UserOp::GetDirtyLog(_)));
     // What was harvested must be copied; anything may follow.
-    let ends = harvest.is_some() && last(|op| *op == Op::CopyHarvested) > harvest;
+    let ends = harvest.is_some() && last(|op| op == UserOp::CopyHarvested) > harvest;
     if !logs {
         return Err(root.source.error(
             root.place("check"),

@@ -5,74 +5,78 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use kvmmu_model::mmu::VCPUS;
-use kvmmu_model::{Access, CpuId, Gfn, Gva, Pfn};
+use kvmmu_model::{CpuId, Gfn, Gva, Pfn};
 
 use super::error::{LoadError, Source, listed, quoted};
 use super::locks;
 use super::memory::{GFNS, Memory, PFNS, TABLE_ENTRIES};
-use super::ops::Argument as A;
-use super::ops::{Argument, VERBS, Value, Verb, kind_name};
 use super::table::{Text, Word};
-use crate::scenario::{Address, Backing, Op, Paging, ThreadKind};
+use crate::ops::{
+    Address, Argument, Arguments, Entry, HostOp, LockRef, Op, SlotIndex, TableEntry, VERBS, VcpuOp,
+    Verb,
+};
+use crate::program::Runs;
+use crate::scenario::{Backing, Paging, ThreadKind};
 
 /// Reads one operation of a thread of this kind.
-pub(super) fn parse(
+pub(super) fn parse<T: Runs>(
     text: &Text<'_>,
     kind: ThreadKind,
     paging: Paging,
     memory: &Memory,
-) -> Result<Op, LoadError> {
+) -> Result<T, LoadError> {
     text.plain_spaces()?;
     let words = text.words();
-    let legal: Vec<&str> = VERBS.iter().filter(|v| v.who.has(kind)).map(|v| v.name).collect();
+    let legal: Vec<&str> = VERBS.iter().filter(|v| kind.runs(v.who)).map(|v| v.name).collect();
     let Some((first, rest)) = words.split_first() else {
         return Err(text.error("an operation is empty", format!("name one of: {}", listed(legal))));
     };
     let Some(verb) = VERBS.iter().find(|v| v.name == first.text) else {
         return Err(text.source.unknown(first.at, "operation", first.text, &legal));
     };
-    if !verb.who.has(kind) {
-        return Err(text.source.error(
+    let elsewhere = || {
+        text.source.error(
             first.at,
             format!(
                 "'{}' runs on {} threads, and this is a {} thread",
                 verb.name,
                 verb.who.name(),
-                kind_name(kind)
+                kind.name()
             ),
-            format!("move it to another thread, or use one of: {}", listed(legal)),
-        ));
+            format!("move it to another thread, or use one of: {}", listed(&legal)),
+        )
+    };
+    if !kind.runs(verb.who) {
+        return Err(elsewhere());
     }
+    let mut reader = Reader { source: text.source, verb, first: *first, rest, paging, memory };
     if rest.len() != verb.arguments.len() {
-        let at = rest.get(verb.arguments.len()).map_or(first.at, |w| w.at);
-        return Err(text.source.error(
-            at,
-            format!(
-                "'{}' takes {} argument{}, not {}",
-                verb.name,
-                verb.arguments.len(),
-                if verb.arguments.len() == 1 { "" } else { "s" },
-                rest.len()
-            ),
-            format!("write it as: {}", verb.form()),
-        ));
+        return Err(reader.miscounted(rest));
     }
-    let reader = Reader { source: text.source, verb, paging, memory };
-    let mut values = Vec::new();
-    for (argument, word) in verb.arguments.iter().zip(rest) {
-        values.push(reader.argument(*argument, *word)?);
+    let op = T::read(verb.name, &mut reader)?.ok_or_else(elsewhere)?;
+    check(op.into(), verb, text.source, (*first, rest), memory)?;
+    Ok(op)
+}
+
+/// Refuses what has the right form and makes no sense.
+fn check(
+    op: Op,
+    verb: &Verb,
+    source: Source<'_>,
+    (first, rest): (Word<'_>, &[Word<'_>]),
+    memory: &Memory,
+) -> Result<(), LoadError> {
+    let word = |i: usize| rest.get(i).copied().unwrap_or(first);
+    if let Op::Lock(op) = op {
+        locks::check_mode(source, verb, op, word(0))?;
     }
-    let op = (verb.make)(&values).ok_or_else(|| {
-        text.source.error(first.at, "operation not understood", format!("use {}", verb.form()))
-    })?;
     if let Some((argument, message, hint)) = misused_page(op, memory) {
-        let at = rest.get(argument).map_or(first.at, |w| w.at);
-        return Err(text.source.error(at, message, hint));
+        return Err(source.error(word(argument).at, message, hint));
     }
     match misused_table(op, memory) {
-        None => Ok(op),
-        Some((gfn, hint)) => Err(text.source.error(
-            rest.first().map_or(first.at, |w| w.at),
+        None => Ok(()),
+        Some((gfn, hint)) => Err(source.error(
+            word(0).at,
             format!("'{}' on gfn{}, a guest page table", verb.name, gfn.0),
             hint,
         )),
@@ -83,12 +87,12 @@ pub(super) fn parse(
 /// another frame's own. The number of the argument, what is wrong, and a hint.
 fn misused_page(op: Op, memory: &Memory) -> Option<(usize, String, &'static str)> {
     match op {
-        Op::KsmMerge(keep, drop) if keep == drop => Some((
+        Op::Host(HostOp::KsmMerge(keep, drop)) if keep == drop => Some((
             1,
             format!("gfn{} is merged with itself", keep.0),
             "name two frames: the second takes the page of the first",
         )),
-        Op::ChangePte(gfn, pfn) => {
+        Op::Host(HostOp::ChangePte(gfn, pfn)) => {
             let own = |b: &&Backing| b.pfn == Some(pfn) && b.gfn != gfn && b.writable;
             let other = memory.backing.iter().find(own)?;
             Some((
@@ -111,20 +115,25 @@ fn misused_table(op: Op, memory: &Memory) -> Option<(Gfn, &'static str)> {
     let table = |gfn: Gfn| memory.table(gfn).map(|_| gfn);
     let moved = "the frames of guest page tables stay where they are: name another frame";
     match op {
-        Op::Guest(Access::Write, address) => {
+        Op::Vcpu(VcpuOp::Write(address)) => {
             let gfn = match address {
                 Address::Gfn(gfn) => gfn,
                 Address::Gva(gva) => memory.translate(gva)?.0,
             };
             Some((table(gfn)?, "write its entries by set-gpte or emulate-gpte"))
         }
-        Op::SetGpte(Address::Gfn(gfn), _, to) | Op::EmulateGpte(gfn, _, to) => {
+        Op::Vcpu(
+            VcpuOp::SetGpte(Entry { table: Address::Gfn(gfn), .. }, to)
+            | VcpuOp::EmulateGpte(TableEntry { table: gfn, .. }, to),
+        ) => {
             let bad = memory.guest_root == Some(gfn)
                 && (to == gfn || !memory.guest_tables.iter().any(|t| t.gfn == to));
             bad.then_some((gfn, "an entry of the root points to a table: describe it in [guest]"))
         }
-        Op::KsmMerge(keep, drop) => Some((table(keep).or(table(drop))?, moved)),
-        Op::SwapOut(gfn) | Op::CowBreak(gfn) | Op::ChangePte(gfn, _) => Some((table(gfn)?, moved)),
+        Op::Host(HostOp::KsmMerge(keep, drop)) => Some((table(keep).or(table(drop))?, moved)),
+        Op::Host(HostOp::SwapOut(gfn) | HostOp::CowBreak(gfn) | HostOp::ChangePte(gfn, _)) => {
+            Some((table(gfn)?, moved))
+        }
         _ => None,
     }
 }
@@ -133,91 +142,133 @@ fn misused_table(op: Op, memory: &Memory) -> Option<(Gfn, &'static str)> {
 struct Reader<'a> {
     source: Source<'a>,
     verb: &'a Verb,
+    /// The verb in the text.
+    first: Word<'a>,
+    /// The words that were not read yet.
+    rest: &'a [Word<'a>],
     paging: Paging,
     memory: &'a Memory,
 }
 
-impl Reader<'_> {
-    fn argument(&self, argument: Argument, word: Word<'_>) -> Result<Value, LoadError> {
-        match argument {
-            A::Address => self.address(word).map(Value::Address),
-            A::Entry => {
-                let (table, index) = self.entry(word)?;
-                let address = self.address(table)?;
-                if let Address::Gfn(gfn) = address {
-                    self.table(gfn, table)?;
-                }
-                Ok(Value::Entry(address, index))
-            }
-            A::TableEntry => {
-                let (table, index) = self.entry(word)?;
-                let gfn = self.frame(table)?;
-                self.table(gfn, table)?;
-                Ok(Value::TableEntry(gfn, index))
-            }
-            A::Frame => {
-                if self.verb.name == "prefault" && self.paging == Paging::Shadow {
-                    return Err(self.source.error(
-                        word.at,
-                        "'prefault' needs a vCPU with paging = \"direct\"",
-                        "add paging = \"direct\" to this thread",
-                    ));
-                }
-                self.frame(word).map(Value::Frame)
-            }
-            A::Virtual => match self.address(word)? {
-                Address::Gva(gva) => Ok(Value::Virtual(gva)),
-                Address::Gfn(_) => Err(self.malformed(word, argument)),
-            },
-            A::HostPage => {
-                let pages = self.memory.host_pages;
-                if let Some(pfn) = self.below(word, "pfn", usize::from(pages), argument)? {
-                    return Ok(Value::HostPage(Pfn(u64::from(pfn))));
-                }
-                Err(self.source.error(
-                    word.at,
-                    format!("{} does not exist in the host", quoted(word.text)),
-                    format!("the host has {pages} pages: raise 'pages' in [host], up to {PFNS}"),
-                ))
-            }
-            A::Slot => {
-                let slots = self.memory.slots.len();
-                if let Some(slot) = self.below(word, "slot", slots, argument)? {
-                    return Ok(Value::Slot(slot));
-                }
-                Err(self.source.error(
-                    word.at,
-                    format!("{} does not exist", quoted(word.text)),
-                    format!("slots count from slot0 in the order of [[slot]]; there are {slots}"),
-                ))
-            }
-            A::Lock(mode) => locks::named(self.source, word, mode, self.verb).map(Value::Lock),
-            A::VcpuName => {
-                let vcpus = usize::from(self.memory.vcpus);
-                if let Some(vcpu) = self.below(word, "vcpu", vcpus, argument)? {
-                    return Ok(Value::VcpuName(CpuId(vcpu)));
-                }
-                Err(self.source.error(
-                    word.at,
-                    format!("{} does not exist", quoted(word.text)),
-                    format!("add a [[thread]] of that name (up to {VCPUS}), or name another vCPU"),
-                ))
-            }
+impl Arguments for Reader<'_> {
+    type Error = LoadError;
+
+    fn address(&mut self) -> Result<Address, LoadError> {
+        let word = self.word()?;
+        self.address_of(word)
+    }
+
+    fn entry(&mut self) -> Result<Entry, LoadError> {
+        let (word, index) = self.indexed()?;
+        let table = self.address_of(word)?;
+        if let Address::Gfn(gfn) = table {
+            self.is_table(gfn, word)?;
+        }
+        Ok(Entry { table, index })
+    }
+
+    fn table_entry(&mut self) -> Result<TableEntry, LoadError> {
+        let (word, index) = self.indexed()?;
+        let table = self.frame(word)?;
+        self.is_table(table, word)?;
+        Ok(TableEntry { table, index })
+    }
+
+    fn gfn(&mut self) -> Result<Gfn, LoadError> {
+        let word = self.word()?;
+        if self.verb.name == "prefault" && self.paging == Paging::Shadow {
+            return Err(self.source.error(
+                word.at,
+                "'prefault' needs a vCPU with paging = \"direct\"",
+                "add paging = \"direct\" to this thread",
+            ));
+        }
+        self.frame(word)
+    }
+
+    fn gva(&mut self) -> Result<Gva, LoadError> {
+        let word = self.word()?;
+        match self.address_of(word)? {
+            Address::Gva(gva) => Ok(gva),
+            Address::Gfn(_) => Err(self.malformed::<Gva>(word)),
         }
     }
 
-    fn malformed(&self, word: Word<'_>, argument: Argument) -> LoadError {
-        let message = format!("{} is not of the form {}", quoted(word.text), argument.form());
+    fn pfn(&mut self) -> Result<Pfn, LoadError> {
+        let word = self.word()?;
+        let pages = self.memory.host_pages;
+        if let Some(pfn) = self.below::<Pfn>(word, "pfn", usize::from(pages))? {
+            return Ok(Pfn(u64::from(pfn)));
+        }
+        Err(self.source.error(
+            word.at,
+            format!("{} does not exist in the host", quoted(word.text)),
+            format!("the host has {pages} pages: raise 'pages' in [host], up to {PFNS}"),
+        ))
+    }
+
+    fn slot(&mut self) -> Result<SlotIndex, LoadError> {
+        let word = self.word()?;
+        let slots = self.memory.slots.len();
+        if let Some(slot) = self.below::<SlotIndex>(word, "slot", slots)? {
+            return Ok(SlotIndex(slot));
+        }
+        Err(self.source.error(
+            word.at,
+            format!("{} does not exist", quoted(word.text)),
+            format!("slots count from slot0 in the order of [[slot]]; there are {slots}"),
+        ))
+    }
+
+    fn lock(&mut self) -> Result<LockRef, LoadError> {
+        locks::named(self.source, self.word()?)
+    }
+
+    fn vcpu(&mut self) -> Result<CpuId, LoadError> {
+        let word = self.word()?;
+        let vcpus = usize::from(self.memory.vcpus);
+        if let Some(vcpu) = self.below::<CpuId>(word, "vcpu", vcpus)? {
+            return Ok(CpuId(vcpu));
+        }
+        Err(self.source.error(
+            word.at,
+            format!("{} does not exist", quoted(word.text)),
+            format!("add a [[thread]] of that name (up to {VCPUS}), or name another vCPU"),
+        ))
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// The next argument.
+    fn word(&mut self) -> Result<Word<'a>, LoadError> {
+        let Some((word, rest)) = self.rest.split_first() else {
+            return Err(self.miscounted(&[]));
+        };
+        self.rest = rest;
+        Ok(*word)
+    }
+
+    /// There are `given` arguments, and the verb takes another number of them.
+    fn miscounted(&self, given: &[Word<'_>]) -> LoadError {
+        let takes = self.verb.arguments.len();
+        self.source.error(
+            given.get(takes).map_or(self.first.at, |w| w.at),
+            format!(
+                "'{}' takes {takes} argument{}, not {}",
+                self.verb.name,
+                if takes == 1 { "" } else { "s" },
+                given.len()
+            ),
+            format!("write it as: {}", self.verb.form()),
+        )
+    }
+
+    fn malformed<T: Argument>(&self, word: Word<'_>) -> LoadError {
+        let message = format!("{} is not of the form {}", quoted(word.text), T::FORM);
         self.source.error(word.at, message, format!("write it as: {}", self.verb.form()))
     }
 
-    fn number(
-        &self,
-        word: Word<'_>,
-        stem: &str,
-        limit: u8,
-        argument: Argument,
-    ) -> Result<u8, LoadError> {
+    fn number<T: Argument>(&self, word: Word<'_>, stem: &str, limit: u8) -> Result<u8, LoadError> {
         match numbered(word.text, stem) {
             Some(n) if n < u64::from(limit) => Ok(u8::try_from(n).unwrap_or(0)),
             Some(_) => Err(self.source.error(
@@ -225,27 +276,26 @@ impl Reader<'_> {
                 format!("{} is out of range", quoted(word.text)),
                 format!("{stem}0 to {stem}{} exist", limit - 1),
             )),
-            None => Err(self.malformed(word, argument)),
+            None => Err(self.malformed::<T>(word)),
         }
     }
 
     /// The number in a name, if it is below what the file itself has of that kind.
-    fn below(
+    fn below<T: Argument>(
         &self,
         word: Word<'_>,
         stem: &str,
         count: usize,
-        argument: Argument,
     ) -> Result<Option<u8>, LoadError> {
-        let number = numbered(word.text, stem).ok_or_else(|| self.malformed(word, argument))?;
+        let number = numbered(word.text, stem).ok_or_else(|| self.malformed::<T>(word))?;
         Ok(u8::try_from(number).ok().filter(|number| usize::from(*number) < count))
     }
 
-    fn address(&self, word: Word<'_>) -> Result<Address, LoadError> {
+    fn address_of(&self, word: Word<'_>) -> Result<Address, LoadError> {
         match (self.paging, word.text.starts_with("gva")) {
             (Paging::Direct, false) => self.frame(word).map(Address::Gfn),
             (Paging::Shadow, true) => {
-                let gva = self.number(word, "gva", GFNS, A::Virtual)?;
+                let gva = self.number::<Gva>(word, "gva", GFNS)?;
                 Ok(Address::Gva(Gva(u64::from(gva))))
             }
             (Paging::Direct, true) => Err(self.source.error(
@@ -262,15 +312,16 @@ impl Reader<'_> {
     }
 
     fn frame(&self, word: Word<'_>) -> Result<Gfn, LoadError> {
-        let gfn = Gfn(u64::from(self.number(word, "gfn", GFNS, A::Frame)?));
+        let gfn = Gfn(u64::from(self.number::<Gfn>(word, "gfn", GFNS)?));
         self.memory.in_slot(gfn, self.source, word.at).map(|()| gfn)
     }
 
-    /// `gfn3[0]`: the word before the bracket, and the index.
-    fn entry<'w>(&self, word: Word<'w>) -> Result<(Word<'w>, u8), LoadError> {
+    /// `gfn3[0]` is next: the word before the bracket, and the index.
+    fn indexed(&mut self) -> Result<(Word<'a>, u8), LoadError> {
+        let word = self.word()?;
         let split = word.text.strip_suffix(']').and_then(|w| w.split_once('['));
         let Some((table, index)) = split else {
-            return Err(self.malformed(word, A::TableEntry));
+            return Err(self.malformed::<TableEntry>(word));
         };
         match index.parse::<u8>() {
             Ok(index) if index < TABLE_ENTRIES => Ok((Word { text: table, at: word.at }, index)),
@@ -282,7 +333,7 @@ impl Reader<'_> {
         }
     }
 
-    fn table(&self, gfn: Gfn, word: Word<'_>) -> Result<(), LoadError> {
+    fn is_table(&self, gfn: Gfn, word: Word<'_>) -> Result<(), LoadError> {
         if self.memory.guest_tables.iter().any(|t| t.gfn == gfn) {
             return Ok(());
         }

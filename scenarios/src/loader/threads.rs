@@ -9,9 +9,11 @@ use super::error::{LoadError, listed, quoted};
 use super::locks::Holding;
 use super::map::Uses;
 use super::memory::Memory;
-use super::program;
-use super::table::{Step, Table, Text};
-use crate::scenario::{Op, Paging, Thread, ThreadKind};
+use super::program::parse;
+use super::table::{self, Table, Text};
+use crate::ops::{LockOp, Op};
+use crate::program::{OffVcpu, Program, Runs, Step, Steps};
+use crate::scenario::{Paging, Thread, ThreadKind};
 
 const THREADS: usize = 6;
 /// Operations of a program, a choice counted as one.
@@ -124,30 +126,14 @@ pub(super) fn programs(
 ) -> Result<Vec<Thread>, LoadError> {
     let mut threads: Vec<Thread> = Vec::new();
     for draft in drafts {
-        let Draft { table, name, kind, paging, from_size } = draft;
-        let Part { mut ops, mut length, texts } = part(table, "run", *kind, *paging, memory)?;
-        if ops.is_empty() {
-            return Err(root.source.error(
-                table.place("run"),
-                format!("{} does nothing", quoted(name.value)),
-                "give it a program: run = [\"write gfn0\"]",
-            ));
-        }
-        length.check(table, "run")?;
-        let more = part(table, "more", *kind, *paging, memory)?;
-        length = length.plus(more.length, size - 1);
-        let mut holding = Holding::default();
-        let again = (1..size.max(2)).flat_map(|_| &more.texts);
-        for (op, text) in texts.iter().chain(again) {
-            holding.step(*op, text)?;
-        }
-        if *from_size > size {
-            continue;
-        }
-        length.check(table, "more")?;
-        for _ in 1..size {
-            ops.extend_from_slice(&more.ops);
-        }
+        let program = match draft.kind {
+            ThreadKind::Vcpu => program(root, draft, memory, size)?.map(Program::Vcpu),
+            ThreadKind::Host | ThreadKind::User => {
+                program(root, draft, memory, size)?.map(Program::Other)
+            }
+        };
+        let Some(run) = program else { continue };
+        let Draft { name, kind, paging, .. } = draft;
         let vcpus = threads.iter().filter(|t| t.kind == ThreadKind::Vcpu).count();
         if *kind == ThreadKind::Vcpu && vcpus == VCPUS {
             return Err(name.error(
@@ -161,44 +147,74 @@ pub(super) fn programs(
                 format!("at most {THREADS} threads fit: remove some, or choose a smaller size"),
             ));
         }
-        threads.push(Thread { name: name.value.into(), kind: *kind, paging: *paging, run: ops });
+        threads.push(Thread { name: name.value.into(), kind: *kind, paging: *paging, run });
     }
     Ok(threads)
 }
 
+/// The program of a thread. `None`: the thread does not exist at this size.
+fn program<T: Runs>(
+    root: &Table<'_>,
+    draft: &Draft<'_>,
+    memory: &Memory,
+    size: u8,
+) -> Result<Option<Steps<T>>, LoadError> {
+    let Draft { table, name, kind, paging, from_size } = draft;
+    let Part { mut steps, mut length, texts } = part::<T>(table, "run", *kind, *paging, memory)?;
+    if steps.is_empty() {
+        return Err(root.source.error(
+            table.place("run"),
+            format!("{} does nothing", quoted(name.value)),
+            "give it a program: run = [\"write gfn0\"]",
+        ));
+    }
+    length.check(table, "run")?;
+    let more = part(table, "more", *kind, *paging, memory)?;
+    length = length.plus(more.length, size - 1);
+    let mut holding = Holding::default();
+    let again = (1..size.max(2)).flat_map(|_| &more.texts);
+    for (op, text) in texts.iter().chain(again) {
+        holding.step((*op).into(), text)?;
+    }
+    if *from_size > size {
+        return Ok(None);
+    }
+    length.check(table, "more")?;
+    for _ in 1..size {
+        steps.extend_from_slice(&more.steps);
+    }
+    Ok(Some(Steps(steps)))
+}
+
 /// `run` or `more`.
-struct Part<'a> {
-    ops: Vec<Op>,
+struct Part<'a, T> {
+    steps: Vec<Step<T>>,
     length: Length,
     /// Each operation that is no choice and in none, and where it stands.
-    texts: Vec<(Op, Text<'a>)>,
+    texts: Vec<(T, Text<'a>)>,
 }
 
 /// Reads a part of a program.
-fn part<'a>(
+fn part<'a, T: Runs>(
     table: &Table<'a>,
     key: &str,
     kind: ThreadKind,
     paging: Paging,
     memory: &Memory,
-) -> Result<Part<'a>, LoadError> {
-    let mut part = Part { ops: Vec::new(), length: Length::default(), texts: Vec::new() };
+) -> Result<Part<'a, T>, LoadError> {
+    let mut part = Part { steps: Vec::new(), length: Length::default(), texts: Vec::new() };
     for step in table.program(key)? {
         part.length.ops += 1;
         match step {
-            Step::One(text) => {
-                let op = program::parse(&text, kind, paging, memory)?;
-                part.ops.push(op);
+            table::Step::One(text) => {
+                let op = parse(&text, kind, paging, memory)?;
+                part.steps.push(Step::One(op));
                 part.texts.push((op, text));
             }
-            Step::OneOf(choice) => {
-                let n = choice.value.len();
-                part.length.alternatives += n;
-                // More than fit are refused by the length.
-                part.ops.push(Op::OneOf(u8::try_from(n).unwrap_or(u8::MAX)));
-                for text in &choice.value {
-                    part.ops.push(alternative(text, kind, paging, memory)?);
-                }
+            table::Step::OneOf(choice) => {
+                part.length.alternatives += choice.value.len();
+                let ops = choice.value.iter().map(|text| alternative(text, kind, paging, memory));
+                part.steps.push(Step::OneOf(ops.collect::<Result<_, _>>()?));
             }
         }
     }
@@ -206,14 +222,16 @@ fn part<'a>(
 }
 
 /// Reads one of the operations of a choice.
-fn alternative(
+fn alternative<T: Runs>(
     text: &Text<'_>,
     kind: ThreadKind,
     paging: Paging,
     memory: &Memory,
-) -> Result<Op, LoadError> {
-    let op = program::parse(text, kind, paging, memory)?;
-    if let Op::Lock(..) | Op::Unlock(..) = op {
+) -> Result<T, LoadError> {
+    let op: T = parse(text, kind, paging, memory)?;
+    if let Op::Lock(op) = op.into()
+        && !matches!(op, LockOp::Synchronize(_))
+    {
         return Err(text.error(
             format!("{} in a choice", quoted(text.value)),
             "what is held after it would depend on the choice: move it out of the brackets",
@@ -254,11 +272,11 @@ impl Length {
 }
 
 /// `[at-stop]`
-pub(super) fn at_stop(root: &Table<'_>, memory: &Memory) -> Result<Vec<Op>, LoadError> {
-    let Some(table) = root.table("at-stop", "[at-stop]")? else { return Ok(Vec::new()) };
+pub(super) fn at_stop(root: &Table<'_>, memory: &Memory) -> Result<Steps<OffVcpu>, LoadError> {
+    let Some(table) = root.table("at-stop", "[at-stop]")? else { return Ok(Steps::default()) };
     table.only(&["run"])?;
     for step in table.program("run")? {
-        if let Step::OneOf(choice) = step {
+        if let table::Step::OneOf(choice) = step {
             return Err(table.source.error(
                 choice.at,
                 "a choice in [at-stop]",
@@ -266,14 +284,14 @@ pub(super) fn at_stop(root: &Table<'_>, memory: &Memory) -> Result<Vec<Op>, Load
             ));
         }
     }
-    let Part { ops, length, texts } =
+    let Part { steps, length, texts } =
         part(&table, "run", ThreadKind::User, Paging::Direct, memory)?;
     length.check(&table, "run")?;
     let mut holding = Holding::default();
     for (op, text) in &texts {
-        holding.step(*op, text)?;
+        holding.step(Op::from(*op), text)?;
     }
-    Ok(ops)
+    Ok(Steps(steps))
 }
 
 /// The thread that a witness names, by its index among `threads`, those of this size.

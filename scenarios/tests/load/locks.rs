@@ -1,8 +1,9 @@
 //! Programs of locks, and choices.
 
-use kvmmu_model::{LockClass, Mode};
+use kvmmu_model::{Gfn, LockClass};
 use kvmmu_scenarios::loader::load;
-use kvmmu_scenarios::scenario::{LockRef, Op, steps};
+use kvmmu_scenarios::ops::{Address, LockOp, LockRef, Op, VcpuOp};
+use kvmmu_scenarios::program::{OffVcpu, OnVcpu, Program, Step, Steps};
 
 use crate::common::{LOCKS, check, refused};
 
@@ -14,21 +15,32 @@ fn programs_of_locks_are_read() {
     let (slots, srcu) = (one(LockClass::SlotsLock), one(LockClass::KvmSrcu));
     assert_eq!(
         scenario.threads[2].run,
-        [
-            Op::Lock(slots, Mode::Exclusive),
-            Op::Lock(srcu, Mode::Read),
-            Op::Unlock(slots, Mode::Exclusive),
-            Op::Unlock(srcu, Mode::Read),
-        ]
+        Program::Other(
+            [
+                LockOp::Lock(slots),
+                LockOp::ReadLock(srcu),
+                LockOp::Unlock(slots),
+                LockOp::ReadUnlock(srcu),
+            ]
+            .into_iter()
+            .map(OffVcpu::Lock)
+            .collect()
+        )
     );
     let mutex = LockRef { class: LockClass::VcpuMutex, index: 1 };
     let run = &scenario.threads[0].run;
-    assert_eq!((run[0], run[1]), (Op::Lock(mutex, Mode::Exclusive), Op::OneOf(2)));
+    let choice = [VcpuOp::Write(Address::Gfn(Gfn(0))), VcpuOp::Read(Address::Gfn(Gfn(1)))];
+    let steps = Steps(vec![
+        Step::One(OnVcpu::Lock(LockOp::Lock(mutex))),
+        Step::OneOf(choice.map(OnVcpu::Vcpu).to_vec()),
+        Step::One(OnVcpu::Lock(LockOp::Unlock(mutex))),
+    ]);
+    assert_eq!(*run, Program::Vcpu(steps));
     assert_eq!(run.len(), 5);
-    let lengths: Vec<usize> = steps(run).map(<[Op]>::len).collect();
-    assert_eq!(lengths, [1, 2, 1]);
-    let last = LockRef { class: LockClass::MmuNotifierSrcu, index: 0 };
-    assert_eq!(scenario.threads[1].run[1], Op::Synchronize(last));
+    let numbers: Vec<usize> = run.ops().map(|(number, _)| number).collect();
+    assert_eq!(numbers, [0, 2, 3, 4], "the choice is number 1");
+    let (number, op) = scenario.threads[1].run.ops().nth(1).expect("a second operation");
+    assert_eq!((number, op), (1, Op::Lock(LockOp::Synchronize(one(LockClass::MmuNotifierSrcu)))));
     assert_eq!(scenario.at_stop.len(), 2);
 }
 

@@ -7,4 +7,5 @@ mod errors;
 mod locks;
 mod manual;
 mod memory;
+mod operations;
 mod robust;

@@ -2,10 +2,10 @@
 
 use std::fmt::Display;
 
-use kvmmu_model::Access;
 use kvmmu_scenarios::Scenario;
+use kvmmu_scenarios::ops::{Address, Op, SlotIndex, UserOp, VcpuOp};
 use kvmmu_scenarios::outcome::{Asker, Frame, Harvest, Outcome, token};
-use kvmmu_scenarios::scenario::{Address, Op, ThreadKind};
+use kvmmu_scenarios::scenario::ThreadKind;
 
 /// What an outcome says, a sentence for each frame and each thread that harvests.
 pub fn tell(scenario: &Scenario, outcome: &Outcome) -> Vec<String> {
@@ -43,15 +43,17 @@ pub fn fits(scenario: &Scenario, outcome: &Outcome) -> bool {
     let mut expected: Vec<(u64, bool)> = frames.map(|(gfn, log)| (gfn.0, log)).collect();
     expected.sort_unstable();
     let has = outcome.frames().iter().map(|f| (f.gfn.0, f.copy.is_some()));
-    let may = |h: &Harvest| program(scenario, h.to).contains(&Op::GetDirtyLog(h.slot));
+    let may = |h: &Harvest| {
+        let asked = Op::User(UserOp::GetDirtyLog(SlotIndex(h.slot)));
+        match h.to {
+            Asker::Thread(t) => scenario
+                .threads
+                .get(usize::from(t))
+                .is_some_and(|thread| thread.run.ops().any(|(_, op)| op == asked)),
+            Asker::Stop => scenario.at_stop.ops().any(|(_, op)| op == asked),
+        }
+    };
     has.eq(expected) && outcome.harvests().iter().all(may)
-}
-
-fn program(scenario: &Scenario, asker: Asker) -> &[Op] {
-    match asker {
-        Asker::Thread(t) => scenario.threads.get(usize::from(t)).map_or(&[], |t| &t.run),
-        Asker::Stop => &scenario.at_stop,
-    }
 }
 
 fn asker(scenario: &Scenario, asker: Asker) -> String {
@@ -91,8 +93,8 @@ fn page(scenario: &Scenario, gfn: u64, content: u64) -> String {
 fn store(scenario: &Scenario, gfn: u64, cpu: usize, value: u8) -> String {
     let vcpu = scenario.threads.get(cpu).filter(|t| t.kind == ThreadKind::Vcpu);
     let Some(vcpu) = vcpu else { return format!("{value:#x} in byte {cpu}, which is nobody's") };
-    let mut stores = vcpu.run.iter().enumerate().filter_map(|(i, op)| match op {
-        Op::Guest(Access::Write, address) if token(i) == value => Some(*address),
+    let mut stores = vcpu.run.ops().filter_map(|(i, op)| match op {
+        Op::Vcpu(VcpuOp::Write(address)) if token(i) == value => Some(address),
         _ => None,
     });
     match stores.next() {

@@ -4,11 +4,13 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use kvmmu_model::{Access, Gfn, Guard, GuardSet, Mark, Pfn};
+use kvmmu_model::{Gfn, Guard, GuardSet, Mark, Pfn};
 use kvmmu_scenarios::Property;
+use kvmmu_scenarios::ops::{Address, HostOp, SlotIndex, UserOp, VcpuOp};
+use kvmmu_scenarios::program::{OffVcpu, OnVcpu, Program, Step, Steps};
 use kvmmu_scenarios::scenario::{
-    Address, Backing, Engine, Expect, Expected, Format, IndirectFastFault, InitialSpte, Moment, Op,
-    Paging, Profile, Scenario, Slot, Thread, ThreadKind, Witness,
+    Backing, Engine, Expect, Expected, Format, IndirectFastFault, InitialSpte, Moment, Paging,
+    Profile, Scenario, Slot, Thread, ThreadKind, Witness,
 };
 
 include!(concat!(env!("OUT_DIR"), "/scenarios.rs"));

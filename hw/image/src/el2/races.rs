@@ -7,10 +7,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::num::NonZeroU64;
 
-use kvmmu_model::{Access, GuardSet, Mark};
+use kvmmu_model::{GuardSet, Mark};
 use kvmmu_scenarios::Property;
+use kvmmu_scenarios::ops::{HostOp, Op, VcpuOp};
 use kvmmu_scenarios::outcome::{Line, Outcome};
-use kvmmu_scenarios::scenario::{Expect, Expected, Format, Op, Scenario, Witness};
+use kvmmu_scenarios::scenario::{Expect, Expected, Format, Scenario, Witness};
 use kvmmu_scenarios::world::format_of;
 
 use super::console::say;
@@ -65,8 +66,9 @@ pub(crate) fn has_hardware_ad() -> bool {
 /// True if a run of this may move a live mapping to another page without taking it away first,
 /// which the architecture forbids (break-before-make): only QEMU takes it.
 fn breaks_bbm(scenario: &Scenario) -> bool {
-    let programs = scenario.threads.iter().flat_map(|thread| &thread.run);
-    programs.chain(&scenario.at_stop).any(|op| matches!(op, Op::ChangePte(..)))
+    let programs = scenario.threads.iter().flat_map(|thread| thread.run.ops());
+    let mut ops = programs.chain(scenario.at_stop.ops());
+    ops.any(|(_, op)| matches!(op, Op::Host(HostOp::ChangePte(..))))
 }
 
 /// Runs one scenario or all; `without` was set before.
@@ -232,8 +234,8 @@ fn with_stores(moments: &[Moment]) -> Option<Vec<Moment>> {
 /// before is found again by what comes after. `None`: it has no other stores.
 fn at_last_store(scenario: &Scenario, moments: &[Moment]) -> Option<Vec<Moment>> {
     let thread = moments.last()?.thread;
-    let is_store = |op: &&Op| matches!(op, Op::Guest(Access::Write, _));
-    let stores = scenario.threads[thread].run.iter().filter(is_store).count();
+    let is_store = |op| matches!(op, Op::Vcpu(VcpuOp::Write(_)));
+    let stores = scenario.threads[thread].run.ops().filter(|(_, op)| is_store(*op)).count();
     let before = vec![Moment { thread, mark: Mark::GuestWrite }; stores.saturating_sub(1)];
     (!before.is_empty()).then(|| before.into_iter().chain(moments.iter().copied()).collect())
 }

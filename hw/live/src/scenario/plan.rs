@@ -11,9 +11,13 @@
 //! | `madvise-pageout` | MADV_PAGEOUT |
 //! | `shrink` | /proc/sys/vm/drop_caches: the kernel calls all shrinkers, KVM's among them |
 
-use kvmmu_model::{Access, CpuId, Gfn};
+use std::fmt::Debug;
+
+use kvmmu_model::{CpuId, Gfn};
+use kvmmu_scenarios::ops::{Address, HostOp, UserOp, VcpuOp};
 use kvmmu_scenarios::outcome::token;
-use kvmmu_scenarios::scenario::{Address, Op, Paging, Scenario, Thread, ThreadKind};
+use kvmmu_scenarios::program::{OffVcpu, OnVcpu, Program, Step as Part, Steps};
+use kvmmu_scenarios::scenario::{Paging, Scenario};
 
 use crate::guest::Step;
 
@@ -78,11 +82,9 @@ impl Plan {
             map_writable: Vec::new(),
         };
         for (index, thread) in (0..).zip(&scenario.threads) {
-            match thread.kind {
-                ThreadKind::Vcpu => plan.guests.push(guest(index, thread)?),
-                ThreadKind::Host | ThreadKind::User => {
-                    plan.others.push((index, actions(&thread.run)?));
-                }
+            match &thread.run {
+                Program::Vcpu(run) => plan.guests.push(guest(index, &thread.name, run)?),
+                Program::Other(run) => plan.others.push((index, actions(run)?)),
             }
         }
         if plan.guests.is_empty() {
@@ -117,38 +119,54 @@ impl Plan {
 }
 
 /// The program of a vCPU.
-fn guest(cpu: u8, thread: &Thread) -> Result<Vec<Step>, String> {
-    let step = |(index, op): (usize, &Op)| match op {
-        Op::Guest(Access::Write, Address::Gfn(gfn)) => {
-            Ok(Step::Write { page: page(*gfn), offset: own_byte(cpu), value: token(index) })
-        }
-        Op::Guest(Access::Read, Address::Gfn(gfn)) => Ok(Step::Read { page: page(*gfn) }),
-        Op::Guest(..) => Err(format!("{}: {op:?}", thread.name)),
-        Op::Prefault(_) => Err("asynchronous page faults cannot be asked for".to_owned()),
-        other => Err(format!("{}: a guest here only loads and stores, no {other:?}", thread.name)),
+fn guest(cpu: u8, name: &str, run: &Steps<OnVcpu>) -> Result<Vec<Step>, String> {
+    let only = |no: &dyn Debug| format!("{name}: a guest here only loads and stores, no {no:?}");
+    let step = |(index, part): (usize, &Part<OnVcpu>)| match part {
+        Part::One(OnVcpu::Vcpu(op)) => match *op {
+            VcpuOp::Write(Address::Gfn(gfn)) => {
+                Ok(Step::Write { page: page(gfn), offset: own_byte(cpu), value: token(index) })
+            }
+            VcpuOp::Read(Address::Gfn(gfn)) => Ok(Step::Read { page: page(gfn) }),
+            VcpuOp::Prefault(_) => Err("asynchronous page faults cannot be asked for".to_owned()),
+            other => Err(only(&other)),
+        },
+        Part::One(OnVcpu::Lock(op)) => Err(only(op)),
+        Part::OneOf(ops) => Err(only(&format_args!("OneOf({})", ops.len()))),
     };
-    thread.run.iter().enumerate().map(step).collect()
+    run.0.iter().enumerate().map(step).collect()
 }
 
 /// The operations of another thread.
-fn actions(run: &[Op]) -> Result<Vec<Action>, String> {
-    let action = |op: &Op| match *op {
-        Op::GetDirtyLog(slot) => Ok(Action::GetDirtyLog(slot)),
-        Op::CopyHarvested => Ok(Action::CopyHarvested),
-        Op::DropHarvested => Ok(Action::DropHarvested),
-        Op::SwapOut(gfn) => Ok(Action::SwapOut(gfn)),
-        Op::SwapIn(gfn) => Ok(Action::SwapIn(gfn)),
-        Op::MadvisePageout(gfn) => Ok(Action::PageOut(gfn)),
-        Op::Shrink => Ok(Action::Shrink),
-        Op::Age(_) | Op::ClearYoung(_) => Err(PROBLEM_AGE.to_owned()),
-        Op::KsmMerge(..) | Op::CowBreak(_) => {
-            Err("when the kernel merges pages, and which, cannot be said".to_owned())
-        }
-        Op::ChangePte(..) => Err("no system call moves a mapping without start and end".to_owned()),
-        Op::DeleteMemslot(_) => Err("a guest without its memslot leaves by MMIO".to_owned()),
-        other => Err(format!("a user program here has no {other:?}")),
+fn actions(run: &Steps<OffVcpu>) -> Result<Vec<Action>, String> {
+    let none = |no: &dyn Debug| format!("a user program here has no {no:?}");
+    let action = |part: &Part<OffVcpu>| match part {
+        Part::One(OffVcpu::Host(op)) => match *op {
+            HostOp::SwapOut(gfn) => Ok(Action::SwapOut(gfn)),
+            HostOp::SwapIn(gfn) => Ok(Action::SwapIn(gfn)),
+            HostOp::Shrink => Ok(Action::Shrink),
+            HostOp::Age(_) | HostOp::ClearYoung(_) => Err(PROBLEM_AGE.to_owned()),
+            HostOp::KsmMerge(..) | HostOp::CowBreak(_) => {
+                Err("when the kernel merges pages, and which, cannot be said".to_owned())
+            }
+            HostOp::ChangePte(..) => {
+                Err("no system call moves a mapping without start and end".to_owned())
+            }
+            other => Err(none(&other)),
+        },
+        Part::One(OffVcpu::User(op)) => match *op {
+            UserOp::GetDirtyLog(slot) => Ok(Action::GetDirtyLog(slot.0)),
+            UserOp::CopyHarvested => Ok(Action::CopyHarvested),
+            UserOp::DropHarvested => Ok(Action::DropHarvested),
+            UserOp::MadvisePageout(gfn) => Ok(Action::PageOut(gfn)),
+            UserOp::DeleteMemslot(_) => {
+                Err("a guest without its memslot leaves by MMIO".to_owned())
+            }
+            other => Err(none(&other)),
+        },
+        Part::One(OffVcpu::Lock(op)) => Err(none(op)),
+        Part::OneOf(ops) => Err(none(&format_args!("OneOf({})", ops.len()))),
     };
-    run.iter().map(action).collect()
+    run.0.iter().map(action).collect()
 }
 
 /// The data page of a frame.
