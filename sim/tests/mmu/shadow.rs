@@ -8,7 +8,7 @@ use kvmmu_sim::outcome::Verdict;
 use kvmmu_sim::outcomes::collect;
 use kvmmu_sim::stateful::Stateful;
 
-mod small;
+use super::small;
 
 /// Five frames, the root in gfn4, the leaf table in gfn3.
 fn shadowed(tables: &str, threads: &[(&str, &str)], check: &str) -> Scenario {

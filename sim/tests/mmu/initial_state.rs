@@ -3,7 +3,7 @@
 
 use kvmmu_sim::outcome::Verdict;
 
-mod small;
+use super::small;
 
 #[test]
 fn an_illegal_spte_of_the_initial_state_is_reported_though_nobody_writes_it() {

@@ -2,15 +2,14 @@
 //! random small programs whose steps do all that steps can do: compound footprints, locks with
 //! data, waits, retries, several outcomes, violations in mid-execution, stories.
 
-mod seeded;
-
 use kvmmu_model::{Lock, LockClass, Mark, Object, Ordering::SeqCst, Platform, Tag, Until, Word};
-use kvmmu_sim::dpor::{Dpor, Order, Record};
-use kvmmu_sim::naive::Naive;
-use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
+use kvmmu_sim::dpor::Dpor;
+use kvmmu_sim::outcome::Verdict;
 use kvmmu_sim::program::{Instance, Moment, Program, Story};
-use kvmmu_sim::{Engine, Explorer, Goal, Limits, Sim, SimCell, SimLock, SimWord};
+use kvmmu_sim::{Goal, Sim, SimCell, SimLock, SimWord};
 use proptest::prelude::*;
+
+use super::random::{self, Agreed, NOTHING, agree, explore, others};
 
 const WORDS: usize = 3;
 const LOCKS: usize = 2;
@@ -207,32 +206,14 @@ fn program(op: impl Strategy<Value = Op> + Clone + 'static) -> impl Strategy<Val
         4 => prop::collection::vec(1..=3usize, 3),
         2 => prop::collection::vec(1..=2usize, 4),
     ];
-    sizes
-        .prop_flat_map(move |sizes| {
-            let thread = |n| prop::collection::vec(op.clone(), n);
-            sizes.into_iter().map(thread).collect::<Vec<_>>()
-        })
-        .prop_map(|threads| Random { threads })
+    random::threads(sizes, op).prop_map(|threads| Random { threads })
 }
 
 /// Never found, so that everything is explored.
 fn nothing(story: bool) -> Goal {
     let moment = |mark| Moment { mark, thread: None };
     let story = story.then(|| Story(MARKS.map(moment).to_vec()));
-    Goal { property: Some("no-such-property"), story, nesting: None }
-}
-
-fn explore(program: &Random, goal: &Goal, explorer: &mut dyn Explorer) -> Outcome {
-    let mut engine = Engine::new(program, goal.clone());
-    // Enough for most programs; the others would take naive too long.
-    let limits = Limits { executions_max: 20_000, ..Limits::default() };
-    explorer.explore(&mut engine, &limits, &mut |_: &Stats| true)
-}
-
-fn others(outcome: &Outcome) -> Vec<(&'static str, bool)> {
-    let mut all: Vec<_> = outcome.others.iter().map(|f| (f.property, f.story)).collect();
-    all.sort_unstable();
-    all
+    Goal { property: Some(NOTHING), story, nesting: None }
 }
 
 fn compare(
@@ -243,18 +224,8 @@ fn compare(
     traces: bool,
 ) -> Result<(), TestCaseError> {
     let goal = nothing(story);
-    let mut naive = Naive::default();
-    naive.adds_commute = adds_commute;
-    let expected = explore(program, &goal, &mut naive);
-    prop_assume!(expected.verdict == Verdict::Holds);
-    let order = if lowest { Order::LowestFirst } else { Order::HighestFirst };
-    let mut dpor = Dpor { order, adds_commute, record: Some(Record::default()) };
-    let outcome = explore(program, &goal, &mut dpor);
-    let record = dpor.record.expect("it was asked for");
-    prop_assert_eq!(&outcome.verdict, &expected.verdict);
-    prop_assert_eq!(others(&outcome), others(&expected));
-    prop_assert_eq!(&outcome.seen, &expected.seen);
-    prop_assert_eq!(record.traces.len() as u64, outcome.stats.executions, "a trace twice");
+    let Agreed { naive, by_naive, record, by_dpor } = agree(program, &goal, adds_commute, lowest)?;
+    prop_assert_eq!(&by_dpor.seen, &by_naive.seen);
     if traces {
         prop_assert_eq!(record.traces.len(), naive.traces.len());
         prop_assert_eq!(record.traces, naive.traces);
@@ -270,7 +241,7 @@ fn compare(
             other => prop_assert_eq!(other, &Verdict::Holds),
         }
         let violated = matches!(verdict, Verdict::Violated(_));
-        prop_assert_eq!(violated, others(&expected).contains(&(property, true)));
+        prop_assert_eq!(violated, others(&by_naive).contains(&(property, true)));
     }
     Ok(())
 }
@@ -306,7 +277,7 @@ fn a_wait_that_several_steps_can_end() {
 }
 
 proptest! {
-    #![proptest_config(seeded::config())]
+    #![proptest_config(random::config())]
 
     #[test]
     fn every_trace_once(

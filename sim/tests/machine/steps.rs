@@ -1,8 +1,6 @@
 //! Goal: the simulated machine does what its documentation says.
 //! Method: programs of a few lines, explored completely.
 
-mod ad;
-
 use std::rc::Rc;
 
 use kvmmu_model::{
@@ -18,7 +16,7 @@ use kvmmu_sim::snapshot::Snapshots;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Goal, Sim};
 
-use ad::{Ad, AdInstance, Body, check, explore, found, instance, kind, program, var};
+use super::ad::{Ad, AdInstance, Body, check, explore, found, instance, kind, program, var};
 
 #[test]
 fn data_changed_through_a_reference_that_lives_across_steps_is_part_of_the_state() {

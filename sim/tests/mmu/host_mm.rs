@@ -5,7 +5,7 @@
 
 use kvmmu_sim::outcome::Verdict;
 
-mod small;
+use super::small;
 
 /// Two frames of one content, and what a vCPU and the host do.
 fn explore(vcpu: &str, host: &str) -> Verdict {

@@ -2,22 +2,20 @@
 //! these keep what they promise. Method: random small programs, with lock checks off so that orders
 //! may be wrong and threads may wait for themselves; observers who know who is inside.
 
-mod seeded;
-
 use kvmmu_model::{
     Lock, LockClass, Object, Ordering::SeqCst, Platform, RwLock, Srcu, Tag, Until, Word,
 };
-use kvmmu_sim::dpor::{Dpor, Order, Record};
+use kvmmu_sim::dpor::Dpor;
+use kvmmu_sim::goal::property;
 use kvmmu_sim::graph::Graph;
-use kvmmu_sim::naive::Naive;
-use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
+use kvmmu_sim::outcome::Verdict;
 use kvmmu_sim::program::{Instance, Program};
 use kvmmu_sim::schedule::Move;
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{
-    Engine, Explorer, Goal, Limits, Sim, SimCell, SimLock, SimRwLock, SimSrcu, SimWord,
-};
+use kvmmu_sim::{Engine, Explorer, Goal, Sim, SimCell, SimLock, SimRwLock, SimSrcu, SimWord};
 use proptest::prelude::*;
+
+use super::random::{self, Agreed, NOTHING, agree, explore, others};
 
 const WORDS: usize = 2;
 const LOCKS: usize = 2;
@@ -239,60 +237,33 @@ fn program() -> impl Strategy<Value = Random> {
         4 => prop::collection::vec(1..=2usize, 3),
         1 => prop::collection::vec(1..=1usize, 4),
     ];
-    let threads = sizes.prop_flat_map(|sizes| {
-        let thread = |n| prop::collection::vec(op(2), n);
-        sizes.into_iter().map(thread).collect::<Vec<_>>()
-    });
+    let threads = random::threads(sizes, op(2));
     (threads, any::<bool>()).prop_map(|(threads, watched)| Random { threads, watched })
 }
 
-fn explore(program: &Random, property: &'static str, explorer: &mut dyn Explorer) -> Outcome {
-    let goal = Goal { property: Some(property), story: None, nesting: None };
-    let mut engine = Engine::new(program, goal);
-    // Enough for most programs; the others would take naive too long.
-    let limits = Limits { executions_max: 20_000, ..Limits::default() };
-    explorer.explore(&mut engine, &limits, &mut |_: &Stats| true)
-}
-
-fn others(outcome: &Outcome) -> Vec<&'static str> {
-    let mut all: Vec<_> = outcome.others.iter().map(|f| f.property).collect();
-    all.sort_unstable();
-    all
-}
-
 fn compare(program: &Random, adds_commute: bool, lowest: bool) -> Result<(), TestCaseError> {
-    const NOTHING: &str = "no-such-property";
-    let mut naive = Naive::default();
-    naive.adds_commute = adds_commute;
-    let expected = explore(program, NOTHING, &mut naive);
-    prop_assume!(expected.verdict == Verdict::Holds);
-    let found = others(&expected);
-    prop_assert!(found.is_empty() || found == ["deadlock"], "{:?}", expected.others);
-
-    let order = if lowest { Order::LowestFirst } else { Order::HighestFirst };
-    let mut dpor = Dpor { order, adds_commute, record: Some(Record::default()) };
-    let outcome = explore(program, NOTHING, &mut dpor);
-    let record = dpor.record.expect("it was asked for");
-    prop_assert_eq!(&outcome.verdict, &Verdict::Holds);
-    prop_assert_eq!(others(&outcome), found.clone());
-    prop_assert_eq!(record.traces.len() as u64, outcome.stats.executions, "a trace twice");
+    let nothing = Goal::of(NOTHING);
+    let Agreed { naive, by_naive, record, .. } = agree(program, &nothing, adds_commute, lowest)?;
+    let found = others(&by_naive);
+    let deadlocks = found == [(property::DEADLOCK, true)];
+    prop_assert!(found.is_empty() || deadlocks, "{:?}", by_naive.others);
     prop_assert_eq!(record.traces, naive.traces);
     prop_assert_eq!(record.finals, naive.finals);
     prop_assert_eq!(record.violations > 0, naive.violations > 0);
 
     let mut stateful = Stateful { graph: Some(Graph::default()), ..Stateful::default() };
-    let outcome = explore(program, NOTHING, &mut stateful);
+    let outcome = explore(program, &nothing, &mut stateful);
     let graph = stateful.graph.expect("it was asked for");
     prop_assert_eq!(&outcome.verdict, &Verdict::Holds);
-    prop_assert_eq!(others(&outcome), found.clone());
+    prop_assert_eq!(others(&outcome), found);
     prop_assert_eq!(graph.clashes, 0, "{:?}", graph.first_clash);
     // One bit of the keys is the search's own.
     let keys: Vec<u128> = graph.keys().map(|key| key & !1).collect();
     let states: Vec<u128> = naive.states.iter().map(|key| key & !1).collect();
     prop_assert_eq!(keys, states);
 
-    let deadlock = explore(program, "deadlock", &mut Dpor::default()).verdict;
-    prop_assert_eq!(matches!(deadlock, Verdict::Violated(_)), !found.is_empty());
+    let deadlock = explore(program, &Goal::of(property::DEADLOCK), &mut Dpor::default()).verdict;
+    prop_assert_eq!(matches!(deadlock, Verdict::Violated(_)), deadlocks);
     Ok(())
 }
 
@@ -337,14 +308,14 @@ fn a_reader_that_reads_again_can_wait_for_ever() {
     let again = Op::Read(0, Box::new(Op::Read(0, Box::new(Op::Load(0)))));
     let program = Random { threads: vec![vec![again], inside(Op::Write)], watched: false };
     for explorer in [&mut Dpor::default() as &mut dyn Explorer, &mut Stateful::default()] {
-        let verdict = explore(&program, "deadlock", explorer).verdict;
+        let verdict = explore(&program, &Goal::of(property::DEADLOCK), explorer).verdict;
         assert!(matches!(verdict, Verdict::Violated(_)), "{verdict:?}");
     }
     compare(&program, false, false).expect("naive agrees");
 }
 
 proptest! {
-    #![proptest_config(seeded::config())]
+    #![proptest_config(random::config())]
 
     #[test]
     fn explorers_agree_on_read_write_locks_and_srcu(

@@ -3,7 +3,7 @@
 
 use kvmmu_sim::outcome::Verdict;
 
-mod small;
+use super::small;
 
 /// A page that is written once while `user` runs.
 fn migrate(user: &str) -> Verdict {

@@ -1,8 +1,6 @@
 //! Goal: read-write locks, SRCU and the checks of lock usage do what their documentation says.
 //! Method: programs of a few lines, explored completely by states and by the naive explorer.
 
-mod ad;
-
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
@@ -18,7 +16,7 @@ use kvmmu_sim::schedule::{Move, Schedule};
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Limits, Sim, SimGuard, SimLock};
 
-use ad::{Ad, AdInstance, Body, check, explore, found, instance, program, var};
+use super::ad::{Ad, AdInstance, Body, check, explore, found, instance, program, var};
 
 fn threads<const N: usize>(bodies: [Body; N]) -> AdInstance {
     instance(bodies.into_iter().collect(), || {})

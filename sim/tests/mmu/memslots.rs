@@ -4,7 +4,7 @@
 use kvmmu_model::Guard;
 use kvmmu_sim::outcome::{Outcome, Verdict};
 
-mod small;
+use super::small;
 
 /// One frame, mapped as `spte` says and cached, and what vCPUs do while its slot is deleted.
 fn explore(spte: &str, vcpus: &[&str], check: &str, without: &[Guard]) -> Outcome {
