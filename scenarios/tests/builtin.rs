@@ -1,8 +1,8 @@
 //! The scenario files that are compiled in.
 #![cfg(feature = "loader")]
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use kvmmu_model::{Guard, GuardSet};
 use kvmmu_scenarios::builtin::FILES;
@@ -16,16 +16,33 @@ fn load_all(size: u8) -> Vec<Scenario> {
         .collect()
 }
 
+/// Adds the scenario files in and below a directory, by their names.
+fn find(directory: &Path, files: &mut BTreeMap<String, PathBuf>) {
+    for entry in std::fs::read_dir(directory).expect("a directory can be read") {
+        let path = entry.expect("an entry can be read").path();
+        let name = path.file_name().expect("it has a name").to_string_lossy().into_owned();
+        if path.is_dir() {
+            find(&path, files);
+        } else if name.ends_with(".toml") && name != "Cargo.toml" {
+            let other = files.insert(name, path);
+            assert!(other.is_none(), "two files have the name of {other:?}");
+        }
+    }
+}
+
+fn on_disk() -> BTreeMap<String, PathBuf> {
+    let mut files = BTreeMap::new();
+    find(Path::new(env!("CARGO_MANIFEST_DIR")), &mut files);
+    files
+}
+
 /// Goal: a file in the directory cannot be forgotten. Method: list it.
 #[test]
 fn the_directory_and_the_list_agree() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let on_disk: BTreeSet<String> = std::fs::read_dir(directory)
-        .expect("scenarios/")
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.ends_with(".toml") && name != "Cargo.toml")
-        .collect();
-    let listed: BTreeSet<String> = FILES.iter().map(|(name, _)| String::from(*name)).collect();
+    let on_disk = on_disk();
+    let on_disk: Vec<&str> = on_disk.keys().map(String::as_str).collect();
+    let mut listed: Vec<&str> = FILES.iter().map(|(name, _)| *name).collect();
+    listed.sort_unstable();
     assert_eq!(on_disk, listed);
     let stems: Vec<&str> = FILES.iter().filter_map(|(n, _)| n.strip_suffix(".toml")).collect();
     assert!(stems.is_sorted(), "src/builtin.rs is not sorted: {stems:?}");
@@ -34,9 +51,10 @@ fn the_directory_and_the_list_agree() {
 /// Goal: what is compiled in is what the path names. Method: read both.
 #[test]
 fn a_file_on_disk_and_its_text_give_the_same_scenario() {
+    let on_disk = on_disk();
     for (name, text) in FILES {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-        assert_eq!(loader::load_path(&path, 2), loader::load(name, text, 2), "{name}");
+        let path = &on_disk[*name];
+        assert_eq!(loader::load_path(path, 2), loader::load(name, text, 2), "{name}");
     }
 }
 

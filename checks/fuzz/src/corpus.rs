@@ -8,6 +8,7 @@ use kvmmu::lab::search::Search;
 use kvmmu::report::trace;
 use kvmmu::lab::variant::{Goal, Variant};
 use kvmmu_model::{Guard, GuardSet};
+use kvmmu_scenarios::builtin;
 use kvmmu_sim::outcome::Verdict;
 
 use crate::input::{Knobs, join};
@@ -43,11 +44,11 @@ fn files(directory: &str, extension: &str) -> Vec<String> {
 
 /// Each scenario with every guard, by the strategy that is the default, and without one guard.
 fn scenarios() -> Vec<Vec<u8>> {
-    let all = files("scenarios", "toml");
     let knobs = |i: usize| [[0, 0, 0, 0], [1 + (i % 5) as u8, 1 + (i % 50) as u8, 0, 0]];
-    all.iter()
+    builtin::FILES
+        .iter()
         .enumerate()
-        .flat_map(|(i, text)| knobs(i).map(|knobs| join(knobs, text.as_bytes())))
+        .flat_map(|(i, (_, text))| knobs(i).map(|knobs| join(knobs, text.as_bytes())))
         .collect()
 }
 

@@ -1,0 +1,73 @@
+//! The strategy for those who name none: a sample, short stories, then everything.
+
+use super::explorer::{Explorer, Limits};
+use super::sample::random::Random;
+use super::stateful::Stateful;
+use crate::record::outcome::{Outcome, Reason, Stats, Verdict};
+use crate::run::engine::Engine;
+
+/// A short seeded search, which finds most bugs at once; if one property is looked for, a search of
+/// executions with few context switches, which finds most of the rest and tells short stories; and
+/// then the exhaustive search.
+#[derive(Clone, Debug)]
+pub struct Auto {
+    /// How many random executions there are first.
+    pub executions: u64,
+    /// The most context switches in the second search.
+    pub switches_max: u32,
+    /// The most states for each number of context switches.
+    pub switches_states_max: u64,
+    /// What follows them.
+    pub then: Stateful,
+}
+
+impl Default for Auto {
+    fn default() -> Auto {
+        Auto {
+            executions: 500,
+            switches_max: 4,
+            switches_states_max: 2_000_000,
+            then: Stateful::default(),
+        }
+    }
+}
+
+/// True if nothing more is to be done: the verdict is there, or somebody or the clock said stop.
+fn is_final(verdict: &Verdict) -> bool {
+    use Reason::{InternalError, Interrupted, Time};
+    matches!(
+        verdict,
+        Verdict::Violated(_) | Verdict::Inconclusive(Interrupted | Time | InternalError)
+    )
+}
+
+impl Explorer for Auto {
+    fn explore(
+        &mut self,
+        engine: &mut Engine,
+        limits: &Limits,
+        progress: &mut dyn FnMut(&Stats) -> bool,
+    ) -> Outcome {
+        let executions_max = self.executions.min(limits.executions_max);
+        let short = Limits { executions_max, ..*limits };
+        let outcome = Random.explore(engine, &short, progress);
+        if is_final(&outcome.verdict) {
+            return outcome;
+        }
+        let few = Limits { states_max: self.switches_states_max.min(limits.states_max), ..*limits };
+        for switches in 1..=self.switches_max {
+            if engine.goal().property.is_none() {
+                break;
+            }
+            let mut search = Stateful { switches_max: Some(switches), ..Stateful::default() };
+            let outcome = search.explore(engine, &few, progress);
+            if is_final(&outcome.verdict) {
+                return outcome;
+            }
+            if matches!(outcome.verdict, Verdict::Inconclusive(Reason::States | Reason::Memory)) {
+                break;
+            }
+        }
+        self.then.explore(engine, limits, progress)
+    }
+}

@@ -1,0 +1,118 @@
+//! Finds cycles in which threads go round for ever, while a depth-first search runs.
+//!
+//! Strongly connected components, by paths (Gabow). A component is a livelock only if it is fair:
+//! each thread that is enabled somewhere in it also moves in it. A vCPU that spins until a
+//! preempted thread gets on is none. A fair cycle strictly inside an unfair component is not found.
+
+use std::collections::BTreeMap;
+
+use super::visited::{Place, Visited};
+use crate::machine::memory::bytes;
+use crate::record::schedule::Move;
+
+/// What is known of the component of a state on the path.
+#[derive(Debug)]
+pub(crate) struct Part {
+    place: Place,
+    /// The thread that led to the state.
+    by: u32,
+    /// The lowest depth of the path that the state reaches.
+    low: usize,
+    /// How many open states there were when this one was met.
+    open: usize,
+    /// Threads that move within the component, and threads that are enabled somewhere in it.
+    moved: u32,
+    enabled: u32,
+    /// A cycle of the component, if it has one.
+    lap: Option<Lap>,
+}
+
+/// A cycle.
+#[derive(Debug)]
+pub(crate) struct Lap {
+    /// A way from the first state to the cycle and once round it.
+    pub(crate) path: Vec<Move>,
+    /// The threads that move in the cycle's component, one bit each.
+    pub(crate) threads: u32,
+    /// True if the goal's story is complete there; it is everywhere in the component, then.
+    pub(crate) story: bool,
+}
+
+/// The components that are not complete. States carry the visited set's flag as long as theirs is
+/// not.
+#[derive(Debug, Default)]
+pub(crate) struct Cycles {
+    path: Vec<Part>,
+    /// States that have left the path, but whose component has not, and their places in the list.
+    open: Vec<Place>,
+    places: BTreeMap<u128, usize>,
+}
+
+/// What an entry of [`Cycles::places`] takes, in a node that is half full.
+const PLACE_BYTES: usize = 64;
+
+impl Cycles {
+    /// How much memory they take.
+    pub(crate) fn bytes(&self) -> usize {
+        bytes(&self.path) + bytes(&self.open) + self.places.len() * PLACE_BYTES
+    }
+
+    /// A new state goes on the path. `by` made the move that led there; `enabled` are its threads.
+    #[inline]
+    pub(crate) fn push(&mut self, place: Place, by: Option<u8>, enabled: u32) {
+        let by = by.map_or(0, |t| 1 << t);
+        let (low, open) = (self.path.len(), self.open.len());
+        self.path.push(Part { place, by, low, open, moved: 0, enabled, lap: None });
+    }
+
+    /// `step` leads from the last state of the path to `key`, whose component is not complete.
+    /// `lap` gives the way there and whether the story is complete.
+    #[cold]
+    pub(crate) fn meet(&mut self, key: u128, step: Move, lap: impl FnOnce() -> (Vec<Move>, bool)) {
+        let key = Visited::normal(key);
+        let open = self.places.get(&key).copied();
+        let depth = match open {
+            // Some state of the path has it below itself: the deepest one that is older.
+            Some(at) => self.path.partition_point(|part| part.open <= at).checked_sub(1),
+            None => self.path.iter().rposition(|part| part.place.key() == key),
+        };
+        if let (Some(depth), Some(top)) = (depth, self.path.last_mut()) {
+            top.low = top.low.min(depth);
+            top.moved |= 1 << step.thread;
+            if open.is_none() && top.lap.is_none() {
+                let (path, story) = lap();
+                top.lap = Some(Lap { path, threads: 0, story });
+            }
+        }
+    }
+
+    /// The last state leaves the path. If that completes a component in which threads can go round
+    /// for ever, returns how.
+    #[inline]
+    pub(crate) fn pop(&mut self, visited: &mut Visited) -> Option<Lap> {
+        let part = self.path.pop()?;
+        if part.low < self.path.len() {
+            self.keep_open(part);
+            return None;
+        }
+        visited.clear_flag(part.place);
+        for place in self.open.drain(part.open..) {
+            self.places.remove(&place.key());
+            visited.clear_flag(place);
+        }
+        let fair = part.enabled & !part.moved == 0;
+        part.lap.filter(|_| fair).map(|lap| Lap { threads: part.moved, ..lap })
+    }
+
+    #[cold]
+    fn keep_open(&mut self, part: Part) {
+        self.places.insert(part.place.key(), self.open.len());
+        self.open.push(part.place);
+        if let Some(below) = self.path.last_mut() {
+            below.low = below.low.min(part.low);
+            below.moved |= part.moved | part.by;
+            below.enabled |= part.enabled;
+            below.lap = below.lap.take().or(part.lap);
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The strategies: which executions of a program to look at, in which order, and when to stop.
+//! [`Explorer`] is the one interface to them.
+//!
+//! `stateful` looks at every state once, [`dpor`] at every order of dependent steps once, [`naive`]
+//! at everything; [`sample`] draws lots. [`Auto`] is several of them in a row. [`minimise`] makes
+//! what they found short. [`graph`] and [`trace_hash`] compare strategies with each other.
+
+pub mod dpor;
+pub mod graph;
+pub mod minimise;
+pub mod naive;
+pub mod sample;
+pub mod stateful;
+pub mod trace_hash;
+
+mod auto;
+mod costs;
+mod cycles;
+mod explorer;
+mod search;
+mod visited;
+
+pub use auto::Auto;
+pub use explorer::{Explorer, Limits};

@@ -1,0 +1,88 @@
+//! Probabilistic concurrency testing (Burckhardt et al., ASPLOS 2010): random priorities, lowered
+//! at a few random moments. Finds a bug that needs `depth` ordered steps with probability at least
+//! 1 / (threads * steps^(depth - 1)).
+
+use std::iter::Cycle;
+use std::ops::RangeInclusive;
+
+use super::rng::Rng;
+use super::{Pick, sample};
+use crate::explore::explorer::{Explorer, Limits};
+use crate::record::outcome::{Outcome, Stats};
+use crate::record::schedule::Move;
+use crate::run::engine::Engine;
+
+/// PCT.
+#[derive(Clone, Copy, Debug)]
+pub struct Pct {
+    /// The least depth of the bugs looked for: one more than priorities change in an execution.
+    pub depth: u32,
+    /// The largest one. Executions take turns: how deep a bug is nobody knows.
+    pub depth_max: u32,
+}
+
+impl Default for Pct {
+    fn default() -> Pct {
+        Pct { depth: 3, depth_max: 5 }
+    }
+}
+
+impl Explorer for Pct {
+    fn explore(
+        &mut self,
+        engine: &mut Engine,
+        limits: &Limits,
+        progress: &mut dyn FnMut(&Stats) -> bool,
+    ) -> Outcome {
+        let mut pick = Priorities {
+            rng: Rng::new(limits.seed),
+            depths: (self.depth..=self.depth_max).cycle(),
+            of: Vec::new(),
+            changes: Vec::new(),
+            step: 0,
+            longest: 1,
+        };
+        sample(engine, limits, progress, &mut pick)
+    }
+}
+
+struct Priorities {
+    rng: Rng,
+    depths: Cycle<RangeInclusive<u32>>,
+    /// Of each thread; higher goes first. Initial ones are above all that they fall back to.
+    of: Vec<u32>,
+    /// The steps at which the running thread falls back.
+    changes: Vec<usize>,
+    step: usize,
+    /// The longest execution so far: from where the changes are drawn.
+    longest: usize,
+}
+
+impl Pick for Priorities {
+    fn begin(&mut self, threads: usize) {
+        self.longest = self.longest.max(self.step);
+        self.step = 0;
+        let depth = self.depths.next().unwrap_or(1);
+        self.of = (0..threads as u32).map(|t| depth + t).collect();
+        for i in (1..threads).rev() {
+            self.of.swap(i, self.rng.below(i + 1));
+        }
+        let changes = 1..depth;
+        self.changes = changes.map(|_| self.rng.below(self.longest)).collect();
+    }
+
+    fn pick(&mut self, moves: &[Move]) -> usize {
+        let first = |moves: &[Move], of: &[u32]| {
+            moves.iter().map(|m| m.thread).max_by_key(|t| of[*t as usize]).unwrap_or(0)
+        };
+        let mut thread = first(moves, &self.of);
+        for (i, _) in self.changes.iter().enumerate().filter(|(_, at)| **at == self.step) {
+            self.of[thread as usize] = i as u32;
+            thread = first(moves, &self.of);
+        }
+        self.step += 1;
+        let start = moves.iter().position(|m| m.thread == thread).unwrap_or(0);
+        let choices = moves.iter().filter(|m| m.thread == thread).count();
+        start + if choices > 1 { self.rng.below(choices) } else { 0 }
+    }
+}

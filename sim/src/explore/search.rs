@@ -1,0 +1,120 @@
+//! What every explorer does with what it finds.
+
+use std::time::Instant;
+
+use kvmmu_scenarios::Property;
+
+use super::explorer::Limits;
+use crate::machine::memory::Account;
+use crate::record::goal::{Goal, Violation, property};
+use crate::record::outcome::{Found, Outcome, Reason, Stats, Verdict};
+use crate::record::schedule::{Move, Schedule};
+use crate::run::engine::Engine;
+
+/// How many ticks there are between two looks at the clock.
+const TICKS: u32 = 4096;
+
+/// An exploration that runs.
+pub(crate) struct Search<'a> {
+    limits: Limits,
+    progress: &'a mut dyn FnMut(&Stats) -> bool,
+    started: Instant,
+    ticks: u32,
+    steps_before: u64,
+    others: Vec<Found>,
+    /// What the search takes, but for tables that have accounts of their own.
+    account: Account,
+    pub(crate) stats: Stats,
+}
+
+impl<'a> Search<'a> {
+    pub(crate) fn new(
+        engine: &mut Engine,
+        limits: &Limits,
+        progress: &'a mut dyn FnMut(&Stats) -> bool,
+    ) -> Search<'a> {
+        engine.set_tracing(false);
+        engine.forget_seen();
+        Search {
+            limits: *limits,
+            progress,
+            started: Instant::now(),
+            ticks: 0,
+            steps_before: engine.steps_taken(),
+            others: Vec::new(),
+            account: Account::new(limits.memory),
+            stats: Stats::default(),
+        }
+    }
+
+    /// An account of the memory that the search may take.
+    pub(crate) fn account(&self) -> Account {
+        self.account.another()
+    }
+
+    /// Called often: the reason to end here, if there is one. `bytes` says what the search takes.
+    #[inline(always)]
+    pub(crate) fn tick(&mut self, bytes: impl FnOnce() -> usize) -> Option<Reason> {
+        self.ticks += 1;
+        if self.ticks < TICKS {
+            return None;
+        }
+        self.ticks = 0;
+        self.look(bytes())
+    }
+
+    #[cold]
+    fn look(&mut self, bytes: usize) -> Option<Reason> {
+        if !self.account.hold(bytes) {
+            return Some(Reason::Memory);
+        }
+        if self.limits.time_max.is_some_and(|max| self.started.elapsed() >= max) {
+            return Some(Reason::Time);
+        }
+        (!(self.progress)(&self.stats)).then_some(Reason::Interrupted)
+    }
+
+    /// A violation was met at the end of `path`: the verdict, if that settles it.
+    pub(crate) fn judge(
+        &mut self,
+        goal: &Goal,
+        violation: Violation,
+        path: impl FnOnce() -> Vec<Move>,
+    ) -> Option<Verdict> {
+        let Violation { property, detail, story } = violation;
+        let wanted = story && goal.property.is_none_or(|wanted| wanted == property);
+        let internal = property == property::INTERNAL_ERROR;
+        let known = |found: &Found| found.property == property && found.story == story;
+        if !wanted && self.others.iter().any(known) {
+            return None;
+        }
+        let found = Found { property, detail, schedule: Schedule(path()), story };
+        if internal {
+            self.others.push(found);
+            return Some(Verdict::Inconclusive(Reason::InternalError));
+        }
+        if wanted {
+            return Some(Verdict::Violated(found));
+        }
+        self.others.push(found);
+        None
+    }
+
+    /// After each step: keeps a cycle of lock orders that it closed, where that is not looked for.
+    #[inline(always)]
+    pub(crate) fn note_cycle(engine: &mut Engine, path: impl FnOnce() -> Vec<Move>) {
+        if let Some(detail) = engine.take_cycle() {
+            let property = Property::LockCycle.name();
+            let found = Found { property, detail, schedule: Schedule(path()), story: false };
+            engine.cycle.get_or_insert(found);
+        }
+    }
+
+    /// The result.
+    pub(crate) fn outcome(mut self, engine: &Engine, verdict: Verdict) -> Outcome {
+        self.others.extend(engine.cycle.clone());
+        self.stats.steps = engine.steps_taken() - self.steps_before;
+        let (seen, locks) = (engine.seen(), engine.lock_orders());
+        Outcome { verdict, others: self.others, seen, locks, stats: self.stats }
+    }
+}

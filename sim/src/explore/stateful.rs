@@ -1,0 +1,249 @@
+//! Depth-first search over states: a state that was seen is not looked at again.
+//!
+//! Two states are one if their 128-bit keys agree (one bit is kept for the search itself): with n
+//! states the chance that any two keys agree by accident is below n^2 / 2^128. Snapshots are taken
+//! where more than one move is possible, and restored instead of replaying.
+
+use super::cycles::Cycles;
+use super::explorer::{Explorer, Limits};
+use super::graph::Graph;
+use super::search::Search;
+use super::visited::{Insert, Place, Visited};
+use crate::machine::hash::Chain;
+use crate::machine::memory::bytes;
+use crate::machine::snapshot::Snapshots;
+use crate::record::goal::{Violation, property};
+use crate::record::outcome::{Outcome, Reason, Stats, Verdict};
+use crate::record::schedule::Move;
+use crate::run::engine::Engine;
+
+/// Depth-first search over states.
+#[derive(Clone, Debug, Default)]
+pub struct Stateful {
+    /// Leave out executions with more context switches than this.
+    pub switches_max: Option<u32>,
+    /// Record the state graph, to check that equal keys mean equal states. Slow.
+    pub graph: Option<Graph>,
+}
+
+/// A state on the path.
+struct Frame {
+    /// Its moves, in `Walk::moves`, and the next one to make.
+    moves: core::ops::Range<usize>,
+    next: usize,
+    /// Its snapshot, if it has several moves.
+    snapshot: Option<usize>,
+    /// The thread that made the last move, and how often that changed on the way here.
+    last: Option<u8>,
+    switches: u32,
+    /// Its number in the graph.
+    node: u32,
+}
+
+struct Walk<'e, 's, 'p> {
+    engine: &'e mut Engine,
+    search: &'s mut Search<'p>,
+    limits: Limits,
+    switches_max: Option<u32>,
+    graph: Option<Graph>,
+    visited: Visited,
+    snapshots: Snapshots,
+    moves: Vec<Move>,
+    frames: Vec<Frame>,
+    cycles: Cycles,
+    /// A bound that left something out.
+    cut: Option<Reason>,
+}
+
+impl Explorer for Stateful {
+    fn explore(
+        &mut self,
+        engine: &mut Engine,
+        limits: &Limits,
+        progress: &mut dyn FnMut(&Stats) -> bool,
+    ) -> Outcome {
+        let mut search = Search::new(engine, limits, progress);
+        let visited = Visited::new(search.account());
+        let mut walk = Walk {
+            engine,
+            search: &mut search,
+            limits: *limits,
+            switches_max: self.switches_max,
+            graph: self.graph.as_ref().map(|_| Graph::default()),
+            visited,
+            snapshots: Snapshots::new(),
+            moves: Vec::new(),
+            frames: Vec::new(),
+            cycles: Cycles::default(),
+            cut: None,
+        };
+        let verdict = walk.run();
+        self.graph = walk.graph;
+        search.outcome(engine, verdict)
+    }
+}
+
+impl Walk<'_, '_, '_> {
+    fn run(&mut self) -> Verdict {
+        self.engine.reset();
+        if let Some(verdict) = self.arrive(None, 0, None) {
+            return verdict;
+        }
+        // True while the engine is in the state of the last frame.
+        let mut here = true;
+        while let Some(frame) = self.frames.last_mut() {
+            if frame.next == frame.moves.end {
+                if let Some(verdict) = self.leave() {
+                    return verdict;
+                }
+                here = false;
+                continue;
+            }
+            let step = self.moves[frame.next];
+            frame.next += 1;
+            let (from, last) = (frame.node, frame.last);
+            let switches = frame.switches + last.is_some_and(|last| last != step.thread) as u32;
+            if self.switches_max.is_some_and(|max| switches > max) {
+                self.cut = self.cut.or(Some(Reason::Switches));
+                continue;
+            }
+            if !here && let Some(at) = frame.snapshot {
+                self.engine.restore(&self.snapshots, at);
+            }
+            self.engine.step(step);
+            self.search.stats.transitions += 1;
+            let (frames, moves) = (&self.frames, &self.moves);
+            Search::note_cycle(self.engine, || path(frames, moves));
+            let depth = self.frames.len();
+            if let Some(verdict) = self.arrive(Some(step), switches, Some((from, step))) {
+                return verdict;
+            }
+            let (snapshots, moves, frames) = (&self.snapshots, &self.moves, &self.frames);
+            let cycles = &self.cycles;
+            let taken = || snapshots.bytes() + bytes(moves) + bytes(frames) + cycles.bytes();
+            if let Some(reason) = self.search.tick(taken) {
+                return Verdict::Inconclusive(reason);
+            }
+            here = self.frames.len() > depth;
+        }
+        self.cut.map_or(Verdict::Holds, Verdict::Inconclusive)
+    }
+
+    /// The engine is in some state: looks whether it is new, and at its moves if so.
+    fn arrive(
+        &mut self,
+        by: Option<Move>,
+        switches: u32,
+        edge: Option<(u32, Move)>,
+    ) -> Option<Verdict> {
+        if self.engine.is_violated() {
+            return self.end();
+        }
+        let last = by.map(|step| step.thread);
+        let mut key = self.engine.key();
+        if self.switches_max.is_some() {
+            let bound = (switches as u64) << 8 | last.map_or(u8::MAX, |t| t) as u64;
+            key ^= Chain::EMPTY.then(bound).part(u8::MAX);
+        }
+        let inserted = self.visited.insert(key);
+        let node = match &mut self.graph {
+            Some(graph) => graph.arrive(self.engine, key, edge),
+            None => 0,
+        };
+        let place = match inserted {
+            Insert::New(place) => place,
+            Insert::Full => return Some(Verdict::Inconclusive(Reason::Memory)),
+            Insert::Known(open) => {
+                if let (true, Some(step)) = (open, by) {
+                    let (frames, moves) = (&self.frames, &self.moves);
+                    let story = self.engine.story_is_complete();
+                    self.cycles.meet(key, step, || (path(frames, moves), story));
+                }
+                return self.compare(node);
+            }
+        };
+        self.search.stats.states += 1;
+        self.expand(place, last, switches, node)
+    }
+
+    /// A new state: puts it on the path, unless nothing can be done there.
+    fn expand(
+        &mut self,
+        place: Place,
+        last: Option<u8>,
+        switches: u32,
+        node: u32,
+    ) -> Option<Verdict> {
+        let first = self.moves.len();
+        self.engine.moves(&mut self.moves);
+        let moves = first..self.moves.len();
+        let depth = self.frames.len() as u32;
+        self.search.stats.depth_max = self.search.stats.depth_max.max(depth);
+        if moves.is_empty() {
+            self.visited.clear_flag(place);
+            return self.end();
+        }
+        if depth >= self.limits.steps_max {
+            self.visited.clear_flag(place);
+            self.moves.truncate(first);
+            self.cut = Some(Reason::Steps);
+            return None;
+        }
+        if self.visited.len() as u64 > self.limits.states_max {
+            return Some(Verdict::Inconclusive(Reason::States));
+        }
+        let snapshot = (moves.len() > 1).then(|| {
+            self.engine.save(&mut self.snapshots);
+            self.snapshots.len() - 1
+        });
+        self.cycles.push(place, last, self.engine.enabled());
+        self.frames.push(Frame { next: first, moves, snapshot, last, switches, node });
+        None
+    }
+
+    /// In a known state: checks that its moves lead where they led before, if there is a graph.
+    fn compare(&mut self, node: u32) -> Option<Verdict> {
+        if let Some(graph) = &mut self.graph
+            && self.switches_max.is_none()
+        {
+            graph.compare(self.engine, node);
+        }
+        None
+    }
+
+    /// The last state of the path is done with.
+    fn leave(&mut self) -> Option<Verdict> {
+        let frame = self.frames.pop()?;
+        self.moves.truncate(frame.moves.start);
+        if let Some(at) = frame.snapshot {
+            self.engine.truncate(&mut self.snapshots, at);
+        }
+        let lap = self.cycles.pop(&mut self.visited)?;
+        let names = self.engine.thread_names().iter().enumerate();
+        let names = names.filter(|(t, _)| lap.threads >> t & 1 == 1).map(|(_, name)| name.as_str());
+        let detail = format!("{} can go round for ever", names.collect::<Vec<_>>().join(", "));
+        let violation = Violation { property: property::LIVELOCK, detail, story: lap.story };
+        self.judge(violation, Some(lap.path))
+    }
+
+    /// The execution ends here.
+    fn end(&mut self) -> Option<Verdict> {
+        self.search.stats.executions += 1;
+        if self.search.stats.executions > self.limits.executions_max {
+            return Some(Verdict::Inconclusive(Reason::Executions));
+        }
+        let violation = self.engine.finish()?;
+        self.judge(violation, None)
+    }
+
+    fn judge(&mut self, violation: Violation, lap: Option<Vec<Move>>) -> Option<Verdict> {
+        let goal = self.engine.goal().clone();
+        let (frames, moves) = (&self.frames, &self.moves);
+        self.search.judge(&goal, violation, || lap.unwrap_or_else(|| path(frames, moves)))
+    }
+}
+
+/// The moves that lead to the end of the path.
+fn path(frames: &[Frame], moves: &[Move]) -> Vec<Move> {
+    frames.iter().map(|frame| moves[frame.next - 1]).collect()
+}

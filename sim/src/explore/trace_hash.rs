@@ -1,0 +1,104 @@
+//! Tells Mazurkiewicz traces apart: executions that differ only in the order of steps that commute
+//! are one. The happens-before of an execution comes from the footprints of its steps.
+
+use crate::machine::THREADS_MAX;
+use crate::machine::footprint::Footprint;
+use crate::machine::hash::Chain;
+use crate::record::schedule::Move;
+
+/// For each thread, how many of its steps happened before.
+pub type Clock = [u16; THREADS_MAX];
+
+/// Adds to `clock` what happened before `other` too.
+#[inline]
+pub fn join(clock: &mut Clock, other: &Clock) {
+    clock.iter_mut().zip(other).for_each(|(c, o)| *c = (*c).max(*o));
+}
+
+/// Computes the vector clock of each step of an execution, and a hash of the trace.
+#[derive(Clone, Debug)]
+pub struct TraceHash {
+    adds_commute: bool,
+    threads: [Clock; THREADS_MAX],
+    /// For each location bit: everything up to the last writes, reads and adds of it.
+    writes: Box<[Clock; 128]>,
+    reads: Box<[Clock; 128]>,
+    adds: Box<[Clock; 128]>,
+    locks: Box<[Clock; 64]>,
+    hash: u128,
+}
+
+impl TraceHash {
+    /// An empty execution.
+    pub fn new(adds_commute: bool) -> TraceHash {
+        let zero = [0; THREADS_MAX];
+        TraceHash {
+            adds_commute,
+            threads: [zero; THREADS_MAX],
+            writes: Box::new([zero; 128]),
+            reads: Box::new([zero; 128]),
+            adds: Box::new([zero; 128]),
+            locks: Box::new([zero; 64]),
+            hash: 0,
+        }
+    }
+
+    /// Appends a step and returns its clock.
+    pub fn push(&mut self, step: Move, footprint: &Footprint) -> Clock {
+        let t = step.thread as usize;
+        let mut clock = self.threads[t];
+        clock[t] += 1;
+        let pure_adds = footprint.adds & !(footprint.reads | footprint.writes);
+        let adds = if self.adds_commute { pure_adds } else { 0 };
+        let writes = footprint.written() & !adds;
+        for bit in bits(writes | adds) {
+            join(&mut clock, &self.writes[bit]);
+            join(&mut clock, &self.reads[bit]);
+        }
+        for bit in bits(writes) {
+            join(&mut clock, &self.adds[bit]);
+        }
+        for bit in bits(footprint.reads) {
+            join(&mut clock, &self.writes[bit]);
+            join(&mut clock, &self.adds[bit]);
+        }
+        for bit in bits(footprint.locks() as u128) {
+            join(&mut clock, &self.locks[bit]);
+        }
+        bits(writes).for_each(|bit| join(&mut self.writes[bit], &clock));
+        bits(adds).for_each(|bit| join(&mut self.adds[bit], &clock));
+        bits(footprint.reads).for_each(|bit| join(&mut self.reads[bit], &clock));
+        bits(footprint.locks() as u128).for_each(|bit| join(&mut self.locks[bit], &clock));
+        self.threads[t] = clock;
+        let mut chain = Chain::EMPTY.then((step.thread as u64) << 8 | step.choice as u64);
+        for part in clock.chunks_exact(4) {
+            chain = chain.then(part.iter().fold(0, |v, c| v << 16 | *c as u64));
+        }
+        // A sum, not a chain: the order of the steps is in their clocks.
+        self.hash = self.hash.wrapping_add(chain.part(0));
+        clock
+    }
+
+    /// The hash of the trace so far.
+    pub fn hash(&self) -> u128 {
+        self.hash
+    }
+
+    /// The hash of the trace of an execution.
+    pub fn of(steps: &[(Move, Footprint)], adds_commute: bool) -> u128 {
+        let mut trace = TraceHash::new(adds_commute);
+        for (step, footprint) in steps {
+            trace.push(*step, footprint);
+        }
+        trace.hash()
+    }
+}
+
+/// The numbers of the bits that are set.
+pub(crate) fn bits(mut mask: u128) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let bit = mask.trailing_zeros() as usize;
+        mask &= mask.wrapping_sub(1);
+        (bit < 128).then_some(bit)
+    })
+}

@@ -1,0 +1,132 @@
+//! What the machine notices: marks, stories and violations.
+
+use core::panic::Location;
+
+use kvmmu_model::{Mark, Object, Tag};
+
+use super::footprint::Footprint;
+use super::hash::word_part;
+use super::state::Machine;
+use crate::record::event::What;
+use crate::record::goal::{Goal, Violation};
+use crate::record::outcome::Seen;
+use crate::record::story::{Automaton, Story};
+
+/// The automata of a program and a goal.
+pub(crate) fn automata(witnesses: &[Story], goal: &Goal) -> Vec<Automaton> {
+    let witness = |(i, story)| Automaton::new(story, Some(i as u32));
+    let watched = witnesses.iter().enumerate().map(witness);
+    watched.chain(goal.story.iter().map(|story| Automaton::new(story, None))).collect()
+}
+
+impl Machine {
+    /// Makes the automata; their progress is shared state.
+    pub(crate) fn watch(&self, automata: Vec<Automaton>) {
+        let mut watched = 0;
+        for mut automaton in automata {
+            watched |= automaton.marks();
+            if automaton.has_progress() {
+                let tag = Tag::nth(Object::Var, self.locations());
+                let (loc, cell) = self.new_word(tag, 0);
+                automaton.progress = Some((cell, loc));
+            }
+            self.automata.borrow_mut().push(automaton);
+        }
+        self.watched.set(watched);
+    }
+
+    /// A mark was passed.
+    #[inline(always)]
+    pub(crate) fn mark(&self, mark: Mark, site: &'static Location<'static>) {
+        let bit = 1 << mark as u8;
+        self.seen_marks.set(self.seen_marks.get() | bit);
+        if self.watched.get() & bit != 0 {
+            self.advance(mark);
+        }
+        if self.tracer.on() {
+            self.tracer.record(self.running.get(), site, What::Mark(mark));
+        }
+    }
+
+    fn advance(&self, mark: Mark) {
+        for automaton in self.automata.borrow().iter() {
+            let progress = automaton.progress.map_or(0, |(cell, _)| self.arena.get(cell));
+            let mut next = automaton.advance(progress, mark, self.running.get());
+            if let (Some(witness), true) = (automaton.witness, next == automaton.complete()) {
+                self.seen_witnesses.set(self.seen_witnesses.get() | 1 << witness);
+                next = 0;
+            }
+            let Some((cell, loc)) = automaton.progress else { continue };
+            if automaton.marks() >> mark as u8 & 1 == 1 {
+                self.reads.set(self.reads.get() | Footprint::bit(loc));
+            }
+            if next != progress {
+                self.arena.set(cell, next);
+                self.mix(word_part(loc, progress) ^ word_part(loc, next));
+                self.writes.set(self.writes.get() | Footprint::bit(loc));
+            }
+        }
+    }
+
+    /// True if the goal's story is complete, or there is none.
+    pub(crate) fn story_is_complete(&self) -> bool {
+        let automata = self.automata.borrow();
+        let done = |a: &Automaton| {
+            a.progress.is_none_or(|(cell, loc)| {
+                // A violating step depends on whoever advances the story.
+                self.reads.set(self.reads.get() | Footprint::bit(loc));
+                self.arena.get(cell) == a.complete()
+            })
+        };
+        automata.iter().filter(|a| a.witness.is_none()).all(done)
+    }
+
+    /// Marks and witnesses seen since the engine was made.
+    pub(crate) fn seen(&self) -> Seen {
+        Seen {
+            marks: self.seen_marks.get(),
+            witnesses: self.seen_witnesses.get(),
+            missed: self.seen_missed.get(),
+        }
+    }
+
+    /// True if a violation ended the execution.
+    pub(crate) fn is_violated(&self) -> bool {
+        self.violation.borrow().is_some()
+    }
+
+    /// Keeps the first violation of the execution.
+    pub(crate) fn record_violation(&self, property: &'static str, detail: String) {
+        let story = self.story_is_complete();
+        self.violation.borrow_mut().get_or_insert(Violation { property, detail, story });
+    }
+
+    /// Records a violation of `thread`.
+    pub(crate) fn report_violation(
+        &self,
+        thread: u8,
+        site: &'static Location<'static>,
+        property: &'static str,
+        detail: String,
+    ) {
+        if self.tracer.on() {
+            let detail = detail.clone();
+            self.tracer.record(thread, site, What::Violation { property, detail });
+        }
+        self.record_violation(property, detail);
+    }
+
+    /// Records a violation; if a thread runs, it does not return.
+    #[cold]
+    pub(crate) fn violate(
+        &self,
+        property: &'static str,
+        detail: impl FnOnce() -> String,
+        site: &'static Location<'static>,
+    ) {
+        self.report_violation(self.running.get(), site, property, detail());
+        while self.switch.inside() {
+            self.switch.suspend();
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The simulated machine as the model and the scenarios see it.
+
+use core::fmt;
+use core::hash::Hash;
+use core::panic::Location;
+
+use kvmmu_model::{CpuId, CpuMask, Guard, Guarded, LockId, Mark, Object, Ordering, Platform, Tag};
+
+use super::THREADS_MAX;
+use super::cell::SimCell;
+use super::irq;
+use super::lock::SimLock;
+use super::lockdep::LOCKLESS;
+use super::pending::{Kind, Pending};
+use super::rw_lock::SimRwLock;
+use super::srcu::SimSrcu;
+use super::state::{Machine, Mode};
+use super::word::SimWord;
+use crate::record::event::{What, Write};
+
+/// A handle to a simulated machine.
+///
+/// A thread yields before each shared access: an operation of a word, the acquisition of a lock, a
+/// wait, an interrupt operation, [`Sim::access`]. Everything else belongs to the step that the
+/// access began. What a thread reads by these operations is part of what it has *seen*, and two
+/// states are one if shared state and everything seen agree. Peeks and cells are not seen: a thread
+/// whose future depends on one says so by [`Sim::observe`], or returns it from a
+/// [`Platform::call`].
+#[derive(Clone, Copy)]
+pub struct Sim {
+    pub(crate) machine: &'static Machine,
+}
+
+impl Sim {
+    /// What [`Sim::thread`] is in the stop phase.
+    pub const STOP: usize = THREADS_MAX;
+
+    /// Makes an oracle cell: no step, part of the state.
+    pub fn cell<T: Guarded>(&self, init: T) -> SimCell<T> {
+        let tag = Tag::nth(Object::User, self.machine.locations());
+        SimCell::new(self.machine, tag, init)
+    }
+
+    /// The thread that runs.
+    pub fn thread(&self) -> usize {
+        self.machine.running.get() as usize
+    }
+
+    /// A guest access: one step, with as many outcomes as [`super::instance::Instance::choices`]
+    /// says. Returns which one the scheduler chose. The access itself is made by peeks and
+    /// [`Sim::hardware_write`]s after it; its result must be observed.
+    #[track_caller]
+    pub fn access(&self, request: u64) -> u8 {
+        let (m, site) = (self.machine, Location::caller());
+        m.choice.set(0);
+        m.pause(Pending { kind: Kind::Access, loc: Pending::NOWHERE, cell: 0, arg: request, site });
+        let choice = m.choice.get();
+        m.thread().note(choice as u64);
+        choice
+    }
+
+    /// The running thread depends on this value from now on.
+    #[inline]
+    pub fn observe<T: Hash>(&self, value: &T) {
+        let thread = self.machine.thread();
+        thread.seen.set(thread.seen.get().then_hash(value));
+    }
+
+    /// Writes a word as hardware does: no step, reported as [`Write::Hardware`].
+    #[track_caller]
+    pub fn hardware_write(&self, word: &SimWord, new: u64) {
+        word.write(new, Write::Hardware, Location::caller());
+    }
+
+    /// A property is violated: ends the execution. Called by a thread or in the stop phase, it does
+    /// not return.
+    #[cold]
+    #[track_caller]
+    pub fn violate(&self, property: &'static str, detail: impl FnOnce() -> String) {
+        self.machine.violate(property, detail, Location::caller());
+    }
+
+    /// Adds a remark to the trace; `text` runs only if there is one.
+    #[inline]
+    #[track_caller]
+    pub fn note(&self, text: impl FnOnce() -> String) {
+        self.trace(Location::caller(), || What::Note(text()));
+    }
+
+    /// True while a trace is taken.
+    #[inline]
+    pub fn tracing(&self) -> bool {
+        self.machine.tracer.on()
+    }
+
+    /// True if an IPI waits for `cpu` to turn interrupts on. One step.
+    #[track_caller]
+    pub fn irq_pending(&self, cpu: CpuId) -> bool {
+        irq::pending(self.machine, cpu, Location::caller())
+    }
+
+    /// An attempt begins that may have to be repeated: at the head of a retry loop, beside the
+    /// checkpoint there. The machine logs what the attempt touches until [`Sim::wait_for_change`].
+    pub fn attempt_begin(&self) {
+        self.machine.thread().attempt.restart(true);
+    }
+
+    /// The attempt succeeded: its log is dropped, so that it does not tell states apart.
+    pub fn attempt_end(&self) {
+        self.machine.thread().attempt.restart(false);
+    }
+
+    /// Before a repetition. If the attempt changed nothing in net and nothing that it touched has
+    /// changed since, waits until something does; a value that is back is no change. One step.
+    #[track_caller]
+    pub fn wait_for_change(&self) {
+        let (m, site) = (self.machine, Location::caller());
+        let (kind, loc) = (Kind::WaitChange, Pending::NOWHERE);
+        m.pause(Pending { kind, loc, cell: 0, arg: 0, site });
+        m.did_read_attempt();
+        m.thread().note(1);
+        m.thread().attempt.restart(false);
+    }
+
+    #[inline(always)]
+    fn trace(&self, site: &'static Location<'static>, what: impl FnOnce() -> What) {
+        let m = self.machine;
+        if m.tracer.on() {
+            m.tracer.record(m.running.get(), site, what());
+        }
+    }
+
+    /// True while the program is being built.
+    pub fn building(&self) -> bool {
+        self.machine.mode.get() == Mode::Build
+    }
+}
+
+impl Platform for Sim {
+    type Word = SimWord;
+    type Lock<T: Guarded> = SimLock<T>;
+    type RwLock = SimRwLock;
+    type Srcu = SimSrcu;
+
+    fn word(&self, tag: Tag, init: u64) -> SimWord {
+        SimWord::new(self.machine, tag, init)
+    }
+
+    fn lock<T: Guarded>(&self, id: LockId, init: T) -> SimLock<T> {
+        SimLock::new(self.machine, id, init)
+    }
+
+    fn rw_lock(&self, id: LockId) -> SimRwLock {
+        SimRwLock::new(self.machine, id)
+    }
+
+    fn srcu(&self, id: LockId) -> SimSrcu {
+        SimSrcu::new(self.machine, id)
+    }
+
+    #[inline]
+    #[track_caller]
+    fn fence(&self, _order: Ordering) {
+        self.trace(Location::caller(), || What::Fence);
+    }
+
+    #[track_caller]
+    fn local_irq_disable(&self, cpu: CpuId) {
+        irq::disable(self.machine, cpu, Location::caller());
+    }
+
+    #[track_caller]
+    fn local_irq_enable(&self, cpu: CpuId) {
+        irq::enable(self.machine, cpu, Location::caller());
+    }
+
+    #[track_caller]
+    fn smp_call_function_many(&self, me: Option<CpuId>, targets: CpuMask, wait: bool) {
+        irq::call_many(self.machine, me, targets, wait, Location::caller());
+    }
+
+    #[inline]
+    fn guard(&self, guard: Guard) -> bool {
+        let gone = self.machine.without.get().contains(guard);
+        if gone {
+            self.machine.seen_missed.set(self.machine.seen_missed.get().with(guard));
+        }
+        !gone
+    }
+
+    #[inline]
+    #[track_caller]
+    fn call<R: Hash>(&self, name: &'static str, body: impl FnOnce() -> R) -> R {
+        let site = Location::caller();
+        let thread = self.machine.thread();
+        let frame = thread.frame.get();
+        let here = thread.seen.get().then_site(site);
+        thread.seen.set(here);
+        thread.frame.set(here);
+        self.trace(site, || What::Call(name));
+        let result = body();
+        thread.frame.set(frame);
+        thread.seen.set(here.then_hash(&result));
+        self.trace(site, || What::Return(name));
+        result
+    }
+
+    #[inline]
+    #[track_caller]
+    fn checkpoint<T: Hash>(&self, live: T) {
+        let thread = self.machine.thread();
+        thread.seen.set(thread.frame.get().then_site(Location::caller()).then_hash(&live));
+    }
+
+    #[inline]
+    #[track_caller]
+    fn mark(&self, mark: Mark) {
+        self.machine.mark(mark, Location::caller());
+    }
+
+    #[track_caller]
+    fn might_sleep(&self) {
+        self.machine.check_sleep(Location::caller());
+    }
+
+    #[track_caller]
+    fn reads(&self, object: Object) {
+        self.machine.check_protected(object, false, Location::caller());
+    }
+
+    fn lockless<R>(&self, body: impl FnOnce() -> R) -> R {
+        self.machine.hold(LOCKLESS);
+        let result = body();
+        self.machine.unhold(LOCKLESS);
+        result
+    }
+
+    fn freed(&self, words: &[SimWord]) {
+        words.iter().for_each(|word| self.machine.poison(word.loc, true));
+    }
+
+    fn allocated(&self, words: &[SimWord]) {
+        words.iter().for_each(|word| self.machine.poison(word.loc, false));
+    }
+}
+
+impl fmt::Debug for Sim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sim")
+    }
+}

@@ -1,0 +1,426 @@
+//! The simulated machine: shared state, threads, and what every access to them does.
+//!
+//! One OS thread, one machine, one running coroutine: everything is a `Cell`. A machine is never
+//! freed, so that handles to it are plain references; engines reuse those that other engines have
+//! left.
+
+use core::cell::{Cell, RefCell};
+use core::panic::Location;
+
+use kvmmu_model::{GuardSet, LockClass, LockId, Mode as Held, Object, Tag};
+
+use super::arena::Arena;
+use super::coroutine::Switch;
+use super::footprint::Footprint;
+use super::hash::word_part;
+use super::lockdep::Locks;
+use super::pending::{Kind, Pending};
+use super::thread::Thread;
+use super::tracer::Tracer;
+use super::{MemoryModel, THREADS_MAX};
+use crate::record::goal::{Violation, property};
+use crate::record::story::Automaton;
+
+/// How many locations there may be.
+const LOCS_MAX: usize = 1024;
+/// Not locations, but hashed like them: the owners of locks and the poison bits.
+const OWNERS: u16 = 0xF000;
+const POISON: u16 = 0xF800;
+
+/// Whether accesses are scheduled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// No: the program is being built, or an explorer looks.
+    Build,
+    /// Yes.
+    Scheduled,
+    /// No: the stop phase runs alone.
+    Stop,
+}
+
+/// A shared word or blob.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    tag: Tag,
+    /// The cell that holds its value, or its value's hash.
+    cell: u16,
+}
+
+/// A lock.
+pub(crate) struct LockInfo {
+    pub(crate) loc: u16,
+    pub(crate) hash_cell: u16,
+    pub(crate) hash: Box<dyn Fn(&Arena) -> u128>,
+}
+
+/// The machine.
+pub(crate) struct Machine {
+    pub(crate) arena: Arena,
+    /// Xor of what every location adds: the key of the shared state.
+    pub(crate) key: Cell<u128>,
+    pub(crate) threads: [Thread; THREADS_MAX + 1],
+    /// The running thread; [`THREADS_MAX`] in the stop phase and outside.
+    pub(crate) running: Cell<u8>,
+    pub(crate) mode: Cell<Mode>,
+    pub(crate) choice: Cell<u8>,
+    pub(crate) switch: Switch,
+    pub(crate) reads: Cell<u128>,
+    pub(crate) writes: Cell<u128>,
+    adds: Cell<u128>,
+    acquired: Cell<u64>,
+    released: Cell<u64>,
+    locs: RefCell<Vec<Place>>,
+    /// Locks with data, by number; others have none.
+    data: RefCell<Vec<Option<LockInfo>>>,
+    pub(crate) locks: Locks,
+    /// First of the cells with one bit for each freed location.
+    poison: Cell<u16>,
+    /// First of the interrupt words: location and cell.
+    pub(crate) irqs: Cell<(u16, u16)>,
+    pub(crate) automata: RefCell<Vec<Automaton>>,
+    /// Marks that some automaton looks at.
+    pub(crate) watched: Cell<u128>,
+    pub(crate) seen_marks: Cell<u128>,
+    pub(crate) seen_witnesses: Cell<u64>,
+    /// Guards that are gone and were asked for.
+    pub(crate) seen_missed: Cell<GuardSet>,
+    pub(crate) without: Cell<GuardSet>,
+    pub(crate) violation: RefCell<Option<Violation>>,
+    pub(crate) tracer: Tracer,
+    pub(crate) model: Cell<MemoryModel>,
+}
+
+thread_local!(static LEFT: RefCell<Vec<&'static Machine>> = const { RefCell::new(Vec::new()) });
+
+impl Machine {
+    /// An empty machine.
+    pub(crate) fn take() -> &'static Machine {
+        let machine = LEFT.with_borrow_mut(Vec::pop).unwrap_or_else(|| Box::leak(Machine::new()));
+        machine.clear();
+        machine
+    }
+
+    /// Leaves the machine to the next engine of this OS thread.
+    pub(crate) fn leave(&'static self) {
+        self.clear();
+        LEFT.with_borrow_mut(|left| left.push(self));
+    }
+
+    fn new() -> Box<Machine> {
+        Box::new(Machine {
+            arena: Arena::new(),
+            key: Cell::new(0),
+            threads: core::array::from_fn(|_| Thread::new()),
+            running: Cell::new(THREADS_MAX as u8),
+            mode: Cell::new(Mode::Build),
+            choice: Cell::new(0),
+            switch: Switch::new(),
+            reads: Cell::new(0),
+            writes: Cell::new(0),
+            adds: Cell::new(0),
+            acquired: Cell::new(0),
+            released: Cell::new(0),
+            locs: RefCell::default(),
+            data: RefCell::default(),
+            locks: Locks::new(),
+            poison: Cell::new(0),
+            irqs: Cell::new((0, 0)),
+            automata: RefCell::default(),
+            watched: Cell::new(0),
+            seen_marks: Cell::new(0),
+            seen_witnesses: Cell::new(0),
+            seen_missed: Cell::new(GuardSet::EMPTY),
+            without: Cell::new(GuardSet::EMPTY),
+            violation: RefCell::new(None),
+            tracer: Tracer::default(),
+            model: Cell::new(MemoryModel::Sc),
+        })
+    }
+
+    fn clear(&self) {
+        self.arena.clear();
+        self.key.set(0);
+        self.threads.iter().for_each(Thread::clear);
+        self.running.set(THREADS_MAX as u8);
+        self.mode.set(Mode::Build);
+        self.begin_step(THREADS_MAX as u8, 0);
+        self.locs.borrow_mut().clear();
+        self.data.borrow_mut().clear();
+        self.locks.clear();
+        self.automata.borrow_mut().clear();
+        self.watched.set(0);
+        self.seen_marks.set(0);
+        self.seen_witnesses.set(0);
+        self.seen_missed.set(GuardSet::EMPTY);
+        *self.violation.borrow_mut() = None;
+        self.tracer.restart(false);
+        self.poison.set(self.arena.take(LOCS_MAX / 64));
+    }
+
+    // Locations.
+
+    /// Makes a location whose value is at `cell`.
+    pub(crate) fn location(&self, tag: Tag, cell: u16) -> u16 {
+        assert!(
+            self.mode.get() == Mode::Build,
+            "shared objects are made by `Program::build` alone"
+        );
+        let mut locs = self.locs.borrow_mut();
+        assert!(locs.len() < LOCS_MAX, "more than {LOCS_MAX} shared objects");
+        locs.push(Place { tag, cell });
+        (locs.len() - 1) as u16
+    }
+
+    /// Makes a word: its location and its cell.
+    pub(crate) fn new_word(&self, tag: Tag, init: u64) -> (u16, u16) {
+        let cell = self.arena.take(1);
+        self.arena.set(cell, init);
+        let loc = self.location(tag, cell);
+        self.mix(word_part(loc, init));
+        (loc, cell)
+    }
+
+    /// Makes a lock of data that exists already, and returns its number.
+    pub(crate) fn new_lock(&self, id: LockId, info: LockInfo) -> u8 {
+        let lock = self.new_bit(id, Held::Exclusive);
+        if let Some(data) = self.data.borrow_mut().last_mut() {
+            *data = Some(info);
+        }
+        self.mix(word_part(OWNERS + u16::from(lock), 0));
+        lock
+    }
+
+    /// Makes a lock without data, or one way to hold it, and returns its number.
+    pub(crate) fn new_bit(&self, id: LockId, mode: Held) -> u8 {
+        self.data.borrow_mut().push(None);
+        self.locks.add(id, mode)
+    }
+
+    /// The tag of a location.
+    pub(crate) fn tag(&self, loc: u16) -> Tag {
+        self.locs.borrow()[loc as usize].tag
+    }
+
+    /// How many locations there are.
+    pub(crate) fn locations(&self) -> usize {
+        self.locs.borrow().len()
+    }
+
+    #[inline(always)]
+    pub(crate) fn mix(&self, part: u128) {
+        self.key.set(self.key.get() ^ part);
+    }
+
+    #[inline(always)]
+    pub(crate) fn thread(&self) -> &Thread {
+        &self.threads[self.running.get() as usize]
+    }
+
+    // Steps.
+
+    /// Clears the footprint and names the thread that runs from now on.
+    #[inline(always)]
+    pub(crate) fn begin_step(&self, thread: u8, choice: u8) {
+        self.reads.set(0);
+        self.writes.set(0);
+        self.adds.set(0);
+        self.acquired.set(0);
+        self.released.set(0);
+        self.running.set(thread);
+        self.choice.set(choice);
+    }
+
+    /// The thread suspended or ended: what it may have changed through guards is hashed again.
+    #[inline(always)]
+    pub(crate) fn end_step(&self, ended: bool) {
+        let thread = self.thread();
+        if thread.dirty.get() != 0 {
+            self.rehash(thread.dirty.get());
+        }
+        if ended {
+            let site = thread.pending.get().site;
+            let held = thread.held.get();
+            if held != 0 {
+                self.ended_holding(self.running.get(), held, site);
+            }
+            thread.clear();
+            thread.pending.set(Pending { site, ..thread.pending.get() });
+            // All that ended threads have seen is that they ended; a fresh one has seen nothing.
+            thread.note(u64::MAX);
+        }
+        thread.settle(self.running.get());
+        self.running.set(THREADS_MAX as u8);
+    }
+
+    /// What the last step touched.
+    #[inline(always)]
+    pub(crate) fn footprint(&self) -> Footprint {
+        Footprint {
+            reads: self.reads.get(),
+            writes: self.writes.get(),
+            adds: self.adds.get(),
+            acquired: self.acquired.get(),
+            released: self.released.get(),
+        }
+    }
+
+    /// Offers the scheduler a step; returns when it is this step's turn.
+    #[inline(always)]
+    pub(crate) fn pause(&self, pending: Pending) {
+        if self.mode.get() != Mode::Scheduled || std::thread::panicking() {
+            return self.pass(&pending);
+        }
+        self.thread().pending.set(pending);
+        self.switch.suspend();
+    }
+
+    /// An access that is not scheduled must not have to wait.
+    #[cold]
+    fn pass(&self, pending: &Pending) {
+        if !self.is_enabled(self.thread(), pending) {
+            let at = pending.site;
+            self.violate(property::DEADLOCK, || format!("{at} would wait for ever"), at);
+        }
+    }
+
+    /// True if `pending` could be taken now by `thread`.
+    #[inline(always)]
+    pub(crate) fn is_enabled(&self, thread: &Thread, pending: &Pending) -> bool {
+        let value = || self.arena.get(pending.cell);
+        match pending.kind {
+            Kind::Done => false,
+            Kind::Acquire => value() == 0,
+            Kind::WaitIs => value() == pending.arg,
+            Kind::WaitNot => value() != pending.arg,
+            Kind::WaitNotAll => value() & pending.arg != pending.arg,
+            Kind::WaitClear => value() & pending.arg == 0,
+            Kind::WaitChange => !self.is_futile(thread),
+            _ => true,
+        }
+    }
+
+    fn is_futile(&self, thread: &Thread) -> bool {
+        let locs = self.locs.borrow();
+        thread.attempt.futile(|loc| self.arena.get(locs[loc as usize].cell))
+    }
+
+    // Footprints.
+
+    /// The step read a location.
+    #[inline(always)]
+    pub(crate) fn did_read(&self, loc: u16, value: u64) {
+        self.reads.set(self.reads.get() | Footprint::bit(loc));
+        self.thread().attempt.read(loc, value);
+    }
+
+    /// The step wrote a location.
+    #[inline(always)]
+    pub(crate) fn did_write(&self, loc: u16, old: u64, new: u64) {
+        self.writes.set(self.writes.get() | Footprint::bit(loc));
+        self.thread().attempt.write(loc, old, new);
+    }
+
+    /// The step added to a location.
+    #[inline(always)]
+    pub(crate) fn did_add(&self, loc: u16, old: u64, new: u64) {
+        self.adds.set(self.adds.get() | Footprint::bit(loc));
+        self.thread().attempt.write(loc, old, new);
+    }
+
+    /// The step depends on everything that the running attempt touched.
+    pub(crate) fn did_read_attempt(&self) {
+        self.reads.set(self.reads.get() | self.thread().attempt.mask());
+    }
+
+    // Locks.
+
+    /// The step took a lock.
+    #[inline(always)]
+    pub(crate) fn did_acquire(&self, lock: u8) {
+        let lock = u16::from(lock);
+        self.acquired.set(self.acquired.get() | Footprint::lock_bit(lock));
+        let owner = self.running.get() as u64 + 1;
+        self.mix(word_part(OWNERS + lock, 0) ^ word_part(OWNERS + lock, owner));
+    }
+
+    /// The step is about to give a lock back.
+    #[inline(always)]
+    pub(crate) fn will_release(&self, lock: u8) {
+        let thread = self.thread();
+        let bit = 1 << lock;
+        if thread.dirty.get() & bit != 0 {
+            self.rehash(bit);
+            thread.dirty.set(thread.dirty.get() & !bit);
+        }
+        let lock = u16::from(lock);
+        self.released.set(self.released.get() | Footprint::lock_bit(lock));
+        let owner = self.running.get() as u64 + 1;
+        self.mix(word_part(OWNERS + lock, 0) ^ word_part(OWNERS + lock, owner));
+    }
+
+    /// Hashes the data of these locks again.
+    fn rehash(&self, mut dirty: u64) {
+        let data = self.data.borrow();
+        while dirty != 0 {
+            let info = &data[dirty.trailing_zeros() as usize];
+            dirty &= dirty - 1;
+            if let Some(info) = info {
+                self.replace_hash(info.loc, info.hash_cell, (info.hash)(&self.arena));
+            }
+        }
+    }
+
+    /// The hash of a blob.
+    #[inline(always)]
+    pub(crate) fn blob_hash(&self, hash_cell: u16) -> u128 {
+        let (low, high) = (self.arena.get(hash_cell), self.arena.get(hash_cell + 1));
+        (high as u128) << 64 | low as u128
+    }
+
+    /// A blob may have a new value, which has this hash.
+    #[inline(always)]
+    pub(crate) fn replace_hash(&self, loc: u16, hash_cell: u16, new: u128) {
+        let old = self.blob_hash(hash_cell);
+        if old != new {
+            self.mix(old ^ new);
+            self.arena.set(hash_cell, new as u64);
+            self.arena.set(hash_cell + 1, (new >> 64) as u64);
+            self.did_write(loc, old as u64, new as u64);
+        }
+    }
+
+    // Freed memory.
+
+    /// Sets or clears the poison of a location.
+    pub(crate) fn poison(&self, loc: u16, freed: bool) {
+        let (cell, bit) = (self.poison.get() + loc / 64, 1 << (loc % 64));
+        let old = self.arena.get(cell);
+        let new = if freed { old | bit } else { old & !bit };
+        self.arena.set(cell, new);
+        self.mix(word_part(POISON + loc / 64, old) ^ word_part(POISON + loc / 64, new));
+        self.writes.set(self.writes.get() | Footprint::bit(loc));
+    }
+
+    /// A thread accesses the location.
+    #[inline(always)]
+    pub(crate) fn check_freed(&self, loc: u16, site: &'static Location<'static>) {
+        if self.arena.get(self.poison.get() + loc / 64) >> (loc % 64) & 1 == 1 {
+            // The step depends on the one that freed it: dpor must see that they race.
+            self.reads.set(self.reads.get() | Footprint::bit(loc));
+            let detail = || format!("{} is accessed after it was freed", self.name(loc));
+            self.violate(property::USE_AFTER_FREE, detail, site);
+        }
+    }
+
+    /// A location as reports print it.
+    pub(crate) fn name(&self, loc: u16) -> String {
+        let Tag { object, index } = self.tag(loc);
+        let (name, [i, j]) = (object.name(), index);
+        match (i, j) {
+            (i, _) if object == Object::Lock(LockClass::VcpuMutex) => format!("vcpu{i}->mutex"),
+            (0, 0) => name.to_string(),
+            (i, 0) => format!("{name}[{i}]"),
+            (i, j) => format!("{name}[{i}][{j}]"),
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What an exploration is asked for and what it answers, as plain data: goals, stories, schedules,
+//! events and outcomes. Nothing here runs, and nothing here needs another room.
+
+pub mod event;
+pub mod goal;
+pub mod names;
+pub mod outcome;
+pub mod schedule;
+
+pub(crate) mod story;

@@ -1,0 +1,109 @@
+//! What an exploration found: one shape out of every explorer.
+
+use super::schedule::Schedule;
+use kvmmu_model::{GuardSet, Mark};
+use kvmmu_scenarios::lockdep::LockOrders;
+use kvmmu_scenarios::scenario::SOMETIMES_MAX;
+
+/// The result of an exploration.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What can be said.
+    pub verdict: Verdict,
+    /// The first violation of each property and story that was not the one looked for.
+    pub others: Vec<Found>,
+    /// What was seen somewhere in the exploration.
+    pub seen: Seen,
+    /// The orders in which locks were taken.
+    pub locks: LockOrders,
+    /// What it took.
+    pub stats: Stats,
+}
+
+/// What can be said.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Everything within the bounds was explored and nothing that was looked for was violated; what
+    /// else was is in [`Outcome::others`].
+    Holds,
+    /// The violation that was looked for.
+    Violated(Found),
+    /// A bound was hit, or a strategy that is not exhaustive found nothing.
+    Inconclusive(Reason),
+}
+
+/// A violation and how to get there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// The property that was violated.
+    pub property: &'static str,
+    /// What is wrong, in words.
+    pub detail: String,
+    /// The way there.
+    pub schedule: Schedule,
+    /// True if the way passes the story that was asked for.
+    pub story: bool,
+}
+
+/// Why an exploration ended early.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// The strategy samples; it cannot show that something holds.
+    NotExhaustive,
+    /// `executions_max` was hit.
+    Executions,
+    /// `states_max` was hit.
+    States,
+    /// `memory` has no room, or the allocator has none.
+    Memory,
+    /// An execution grew longer than `steps_max`.
+    Steps,
+    /// Executions with more context switches than were asked for were left out.
+    Switches,
+    /// `time_max` was hit.
+    Time,
+    /// Somebody asked to stop.
+    Interrupted,
+    /// The model, the scenario or the simulator panicked: see [`Outcome::others`], property
+    /// `internal-error`.
+    InternalError,
+}
+
+/// Marks and witnesses seen somewhere.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Seen {
+    /// Bit `mark as u8` is set if the mark was seen.
+    pub marks: u128,
+    /// Bit `i` is set if the `i`-th witness sequence was completed.
+    pub witnesses: u64,
+    /// Guards that are taken away and that some step asked for: the others were never reached, and
+    /// their absence says nothing.
+    pub missed: GuardSet,
+}
+
+const _: () = assert!(Mark::ALL.len() <= u128::BITS as usize);
+const _: () = assert!(SOMETIMES_MAX <= u64::BITS as usize);
+
+impl Seen {
+    /// True if the mark was seen.
+    pub fn mark(&self, mark: Mark) -> bool {
+        self.marks >> mark as u8 & 1 == 1
+    }
+}
+
+/// What an exploration took. Functions of input, seed and bounds, except `Reason::Time`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Complete executions (terminal states for `stateful`).
+    pub executions: u64,
+    /// Executions cut because another order of the same steps was or will be explored.
+    pub blocked: u64,
+    /// Distinct states (`stateful`, `naive`).
+    pub states: u64,
+    /// Steps taken for the first time, replays not counted.
+    pub transitions: u64,
+    /// Steps taken in all.
+    pub steps: u64,
+    /// The longest execution, in steps.
+    pub depth_max: u32,
+}

@@ -1,0 +1,7 @@
+//! Scenarios as programs: their threads on the simulated machine, its TLBs and page-table walkers,
+//! and collecting the outcomes of all executions.
+
+pub mod outcomes;
+pub mod race;
+
+mod hardware;

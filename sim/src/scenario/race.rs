@@ -1,0 +1,201 @@
+//! A scenario as a program of the simulator.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use kvmmu_model::mmu::{Header, PT_ENTRIES, ROOT_LEVEL};
+use kvmmu_model::{Gfn, GuardSet, LockClass, Object, Spte, Tag};
+use kvmmu_scenarios::ops::{Address, Entry, Op, TableEntry, VcpuOp};
+use kvmmu_scenarios::outcome::Outcome;
+use kvmmu_scenarios::scenario::{GuestEntry, Paging, Witness};
+use kvmmu_scenarios::{Scenario, World, oracle};
+
+use super::hardware;
+use crate::machine::platform::Sim;
+use crate::record::goal::Goal;
+use crate::run::program::{Instance, Moment, Program, Story};
+
+/// Where the executions of a [`Race`] leave their outcomes, and how often each was left.
+pub type Record = Rc<RefCell<BTreeMap<Outcome, u64>>>;
+
+/// A scenario with some guards taken away.
+#[derive(Clone, Debug)]
+pub struct Race {
+    scenario: Scenario,
+    without: GuardSet,
+    record: Option<Record>,
+}
+
+impl Race {
+    /// This scenario without these guards.
+    pub fn new(scenario: Scenario, without: GuardSet) -> Race {
+        Race { scenario, without, record: None }
+    }
+
+    /// The same, and each execution that ends leaves its outcome in `record`.
+    #[must_use]
+    pub fn recording(self, record: &Record) -> Race {
+        Race { record: Some(Record::clone(record)), ..self }
+    }
+
+    /// The scenario.
+    pub fn scenario(&self) -> &Scenario {
+        &self.scenario
+    }
+
+    /// What its own expectation looks for; any violation if it expects none.
+    pub fn goal(&self) -> Goal {
+        let expect = self.scenario.expects.iter().find(|e| e.without == self.without);
+        expect.map_or(Goal::ANY, |e| Goal {
+            property: e.property.map(|p| p.name()),
+            story: e.story.as_ref().map(story),
+            nesting: None,
+        })
+    }
+}
+
+/// A witness as the engine watches for it.
+pub fn story(witness: &Witness) -> Story {
+    let moment = |m: &kvmmu_scenarios::scenario::Moment| Moment { mark: m.mark, thread: m.thread };
+    Story(witness.moments.iter().map(moment).collect())
+}
+
+impl Program for Race {
+    fn threads(&self) -> Vec<String> {
+        self.scenario.threads.iter().map(|t| t.name.clone()).collect()
+    }
+    fn without(&self) -> GuardSet {
+        self.without
+    }
+    fn lock_checks(&self) -> bool {
+        self.scenario.lock_checks
+    }
+    fn witnesses(&self) -> Vec<Story> {
+        self.scenario.sometimes.iter().map(story).collect()
+    }
+    fn build(&self, platform: &Sim) -> Box<dyn Instance> {
+        let scenario = self.scenario.clone();
+        let mut world = World::new(platform, &scenario);
+        if self.record.is_some() {
+            world.record_harvests();
+        }
+        Box::new(RaceInstance { world, scenario, record: self.record.clone() })
+    }
+}
+
+/// A scenario's world on a machine.
+struct RaceInstance {
+    world: World<Sim>,
+    scenario: Scenario,
+    record: Option<Record>,
+}
+
+impl Instance for RaceInstance {
+    fn run(&self, thread: usize) {
+        self.world.run_thread(&self.scenario, thread);
+    }
+    fn stop(&self) {
+        self.world.run_stop(&self.scenario);
+        if let Some(record) = &self.record {
+            let outcome = self.world.outcome(&self.scenario);
+            *record.borrow_mut().entry(outcome).or_insert(0) += 1;
+        }
+    }
+    fn choices(&self, request: u64) -> u8 {
+        hardware::choices(&self.world, request)
+    }
+    fn spte_written(&self, tag: Tag, _old: u64, new: u64) {
+        hardware::spte_written(&self.world, tag, new);
+    }
+    fn object_names(&self) -> Vec<(Tag, String)> {
+        let headers = self.world.mmu.tables.iter().map(|table| Header(table.header.peek()));
+        let pages =
+            headers.enumerate().flat_map(|(sp, header)| page_names(&self.scenario, sp, header));
+        pages.chain(fixed_names(&self.scenario)).collect()
+    }
+    fn released(&self, tag: Tag) {
+        if tag.object == Object::Lock(LockClass::MmuLock) {
+            let mmu = &self.world.mmu;
+            let spte = |loc| Spte(mmu.sptep(loc).peek());
+            let gfns = |loc: kvmmu_model::SpteLoc| {
+                let table = &mmu.tables[usize::from(loc.sp.0)];
+                Gfn(table.gfns[usize::from(loc.index)].peek())
+            };
+            oracle::check_release(&self.world, &mmu.mmu_lock.peek(), spte, gfns);
+            hardware::check_release(&self.world);
+        }
+    }
+}
+
+/// What the entries of a shadow page are called: by what they map.
+fn page_names(scenario: &Scenario, sp: usize, header: Header) -> Vec<(Tag, String)> {
+    let gfn = header.gfn().0;
+    let indirect_root = scenario.paging != Paging::Shadow
+        && scenario.threads.iter().any(|t| t.paging == Paging::Shadow);
+    let (page, entry): (String, Box<dyn Fn(usize) -> String>) = match header.level() {
+        0 => (format!("sp{sp}"), Box::new(|i| format!("sp{sp}[{i}]"))),
+        // Where some vCPUs have paging on and some off, there are roots of both kinds.
+        ROOT_LEVEL if indirect_root && !header.is_direct() => {
+            (format!("sp[root,gfn{gfn}]"), Box::new(|i| format!("root.gfn{gfn}[{i}]")))
+        }
+        ROOT_LEVEL => ("sp[root]".to_owned(), Box::new(|i| format!("root[{i}]"))),
+        _ if header.is_direct() => {
+            let last = gfn + PT_ENTRIES as u64 - 1;
+            let entry = move |i: usize| format!("spte[gfn{}]", gfn + i as u64);
+            (format!("sp[gfn{gfn}..{last}]"), Box::new(entry))
+        }
+        _ => match first_gva(scenario, gfn) {
+            Some(gva) => {
+                (format!("sp[gfn{gfn}]"), Box::new(move |i| format!("spte[gva{}]", gva + i as u64)))
+            }
+            None => (format!("sp[gfn{gfn}]"), Box::new(|i| format!("spte[gfn{gfn}[{i}]]"))),
+        },
+    };
+    let mut names = vec![(Tag::nth(Object::SpHeader, sp), format!("{page}->role"))];
+    for i in 0..PT_ENTRIES {
+        let name = entry(i);
+        let gfns = match name.strip_prefix("spte") {
+            Some(place) => format!("gfns{place}"),
+            None => format!("gfns.{name}"),
+        };
+        names.push((Tag::at(Object::Spte, sp, i), name));
+        names.push((Tag::at(Object::Gfns, sp, i), gfns));
+    }
+    names
+}
+
+/// The first virtual page that the guest table in this frame maps, if the guest's root says so in
+/// one place and no thread changes the root.
+fn first_gva(scenario: &Scenario, table: u64) -> Option<u64> {
+    let root = scenario.guest_tables.iter().find(|t| Some(t.gfn) == scenario.guest_root)?;
+    let points = |e: &Option<GuestEntry>| e.is_some_and(|e| e.gfn.0 == table);
+    let at = root.entries.iter().position(points)?;
+    let once = root.entries.iter().filter(|e| points(e)).count() == 1;
+    let edits = |op| match op {
+        Op::Vcpu(
+            VcpuOp::EmulateGpte(TableEntry { table: gfn, .. }, _)
+            | VcpuOp::SetGpte(Entry { table: Address::Gfn(gfn), .. }, _),
+        ) => gfn == root.gfn,
+        Op::Vcpu(VcpuOp::SetGpte(Entry { table: Address::Gva(_), .. }, _)) => true,
+        _ => false,
+    };
+    let edited = scenario.threads.iter().flat_map(|t| t.run.ops()).any(|(_, op)| edits(op));
+    (once && !edited).then_some((at * PT_ENTRIES) as u64)
+}
+
+/// The names that do not change in a run.
+fn fixed_names(scenario: &Scenario) -> Vec<(Tag, String)> {
+    let mut names = Vec::new();
+    if scenario.slots.len() == 1 {
+        names.push((Tag::nth(Object::DirtyBitmap, 0), "dirty_bitmap".to_owned()));
+    }
+    for backing in &scenario.backing {
+        let table = scenario.guest_tables.iter().any(|t| t.gfn == backing.gfn);
+        if let (true, Some(pfn)) = (table, backing.pfn) {
+            let name = format!("gptes[gfn{}]", backing.gfn.0);
+            names.push((Tag::nth(Object::Page, pfn.0 as usize), name));
+        }
+    }
+    names
+}

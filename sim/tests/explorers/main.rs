@@ -1,0 +1,10 @@
+//! Goal: the explorers see everything, and see it once. Method: each against the others and against
+//! numbers that independent checkers reach, on small programs, random ones and scenarios.
+
+mod counts;
+mod dpor;
+mod dpor_locks;
+mod dpor_random;
+mod dpor_scenarios;
+mod outcomes;
+mod random;

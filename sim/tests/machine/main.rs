@@ -1,0 +1,6 @@
+//! Goal: the simulated machine does what its documentation says. Method: programs of a few lines,
+//! explored completely.
+
+mod ad;
+mod locks;
+mod steps;
