@@ -13,7 +13,7 @@ use kvmmu_benches::perf::cpu::Machine;
 use kvmmu_benches::perf::flush::Flush;
 use kvmmu_benches::perf::harvest::{self, Guests};
 use kvmmu_benches::perf::track::Aged;
-use kvmmu_model::mmu::VCPUS;
+use kvmmu_model::virt::VCPUS;
 
 /// Fast fault against the locked path.
 fn fault(bench: &mut Criterion, machine: &Machine) {

@@ -212,6 +212,7 @@ macro_rules! platform {
         impl Platform for $machine {
             type Word = PeerWord;
             type Lock<T: Guarded> = PeerLock<T>;
+            type Local = std::sync::atomic::AtomicU64;
             type RwLock = Absent;
             type Srcu = Absent;
             fn word(&self, _tag: Tag, init: u64) -> PeerWord {
@@ -219,6 +220,9 @@ macro_rules! platform {
             }
             fn lock<T: Guarded>(&self, _id: LockId, init: T) -> PeerLock<T> {
                 PeerLock(Mutex::new(init))
+            }
+            fn local(&self, init: u64) -> std::sync::atomic::AtomicU64 {
+                std::sync::atomic::AtomicU64::new(init)
             }
             fn rw_lock(&self, _id: LockId) -> Absent {
                 panic!("no small program has readers")

@@ -7,12 +7,13 @@
 //! them.
 //!
 //! *Shared data* is one of two kinds. [`Word`]s are 64-bit atomics: anything that a lockless
-//! reader, a hardware walker or a variant with a guard taken away may touch. [`Lock`]ed data is
+//! reader, a hardware walker or a variant with a guard removed may touch. [`Lock`]ed data is
 //! touched by the owner of the lock only, so its accesses are not steps: acquiring the lock is.
 
 use core::fmt::Debug;
 use core::hash::Hash;
 use core::ops::DerefMut;
+use core::sync::atomic::AtomicU64;
 
 pub use core::sync::atomic::Ordering;
 
@@ -20,7 +21,6 @@ use crate::guard::Guard;
 use crate::lock::LockId;
 use crate::mark::Mark;
 use crate::tag::{Object, Tag};
-use crate::transition::Algorithm;
 use crate::types::{CpuId, CpuMask};
 
 /// A shared 64-bit word.
@@ -112,6 +112,29 @@ pub trait Lock<T: Guarded> {
     }
 }
 
+/// A word that one thread writes and reads alone, and hardware that acts for it: a vCPU's own. No
+/// access is a step.
+pub trait Local {
+    /// Reads it.
+    fn get(&self) -> u64;
+    /// Writes it. Only its thread does, or who sets it up.
+    fn set(&self, value: u64);
+}
+
+/// For real threads.
+impl Local for AtomicU64 {
+    #[inline]
+    fn get(&self) -> u64 {
+        // ORDERING: relaxed: one thread writes it and reads it.
+        self.load(Ordering::Relaxed)
+    }
+    #[inline]
+    fn set(&self, value: u64) {
+        // ORDERING: relaxed: as above.
+        self.store(value, Ordering::Relaxed);
+    }
+}
+
 /// A read-write lock whose readers may sleep. What it protects are words, tagged with it. Readers
 /// wait behind a writer that waits, as those of `rw_semaphore` and `percpu_rw_semaphore` do.
 pub trait RwLock {
@@ -154,19 +177,19 @@ pub trait Platform: Clone + Debug {
     type Word: Word + Debug;
     /// A lock around data.
     type Lock<T: Guarded>: Lock<T> + Debug;
+    /// A word of one thread.
+    type Local: Local + Debug;
     /// A read-write lock.
     type RwLock: RwLock + Debug;
     /// A domain of read sections and grace periods.
     type Srcu: Srcu + Debug;
 
-    /// The version whose algorithms run here, where that is fixed when the code is compiled: the
-    /// fast path then does not ask. `None`: each MMU says itself, as simulators let it.
-    const ALGORITHM: Option<Algorithm> = None;
-
     /// Makes a word. `tag` names it in reports and says which lock should protect it.
     fn word(&self, tag: Tag, init: u64) -> Self::Word;
     /// Makes a mutex or a spinlock: which one is in the table of [`crate::lock`].
     fn lock<T: Guarded>(&self, id: LockId, init: T) -> Self::Lock<T>;
+    /// Makes a word of one thread.
+    fn local(&self, init: u64) -> Self::Local;
     /// Makes a read-write lock.
     fn rw_lock(&self, id: LockId) -> Self::RwLock;
     /// Makes an SRCU domain.
@@ -187,19 +210,19 @@ pub trait Platform: Clone + Debug {
     #[track_caller]
     fn smp_call_function_many(&self, me: Option<CpuId>, targets: CpuMask, wait: bool);
 
-    /// False if this protective step is taken away in this run. Constant `true` outside simulators.
+    /// False if this protective step is removed in this run. Constant `true` outside simulators.
     /// The model asks by [`Platform::guarded`] and [`Platform::without`] alone.
     #[inline(always)]
     fn guard(&self, _guard: Guard) -> bool {
         true
     }
-    /// A protective step. Where it is taken away nothing is done, and the answer is that of
+    /// A protective step. Where it is removed nothing is done, and the answer is that of
     /// nothing: `false`, `None`, 0.
     #[inline(always)]
     fn guarded<R: Default>(&self, guard: Guard, step: impl FnOnce() -> R) -> R {
         if self.guard(guard) { step() } else { R::default() }
     }
-    /// What takes the place of a protective step that is taken away. Not KVM: skip it as you read.
+    /// What takes the place of a protective step that is removed. Not KVM: skip it as you read.
     #[inline(always)]
     fn without<R>(&self, guard: Guard, instead: impl FnOnce() -> R) -> Option<R> {
         if self.guard(guard) { None } else { Some(instead()) }

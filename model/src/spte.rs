@@ -2,7 +2,7 @@
 //!
 //! Linux v5.10 `arch/x86/kvm/mmu/spte.h`, `spte.c`. Nothing here touches shared memory. Which bit
 //! means what depends on the format, so every question is put to the [`SpteFormat`]; the formats
-//! themselves are in `spte/layouts.rs`.
+//! themselves are in `layouts.rs`.
 
 mod layouts;
 
@@ -104,7 +104,7 @@ pub struct SpteFormat {
     pub last_value: u64,
     /// Where the pfn is.
     pub pfn_mask: u64,
-    /// arm64: a TLB may go on denying what the entry in memory allows by now, until it is told.
+    /// arm64: a TLB may go on denying what the entry in memory allows by now, until a TLBI.
     /// Elsewhere a fault is decided by a fresh walk.
     pub caches_permission_faults: bool,
 }
@@ -236,8 +236,8 @@ impl SpteFormat {
             .with(self.writable_mask | self.accessed_mask)
     }
     /// `mark_spte_for_access_track`. With A/D bits it clears A. Without, it saves what the format
-    /// saves and takes the permissions away; W is saved too only where guard `access-track-drops-w`
-    /// is gone (`save_w`).
+    /// saves and clears the permissions; W is saved too only if guard `access-track-drops-w` is
+    /// removed (`save_w`).
     pub const fn mark_for_access_track(&self, spte: Spte, save_w: bool) -> Spte {
         if self.ad_enabled(spte) {
             return spte.without(self.accessed_mask);

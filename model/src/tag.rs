@@ -65,6 +65,8 @@ pub enum Object {
     TlbView,
     /// User space's own memory: what it harvested and what it copied.
     User,
+    /// A word that one thread touches alone.
+    Local,
     /// A word of a small stand-alone program.
     Var,
     /// A word of a small stand-alone program that [`LockClass::VarLock`] protects.
@@ -140,6 +142,7 @@ impl Object {
             Object::Irq => "irq",
             Object::TlbView => "tlb",
             Object::User => "user",
+            Object::Local => "local",
             Object::Var => "var",
             Object::LockedVar => "locked_var",
             Object::Memslots => "kvm->memslots",

@@ -4,11 +4,16 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 
-use kvmmu_model::mmu::{MemslotConfig, PG_LEVEL_4K, ROOT_LEVEL, all_spte_locs, index_at};
+use kvmmu_model::Tables;
+use kvmmu_model::virt::{MemslotConfig, VmConfig};
+use kvmmu_model::x86::mmu::paging::all_spte_locs;
+use kvmmu_model::x86::mmu::walk::hardware_walk;
 use kvmmu_model::{
-    Access, CpuId, CpuMask, Gfn, Gpte, Guard, GuardSet, Guarded, Host, Kvm, Lock, LockId, Mmu,
-    Ordering, Pfn, PinnedPage, Platform, RwLock, Spte, SpteFormat, SpteLoc, Srcu, Tag, Until, Word,
+    Access, CpuId, CpuMask, Gfn, Gpte, Guard, GuardSet, Guarded, Host, Lock, LockId, Mmu, Ordering,
+    Pfn, PinnedPage, Platform, RwLock, ShadowMmu, Spte, SpteFormat, SpteLoc, Srcu, Tag, Until, Vm,
+    Word,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -84,6 +89,7 @@ impl Srcu for Unshared {
 impl Platform for Plain {
     type Word = PlainWord;
     type Lock<T: Guarded> = PlainLock<T>;
+    type Local = AtomicU64;
     type RwLock = Unshared;
     type Srcu = Unshared;
 
@@ -92,6 +98,9 @@ impl Platform for Plain {
     }
     fn lock<T: Guarded>(&self, _: LockId, init: T) -> PlainLock<T> {
         PlainLock(RefCell::new(init))
+    }
+    fn local(&self, init: u64) -> AtomicU64 {
+        AtomicU64::new(init)
     }
     fn rw_lock(&self, _: LockId) -> Unshared {
         Unshared
@@ -174,7 +183,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 struct World {
-    mmu: Mmu<Plain, Backed>,
+    vm: Vm<Plain, Backed, ShadowMmu<Plain>>,
     backing: Backing,
     next_pfn: u64,
 }
@@ -188,40 +197,41 @@ impl World {
         let slot = MemslotConfig { base_gfn: Gfn(0), npages: FRAMES, log: true };
         let host = Backed(Rc::clone(&backing));
         let platform = Plain { without };
-        let kvm = Kvm::new(&platform, false, 1);
-        let mut mmu = Mmu::new(&platform, host, kvm, format, &[slot], 1);
-        mmu.kvm_mmu_load(CPU, None);
-        World { mmu, backing, next_pfn: FRAMES }
+        let config = VmConfig { contended: false, nr_vcpus: 1, slots: &[slot] };
+        let mmu = ShadowMmu::new(&platform, format);
+        let vm = Vm::new(&platform, host, &config, mmu);
+        Mmu::kvm_mmu_load(&vm, CPU, None);
+        World { vm, backing, next_pfn: FRAMES }
     }
 
     /// The leaf of a frame, as a walk of hardware finds it.
     fn leaf(&self, gfn: u64) -> Option<SpteLoc> {
-        let index = index_at(ROOT_LEVEL, gfn);
-        let parent = self.mmu.mmu_spte_get_lockless(SpteLoc { sp: self.mmu.vcpu(CPU).root, index });
-        let index = index_at(PG_LEVEL_4K, gfn);
-        let f = &self.mmu.format;
-        f.is_shadow_present(parent).then(|| SpteLoc { sp: f.child(parent), index })
+        let (f, root) = (&self.vm.mmu.format, self.vm.mmu.root(CPU));
+        let read = |loc| self.vm.mmu_spte_get_lockless(loc);
+        let (at, spte) = hardware_walk(f, root, gfn, read);
+        f.is_last(spte, at.level).then_some(at.loc)
     }
 
     fn run(&mut self, op: Op) {
         match op {
             Op::Fault(access, g) => {
-                let present =
-                    |loc| self.mmu.format.allows(self.mmu.mmu_spte_get_lockless(loc), Access::Read);
+                let present = |loc| {
+                    self.vm.mmu.format.allows(self.vm.mmu_spte_get_lockless(loc), Access::Read)
+                };
                 let present = self.leaf(g).is_some_and(present);
-                self.mmu.direct_page_fault(CPU, Gfn(g), access, present);
+                self.vm.kvm_tdp_page_fault(CPU, Gfn(g), access, present);
             }
-            Op::Prefault(g) => drop(self.mmu.prefault(CPU, Gfn(g))),
-            Op::Age(g) => drop(self.mmu.clear_young(Gfn(g), true)),
-            Op::Harvest => drop(self.mmu.kvm_vm_ioctl_get_dirty_log(0)),
+            Op::Prefault(g) => drop(self.vm.kvm_arch_async_page_ready(CPU, Gfn(g))),
+            Op::Age(g) => drop(self.vm.clear_flush_young(Gfn(g))),
+            Op::Harvest => drop(self.vm.kvm_vm_ioctl_get_dirty_log(0)),
             Op::Invalidate(g, writable) => {
-                self.mmu.invalidate_range_start(Gfn(g));
+                self.vm.invalidate_range_start(Gfn(g));
                 self.back(g, writable);
-                self.mmu.invalidate_range_end();
+                self.vm.invalidate_range_end();
             }
             Op::ChangePte(g) => {
                 let pfn = self.back(g, false);
-                self.mmu.change_pte(Gfn(g), pfn);
+                self.vm.change_pte(Gfn(g), pfn);
             }
             Op::GuestWrite(g) => self.guest_write(g),
         }
@@ -236,17 +246,17 @@ impl World {
 
     fn guest_write(&self, gfn: u64) {
         let Some(loc) = self.leaf(gfn) else { return };
-        let (f, spte) = (&self.mmu.format, self.mmu.mmu_spte_get_lockless(loc));
+        let (f, spte) = (&self.vm.mmu.format, self.vm.mmu_spte_get_lockless(loc));
         if f.allows(spte, Access::Write) {
-            self.mmu.sptep(loc).fetch_or(f.accessed_mask | f.dirty_mask, Ordering::SeqCst);
+            self.vm.mmu.sptep(loc).fetch_or(f.accessed_mask | f.dirty_mask, Ordering::SeqCst);
         }
     }
 
-    /// Holds every leaf against the law.
+    /// Checks every leaf against the law.
     fn check(&self) -> Result<(), TestCaseError> {
         let parents: Vec<SpteLoc> = (0..FRAMES).filter_map(|g| self.leaf(g)).collect();
         for loc in all_spte_locs().filter(|loc| parents.iter().any(|p| p.sp == loc.sp)) {
-            let spte = self.mmu.mmu_spte_get_lockless(loc);
+            let spte = self.vm.mmu_spte_get_lockless(loc);
             if spte == Spte::ZERO {
                 continue;
             }
@@ -257,7 +267,7 @@ impl World {
     }
 
     fn law(&self, spte: Spte, page: PinnedPage) -> Result<(), TestCaseError> {
-        let f = &self.mmu.format;
+        let f = &self.vm.mmu.format;
         prop_assert!(f.is_shadow_present(spte) && !f.is_mmio(spte), "{:?}", spte);
         prop_assert!(f.is_legal_leaf(spte), "{:?}", spte);
         prop_assert_eq!(f.pfn(spte), page.pfn);

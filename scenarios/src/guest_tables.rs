@@ -6,7 +6,8 @@
 //! that KVM emulates counts from its end on: guest memory has it before the shadow is zapped, and a
 //! vCPU that invalidates in between gets the old translation still.
 
-use kvmmu_model::mmu::{GFNS, PG_LEVEL_4K, ROOT_LEVEL, VCPUS, index_at};
+use kvmmu_model::virt::{GFNS, VCPUS};
+use kvmmu_model::x86::mmu::walk::GuestWalk;
 use kvmmu_model::{Access, CpuId, Gfn, Gpte, Gva, Pfn};
 
 use crate::host_mm::HostState;
@@ -110,17 +111,11 @@ impl<M: Machine> GuestTranslations<M> {
 
 /// The frame that the guest's tables give for a virtual page, as a set; empty if none.
 fn translate(root: Gfn, gva: Gva, read: impl Fn(Pfn) -> u64, host: &HostState) -> Frames {
-    let entry = |table: Gfn, level| {
+    let entry = |table: Gfn, index: u8| {
         let page = read(host.pte.get(table.0 as usize)?.pfn?);
-        let gpte = Gpte((page >> (8 * u32::from(index_at(level, gva.0)))) as u8);
-        gpte.is_present().then_some(gpte)
+        Some(Gpte((page >> (8 * u32::from(index))) as u8))
     };
-    let both = || {
-        let upper = entry(root, ROOT_LEVEL)?;
-        Some((upper, entry(upper.gfn(), PG_LEVEL_4K)?))
-    };
-    let Some((upper, leaf)) = both() else { return 0 };
-    let frame = 1 << leaf.gfn().0;
-    let writable = upper.is_writable() && leaf.is_writable();
+    let Some(walk) = GuestWalk::new(root, gva, entry) else { return 0 };
+    let (frame, writable) = (1 << walk.gfn().0, walk.is_writable());
     frame | if writable { frame << GFNS } else { 0 }
 }

@@ -3,8 +3,9 @@
 //! Each of its actions is one critical section of one lock and so one step, but for copies of page
 //! contents. Page flags are atomic, as in the kernel, where they are set under `mmu_lock`.
 
-use kvmmu_model::mmu::{GFNS, PT_ENTRIES};
 use kvmmu_model::platform::Ordering::{AcqRel, Relaxed};
+use kvmmu_model::virt::GFNS;
+use kvmmu_model::x86::mmu::paging::PT_ENTRIES;
 use kvmmu_model::{
     CpuId, Gfn, Gpte, Gva, Host, Lock, LockClass, Mark, Object, Pfn, PinnedPage, RwLock, Srcu, Tag,
     Word,
@@ -27,12 +28,12 @@ pub struct HostPte {
     pub writable: bool,
 }
 
-/// What the host knows, beside page contents and flags.
+/// What the host knows, apart from page contents and flags.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct HostState {
     /// The page table, by gfn.
     pub pte: [HostPte; GFNS],
-    /// Pages that were unmapped while somebody held a reference: they keep their contents.
+    /// Pages that were unmapped while there was a reference: they keep their contents.
     pub swap_cache: [Option<Pfn>; GFNS],
     /// Contents of swapped-out frames; of a page that is in memory, what a clean drop leaves.
     pub swap: [u64; GFNS],
@@ -177,11 +178,11 @@ impl<M: Machine> HostMm<M> {
     pub fn update<R>(&self, f: impl FnOnce(&mut HostState) -> R) -> R {
         self.state.with(f)
     }
-    /// True if somebody holds a reference on the page. The host's lock is held.
+    /// True if there is a reference on the page. The host's lock is held.
     pub fn is_referenced(&self, pfn: Pfn) -> bool {
         self.refs.get()[pfn.0 as usize] != 0
     }
-    /// True if nobody uses the page. The host's lock is held.
+    /// True if the page is unused. The host's lock is held.
     pub fn is_free(&self, pfn: Pfn) -> bool {
         self.state.get().is_unused(pfn) && !self.is_referenced(pfn)
     }

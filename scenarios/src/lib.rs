@@ -14,6 +14,7 @@ pub mod interpret;
 pub mod loader;
 pub mod lockdep;
 pub mod machine;
+pub mod mmu;
 pub mod ops;
 pub mod oracle;
 pub mod outcome;

@@ -117,13 +117,13 @@ impl LockOrders {
         None
     }
 
-    /// The cycle that [`Lockdep::ask`] told in these words, the nesting that closed it first.
+    /// The cycle that [`Lockdep::ask`] reported in these words, the nesting that closed it first.
     pub fn told(&self, detail: &str) -> Option<Vec<Nesting>> {
         let cycles = self.nestings.keys().filter_map(|nesting| self.cycle(*nesting));
         cycles.clone().find(|cycle| cycle_text(cycle) == detail).or_else(|| cycles.clone().next())
     }
 
-    /// The cycles of everything that was seen, each told once, from its first nesting on.
+    /// The cycles of everything that was seen, each reported once, from its first nesting on.
     pub fn cycles(&self) -> Vec<Vec<Nesting>> {
         let mut found: Vec<Vec<Nesting>> = Vec::new();
         for nesting in self.nestings.keys() {
@@ -142,10 +142,10 @@ impl LockOrders {
 pub struct Lockdep {
     /// What was seen so far.
     pub orders: LockOrders,
-    /// An acquisition that breaks a rule and closes a cycle is told as the cycle. Which
+    /// An acquisition that breaks a rule and closes a cycle is reported as the cycle. Which
     /// acquisition closes one depends on what was seen before; what it breaks by itself does not.
     pub cycles_first: bool,
-    /// Nestings that closed a cycle when something else was told.
+    /// Nestings that closed a cycle when something else was reported.
     untold: BTreeSet<Nesting>,
 }
 

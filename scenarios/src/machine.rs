@@ -6,8 +6,8 @@
 
 use core::fmt::Arguments;
 
-use kvmmu_model::mmu::PT_ENTRIES;
 use kvmmu_model::platform::Ordering::Relaxed;
+use kvmmu_model::x86::mmu::paging::PT_ENTRIES;
 use kvmmu_model::{Access, CpuId, Guarded, Pfn, Platform, Spte, SpteLoc, Word};
 
 use crate::property::Property;
@@ -17,8 +17,8 @@ use crate::world::World;
 pub trait Cell<T: Guarded> {
     /// Changes it, or looks at it.
     fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R;
-    /// Changes it in a way that commutes and that nobody decides by, as a reference count is
-    /// changed.
+    /// For updates that commute and on which no thread's next step depends, such as a reference
+    /// count. Not logged for retries.
     fn commute(&self, f: impl FnOnce(&mut T)) {
         self.with(f);
     }
@@ -111,6 +111,9 @@ pub trait Machine: Platform + 'static {
         _from_tlb: bool,
     ) {
     }
+    /// Calls `each` with every page that a CPU which runs guest code may write by its TLB alone.
+    /// For observers: no step.
+    fn for_each_writable_in_tlb(_world: &World<Self>, _cpu: CpuId, _each: impl FnMut(Pfn)) {}
     /// The guest runs from now on.
     fn guest_entered(_world: &World<Self>, _cpu: CpuId) {}
     /// The guest does not run any more. Its TLB stays as it is.
@@ -146,7 +149,7 @@ pub fn cacheable(format: &kvmmu_model::SpteFormat, spte: Spte, access: Access) -
 /// Pages that a vCPU can address: two leaf tables under its root.
 pub const PAGES: usize = 2 * PT_ENTRIES;
 
-const _: () = assert!(PAGES <= kvmmu_model::mmu::GFNS);
+const _: () = assert!(PAGES <= kvmmu_model::virt::GFNS);
 
 /// The byte of a data page that a vCPU's stores change, so that stores of two vCPUs never hide one
 /// another.

@@ -1,9 +1,10 @@
 //! The checks behind the properties: what observers look at, in the running step or at the end.
 
-use kvmmu_model::mmu::{GFNS, Memslot, MmuState, PG_LEVEL_4K, all_spte_locs};
-use kvmmu_model::{Access, CpuId, Gfn, Lock, Pfn, Spte, SpteLoc};
+use kvmmu_model::virt::{GFNS, Memslot};
+use kvmmu_model::{Access, CpuId, Gfn, Leaf, Lock, Pfn, SpId, Spte, SpteLoc, Tables, Tag};
 
 use crate::machine::{Cell, GuestAccess, Machine};
+use crate::mmu::{MmuOf, MmuState};
 use crate::property::Property;
 use crate::world::World;
 
@@ -24,7 +25,7 @@ pub(crate) fn check_start<M: Machine>(w: &World<M>) {
 /// A leaf SPTE that is shadow-present has this value: are its H, M and W legal?
 #[track_caller]
 pub fn check_legal<M: Machine>(w: &World<M>, loc: SpteLoc, spte: Spte) {
-    let f = &w.mmu.format;
+    let f = w.vm.mmu.format();
     if !w.watches(Property::SpteLegal) || f.is_legal_leaf(spte) {
         return;
     }
@@ -39,7 +40,7 @@ pub fn check_legal<M: Machine>(w: &World<M>, loc: SpteLoc, spte: Spte) {
 /// A guest access reached a page.
 #[track_caller]
 pub(crate) fn check_access<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess, pfn: Pfn) {
-    let host = w.mmu.host.state();
+    let host = w.vm.host.state();
     let write = access.access == Access::Write;
     if w.watches(Property::PfnSafety) && !host.is_mapped(pfn) {
         let what = if write { "writes" } else { "reads" };
@@ -49,10 +50,10 @@ pub(crate) fn check_access<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAc
         );
     }
     check_slot_of_access(w, cpu, access, pfn);
-    let shadow = w.mmu.vcpu(cpu).guest_root.is_some();
+    let shadow = w.vm.mmu.guest_root(cpu).is_some();
     if shadow
         && w.watches(Property::GuestTranslation)
-        && !w.mmu.host.guest_may_reach(cpu, access, pfn)
+        && !w.vm.host.guest_may_reach(cpu, access, pfn)
     {
         w.m.violate(
             Property::GuestTranslation,
@@ -89,13 +90,13 @@ fn check_slot_of_access<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAcces
     if deleted == 0 || !w.watches(Property::MemslotGone) {
         return;
     }
-    let host = w.mmu.host.state();
+    let host = w.vm.host.state();
     let slot_of = |gfn: u64| {
         let has = |s: &Memslot<M>| gfn >= s.base_gfn.0 && gfn < s.base_gfn.0 + s.npages;
-        w.mmu.memslots.iter().position(|slot| slot.as_ref().is_some_and(has))
+        w.vm.kvm.slots.iter().position(|slot| slot.as_ref().is_some_and(has))
     };
     let is_deleted = |gfn: u64| slot_of(gfn).is_some_and(|slot| deleted >> slot & 1 == 1);
-    let direct = w.mmu.vcpu(cpu).guest_root.is_none();
+    let direct = w.vm.mmu.guest_root(cpu).is_none();
     let gone = if direct {
         is_deleted(access.page).then_some(access.page)
     } else {
@@ -116,64 +117,87 @@ fn check_slot_of_access<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAcces
 }
 
 /// A frame that is a guest table with a linked shadow page, if this page is one.
-pub fn shadowed_table<M: Machine>(w: &World<M>, l: &MmuState, pfn: Pfn) -> Option<Gfn> {
-    let host = w.mmu.host.state();
-    let linked = |sp: &&kvmmu_model::mmu::ShadowPage| {
-        sp.is_valid() && !sp.role.direct && (sp.root_count > 0 || !sp.parent_ptes.is_empty())
-    };
-    let backs = |gfn: &Gfn| host.pte[gfn.0 as usize].pfn == Some(pfn);
-    l.pages.iter().filter(linked).map(|sp| sp.gfn).find(backs)
+pub fn shadowed_table<M: Machine>(w: &World<M>, l: &MmuState<M>, pfn: Pfn) -> Option<Gfn> {
+    let host = w.vm.host.state();
+    MmuOf::<M>::shadowed_table(&l.mmu, |gfn| host.pte[gfn.0 as usize].pfn == Some(pfn))
 }
 
-/// The state at a release of `mmu_lock`: rmap and shadowed tables. `spte` reads an SPTE and `gfns`
-/// an entry of `sp->gfns`, without a step.
-pub fn check_release<M: Machine>(
-    w: &World<M>,
-    l: &MmuState,
-    spte: impl Fn(SpteLoc) -> Spte,
-    gfns: impl Fn(SpteLoc) -> Gfn,
-) {
-    check_deleted(w, l);
-    for loc in all_spte_locs() {
-        let sp = &l.pages[usize::from(loc.sp.0)];
-        if !sp.in_use || sp.role.level != PG_LEVEL_4K {
-            continue;
-        }
-        let entry = spte(loc);
-        let present = w.mmu.format.is_shadow_present(entry);
-        let gfn = if sp.role.direct { Gfn(sp.gfn.0 + u64::from(loc.index)) } else { gfns(loc) };
-        if w.watches(Property::RmapExact) {
-            check_rmap(w, l, loc, present, gfn);
-        }
-        if present
-            && w.mmu.format.is_writable(entry)
-            && w.watches(Property::ShadowedPtReadonly)
-            && let Some(table) = shadowed_table(w, l, w.mmu.format.pfn(entry))
-        {
-            let what = format_args!(
-                "gfn{} is a shadowed guest table, and an SPTE maps it writable",
-                table.0
-            );
-            w.m.violate(Property::ShadowedPtReadonly, what);
-        }
+/// An SPTE was written. Part of the step of the write.
+#[track_caller]
+pub fn spte_written<M: Machine>(w: &World<M>, tag: Tag, new: u64) {
+    let loc = SpteLoc { sp: SpId(tag.index[0]), index: tag.index[1] };
+    let (mmu, new) = (&w.vm.mmu, Spte(new));
+    let is_leaf = || mmu.format().is_last(new, mmu.level(loc, |word| w.m.peek(word)));
+    if mmu.format().is_shadow_present(new) && is_leaf() {
+        check_legal(w, loc, new);
     }
 }
 
-fn check_rmap<M: Machine>(w: &World<M>, l: &MmuState, loc: SpteLoc, present: bool, gfn: Gfn) {
-    for g in 0..GFNS {
-        let listed = l.rmap[g].contains(loc);
-        if listed != (present && g as u64 == gfn.0) {
+/// `mmu_lock` is about to be released with this state.
+pub fn mmu_unlocked<M: Machine>(w: &World<M>, l: &MmuState<M>) {
+    check_deleted(w, l);
+    let (rmap, tables) = (w.watches(Property::RmapExact), w.watches(Property::ShadowedPtReadonly));
+    if !rmap && !tables {
+        return;
+    }
+    w.vm.mmu.for_each_leaf(
+        &l.mmu,
+        |word| w.m.peek(word),
+        |leaf| {
+            let present = w.vm.mmu.format().is_shadow_present(leaf.spte);
+            if rmap && let Some(listed) = MmuOf::<M>::in_rmaps(&l.mmu, leaf.loc) {
+                check_rmap(w, leaf, present, listed);
+            }
+            if present
+                && tables
+                && w.vm.mmu.format().is_writable(leaf.spte)
+                && let Some(table) = shadowed_table(w, l, w.vm.mmu.format().pfn(leaf.spte))
+            {
+                let what = format_args!(
+                    "gfn{} is a shadowed guest table, and an SPTE maps it writable",
+                    table.0
+                );
+                w.m.violate(Property::ShadowedPtReadonly, what);
+            }
+        },
+    );
+    if tables {
+        check_tlbs(w, l);
+    }
+}
+
+fn check_rmap<M: Machine>(w: &World<M>, leaf: Leaf, present: bool, listed: u64) {
+    for g in 0..GFNS as u64 {
+        let listed = listed >> g & 1 == 1;
+        if listed != (present && g == leaf.gfn.0) {
             w.m.violate(
                 Property::RmapExact,
                 format_args!(
                     "spte[{}][{}] is {} and {} in the rmap of gfn{g}",
-                    loc.sp.0,
-                    loc.index,
+                    leaf.loc.sp.0,
+                    leaf.loc.index,
                     if present { "present" } else { "not present" },
                     if listed { "listed" } else { "not listed" },
                 ),
             );
         }
+    }
+}
+
+/// No CPU that runs guest code may have a shadowed guest table writable in its TLB.
+fn check_tlbs<M: Machine>(w: &World<M>, l: &MmuState<M>) {
+    for cpu in (0..w.vm.kvm.nr_vcpus).map(CpuId) {
+        M::for_each_writable_in_tlb(w, cpu, |pfn| {
+            if let Some(table) = shadowed_table(w, l, pfn) {
+                w.m.violate(
+                    Property::ShadowedPtReadonly,
+                    format_args!(
+                        "gfn{} is a shadowed guest table, and vcpu{} has it writable in its TLB",
+                        table.0, cpu.0
+                    ),
+                );
+            }
+        });
     }
 }
 
@@ -183,19 +207,19 @@ pub fn check_end<M: Machine>(w: &World<M>) {
         check_migration(w);
     }
     if w.watches(Property::MemslotGone) {
-        check_deleted(w, &w.mmu.mmu_lock.lock());
+        check_deleted(w, &w.vm.kvm.mmu_lock.lock());
     }
 }
 
 /// No SPTE maps a frame of a slot that is deleted.
-fn check_deleted<M: Machine>(w: &World<M>, l: &MmuState) {
+fn check_deleted<M: Machine>(w: &World<M>, l: &MmuState<M>) {
     let deleted = w.deleted.get();
     if deleted == 0 || !w.watches(Property::MemslotGone) {
         return;
     }
-    for (i, slot) in w.mmu.memslots.iter().enumerate().filter(|(i, _)| deleted >> i & 1 == 1) {
+    for (i, slot) in w.vm.kvm.slots.iter().enumerate().filter(|(i, _)| deleted >> i & 1 == 1) {
         let frames = slot.iter().flat_map(|s| s.base_gfn.0..s.base_gfn.0 + s.npages);
-        for gfn in frames.filter(|gfn| !l.rmap[*gfn as usize].is_empty()) {
+        for gfn in frames.filter(|gfn| MmuOf::<M>::is_mapped(&l.mmu, Gfn(*gfn))) {
             w.m.violate(
                 Property::MemslotGone,
                 format_args!("slot{i} is deleted, and an SPTE maps its gfn{gfn}"),
@@ -207,7 +231,8 @@ fn check_deleted<M: Machine>(w: &World<M>, l: &MmuState) {
 /// The migration's destination equals its source.
 fn check_migration<M: Machine>(w: &World<M>) {
     let user = w.user.get();
-    for slot in w.mmu.memslots.iter().flatten().filter(|s| s.dirty_bitmap.is_some()) {
+    let logged = |i: usize| w.vm.kvm.memslots.first().is_logged(i);
+    for (_, slot) in w.vm.kvm.slots.iter().flatten().enumerate().filter(|(i, _)| logged(*i)) {
         for gfn in slot.base_gfn.0..slot.base_gfn.0 + slot.npages {
             if w.content(Gfn(gfn)) != user.copy[gfn as usize] {
                 w.m.violate(

@@ -3,7 +3,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use kvmmu_model::{Gfn, GuardSet, Mark, Pfn};
+use kvmmu_model::x86::mmu::walk::GuestWalk;
+use kvmmu_model::{Gfn, Gpte, GuardSet, Gva, Mark, Pfn};
 
 use crate::ops::{Address, Who};
 use crate::program::{OffVcpu, Program, Steps};
@@ -146,6 +147,13 @@ pub struct GuestEntry {
     pub writable: bool,
 }
 
+/// An entry of the guest's tables as a scenario has them at first.
+pub fn read_gpte(tables: &[GuestTable], table: Gfn, index: u8) -> Option<Gpte> {
+    let table = tables.iter().find(|t| t.gfn == table)?;
+    let entry = (*table.entries.get(usize::from(index))?)?;
+    Some(Gpte::new(entry.gfn, entry.writable))
+}
+
 /// An SPTE that is there before the first step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InitialSpte {
@@ -279,6 +287,12 @@ pub enum Engine {
 }
 
 impl Scenario {
+    /// The frame of the guest's leaf table for a virtual page, as its tables are at first.
+    pub fn leaf_table(&self, gva: Gva) -> Option<Gfn> {
+        let read = |table, index| read_gpte(&self.guest_tables, table, index);
+        GuestWalk::leaf_table(self.guest_root?, gva, read)
+    }
+
     /// True if some operation contends: see [`Op::contends`](crate::ops::Op::contends).
     pub fn contends(&self) -> bool {
         let threads = self.threads.iter().flat_map(|t| t.run.ops());

@@ -1,9 +1,10 @@
 //! A TLB on words: for machines that have none of their own.
 
-use kvmmu_model::mmu::{PG_LEVEL_4K, ROOT_LEVEL, VCPUS, index_at};
 use kvmmu_model::platform::Ordering::{AcqRel, Acquire, Relaxed};
 use kvmmu_model::transition::hardware_update;
-use kvmmu_model::{Access, CpuId, Mark, Object, Spte, SpteLoc, Tag, Word};
+use kvmmu_model::virt::VCPUS;
+use kvmmu_model::x86::mmu::walk::hardware_walk;
+use kvmmu_model::{Access, CpuId, Mark, Object, Spte, Tables, Tag, Word};
 
 use crate::machine::{AccessResult, GuestAccess, Machine, PAGES, cacheable};
 use crate::world::World;
@@ -54,7 +55,7 @@ pub fn access<M: Machine<Hardware = SoftwareTlb<M>>>(
     cpu: CpuId,
     access: GuestAccess,
 ) -> AccessResult {
-    let format = &w.mmu.format;
+    let format = w.vm.mmu.format();
     let entry = &w.hardware.entries[usize::from(cpu.0)][access.page as usize];
     // ORDERING: relaxed: only this CPU's thread touches its TLB.
     let mut spte = Spte(entry.load(Relaxed));
@@ -72,7 +73,7 @@ pub fn access<M: Machine<Hardware = SoftwareTlb<M>>>(
         entry.store(spte.0, Relaxed);
     }
     let write = access.access == Access::Write;
-    let page = w.mmu.host.page(format.pfn(spte));
+    let page = w.vm.host.page(format.pfn(spte));
     if write {
         w.m.store_byte(page, access.byte.0, access.byte.1);
     } else {
@@ -89,17 +90,15 @@ pub fn access<M: Machine<Hardware = SoftwareTlb<M>>>(
 
 /// The hardware walk: sets A and D by a conditional atomic update of the entry that it uses.
 fn walk<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess) -> Result<Spte, bool> {
-    let format = &w.mmu.format;
-    let root = SpteLoc { sp: w.mmu.vcpu(cpu).root, index: index_at(ROOT_LEVEL, access.page) };
+    let format = w.vm.mmu.format();
     // ORDERING: acquire: the walker sees a table before its entries.
-    let upper = Spte(w.mmu.sptep(root).load(Acquire));
-    if !format.allows(upper, Access::Read) {
+    let read = |loc| Spte(w.vm.mmu.sptep(loc).load(Acquire));
+    let root = w.vm.mmu.root(cpu);
+    let (at, mut spte) = hardware_walk(format, root, access.page, read);
+    if !format.is_last(spte, at.level) {
         return Err(false);
     }
-    let loc = SpteLoc { sp: format.child(upper), index: index_at(PG_LEVEL_4K, access.page) };
-    let word = w.mmu.sptep(loc);
-    // ORDERING: acquire: as above.
-    let mut spte = Spte(word.load(Acquire));
+    let word = w.vm.mmu.sptep(at.loc);
     loop {
         let Some(new) = hardware_update(format, spte, access.access) else {
             return Err(format.fault_is_present(spte));

@@ -1,23 +1,27 @@
 //! A scenario's world: the MMU, the host around it, hardware, user space, and what observers keep.
 
-use kvmmu_model::mmu::{GFNS, IndirectFastFault, MEMSLOTS, MemslotConfig, index_at};
 use kvmmu_model::platform::Ordering::Relaxed;
-use kvmmu_model::{Access, Algorithm, CpuId, Gfn, Gpte, Kvm, Mmu, Spte, SpteFormat, SpteLoc, Word};
+use kvmmu_model::virt::{GFNS, MEMSLOTS, MemslotConfig, VmConfig};
+use kvmmu_model::x86::mmu::walk::GuestWalk;
+use kvmmu_model::{
+    Access, CpuId, Gfn, Gpte, Gva, Mmu, Spte, SpteFormat, SpteLoc, Tables, Vm, Word,
+};
 
 use crate::host_mm::HostMm;
 use crate::machine::{Cell, GuestAccess, Machine};
+use crate::mmu::{self, MmuOf};
 use crate::ops::Address;
 use crate::outcome::{Harvests, Outcome};
 use crate::property::Property;
-use crate::scenario::{Format, InitialSpte, Paging, Profile, Scenario, ThreadKind};
+use crate::scenario::{InitialSpte, Paging, Scenario, ThreadKind};
 
 /// Everything that threads share.
 #[derive(Debug)]
 pub struct World<M: Machine> {
     /// The machine.
     pub m: M,
-    /// The MMU; it owns the host's memory manager.
-    pub mmu: Mmu<M, HostMm<M>>,
+    /// The VM with its MMU, and the host's memory manager.
+    pub vm: Vm<M, HostMm<M>, MmuOf<M>>,
     /// TLBs, and what else hardware keeps.
     pub hardware: M::Hardware,
     /// User space.
@@ -50,26 +54,18 @@ impl<M: Machine> World<M> {
     pub fn new(m: &M, scenario: &Scenario) -> Self {
         let host = HostMm::new(m, scenario.host_pages, &scenario.backing, scenario.contends());
         let vcpus = scenario.threads.iter().filter(|t| t.kind == ThreadKind::Vcpu).count();
-        let kvm = Kvm::new(m, scenario.contends(), vcpus as u8);
         let mut slots = [MemslotConfig { base_gfn: Gfn(0), npages: 0, log: false }; 2];
         for (config, slot) in slots.iter_mut().zip(&scenario.slots) {
             *config =
                 MemslotConfig { base_gfn: slot.base, npages: u64::from(slot.pages), log: slot.log };
         }
-        let format = format_of(scenario.spte);
-        let slots = &slots[..scenario.slots.len()];
-        let mut mmu = Mmu::new(m, host, kvm, format, slots, vcpus as u8);
-        mmu.set_algorithm(match scenario.profile {
-            Profile::Fixed => Algorithm::V5_10,
-            Profile::X86V6_1 => Algorithm::V6_1,
-        });
-        mmu.indirect_fast_fault = match scenario.indirect {
-            crate::scenario::IndirectFastFault::Gfns => IndirectFastFault::Gfns,
-            crate::scenario::IndirectFastFault::Walk => IndirectFastFault::Walk,
-            crate::scenario::IndirectFastFault::Pinned => IndirectFastFault::Pinned,
+        let config = VmConfig {
+            contended: scenario.contends(),
+            nr_vcpus: vcpus as u8,
+            slots: &slots[..scenario.slots.len()],
         };
         let mut world = World {
-            mmu,
+            vm: Vm::new(m, host, &config, mmu::of(m, scenario)),
             hardware: m.hardware(),
             user: m.cell(User { harvested: 0, copy: [0; GFNS] }),
             wrote: m.cell(false),
@@ -87,13 +83,13 @@ impl<M: Machine> World<M> {
         if let Some(root) =
             scenario.guest_root.filter(|_| world.watches(Property::GuestTranslation))
         {
-            world.mmu.host.watch_guest_tables(root);
+            world.vm.host.watch_guest_tables(root);
         }
         world.start_migration();
         world
     }
 
-    /// From now on harvests are recorded, and [`World::outcome`] tells them. Before the first step.
+    /// From now on harvests are recorded, and [`World::outcome`] has them. Before the first step.
     pub fn record_harvests(&mut self) {
         self.harvests = Some(self.m.cell(Harvests::EMPTY));
     }
@@ -117,14 +113,14 @@ impl<M: Machine> World<M> {
 
     fn store_guest_tables(&self, scenario: &Scenario) {
         for table in &scenario.guest_tables {
-            let Some(pfn) = self.mmu.host.state().pte[table.gfn.0 as usize].pfn else { continue };
+            let Some(pfn) = self.vm.host.state().pte[table.gfn.0 as usize].pfn else { continue };
             let mut content = 0;
             for (i, entry) in table.entries.iter().enumerate() {
                 let Some(e) = entry else { continue };
                 content |= u64::from(Gpte::new(e.gfn, e.writable).0) << (8 * i);
             }
             // ORDERING: relaxed: before any thread runs.
-            self.mmu.host.page(pfn).store(content, Relaxed);
+            self.vm.host.page(pfn).store(content, Relaxed);
         }
     }
 
@@ -135,7 +131,7 @@ impl<M: Machine> World<M> {
                 Paging::Direct => None,
                 Paging::Shadow => scenario.guest_root,
             };
-            self.mmu.kvm_mmu_load(CpuId(cpu as u8), root);
+            Mmu::kvm_mmu_load(&self.vm, CpuId(cpu as u8), root);
         }
     }
 
@@ -156,42 +152,38 @@ impl<M: Machine> World<M> {
                 M::preload_tlb(self, cpu, page, loc, spte);
             }
         }
-        let illegal = |(_, spte): &(SpteLoc, Spte)| !self.mmu.format.is_legal_leaf(*spte);
+        let illegal = |(_, spte): &(SpteLoc, Spte)| !self.vm.mmu.format().is_legal_leaf(*spte);
         self.illegal = self.illegal.or(place.filter(illegal));
     }
 
     fn install_leaf(&self, cpu: CpuId, page: u64, entry: &InitialSpte) -> (SpteLoc, Spte) {
-        let (gfn, table) = self.guest_translation(cpu, page);
-        let loc = self.mmu.setup_path(cpu, page, table);
-        let spte = initial_spte(&self.mmu.format, entry);
-        self.mmu.setup_leaf(loc, gfn, spte);
-        if self.mmu.format.is_writable(spte) {
-            // Whoever made it writable marked it: a writable page of a logged slot is in the log.
-            self.mmu.mark_page_dirty(gfn);
+        let walk = self.guest_walk(cpu, page);
+        let spte = initial_spte(self.vm.mmu.format(), entry);
+        let loc = Tables::setup_leaf(&self.vm, cpu, page, walk.as_ref(), spte);
+        if self.vm.mmu.format().is_writable(spte) {
+            // What made it writable marked it: a writable page of a logged slot is in the log.
+            self.vm.mark_page_dirty(walk.map_or(Gfn(page), |walk| walk.gfn()));
         }
         (loc, spte)
     }
 
-    /// What the guest's tables say in the initial state: the frame, the leaf table that says so,
-    /// and if the entry above that allows writes.
-    fn guest_translation(&self, cpu: CpuId, page: u64) -> (Gfn, Option<(Gfn, bool)>) {
+    /// What the guest's tables say of a page in the initial state, if it has any.
+    fn guest_walk(&self, cpu: CpuId, page: u64) -> Option<GuestWalk> {
         use kvmmu_model::Host;
-        let Some(root) = self.mmu.vcpu(cpu).guest_root else { return (Gfn(page), None) };
-        let upper = self.mmu.host.read_gpte(root, index_at(2, page));
-        let leaf = self.mmu.host.read_gpte(upper.gfn(), index_at(1, page));
-        (leaf.gfn(), Some((upper.gfn(), upper.is_writable())))
+        let root = self.vm.mmu.guest_root(cpu)?;
+        GuestWalk::new(root, Gva(page), |table, i| Some(self.vm.host.read_gpte(table, i)))
     }
 
     /// The contents of a guest frame, wherever they are. For observers and for setting up.
     pub fn content(&self, gfn: Gfn) -> u64 {
-        self.mmu.host.content(gfn)
+        self.vm.host.content(gfn)
     }
 
     /// A guest store or load reached this page: is that allowed? Part of the step of the access.
     #[track_caller]
     pub fn check_access(&self, cpu: CpuId, access: GuestAccess, pfn: kvmmu_model::Pfn) {
         if access.access == Access::Write {
-            self.mmu.host.guest_stored(false);
+            self.vm.host.guest_stored(false);
         }
         crate::oracle::check_access(self, cpu, access, pfn);
     }
@@ -204,25 +196,6 @@ impl<M: Machine> World<M> {
         access: GuestAccess,
     ) -> crate::machine::AccessResult {
         M::guest_access(self, cpu, access)
-    }
-}
-
-impl Format {
-    /// True if hardware keeps A and D in these SPTEs.
-    pub fn has_ad(self) -> bool {
-        format_of(self).accessed_mask != 0
-    }
-}
-
-/// The layout that a scenario names.
-pub fn format_of(format: Format) -> SpteFormat {
-    match format {
-        Format::Ept => SpteFormat::EPT,
-        Format::EptNoAd => SpteFormat::EPT_NO_AD,
-        Format::Npt => SpteFormat::NPT,
-        Format::NptV6_1 => SpteFormat::NPT_V6_1,
-        Format::Stage2 => SpteFormat::STAGE2,
-        Format::Stage2Hd => SpteFormat::STAGE2_HD,
     }
 }
 

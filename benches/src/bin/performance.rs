@@ -24,10 +24,10 @@ use kvmmu_benches::perf::plot::{self, Group, Line, Words};
 use kvmmu_benches::perf::stat;
 use kvmmu_benches::perf::table::Table;
 use kvmmu_benches::perf::track::Aged;
-use kvmmu_model::mmu::VCPUS;
+use kvmmu_model::virt::VCPUS;
 
 /// The most that the generic core may cost, beside a hand-written one.
-const RATIO_MAX: f64 = 1.02;
+const RATIO_MAX: f64 = 1.10;
 /// From this ratio on the fast path pays: below it is noise.
 const PAYS: f64 = 1.1;
 /// How long a point of the comparison of paths is measured, at most, if there are turns enough:

@@ -1,4 +1,4 @@
-//! Kinds of native machine: how words lie in memory, and whether anybody watches.
+//! Kinds of native machine: how words lie in memory, and whether they are watched.
 
 use std::cell::Cell;
 use std::fmt::Debug;
@@ -16,7 +16,7 @@ pub trait Kind: Debug + Send + Sync + 'static {
     type Word: Word + Debug + Send + Sync;
     /// Makes a word.
     fn word(&self, tag: Tag, init: u64) -> Self::Word;
-    /// False if this protective step is taken away.
+    /// False if this protective step is removed.
     #[inline(always)]
     fn guard(&self, _guard: Guard) -> bool {
         true

@@ -2,15 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, fence};
 
 use crossbeam_utils::CachePadded;
 use kvmmu_model::Word as _;
-use kvmmu_model::mmu::VCPUS;
 use kvmmu_model::platform::Ordering::{self, Acquire, Relaxed, Release};
-use kvmmu_model::{
-    Algorithm, CpuId, CpuMask, Guard, Guarded, LockId, Mark, Platform, Spte, SpteLoc, Tag,
-};
+use kvmmu_model::virt::VCPUS;
+use kvmmu_model::{CpuId, CpuMask, Guard, Guarded, LockId, Mark, Platform, Spte, SpteLoc, Tag};
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine};
 use kvmmu_scenarios::software_tlb::{self, SoftwareTlb};
 use kvmmu_scenarios::{Property, World};
@@ -102,16 +100,18 @@ impl<K: Kind> fmt::Debug for Native<K> {
 impl<K: Kind> Platform for Native<K> {
     type Word = K::Word;
     type Lock<T: Guarded> = NativeLock<T>;
+    type Local = AtomicU64;
     type RwLock = NativeRwLock;
     type Srcu = NativeSrcu;
-
-    const ALGORITHM: Option<Algorithm> = Some(Algorithm::V5_10);
 
     fn word(&self, tag: Tag, init: u64) -> K::Word {
         self.0.kind.word(tag, init)
     }
     fn lock<T: Guarded>(&self, id: LockId, init: T) -> NativeLock<T> {
         NativeLock::new(id, init)
+    }
+    fn local(&self, init: u64) -> AtomicU64 {
+        AtomicU64::new(init)
     }
     fn rw_lock(&self, _id: LockId) -> NativeRwLock {
         NativeRwLock::default()

@@ -3,8 +3,8 @@
 //! Guarantee: memory that was freed is in use again only after every section has ended in which it
 //! may have been reached. Mechanism: freeing defers, by the epochs of [`super::section`], what
 //! makes it available; allocating waits for that. By the protocol (the flush before the free waits
-//! for lockless walkers) nobody can be late; if somebody is, because a guard is gone, he meets a
-//! tombstone, and never a table that is somebody else's by now.
+//! for lockless walkers) no access can be late; if one is, because a guard is removed, it meets a
+//! tombstone, and never a table that is in use again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Freed {
     pub fn free<W>(&self, words: &[W], domain: &Domain) {
         let available = Arc::new(AtomicBool::new(false));
         self.0.lock().insert(address(words), Arc::clone(&available));
-        // ORDERING: release pairs with the acquire below: whoever uses the memory comes after all
+        // ORDERING: release pairs with the acquire below: the next user of the memory is after all
         // who were late.
         domain.defer(move || available.store(true, Ordering::Release));
     }

@@ -7,7 +7,7 @@
 //! end: an IPI that waits is a grace period for those who have them off.
 //!
 //! A grace period waits for more than the IPI does, for sections of CPUs too that it was not sent
-//! to. Such a section is short, or it is a guest, which whoever waits kicks until it leaves.
+//! to. Such a section is short, or it is a guest, which a waiter kicks until it leaves.
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! the shadow pages, and user space harvests and copies: all at once, each on a thread, in rounds
 //! of a few hundred operations. After each round every vCPU is out of
 //! KVM_RUN, the rest is harvested and copied, and the destination must equal the source. A page
-//! that went lost in one round cannot be written again before somebody looks.
+//! that was lost in one round cannot be written again before it is checked.
 //!
 //! It is the model, the interpreter of scenarios and the properties that the simulator runs: what a
 //! vCPU stores and where that must arrive is stated once. KSM is left out: the host of scenarios
@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use kvmmu_model::mmu::VCPUS;
-use kvmmu_model::{Gfn, GuardSet, Lock, Mark, Pfn, Spte, SpteLoc};
+use kvmmu_model::virt::VCPUS;
+use kvmmu_model::{Gfn, GuardSet, Lock, Mark, Pfn};
 use kvmmu_scenarios::machine::Cell;
 use kvmmu_scenarios::ops::{Address, HostOp, SlotIndex, UserOp, VcpuOp};
 use kvmmu_scenarios::oracle;
@@ -68,7 +68,7 @@ pub struct Stress {
     pub host: bool,
     /// How user space migrates.
     pub order: CopyOrder,
-    /// Protective steps that are taken away.
+    /// Protective steps that are removed.
     pub without: GuardSet,
     /// The longest time.
     pub time: Duration,
@@ -102,7 +102,7 @@ impl Report {
     }
 }
 
-/// What threads share beside the world.
+/// What threads share apart from the world.
 struct Round {
     begin: Barrier,
     end: Barrier,
@@ -153,7 +153,7 @@ impl Stress {
             round.end.wait();
             if self.order == CopyOrder::CopyThenHarvest {
                 (0..s.slots.len()).for_each(|slot| {
-                    world.mmu.kvm_vm_ioctl_get_dirty_log(slot);
+                    world.vm.kvm_vm_ioctl_get_dirty_log(slot);
                 });
             }
             world.run_stop(s);
@@ -298,9 +298,5 @@ fn copy_all(world: &World<Native<Watched>>) {
 
 /// Nobody runs: each leaf has its place in the rmap.
 fn check_rmaps(world: &World<Native<Watched>>) {
-    let mmu = &world.mmu;
-    let state = *mmu.mmu_lock.lock();
-    let spte = |loc: SpteLoc| -> Spte { mmu.mmu_spte_get_lockless(loc) };
-    // Every page is direct: nobody asks for `sp->gfns`.
-    oracle::check_release(world, &state, spte, |_| Gfn(0));
+    oracle::mmu_unlocked(world, &world.vm.kvm.mmu_lock.lock());
 }

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::{Backoff, CachePadded};
-use kvmmu_model::mmu::GFNS;
+use kvmmu_model::virt::GFNS;
 use kvmmu_model::{Until, Word};
 
 /// Waits, and lets others run when that takes long: there may be more threads than CPUs.

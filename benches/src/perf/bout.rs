@@ -1,4 +1,4 @@
-//! The generic core beside the hand-written function of [`super::hand`].
+//! The generic core compared with the hand-written function of [`super::hand`].
 //!
 //! Compilers and linkers put two copies of one function at places that suit the CPU better or
 //! worse: a few percent, as much as is asked for here. So there are several copies of both, each
@@ -10,7 +10,8 @@ use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use kvmmu_model::mmu::{GFNS, RetPf};
+use kvmmu_model::RetPf;
+use kvmmu_model::virt::GFNS;
 use kvmmu_model::{Access, CpuId, Gfn, SpteFormat, Tag};
 
 use super::hand;
@@ -79,19 +80,19 @@ struct Copied<const N: usize> {
 #[inline(never)]
 fn generic<const N: usize>(vm: &CopiedVm<N>, gfn: u64, access: Access, present: bool) -> RetPf {
     black_box(N);
-    vm.mmu.direct_page_fault(CpuId(0), Gfn(gfn), access, present)
+    vm.vm.kvm_tdp_page_fault(CpuId(0), Gfn(gfn), access, present)
 }
 
 #[inline(never)]
 fn by_hand<const N: usize>(vm: &CopiedVm<N>, gfn: u64, access: Access, present: bool) -> RetPf {
     black_box(N);
-    hand::fast_fault(&vm.mmu, CpuId(0), gfn, access, present)
+    hand::fast_fault(&vm.vm, CpuId(0), gfn, access, present)
 }
 
 #[inline(never)]
 fn one_layout<const N: usize>(vm: &CopiedVm<N>, gfn: u64, access: Access, present: bool) -> RetPf {
     black_box(N);
-    hand::fast_fault_npt(&vm.mmu, CpuId(0), gfn, access, present)
+    hand::fast_fault_npt(&vm.vm, CpuId(0), gfn, access, present)
 }
 
 impl<const N: usize> Copied<N> {

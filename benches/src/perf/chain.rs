@@ -7,13 +7,15 @@
 
 use std::time::{Duration, Instant};
 
-use kvmmu_model::mmu::MemslotConfig;
-use kvmmu_model::mmu::{Mmu, PT_ENTRIES};
+use kvmmu_model::Tables;
 use kvmmu_model::platform::Ordering::Relaxed;
-use kvmmu_model::{CpuId, Gfn, Kvm, Pfn, SpteFormat, SpteLoc, Word};
+use kvmmu_model::virt::{MemslotConfig, VmConfig};
+use kvmmu_model::x86::mmu::paging::PT_ENTRIES;
+use kvmmu_model::x86::mmu::walk::GuestWalk;
+use kvmmu_model::{CpuId, Gfn, Gpte, Gva, Mmu, Pfn, ShadowMmu, SpteFormat, SpteLoc, Vm, Word};
 
 use super::host::ResidentHost;
-use super::vm::writable;
+use super::vm::{Shadowed, writable};
 use crate::native::{Dense, Native};
 
 /// VMs in a turn.
@@ -29,7 +31,7 @@ pub const LENGTH_MAX: usize = PT_ENTRIES * PT_ENTRIES;
 /// VMs with chains of one length.
 #[derive(Debug)]
 pub struct Chains {
-    vms: Vec<Mmu<Native<Dense>, ResidentHost>>,
+    vms: Vec<Shadowed<Dense, ResidentHost>>,
     places: Vec<SpteLoc>,
 }
 
@@ -57,7 +59,7 @@ impl Chains {
         for vm in &self.vms {
             for place in &self.places {
                 // ORDERING: relaxed: nobody else runs.
-                vm.sptep(*place).store(writable(&FORMAT, Pfn(FRAME)).0, Relaxed);
+                vm.mmu.sptep(*place).store(writable(&FORMAT, Pfn(FRAME)).0, Relaxed);
             }
             vm.mark_page_dirty(Gfn(FRAME));
         }
@@ -77,18 +79,21 @@ fn vm(
     machine: &Native<Dense>,
     length: usize,
     places: &mut Vec<SpteLoc>,
-) -> Mmu<Native<Dense>, ResidentHost> {
+) -> Shadowed<Dense, ResidentHost> {
     let slot = MemslotConfig { base_gfn: Gfn(FRAME), npages: 1, log: true };
-    let kvm = Kvm::new(machine, false, 1);
-    let mut mmu = Mmu::new(machine, ResidentHost::new(), kvm, FORMAT, &[slot], 1);
-    mmu.kvm_mmu_load(CpuId(0), Some(Gfn(ROOT)));
+    let config = VmConfig { contended: false, nr_vcpus: 1, slots: &[slot] };
+    let mmu = ShadowMmu::new(machine, FORMAT);
+    let vm = Vm::new(machine, ResidentHost::new(), &config, mmu);
+    Mmu::kvm_mmu_load(&vm, CpuId(0), Some(Gfn(ROOT)));
     *places = (0..length)
         .map(|page| {
-            let table = Gfn(ROOT + 1 + (page / PT_ENTRIES) as u64);
-            let place = mmu.setup_path(CpuId(0), page as u64, Some((table, true)));
-            mmu.setup_leaf(place, Gfn(FRAME), writable(&FORMAT, Pfn(FRAME)));
-            place
+            let walk = GuestWalk::new(Gfn(ROOT), Gva(page as u64), |table, index| {
+                let next = if table.0 == ROOT { ROOT + 1 + u64::from(index) } else { FRAME };
+                Some(Gpte::new(Gfn(next), true))
+            });
+            let spte = writable(&FORMAT, Pfn(FRAME));
+            Tables::setup_leaf(&vm, CpuId(0), page as u64, walk.as_ref(), spte)
         })
         .collect();
-    mmu
+    vm
 }

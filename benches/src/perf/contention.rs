@@ -1,4 +1,4 @@
-//! Fast fault against the locked path, by threads, pages, and with a harvester beside them.
+//! Fast fault against the locked path, by threads, pages, and with a harvester.
 //!
 //! Each vCPU thread write-protects one of its pages, as a harvest would, and handles the fault of
 //! the store to it: over and over. Both paths pay for the write-protection. Where pages are hot,
@@ -7,7 +7,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kvmmu_model::mmu::{GFNS, MEMSLOTS, RetPf, VCPUS};
+use kvmmu_model::RetPf;
+use kvmmu_model::virt::{GFNS, MEMSLOTS, VCPUS};
 use kvmmu_model::{CpuId, SpteFormat};
 
 use super::cpu::Machine;
@@ -228,7 +229,7 @@ fn harvest(vm: &Vm<Apart>, stop: &AtomicBool) -> Duration {
     // ORDERING: relaxed: it only has to be seen some time.
     while !stop.load(Ordering::Relaxed) {
         for slot in 0..MEMSLOTS {
-            vm.mmu.kvm_vm_ioctl_get_dirty_log(slot);
+            vm.vm.kvm_vm_ioctl_get_dirty_log(slot);
             let now = Instant::now();
             pause = pause.max(now - last);
             last = now;

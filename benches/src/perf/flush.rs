@@ -8,7 +8,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kvmmu_model::mmu::{IN_GUEST_MODE, VCPUS};
+use kvmmu_model::virt::{IN_GUEST_MODE, VCPUS};
 use kvmmu_model::{CpuId, SpteFormat, Until, Word};
 use kvmmu_scenarios::Machine as _;
 
@@ -60,7 +60,7 @@ impl Flush {
                 let time = (0..flushes).map(|_| self.flush(&vm)).sum();
                 // ORDERING: relaxed: the kick that follows makes them look.
                 stop.store(true, Ordering::Relaxed);
-                vm.mmu.kvm_flush_remote_tlbs(None);
+                vm.vm.kvm_flush_remote_tlbs(None);
                 time
             });
             flusher.join().expect("the flushes end")
@@ -69,26 +69,26 @@ impl Flush {
 
     /// Waits until every vCPU is where it shall be, and flushes.
     fn flush(&self, vm: &Vm<Dense>) -> Duration {
-        for vcpu in &vm.mmu.vcpus[..self.in_guest] {
+        for vcpu in &vm.vm.kvm.vcpus[..self.in_guest] {
             vcpu.mode.wait_until(Until::Is(IN_GUEST_MODE));
         }
         let started = Instant::now();
-        vm.mmu.kvm_flush_remote_tlbs(None);
+        vm.vm.kvm_flush_remote_tlbs(None);
         started.elapsed()
     }
 }
 
 /// A vCPU that enters the guest whenever it can, and leaves it when it is kicked.
 fn run_guest(native: &Native<Dense>, vm: &Vm<Dense>, cpu: CpuId, stop: &AtomicBool) {
-    let mut srcu = vm.mmu.vcpu_srcu_read_lock();
+    let mut srcu = vm.vm.vcpu_srcu_read_lock();
     // ORDERING: relaxed: looked at after each kick.
     while !stop.load(Ordering::Relaxed) {
-        if vm.mmu.vcpu_enter_guest(cpu, &mut srcu, || {}) {
+        if vm.vm.vcpu_enter_guest(cpu, &mut srcu, || {}) {
             // ORDERING: as above.
             while !native.irq_pending(cpu) && !stop.load(Ordering::Relaxed) {
                 std::hint::spin_loop();
             }
-            vm.mmu.vcpu_leave_guest(cpu, &mut srcu);
+            vm.vm.vcpu_leave_guest(cpu, &mut srcu);
         }
     }
 }

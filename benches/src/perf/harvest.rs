@@ -10,8 +10,8 @@
 
 use std::time::{Duration, Instant};
 
-use kvmmu_model::mmu::{GFNS, MEMSLOTS};
 use kvmmu_model::platform::Ordering::Relaxed;
+use kvmmu_model::virt::{GFNS, MEMSLOTS};
 use kvmmu_model::{Gfn, Pfn, SpteFormat, Word};
 
 use super::vm::{Vm, fleet, writable};
@@ -54,14 +54,14 @@ impl Guests {
             for gfn in frames.map(|gfn| gfn as u64) {
                 // ORDERING: relaxed: nobody else runs.
                 vm.sptep(gfn).store(writable(&FORMAT, Pfn(gfn)).0, Relaxed);
-                vm.mmu.mark_page_dirty(Gfn(gfn));
+                vm.vm.mark_page_dirty(Gfn(gfn));
             }
         }
         let started = Instant::now();
         let mut harvested = 0;
         for vm in &self.vms {
             for slot in 0..MEMSLOTS {
-                harvested += vm.mmu.kvm_vm_ioctl_get_dirty_log(slot).count_ones() as usize;
+                harvested += vm.vm.kvm_vm_ioctl_get_dirty_log(slot).count_ones() as usize;
             }
         }
         let elapsed = started.elapsed();

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
-use kvmmu_model::mmu::GFNS;
+use kvmmu_model::virt::GFNS;
 use kvmmu_model::{Gfn, Gpte, Host, Pfn, PinnedPage};
 
 /// The page's own dirty flag. The rest of a page's word are references.

@@ -9,7 +9,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 /// What went wrong with a plot.
 pub type PlotError = Box<dyn std::error::Error>;
 
-/// Colours that are told apart without colour vision, too, in the order of series.
+/// Colours that can be distinguished without colour vision, too, in the order of series.
 const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(90, 90, 90)];
 const SIZE: (u32, u32) = (760, 460);
 const FONT: &str = "sans-serif";

@@ -6,8 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use kvmmu_model::mmu::{GFNS, RetPf};
+use kvmmu_model::RetPf;
 use kvmmu_model::platform::Ordering::Relaxed;
+use kvmmu_model::virt::GFNS;
 use kvmmu_model::{Access, CpuId, Gfn, Pfn, SpteFormat, Word};
 
 use super::vm::{Vm, fleet, writable};
@@ -47,7 +48,7 @@ impl Aged {
         let started = Instant::now();
         for vm in &self.vms {
             for gfn in 0..GFNS as u64 {
-                let ret = vm.mmu.direct_page_fault(CpuId(0), Gfn(gfn), access, true);
+                let ret = vm.vm.kvm_tdp_page_fault(CpuId(0), Gfn(gfn), access, true);
                 assert_eq!(ret, RetPf::Fixed);
             }
         }

@@ -1,8 +1,9 @@
 //! A VM that is measured, and fleets of them.
 
-use kvmmu_model::mmu::{GFNS, MEMSLOTS, MemslotConfig};
+use kvmmu_model::Tables;
 use kvmmu_model::platform::Ordering::Relaxed;
-use kvmmu_model::{Access, CpuId, Gfn, Host, Kvm, Mmu, Pfn, Spte, SpteFormat, SpteLoc, Word};
+use kvmmu_model::virt::{GFNS, MEMSLOTS, MemslotConfig, VmConfig};
+use kvmmu_model::{Access, CpuId, Gfn, Host, Mmu, Pfn, ShadowMmu, Spte, SpteFormat, SpteLoc, Word};
 
 use super::host::ResidentHost;
 use crate::native::{Kind, Native};
@@ -10,11 +11,14 @@ use crate::native::{Kind, Native};
 /// Frames of a slot.
 const SLOT_PAGES: u64 = (GFNS / MEMSLOTS) as u64;
 
+/// A VM with the MMU of shadow pages, on real threads.
+pub type Shadowed<K, H> = kvmmu_model::Vm<Native<K>, H, ShadowMmu<Native<K>>>;
+
 /// A VM with direct paging, every frame mapped.
 #[derive(Debug)]
 pub struct Vm<K: Kind, H: Host = ResidentHost> {
-    /// Its MMU.
-    pub mmu: Mmu<Native<K>, H>,
+    /// The VM.
+    pub vm: Shadowed<K, H>,
     leaves: [SpteLoc; GFNS],
 }
 
@@ -24,43 +28,43 @@ impl<K: Kind, H: Host + Default> Vm<K, H> {
     pub fn new(machine: &Native<K>, format: SpteFormat, vcpus: u8, log: bool) -> Self {
         let slot = |i| MemslotConfig { base_gfn: Gfn(i * SLOT_PAGES), npages: SLOT_PAGES, log };
         let slots: [MemslotConfig; MEMSLOTS] = std::array::from_fn(|i| slot(i as u64));
-        let kvm = Kvm::new(machine, false, vcpus);
-        let mut mmu = Mmu::new(machine, H::default(), kvm, format, &slots, vcpus);
+        let config = VmConfig { contended: false, nr_vcpus: vcpus, slots: &slots };
+        let mmu = ShadowMmu::new(machine, format);
+        let vm = kvmmu_model::Vm::new(machine, H::default(), &config, mmu);
         for cpu in (0..vcpus).map(CpuId) {
-            mmu.kvm_mmu_load(cpu, None);
+            Mmu::kvm_mmu_load(&vm, cpu, None);
         }
         let leaves = std::array::from_fn(|gfn| {
-            let loc = mmu.setup_path(CpuId(0), gfn as u64, None);
-            mmu.setup_leaf(loc, Gfn(gfn as u64), protected(&format, Pfn(gfn as u64)));
-            loc
+            let spte = protected(&format, Pfn(gfn as u64));
+            Tables::setup_leaf(&vm, CpuId(0), gfn as u64, None, spte)
         });
-        Vm { mmu, leaves }
+        Vm { vm, leaves }
     }
 
     /// The memory of a frame's SPTE.
     #[inline]
     pub fn sptep(&self, gfn: u64) -> &K::Word {
-        self.mmu.sptep(self.leaves[gfn as usize])
+        self.vm.mmu.sptep(self.leaves[gfn as usize])
     }
 
     /// Write-protects a frame, as a harvest would: the next store faults.
     #[inline]
     pub fn protect(&self, gfn: u64) {
         // ORDERING: relaxed: nothing is ordered by it.
-        self.sptep(gfn).fetch_and(!self.mmu.format.write_protect_mask, Relaxed);
+        self.sptep(gfn).fetch_and(!self.vm.mmu.format().write_protect_mask, Relaxed);
     }
 
     /// The fault of a store to a write-protected frame, on the fast path.
     #[inline]
-    pub fn fast_fault(&self, cpu: CpuId, gfn: u64) -> kvmmu_model::mmu::RetPf {
-        self.mmu.direct_page_fault(cpu, Gfn(gfn), Access::Write, true)
+    pub fn fast_fault(&self, cpu: CpuId, gfn: u64) -> kvmmu_model::RetPf {
+        self.vm.kvm_tdp_page_fault(cpu, Gfn(gfn), Access::Write, true)
     }
 
     /// The same fault under `mmu_lock`. The fast path leaves faults alone that hardware reports as
     /// not present, where the layout has no access tracking.
     #[inline]
-    pub fn locked_fault(&self, cpu: CpuId, gfn: u64) -> kvmmu_model::mmu::RetPf {
-        self.mmu.direct_page_fault(cpu, Gfn(gfn), Access::Write, false)
+    pub fn locked_fault(&self, cpu: CpuId, gfn: u64) -> kvmmu_model::RetPf {
+        self.vm.kvm_tdp_page_fault(cpu, Gfn(gfn), Access::Write, false)
     }
 }
 

@@ -190,7 +190,7 @@ impl Agreement {
     ///
     /// # Errors
     ///
-    /// A slot that nobody made; more dirty pages than it has; an exit of another call.
+    /// A slot that does not exist; more dirty pages than it has; an exit of another call.
     pub(crate) fn user(&mut self, user: &Line, thread: u32, line: u32) -> Result<(), Refusal> {
         self.exists(user).map_err(|message| (message, FIELDS))?;
         let first = user.first_gfn.or(user.base_gfn).map(|n| n.0);

@@ -152,7 +152,7 @@ fn add_by_frame(
 
 /// Adds the harvests that may matter to an SPTE: those during an event about it, and those after
 /// it up to the first that takes W for certain. W is clear in all that follow. Of harvests that may
-/// take W the first stands for the others: nobody sees the SPTE in between.
+/// take W the first stands for the others: no thread sees the SPTE in between.
 fn add_harvests(ops: &mut Vec<Op>, harvests: &[Harvest], trace: Trace<'_>) {
     let about = |h: &&Harvest| ops.iter().any(|op| (h.gfns.0..=h.gfns.1).contains(&op.gfn));
     let harvests: Vec<&Harvest> = harvests.iter().filter(about).collect();
@@ -219,7 +219,7 @@ enum Asked {
     },
     /// The fault of a neighbour.
     Neighbour,
-    /// The trace does not tell of faults.
+    /// The trace does not report faults.
     Unknown,
 }
 
@@ -408,7 +408,7 @@ impl Checker<'_> {
                 host_writable,
                 speculative,
             };
-            // A write fault looks its page up for writing; neighbours are nobody's fault.
+            // A write fault looks its page up for writing; no fault asked for neighbours.
             Does::Set(match asked {
                 Asked::Own { write: true } => vec![new(true, false)],
                 Asked::Own { write: false } => vec![new(true, false), new(false, false)],

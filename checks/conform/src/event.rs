@@ -154,7 +154,7 @@ impl Page {
     pub fn level(self) -> u8 {
         (self.role & 0xf) as u8
     }
-    /// `role.invalid`: it was zapped before and kept because somebody used it as a root.
+    /// `role.invalid`: it was zapped before and kept because it was in use as a root.
     pub fn is_invalid(self) -> bool {
         self.role & Page::INVALID != 0
     }
@@ -192,7 +192,7 @@ impl ErrorCode {
     }
 }
 
-/// What a notifier is told about.
+/// What a notifier is called for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Range {
     /// These frames, the last included.

@@ -1,7 +1,7 @@
 //! Trace files: a header line, one line per event, an end line.
 //!
-//! Guarantee: a file that was cut short, that lost events, or that some other program made is told
-//! apart from a trace that the model cannot explain. Lines are read one by one; of a file that is
+//! Guarantee: a file that was cut short, that lost events, or that some other program made is not
+//! taken for a trace that the model cannot explain. Lines are read one by one; of a file that is
 //! not text, no more than one line's limit is read.
 
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ pub const VERSION: u64 = 1;
 /// No line of a trace is longer.
 const LINE_MAX: u64 = 1 << 16;
 
-/// No trace has more events: they are held in memory, and a larger file is no use to anybody.
+/// No trace has more events: they are held in memory, and a larger file is of no use.
 const EVENTS_MAX: usize = 1 << 24;
 
 /// A trace that was read and is whole.
@@ -42,7 +42,7 @@ pub struct Recording {
     pub events: Vec<Event>,
 }
 
-/// What is read of an event that the checker does not know: its own fields are nobody's business.
+/// What is read of an event that the checker does not know: its own fields are not read.
 #[derive(Deserialize, Debug)]
 struct Unknown {
     event: String,

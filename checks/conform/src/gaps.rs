@@ -1,7 +1,7 @@
 //! Which rules a trace does not allow to apply, and why: without them an explained trace says less.
 //!
 //! A trace without a kind of events is not wrong: a tracepoint may be absent, or nothing of the
-//! kind happened. Which of the two cannot be told, so the kind is named.
+//! kind happened. Which of the two cannot be known, so the kind is named.
 
 use crate::event::{END, Event, What};
 use crate::file::Recording;

@@ -7,7 +7,7 @@
 //! Mechanism: a nondeterministic automaton. Its states are the values that the SPTE may have now,
 //! each with how far every event in flight has got. Between two points of the trace the set is
 //! closed under all steps that may happen there: those of the events in flight, and those that no
-//! event tells of. At its point an event must have done its step; after it, and before the next
+//! event reports. At its point an event must have done its step; after it, and before the next
 //! event of its thread, it reads the SPTE once more. What does not fit is taken out of the set; an
 //! empty set is an unexplained event.
 
@@ -87,7 +87,7 @@ mod progress {
     pub(super) const DONE: u128 = 1;
     /// It has read again, or does not.
     pub(super) const OVER: u128 = 2;
-    /// It has read what somebody else must replace now.
+    /// It has read what another thread must replace now.
     pub(crate) const LOSING: u128 = 3;
 }
 use progress::{BEFORE, DONE, LOSING, OVER};
@@ -265,7 +265,7 @@ impl Automaton<'_> {
         })
     }
 
-    /// Steps that no event tells of.
+    /// Steps that no event reports.
     fn unobserved(&self, state: State, allowed: Allowed, next: &mut Vec<State>) {
         let value = Spte(state.value);
         next.extend(self.rules.by_hardware(value).map(|new| state.valued(new)));
@@ -278,7 +278,7 @@ impl Automaton<'_> {
         if allowed.age {
             next.extend(self.rules.aged(value).map(|new| state.valued(new)));
         }
-        // A table takes the place of a large page, and no event tells of it.
+        // A table takes the place of a large page, and no event reports it.
         if allowed.zap || self.rules.level(value) > 1 {
             next.push(state.valued(Spte::ZERO));
         }
@@ -326,7 +326,7 @@ impl Automaton<'_> {
     }
 
     /// `mmu_set_spte`: the page does not change under a present SPTE, for the host takes back what
-    /// it replaces; and 6.1 tells of changes only.
+    /// it replaces; and 6.1 reports changes only.
     fn set(&self, value: Spte, set: Mapped) -> Option<Spte> {
         let new = self.rules.new_leaf(set, value);
         let same = !self.rules.is_leaf(value) || self.rules.format().pfn(value) == set.pfn;

@@ -7,7 +7,7 @@
 //! model's steps; rules that the trace does not allow to apply are named. Mechanism:
 //! [`mod@file`] reads, [`agree`] and [`ranges`] refuse what contradicts itself, [`checker`] looks
 //! at each event and sorts them by SPTE, [`history`] runs an automaton over each SPTE, [`report`]
-//! tells. docs/conformance.md says what that means and what it does not.
+//! prints. docs/conformance.md says what that means and what it does not.
 #![forbid(unsafe_code)]
 
 pub mod agree;

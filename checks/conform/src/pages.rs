@@ -101,8 +101,8 @@ impl Pages {
         self.zaps.insert(thread, generation);
     }
 
-    /// A system call of a thread ends: if it zapped a generation, that is gone. `Err` says what is
-    /// left.
+    /// A system call of a thread ends: if it zapped a generation, no page of that is left. `Err`
+    /// says what is.
     pub fn call_ends(&mut self, thread: u32) -> Result<(), String> {
         let Some(generation) = self.zaps.remove(&thread) else { return Ok(()) };
         let left = self.live.keys().filter(|page| page.generation == generation);

@@ -2,7 +2,7 @@
 //!
 //! Guarantee: no later part meets a frame, an address or a role that no machine has. The bounds are
 //! the kernel's and the processor's, not those of one machine: a field that is refused here is one
-//! that nobody can have recorded.
+//! that no kernel can have recorded.
 
 use crate::event::Number;
 use crate::line::Line;

@@ -1,6 +1,6 @@
 //! Which event of a thread comes before and after which: the bounds of when its steps happened.
 //!
-//! A tracepoint comes after the step that it tells of, and reads the SPTE later still. All that is
+//! A tracepoint comes after the step that it reports, and reads the SPTE later still. All that is
 //! certain is the order in one thread.
 
 use crate::event::{END, Event, Pos};

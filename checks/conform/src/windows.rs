@@ -93,8 +93,8 @@ pub struct Logged {
 /// it takes each word of the bitmap once.
 #[derive(Clone, Copy, Debug)]
 pub struct Harvest {
-    /// It takes W from whatever it finds writable: the log of a slot that is logged is given and
-    /// taken away at once.
+    /// It takes W from whatever it finds writable: the log of a slot that is logged is fetched
+    /// and cleared at once.
     pub must: bool,
     /// Who does it.
     pub thread: u32,
@@ -216,7 +216,7 @@ impl Windows {
     }
 
     /// A `KVM_GET_DIRTY_LOG` that ends at `to` gives the log and takes it away at once: its slot is
-    /// logged until then, and nobody takes logs by `KVM_CLEAR_DIRTY_LOG`, for which
+    /// logged until then, and no call takes logs by `KVM_CLEAR_DIRTY_LOG`, for which
     /// `KVM_GET_DIRTY_LOG` would leave them, in every slot of the VM.
     fn takes_all(&self, user: &User, to: Pos) -> bool {
         let is_logged = |l: &Logged| user.slot == Some(l.slot) && to < l.until;
@@ -244,7 +244,7 @@ impl Windows {
         self.has_unmaps
     }
 
-    /// Every time that somebody fetches or clears a log, by the beginning.
+    /// Every call that fetches or clears a log, by its beginning.
     pub fn harvests(&self) -> &[Harvest] {
         &self.harvests
     }

@@ -41,7 +41,7 @@ pub(crate) struct Locks {
     bits: Mutex<Vec<(Hold, Tag)>>,
     /// The bits of each class.
     by_class: [AtomicU64; LockClass::ALL.len()],
-    /// What each thread holds; the last is the stop phase, and whoever builds the world.
+    /// What each thread holds; the last is the stop phase, and the thread that builds the world.
     held: Box<[AtomicU64]>,
 }
 

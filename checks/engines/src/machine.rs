@@ -1,7 +1,7 @@
 //! The machine of both tools, written once.
 //!
 //! Waiting is native: a thread that waits for a word, or to repeat an attempt, blocks on one
-//! condition variable, which whoever changes something notifies if, and only if, somebody waits.
+//! condition variable, which a thread that changes something notifies only if some thread waits.
 //! Nothing is synchronised by it otherwise.
 //!
 //! A machine for the *core only* (loom) has no `vcpu->mode`, no requests and no IPIs: each CPU has
@@ -14,12 +14,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use kvmmu_model::mmu::{GFNS, MmuState, PG_LEVEL_4K, ROOT_LEVEL, VCPUS, index_at};
+use kvmmu_model::virt::{GFNS, VCPUS};
+use kvmmu_model::x86::mmu::walk::hardware_walk;
 use kvmmu_model::{
-    Access, CpuId, CpuMask, Gfn, Guard, Guarded, LockId, Mark, Object, Ordering, Pfn, Platform,
-    SpId, Spte, SpteLoc, Tag, Until, Word,
+    Access, CpuId, CpuMask, Guard, Guarded, LockId, Mark, Object, Ordering, Pfn, Platform, Spte,
+    SpteLoc, Tables, Tag, Until, Word,
 };
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, cacheable, with_byte};
+use kvmmu_scenarios::mmu::MmuState;
 use kvmmu_scenarios::oracle;
 use kvmmu_scenarios::software_tlb::{self, SoftwareTlb};
 use kvmmu_scenarios::{Property, World};
@@ -176,46 +178,15 @@ impl<X: Primitives> Run<X> {
 
     /// An SPTE was written.
     pub(crate) fn spte_written(&self, tag: Tag, new: u64) {
-        let Some(world) = self.world() else { return };
-        let loc = SpteLoc { sp: SpId(tag.index[0]), index: tag.index[1] };
-        let is_root = world.mmu.vcpus.iter().any(|vcpu| vcpu.root == loc.sp);
-        if !is_root && world.mmu.format.is_shadow_present(Spte(new)) {
-            oracle::check_legal(&world, loc, Spte(new));
+        if let Some(world) = self.world() {
+            oracle::spte_written(&world, tag, new);
         }
     }
 
     /// `mmu_lock` is about to be released.
-    pub(crate) fn mmu_lock_released(&self, state: &MmuState) {
-        let Some(w) = self.world() else { return };
-        let watched = [Property::RmapExact, Property::ShadowedPtReadonly, Property::MemslotGone];
-        if !watched.into_iter().any(|property| w.watches(property)) {
-            return;
-        }
-        let gfns = |loc: SpteLoc| {
-            Gfn(w.mmu.tables[usize::from(loc.sp.0)].gfns[usize::from(loc.index)].peek())
-        };
-        oracle::check_release(&w, state, |loc| Spte(w.mmu.sptep(loc).peek()), gfns);
-        if w.watches(Property::ShadowedPtReadonly) {
-            self.check_tlbs(&w, state);
-        }
-    }
-
-    /// No CPU that runs guest code may have a shadowed guest table writable in its TLB.
-    fn check_tlbs(&self, w: &World<EngineMachine<X>>, state: &MmuState) {
-        for cpu in CpuMask(self.in_guest.load(Relaxed)).iter() {
-            for page in 0..GFNS as u64 {
-                let spte = Spte(w.hardware.entry(cpu, page).peek());
-                if !cacheable(&w.mmu.format, spte, Access::Write) {
-                    continue;
-                }
-                if let Some(table) = oracle::shadowed_table(w, state, w.mmu.format.pfn(spte)) {
-                    let detail = format!(
-                        "gfn{} is a shadowed guest table, and vcpu{} has it writable in its TLB",
-                        table.0, cpu.0
-                    );
-                    self.search.violate(Property::ShadowedPtReadonly, detail);
-                }
-            }
+    pub(crate) fn mmu_lock_released(&self, state: &MmuState<EngineMachine<X>>) {
+        if let Some(world) = self.world() {
+            oracle::mmu_unlocked(&world, state);
         }
     }
 
@@ -252,6 +223,7 @@ impl<X: Primitives> Run<X> {
 impl<X: Primitives> Platform for EngineMachine<X> {
     type Word = EngineWord<X>;
     type Lock<T: Guarded> = EngineLock<X, T>;
+    type Local = AtomicU64;
     type RwLock = EngineRwLock<X>;
     type Srcu = EngineSrcu<X>;
 
@@ -263,6 +235,9 @@ impl<X: Primitives> Platform for EngineMachine<X> {
     }
     fn lock<T: Guarded>(&self, id: LockId, init: T) -> EngineLock<X, T> {
         EngineLock::new(&self.0, id, init)
+    }
+    fn local(&self, init: u64) -> AtomicU64 {
+        AtomicU64::new(init)
     }
     fn rw_lock(&self, id: LockId) -> EngineRwLock<X> {
         EngineRwLock::new(&self.0, id, self.word(Tag::lock(id), 0))
@@ -397,7 +372,7 @@ impl<X: Primitives> Machine for EngineMachine<X> {
         }
         if access.access == Access::Write
             && w.watches(Property::ShadowedPtReadonly)
-            && let Some(table) = oracle::shadowed_table(w, &w.mmu.mmu_lock.peek(), pfn)
+            && let Some(table) = oracle::shadowed_table(w, &w.vm.kvm.mmu_lock.peek(), pfn)
         {
             w.m.violate(
                 Property::ShadowedPtReadonly,
@@ -417,6 +392,14 @@ impl<X: Primitives> Machine for EngineMachine<X> {
     fn preload_tlb(w: &World<Self>, cpu: CpuId, page: u64, _: SpteLoc, spte: Spte) {
         software_tlb::preload(w, cpu, page, spte);
     }
+    fn for_each_writable_in_tlb(w: &World<Self>, cpu: CpuId, each: impl FnMut(Pfn)) {
+        if CpuMask(w.m.0.in_guest.load(Relaxed)).contains(cpu) {
+            let entries = (0..GFNS as u64).map(|page| Spte(w.hardware.entry(cpu, page).peek()));
+            let format = w.vm.mmu.format();
+            let writable = entries.filter(|spte| cacheable(format, *spte, Access::Write));
+            writable.map(|spte| format.pfn(spte)).for_each(each);
+        }
+    }
 }
 
 /// The page that the tables give for this access as they are, without a change of A or D.
@@ -425,15 +408,10 @@ fn walk_gives<X: Primitives>(
     cpu: CpuId,
     access: GuestAccess,
 ) -> Option<Pfn> {
-    let format = &w.mmu.format;
-    let upper = SpteLoc { sp: w.mmu.vcpu(cpu).root, index: index_at(ROOT_LEVEL, access.page) };
-    let upper = Spte(w.mmu.sptep(upper).peek());
-    if !format.allows(upper, Access::Read) {
-        return None;
-    }
-    let leaf = SpteLoc { sp: format.child(upper), index: index_at(PG_LEVEL_4K, access.page) };
-    let leaf = Spte(w.mmu.sptep(leaf).peek());
-    cacheable(format, leaf, access.access).then(|| format.pfn(leaf))
+    let format = w.vm.mmu.format();
+    let read = |loc| Spte(w.vm.mmu.sptep(loc).peek());
+    let (_, spte) = hardware_walk(format, w.vm.mmu.root(cpu), access.page, read);
+    cacheable(format, spte, access.access).then(|| format.pfn(spte))
 }
 
 impl<X: Primitives> Clone for EngineMachine<X> {

@@ -1,8 +1,8 @@
 //! Shared words over a tool's atomics.
 //!
-//! Tracked is what some execution writes or frees: any other word cannot tell two interleavings
-//! apart, and accesses of it are neither steps nor seen by the tool. Which words those are is found
-//! out by running: see `Search::track`. Never tracked are the TLBs, which only their own CPU
+//! Tracked is what some execution writes or frees: any other word cannot distinguish two
+//! interleavings; its accesses are neither steps nor seen by the tool. Which words those are is
+//! found by running: see `Search::track`. Never tracked are the TLBs, which only their own CPU
 //! touches, and, in a machine for the core only, `vcpu->mode` (always in-guest there) and
 //! `vcpu->requests`.
 //!
@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use kvmmu_model::mmu::IN_GUEST_MODE;
+use kvmmu_model::virt::IN_GUEST_MODE;
 use kvmmu_model::{Object, Ordering, Tag, Until, Word};
 use kvmmu_scenarios::{Property, lockdep};
 
@@ -80,8 +80,8 @@ impl<X: Primitives> EngineWord<X> {
         }
     }
 
-    /// The memory of the word is freed, or used again. Whoever else touches the word may do so
-    /// before or after: where nobody writes it, this is the step that tells the two apart.
+    /// The memory of the word is freed, or used again. Another thread may touch the word before or
+    /// after: where none writes it, this is the step that distinguishes the two.
     #[track_caller]
     pub(crate) fn poison(&self, freed: bool) {
         let word = &self.0;
@@ -227,7 +227,7 @@ impl<X: Primitives> Word for EngineWord<X> {
         let retries = u32::from(self.0.tag.object == Object::NotifierSeq);
         loop {
             // A read-modify-write, because a load may return an old value again and again.
-            // ORDERING: acq-rel: whoever waits sees what was done before the value was written.
+            // ORDERING: acq-rel: a waiter sees what was done before the value was written.
             let value = self.update(|a| X::fetch_or(a, 0, Ordering::AcqRel), |old| old);
             if until.is_met_by(value) {
                 return value;

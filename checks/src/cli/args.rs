@@ -33,7 +33,7 @@ Commands:
   check    [NAME|GLOB|FILE.toml]... explore and compare with what is expected (the default)
   list     the scenarios           guards   the protective steps, and what fails without them
   locks    [NAME...]  locks, their orders   conform  TRACE of a real kernel against the model
-  explain  NAME  find, minimise and tell    replay   FILE, or NAME --schedule S
+  explain  NAME  find, minimise and print   replay   FILE, or NAME --schedule S
   outcomes [NAME...]  what is allowed at the end; --compare FILE judges what machines saw
 
 Options of check:
@@ -108,7 +108,7 @@ pub enum Command {
     List(ListArgs),
     /// Lists the guards: what each prevents, and which scenarios fail without it
     Guards(GuardsArgs),
-    /// Finds a counterexample, minimises it and tells it as a two-column table
+    /// Finds a counterexample, minimises it and prints it as a two-column table
     #[command(before_help = "Example: kvmmu explain aba-indirect --format rst")]
     Explain(ExplainArgs),
     /// The locks and their orders: what the document says, and what is seen
@@ -117,7 +117,7 @@ pub enum Command {
     /// The outcomes that a scenario may have, and whether what machines saw is among them
     #[command(before_help = "Example: kvmmu outcomes --compare el2.jsonl")]
     Outcomes(OutcomesArgs),
-    /// Holds what a real kernel did against the model
+    /// Checks what a real kernel did against the model
     #[command(before_help = "Example: kvmmu conform trace.jsonl")]
     Conform(ConformArgs),
     /// Runs one recorded or hand-written schedule
@@ -131,7 +131,7 @@ pub struct CheckArgs {
     /// Scenarios: a name, a pattern with * and ?, or a path that ends in .toml
     #[arg(value_name = "NAME|GLOB|FILE.toml")]
     pub select: Vec<String>,
-    /// Take these guards away together; repeat for more sets (default: as the file expects)
+    /// Remove these guards together; repeat for more sets (default: as the file expects)
     #[arg(long, value_name = "G[,G]")]
     pub without: Vec<String>,
     /// Exit 1 if a scenario of your own holds and nothing shows that a race was reached
@@ -141,13 +141,13 @@ pub struct CheckArgs {
     ///
     /// sim is the simulated machine: sequential consistency, everything explored. loom judges the
     /// C11 orderings of the core of the protocol; shuttle samples interleavings of all of it, with
-    /// --strategy pct, random, or auto for both. They owe nothing to the simulator, and need a
-    /// build that has them:
+    /// --strategy pct, random, or auto for both. Both are independent of the simulator, and
+    /// need a build that has them:
     ///
     ///   cargo run --release --features engines -- check --engine loom
     ///
-    /// Both explore one variant at a time, whatever --jobs says. They skip variants of which the
-    /// scenario's file expects nothing there, but for correct ones of your own file; --without
+    /// Both explore one variant at a time, whatever --jobs says. They skip variants for which the
+    /// scenario's file expects nothing of them, except correct ones of your own file; --without
     /// skips nothing.
     #[arg(long, value_name = "sim|loom|shuttle", default_value = "sim", env = "KVMMU_ENGINE")]
     #[arg(hide_env = true, hide_possible_values = true, verbatim_doc_comment)]
@@ -207,15 +207,15 @@ pub struct SearchArgs {
     pub size: u8,
     /// Give up a variant after this many states
     ///
-    /// The strategies auto, stateful and naive count states, the others do not. What makes a
-    /// counterexample short keeps to it with every strategy.
+    /// The strategies auto, stateful and naive count states, the others do not. Minimising a
+    /// counterexample obeys it with every strategy.
     #[arg(long, value_name = "N", env = "KVMMU_STATES_MAX", hide_env = true)]
     #[arg(hide_short_help = true)]
     pub states_max: Option<u64>,
     /// Give up a variant after this many executions
     ///
-    /// Those that came to their end count. With auto and stateful they are few: an execution that
-    /// comes to a known state is not gone on with.
+    /// Complete ones count. With auto and stateful they are few: an execution that reaches a known
+    /// state is not continued.
     #[arg(long, value_name = "N", env = "KVMMU_EXECUTIONS_MAX", hide_env = true)]
     #[arg(hide_short_help = true)]
     pub executions_max: Option<u64>,
@@ -225,8 +225,7 @@ pub struct SearchArgs {
     pub steps_max: Option<u32>,
     /// Do not check how locks are used; deadlocks are still found
     ///
-    /// What a scenario expects of lock-order, lock-cycle and so on cannot be met then: such
-    /// variants are unexpected.
+    /// Variants that expect a violation of lock-order, lock-cycle and so on are unexpected then.
     #[arg(long, env = "KVMMU_NO_LOCK_CHECKS", hide_env = true, hide_short_help = true)]
     #[arg(value_parser = switch)]
     pub no_lock_checks: bool,
@@ -331,7 +330,7 @@ pub struct OutcomesArgs {
     /// Scenarios: a name, a pattern with * and ?, or a path that ends in .toml
     #[arg(value_name = "NAME|GLOB|FILE.toml")]
     pub select: Vec<String>,
-    /// Take these guards away together; repeat for more sets
+    /// Remove these guards together; repeat for more sets
     #[arg(long, value_name = "G[,G]", conflicts_with = "compare")]
     pub without: Vec<String>,
     /// The layout of SPTEs, such as stage2 (default: as the file says)
@@ -341,7 +340,7 @@ pub struct OutcomesArgs {
     /// Judge the outcomes in this file; repeat for more files
     ///
     /// A file has one JSON object per line, as docs/outcomes.md says, and 64 MiB at most. It names
-    /// scenarios: those of your own must be given beside it. Exit 0: all are allowed; 1: some are
+    /// scenarios: those of your own must be given as well. Exit 0: all are allowed; 1: some are
     /// not; 3: some are not among those that were found before a bound.
     #[arg(long, value_name = "FILE", conflicts_with = "random")]
     pub compare: Vec<PathBuf>,
@@ -352,7 +351,7 @@ pub struct OutcomesArgs {
     /// Where random workloads go
     #[arg(long, value_name = "DIR", requires = "random", hide_short_help = true)]
     pub emit: Option<PathBuf>,
-    /// Write random workloads again that are there already
+    /// Overwrite random workloads that exist already
     #[arg(long, requires = "emit", hide_short_help = true)]
     pub force: bool,
     /// The form: text, json or markdown, a table
@@ -384,7 +383,7 @@ pub enum OutcomesFormat {
 pub struct ExplainArgs {
     /// The scenario: a name, or a path that ends in .toml
     pub name: String,
-    /// The guards to take away (default: the scenario's first broken variant)
+    /// The guards to remove (default: the scenario's first broken variant)
     #[arg(long, value_name = "G[,G]")]
     pub without: Option<String>,
     /// The form of the report
@@ -440,7 +439,7 @@ pub struct ReplayArgs {
     /// A trace may have 256 MiB, and a line of it 16 MiB: of a larger one replay the schedule.
     #[arg(value_name = "FILE|NAME")]
     pub target: String,
-    /// The guards that are taken away
+    /// The guards that are removed
     #[arg(long, value_name = "G[,G]", requires = "schedule")]
     pub without: Option<String>,
     /// The schedule, such as v1-1a2b3c4d:0*3,1*7,0/2

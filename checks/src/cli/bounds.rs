@@ -6,12 +6,12 @@ use crate::cli::args::SearchArgs;
 use crate::cli::exit::Failure;
 use crate::lab::search::Strategy;
 
-/// True if the strategy tells states apart, so that there is something to count.
+/// True if the strategy distinguishes states, so that there is something to count.
 fn counts_states(strategy: Strategy) -> bool {
     matches!(strategy, Strategy::Auto | Strategy::Stateful | Strategy::Naive)
 }
 
-/// Refuses a bound of states where the strategy has none: nobody should wait for it.
+/// Refuses a bound of states where the strategy has none: it would never be reached.
 ///
 /// # Errors
 ///

@@ -61,7 +61,7 @@ fn report(failure: &Failure) -> Exit {
     if !failure.message.is_empty() {
         let _ = writeln!(anstream::stderr(), "{failure}");
     }
-    // After a signal the terminal or the reader may be gone: that is no error of its own.
+    // After a signal the terminal or the reader may have closed: that is no error of its own.
     match failure.exit {
         Exit::Usage | Exit::ReaderLeft if interrupt::signalled() => interrupt::exit(),
         exit => exit,

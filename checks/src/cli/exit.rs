@@ -28,7 +28,7 @@ pub enum Exit {
     Diverged = 5,
     /// The tool itself is broken.
     Internal = 70,
-    /// The terminal is gone: SIGHUP.
+    /// The terminal was closed: SIGHUP.
     HungUp = 129,
     /// Ctrl-C, or SIGINT.
     Interrupted = 130,

@@ -1,4 +1,4 @@
-//! Files that the command writes: beside their place first, and then put there as a whole.
+//! Files that the command writes: to a temporary file in the same directory, then renamed.
 //!
 //! Guarantee: where there is no room, the old file stays as it is, and there is no half of a new
 //! one. A symbolic link stays one: what it leads to is written.

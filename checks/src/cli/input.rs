@@ -35,7 +35,7 @@ pub enum Unread {
 /// Those of the system, and a file beyond the limit.
 pub fn read(path: &Path, limit: Limit) -> Result<Vec<u8>, Unread> {
     let file = File::open(path).map_err(Unread::System)?;
-    // One byte more tells what is too large from what fits.
+    // One byte more distinguishes what is too large from what fits.
     read_from(BufReader::new(file).take(limit.file + 1), limit)
 }
 

@@ -62,7 +62,7 @@ pub fn outlive_full_files() -> Result<(), Failure> {
     Ok(())
 }
 
-/// True if whoever started this process does not want it to hear of a hang-up: `nohup` does so.
+/// True if this process was started with SIGHUP ignored, as `nohup` does.
 #[cfg(target_os = "linux")]
 fn is_ignored(signal: i32) -> bool {
     let status = procfs::process::Process::myself().and_then(|process| process.status());

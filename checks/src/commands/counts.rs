@@ -81,7 +81,7 @@ impl Table {
         [scenario.join("_"), or_none(join(variant.without, "+"))]
     }
 
-    /// Adds what was found of `variant`, unless somebody or the clock ended it.
+    /// Adds what was found of `variant`, unless a signal or the clock ended it.
     pub fn add(&mut self, variant: &Variant, judged: &Judged) {
         // How far it came then is chance.
         if matches!(judged.reason, Some(Reason::Interrupted | Reason::Time)) {

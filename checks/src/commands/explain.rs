@@ -1,4 +1,4 @@
-//! `kvmmu explain`: finds a counterexample, minimises it, and tells it.
+//! `kvmmu explain`: finds a counterexample, minimises it, and prints it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -79,7 +79,7 @@ fn choose(selected: &Selected, without: Option<GuardSet>) -> Result<Variant, Fai
     Ok(selected.variant(without))
 }
 
-/// Finds, minimises and tells.
+/// Finds, minimises and prints.
 ///
 /// # Errors
 ///
@@ -110,7 +110,7 @@ pub fn explain(
     })
 }
 
-/// A counterexample that was found and told.
+/// A counterexample that was found and reported.
 #[derive(Debug)]
 pub struct Told {
     /// The report.
@@ -230,7 +230,7 @@ fn how(search: &Search) -> String {
     format!("{}, seed {}", format!("{:?}", search.strategy).to_lowercase(), search.seed)
 }
 
-/// There is no counterexample to tell.
+/// There is no counterexample to print.
 fn none(variant: &Variant, search: &Search, outcome: &Outcome) -> Failure {
     let name = variant.name();
     let others: Vec<&str> = outcome.others.iter().map(|o| o.property).collect();

@@ -22,7 +22,7 @@ pub struct Selected {
     pub file: Option<String>,
     /// The text of its file.
     pub text: Option<Arc<str>>,
-    /// What it is called beside another scenario of its name.
+    /// What it is called if another selected scenario has its name.
     pub called: Option<String>,
 }
 
@@ -219,7 +219,7 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
     }
 }
 
-/// The command that `word` was probably meant to be, a letter or two beside it.
+/// The command that `word` was probably meant to be, a letter or two away.
 fn meant(word: &str) -> Option<&'static str> {
     let word = word.to_lowercase();
     let near = COMMANDS.iter().map(|name| (distance(&word, name), *name)).min()?;

@@ -58,7 +58,7 @@ impl Together {
         let mut found = self.with_declared().cycles();
         found.retain(|cycle| !of_one(cycle));
         found.sort_by_key(Vec::len);
-        // One order may close many: the shortest cycle tells what is wrong with it.
+        // One order may close many: the shortest cycle shows what is wrong with it.
         let seen = |n: &&Nesting| self.merged.times(**n) > 0;
         let mut told: Vec<Vec<Nesting>> = Vec::new();
         for cycle in found {

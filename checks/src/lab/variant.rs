@@ -9,7 +9,7 @@ use kvmmu_sim::schedule::{Schedule, StampedSchedule};
 
 use crate::cli::shown::{shown, unseen};
 
-/// A scenario with some guards taken away.
+/// A scenario with some guards removed.
 #[derive(Clone, Debug)]
 pub struct Variant {
     /// The scenario.
@@ -18,9 +18,9 @@ pub struct Variant {
     pub file: Option<String>,
     /// The text of that file.
     pub text: Option<Arc<str>>,
-    /// What the scenario is called beside another of its name.
+    /// What the scenario is called if another has its name.
     pub called: Option<String>,
-    /// The guards that are taken away.
+    /// The guards that are removed.
     pub without: GuardSet,
     /// What is expected, if anything.
     pub expect: Option<Expect>,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use kvmmu_model::Gva;
+use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, index_at};
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::ops::Address;
 use kvmmu_scenarios::scenario::{Format, InitialSpte, Paging, ThreadKind};
@@ -78,7 +80,7 @@ pub fn paging(scenario: &Scenario) -> String {
     each.join(", ")
 }
 
-/// What is told of the initial state.
+/// What is reported of the initial state.
 struct Begin<'a> {
     scenario: &'a Scenario,
     /// Frames, pages and addresses that the report speaks of.
@@ -111,7 +113,7 @@ impl Begin<'_> {
         self.scenario.slots.iter().enumerate().map(one).collect()
     }
 
-    /// The frames that are marked dirty from the start: whoever made an SPTE writable marked them.
+    /// The frames that are marked dirty from the start: what made an SPTE writable marked them.
     fn marked(&self, first: u64, last: u64) -> Vec<String> {
         let writable = self.scenario.map.iter().filter(|spte| spte.writable);
         let gfns: BTreeSet<u64> = writable.filter_map(|spte| self.gfn(spte.address)).collect();
@@ -120,11 +122,9 @@ impl Begin<'_> {
 
     /// The leaf guest table and the index in it that translate a virtual page.
     fn leaf(&self, gva: u64) -> Option<(&kvmmu_scenarios::scenario::GuestTable, usize)> {
-        let entries = kvmmu_model::mmu::PT_ENTRIES as u64;
-        let table = |gfn| self.scenario.guest_tables.iter().find(move |t| t.gfn == gfn);
-        let root = table(self.scenario.guest_root?)?;
-        let upper = (*root.entries.get((gva / entries) as usize)?)?;
-        Some((table(upper.gfn)?, (gva % entries) as usize))
+        let leaf = self.scenario.leaf_table(Gva(gva))?;
+        let table = self.scenario.guest_tables.iter().find(|t| t.gfn == leaf)?;
+        Some((table, usize::from(index_at(PG_LEVEL_4K, gva))))
     }
 
     /// The frame that an address means.

@@ -50,7 +50,7 @@ pub struct Keep<'a> {
 /// How much a step matters; 0 must be shown, [`LOCAL`] and above is folded.
 type Weight = u8;
 
-/// What is told only where little else is.
+/// What is reported only where little else is.
 const ASIDE: Weight = 3;
 /// Local steps, vm-entry and exit, flushes and locks.
 const LOCAL: Weight = 4;
@@ -95,7 +95,7 @@ fn weight(events: &[Event], range: &std::ops::Range<usize>, keep: Keep<'_>) -> W
     let local =
         of_step.iter().any(|e| matches!(&e.what, What::Mark(m) if mark_weight(*m) == LOCAL));
     let weights = of_step.iter().enumerate().map(|(i, event)| match &event.what {
-        // What is violated is told below the table.
+        // What is violated is reported below the table.
         What::Violation { .. } if locks => LOCAL,
         What::Violation { .. } => 0,
         What::Write { object, old, new, .. } if old != new => match object.object {
@@ -116,7 +116,7 @@ fn weight(events: &[Event], range: &std::ops::Range<usize>, keep: Keep<'_>) -> W
         // The read of an empty entry: the fast fault gives up.
         What::Mark(Mark::FastFaultRead) if empty(of_step) => ASIDE,
         What::Mark(mark) => mark_weight(*mark),
-        // A lock that was given back since is in nobody's way.
+        // A lock that was released since blocks no thread.
         What::Acquire { .. } | What::GracePeriod { .. } if locks => {
             if ended(event, &events[range.start + i + 1..]) { LOCAL } else { 1 }
         }
@@ -242,7 +242,7 @@ fn said<'a>(text: &'a str, thread: &str) -> &'a str {
     text.strip_prefix(thread).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(text)
 }
 
-/// True if a change is told beside the one that gives a step its words; the rest is bookkeeping.
+/// True if a change is shown as well as the one that names a step; the rest is bookkeeping.
 fn told(object: Object) -> bool {
     use Object::{DirtyBitmap, Gfns, NotifierSeq, Spte, Var};
     matches!(object, DirtyBitmap | Gfns | NotifierSeq | Spte | Var)

@@ -1,4 +1,4 @@
-//! A violation of the rules of locks, told as lockdep tells it: what was being acquired, what was
+//! A violation of the rules of locks, reported as lockdep does: what was being acquired, what was
 //! held and where it was taken, which rule or which chain says no, and how CPUs could block one
 //! another.
 
@@ -136,7 +136,7 @@ pub fn cycle(
     threads: &[String],
     command: impl Fn(&Witness) -> (String, String),
 ) -> Lockdep {
-    // Within parentheses and beside others there is no room for more.
+    // Within parentheses and among others there is no room for more.
     let plain = |text: String| text.replace(" (for reading)", " for reading");
     let plain = |text: String| plain(text).replace(" (for writing)", " for writing");
     let link = |(number, (nesting, witness)): (usize, &(Nesting, Option<Witness>))| Link {

@@ -2,7 +2,7 @@
 //! JSON.
 //!
 //! Its first line is the identity of the bug: property and functions, no numbers, so that reports
-//! can be told apart and found again by it.
+//! can be distinguished and found again by it.
 
 pub mod begin;
 pub mod fold;
@@ -68,7 +68,7 @@ pub struct Facts<'a> {
     pub all: bool,
 }
 
-/// A counterexample, told.
+/// A counterexample, as it is reported.
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
 pub struct Report {
     /// The version of this form.
@@ -233,7 +233,7 @@ pub fn build_cycle(facts: &Facts<'_>, chain: &[(Nesting, Option<Witness>)]) -> R
 }
 
 impl Report {
-    /// True if the table has something to say: what one thread does with locks is told without it.
+    /// True if the table has something to say: what one thread does with locks is reported without.
     pub fn has_table(&self) -> bool {
         let several = self.steps.iter().any(|step| step.thread != self.steps[0].thread);
         self.lockdep.is_none() || several

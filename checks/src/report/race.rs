@@ -20,7 +20,7 @@ pub struct Race {
     pub same_bits: bool,
 }
 
-/// The race that `moments`, the events of a story, tell of: what the first moment relied on, if its
+/// The race that `moments`, the events of a story, show: what the first moment relied on, if its
 /// thread went on as if nothing had changed; else what the thread of the last moment knew by then
 /// and no longer held. Without a story the last conflict on an SPTE, else the last conflict.
 pub fn find(events: &[Event], moments: &[usize]) -> Option<Race> {

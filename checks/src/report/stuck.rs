@@ -1,4 +1,4 @@
-//! Why nothing goes on, as lockdep tells it: what each thread waits for, and what it holds.
+//! Why nothing goes on, as lockdep reports it: what each thread waits for, and what it holds.
 
 use kvmmu_model::Mode;
 use kvmmu_sim::event::{Event, What};

@@ -28,7 +28,7 @@ pub struct Table<'a> {
     pub names: &'a [String],
     /// What is lost.
     pub oops: &'a str,
-    /// What each thread waits for, where nothing goes on; told in place of `oops`.
+    /// What each thread waits for, where nothing goes on; printed in place of `oops`.
     pub stuck: &'a [String],
 }
 

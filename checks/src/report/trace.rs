@@ -1,6 +1,6 @@
 //! Trace files: a header line, one line per event with the hash of all lines so far, an end line.
 //!
-//! Guarantee: a file that was cut short or edited is told apart from a replay that diverged.
+//! Guarantee: a file that was cut short or edited is not taken for a replay that diverged.
 
 use std::path::{Path, PathBuf};
 
@@ -36,11 +36,11 @@ pub struct Header {
     pub scenario: String,
     /// The scenario's file; absent if it is built in.
     pub file: Option<String>,
-    /// The text of that file: whoever has the trace need not have it.
+    /// The text of that file: a replay of the trace does not need the file.
     pub text: Option<String>,
     /// The size that it was loaded at.
     pub size: u8,
-    /// The guards that were taken away.
+    /// The guards that were removed.
     pub without: Vec<String>,
     /// What the schedule was made for.
     pub fingerprint: String,

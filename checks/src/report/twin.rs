@@ -1,4 +1,4 @@
-//! The broken run beside the correct one: where the correct protocol takes another way.
+//! Compares the broken run with the correct one: where the correct protocol takes another path.
 
 use kvmmu_model::{GuardSet, Mode};
 use kvmmu_sim::event::{Event, What, Write as How};

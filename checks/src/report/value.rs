@@ -1,10 +1,11 @@
 //! How values read in reports, by what holds them.
 
-use kvmmu_model::mmu::{Header, KVM_REQ_TLB_FLUSH, KVM_REQ_TLB_FLUSH_CURRENT};
 use kvmmu_model::spte::SHADOW_PAGES_BASE;
+use kvmmu_model::virt::{KVM_REQ_TLB_FLUSH, KVM_REQ_TLB_FLUSH_CURRENT};
+use kvmmu_model::x86::mmu::Header;
 use kvmmu_model::{Access, Gpte, Object, Spte, SpteFormat, Tag};
 use kvmmu_scenarios::Scenario;
-use kvmmu_scenarios::world::format_of;
+use kvmmu_scenarios::mmu::format_of;
 use kvmmu_sim::names::Names;
 
 use crate::report::trace::object_text;

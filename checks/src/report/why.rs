@@ -39,7 +39,7 @@ pub fn lines(
     why
 }
 
-/// A race to be told.
+/// A race to be explained.
 struct Story<'a> {
     events: &'a [Event],
     race: &'a Race,

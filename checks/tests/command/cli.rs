@@ -104,19 +104,19 @@ fn an_unknown_guard_in_a_file_is_named_with_its_place() {
             restore-marks-dirty, access-track-drops-w, volatile-locklessly-writable,
             volatile-access-track, volatile-write-not-dirty, volatile-not-accessed,
             flush-on-locklessly-writable, write-protect-checks-mmu-writable,
-            pt-protect-clears-mmu-writable, get-page-flush, flush-after-harvest,
-            harvest-clear-then-protect, set-spte-marks-dirty, notifier-seq-recheck,
-            notifier-count-check, notifier-seq-before-gup, age-uses-xchg-result,
-            change-pte-clears-mmu-writable, range-start-flush, change-pte-flush,
-            mmu-set-spte-flushes-old-pfn, pte-write-zaps, pte-write-flushes, emulator-marks-dirty,
-            gpte-recheck-upper, gpte-recheck-leaf, lockless-walk-mode, lockless-walk-irq-off,
-            flush-request-wait, flush-before-free, entry-request-check,
-            make-spte-strips-w-host-readonly, pin-hold, pin-pfn-compare, pin-for-write,
-            run-holds-srcu, memslot-free-after-grace-period, memslot-delete-zaps,
-            memslot-delete-flushes, invalid-slot-retries, bus-free-after-grace-period,
-            apicv-update-drops-srcu, pit-releases-irq-lock, gup-outside-mmu-lock,
-            psci-without-kvm-lock, usage-count-own-lock, xen-own-lock, hv-lock-inside-vcpu-mutex,
-            count-lock-no-mutex, tsc-write-lock-leaf
+            pt-protect-clears-mmu-writable, get-page-write-protects, get-page-flush,
+            flush-after-harvest, harvest-clear-then-protect, make-spte-write-protects-pt,
+            zap-passes-dirty, set-spte-marks-dirty, notifier-seq-recheck, notifier-count-check,
+            notifier-seq-before-gup, age-uses-xchg-result, change-pte-clears-mmu-writable,
+            range-start-flush, change-pte-flush, mmu-set-spte-flushes-old-pfn, pte-write-zaps,
+            pte-write-flushes, emulator-marks-dirty, gpte-recheck-upper, gpte-recheck-leaf,
+            lockless-walk-mode, lockless-walk-irq-off, flush-request-wait, flush-before-free,
+            entry-irq-off, entry-request-check, make-spte-strips-w-host-readonly, pin-hold,
+            pin-pfn-compare, pin-for-write, run-holds-srcu, memslot-free-after-grace-period,
+            memslot-delete-zaps, memslot-delete-flushes, invalid-slot-retries,
+            bus-free-after-grace-period, apicv-update-drops-srcu, pit-releases-irq-lock,
+            gup-outside-mmu-lock, psci-without-kvm-lock, usage-count-own-lock, xen-own-lock,
+            hv-lock-inside-vcpu-mutex, count-lock-no-mutex, tsc-write-lock-leaf
     "#);
 }
 

@@ -107,7 +107,8 @@ fn thread(t: &Thread) -> Option<String> {
         Program::Other(run) => format!("Program::Other({})", steps(run, other_op)?),
     };
     Some(format!(
-        "Thread {{ name: {:?}.into(), kind: ThreadKind::{:?}, paging: Paging::Direct, run: {run} }}",
+        "Thread {{ name: {:?}.into(), kind: ThreadKind::{:?}, paging: Paging::Direct, \
+         run: {run} }}",
         t.name, t.kind,
     ))
 }

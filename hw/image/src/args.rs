@@ -1,7 +1,7 @@
 //! The boot arguments: words of the kernel command line.
 //!
 //! The same text serves `cargo hw`, U-Boot's `bootargs` and QEMU's `-append`. Anything that is not
-//! understood is an error: a run that was not the one that was asked for tells nothing.
+//! understood is an error: a run that was not the one that was asked for proves nothing.
 
 use core::fmt;
 
@@ -67,7 +67,7 @@ impl Tlbi {
 pub(crate) struct Args<'a> {
     /// What to run.
     pub(crate) job: Job,
-    /// Guards that are taken away, separated by commas.
+    /// Guards that are removed, separated by commas.
     pub(crate) without: &'a str,
     /// One scenario; else all that fit.
     pub(crate) scenario: Option<&'a str>,

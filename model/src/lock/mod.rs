@@ -65,7 +65,7 @@ pub struct LockInfo {
     /// What may be touched only by who holds it. The objects of [`crate::Object::protection`], and
     /// the data of the lock itself.
     pub protects: &'static [&'static str],
-    /// What a reader of the document should know beside.
+    /// What else a reader of the document should know.
     pub comment: &'static str,
 }
 
@@ -186,8 +186,8 @@ pub struct LockId {
     pub class: LockClass,
     /// Which one of several.
     pub index: u8,
-    /// False: no two threads of this program ever want it in ways that exclude one another. A
-    /// simulator then saves the step that taking it would be; the rules hold all the same.
+    /// False if no two threads of this program can ever block each other on it. A simulator then
+    /// does not make its acquisition a step; the lock rules are still checked.
     pub contended: bool,
 }
 

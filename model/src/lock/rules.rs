@@ -1,6 +1,6 @@
-//! One acquisition, held against the table and the documented orders.
+//! Checks one acquisition against the table and the documented orders.
 //!
-//! The checks are made when somebody *asks* for a lock, not when he gets it: a wrong order is wrong
+//! The checks are made when a thread *asks* for a lock, not when it gets it: a wrong order is wrong
 //! in runs that do not deadlock, too. What only several acquisitions together show (a cycle) is
 //! found by whoever collects them.
 
@@ -16,7 +16,7 @@ pub enum Breach {
     SleepsUnder(Hold),
     /// It may sleep, and interrupts are off.
     SleepsIrqsOff,
-    /// The document wants them the other way round. The order that says so; with the first and the
+    /// The document has the opposite order. The order that says so; with the first and the
     /// last of a chain of them.
     Order(Hold, &'static Order),
     /// A lock is held inside which none is taken.

@@ -50,8 +50,8 @@ impl SpteFormat {
         acc_track_mask: 0,
         ..SpteFormat::EPT
     };
-    /// The same from 5.13 on: H and M moved, a bit says that KVM maps something, MMIO is told by a
-    /// reserved address bit. Read in 6.1.
+    /// The same from 5.13 on: H and M moved, a bit says that KVM maps something, MMIO is marked by
+    /// a reserved address bit. Read in 6.1.
     pub const NPT_V6_1: SpteFormat = SpteFormat {
         name: "npt-v6.1",
         host_writable_mask: 1 << 9,

@@ -1,4 +1,4 @@
-//! The host's memory manager, and how it tells KVM.
+//! The host's memory manager, and how it notifies KVM.
 
 use kvmmu_model::platform::Ordering::Relaxed;
 use kvmmu_model::{Gfn, Mark, Pfn, Srcu, Word};
@@ -9,23 +9,27 @@ use crate::ops::HostOp;
 use crate::property::Property;
 use crate::world::World;
 
-/// `mm/mmu_notifier.c`: KVM is told inside a read section of the notifiers' own SRCU.
+/// `mm/mmu_notifier.c`: KVM is notified inside a read section of the notifiers' own SRCU.
 impl<M: Machine> World<M> {
     fn invalidate_range_start(&self, gfn: Gfn) {
-        let _srcu = self.mmu.host.mmu_notifier_srcu.read_lock();
-        self.mmu.invalidate_range_start(gfn);
+        let _srcu = self.vm.host.mmu_notifier_srcu.read_lock();
+        self.vm.invalidate_range_start(gfn);
     }
     fn invalidate_range_end(&self) {
-        let _srcu = self.mmu.host.mmu_notifier_srcu.read_lock();
-        self.mmu.invalidate_range_end();
+        let _srcu = self.vm.host.mmu_notifier_srcu.read_lock();
+        self.vm.invalidate_range_end();
     }
     fn notify_change_pte(&self, gfn: Gfn, pfn: Pfn) {
-        let _srcu = self.mmu.host.mmu_notifier_srcu.read_lock();
-        self.mmu.change_pte(gfn, pfn);
+        let _srcu = self.vm.host.mmu_notifier_srcu.read_lock();
+        self.vm.change_pte(gfn, pfn);
     }
     fn notify_clear_young(&self, gfn: Gfn, flush: bool) {
-        let _srcu = self.mmu.host.mmu_notifier_srcu.read_lock();
-        self.mmu.clear_young(gfn, flush);
+        let _srcu = self.vm.host.mmu_notifier_srcu.read_lock();
+        if flush {
+            self.vm.clear_flush_young(gfn);
+        } else {
+            self.vm.clear_young(gfn);
+        }
     }
 }
 
@@ -50,14 +54,14 @@ impl<M: Machine> World<M> {
             HostOp::ChangePte(gfn, pfn) => self.change_pte(gfn, pfn),
             HostOp::Age(gfn) => self.notify_clear_young(gfn, true),
             HostOp::ClearYoung(gfn) => self.notify_clear_young(gfn, false),
-            HostOp::Shrink => self.mmu.mmu_shrink_scan(),
-            HostOp::PiWakeup(vcpu) => self.mmu.post_interrupt(vcpu),
-            HostOp::CpuOnline => self.mmu.cpu_up(),
-            HostOp::CpuOffline => self.mmu.cpu_down(),
+            HostOp::Shrink => self.vm.mmu_shrink_scan(),
+            HostOp::PiWakeup(vcpu) => self.vm.post_interrupt(vcpu),
+            HostOp::CpuOnline => self.vm.cpu_up(),
+            HostOp::CpuOffline => self.vm.cpu_down(),
         }
     }
 
-    /// Unmaps a page and reclaims it, unless somebody holds a reference.
+    /// Unmaps a page and reclaims it, unless there is a reference.
     pub(super) fn swap_out(&self, gfn: Gfn) {
         self.m.call("swap-out", || {
             self.invalidate_range_start(gfn);
@@ -76,8 +80,8 @@ impl<M: Machine> World<M> {
     /// unmapped before may still be. The page, if there is one.
     fn unmap(&self, gfn: Gfn) -> Option<Pfn> {
         let g = gfn.0 as usize;
-        let _mm = self.mmu.host.lock();
-        self.mmu.host.update(|s| {
+        let _mm = self.vm.host.lock();
+        self.vm.host.update(|s| {
             s.pte[g].writable = false;
             if let Some(pfn) = s.pte[g].pfn.take() {
                 s.swap_cache[g] = Some(pfn);
@@ -88,22 +92,22 @@ impl<M: Machine> World<M> {
         })
     }
 
-    /// Frees a page that nobody uses: written out if it is dirty, dropped if it is clean.
+    /// Frees an unused page: written out if it is dirty, dropped if it is clean.
     fn reclaim(&self, gfn: Gfn, pfn: Pfn) {
         let g = gfn.0 as usize;
-        let _mm = self.mmu.host.lock();
-        let state = self.mmu.host.state();
-        let unused = state.swap_cache[g] == Some(pfn) && !self.mmu.host.is_referenced(pfn);
+        let _mm = self.vm.host.lock();
+        let state = self.vm.host.state();
+        let unused = state.swap_cache[g] == Some(pfn) && !self.vm.host.is_referenced(pfn);
         self.m.checkpoint((pfn, unused, state.is_mapped(pfn)));
         if !unused || state.is_mapped(pfn) {
             return;
         }
-        let dirty = self.mmu.host.test_clear_page_dirty(pfn);
+        let dirty = self.vm.host.test_clear_page_dirty(pfn);
         // ORDERING: relaxed: nobody else uses the page.
-        let content = self.mmu.host.page(pfn).load(Relaxed);
+        let content = self.vm.host.page(pfn).load(Relaxed);
         if dirty {
             // One place in swap for all frames that the page is of.
-            self.mmu.host.update(|s| {
+            self.vm.host.update(|s| {
                 let frames = s.swap.iter_mut().zip(s.swap_cache);
                 frames.filter(|(_, p)| *p == Some(pfn)).for_each(|(swap, _)| *swap = content);
             });
@@ -121,24 +125,24 @@ impl<M: Machine> World<M> {
                 );
             }
         }
-        self.mmu.host.update(|s| s.swap_cache[g] = None);
+        self.vm.host.update(|s| s.swap_cache[g] = None);
     }
 
-    /// The host brings the frame in, for somebody who is going to store to it. A shared page stays
-    /// read-only: whoever stores has to break it.
+    /// The host brings the frame in, for a caller that is going to store to it. A shared page
+    /// stays read-only: the store has to break it.
     fn swap_in(&self, gfn: Gfn) {
         self.m.call("swap-in", || {
-            let _mm = self.mmu.host.lock();
-            let state = self.mmu.host.state();
+            let _mm = self.vm.host.lock();
+            let state = self.vm.host.state();
             let g = gfn.0 as usize;
             let shared =
                 state.pte[g].pfn.or(state.swap_cache[g]).is_some_and(|p| state.is_shared(p));
-            self.mmu.host.fault_in(gfn, !shared);
+            self.vm.host.fault_in(gfn, !shared);
         });
     }
 
     /// Two frames with equal contents come to share one read-only page, as KSM does it: each is
-    /// write-protected first, a page that somebody holds a reference on is left alone.
+    /// write-protected first, a page that has a reference is left alone.
     fn ksm_merge(&self, keep: Gfn, drop: Gfn) {
         self.m.call("ksm-merge", || {
             let Some(kept) = self.write_protect_page(keep) else { return };
@@ -158,9 +162,9 @@ impl<M: Machine> World<M> {
         self.m.call("write_protect_page", || {
             self.invalidate_range_start(gfn);
             let pfn = {
-                let _mm = self.mmu.host.lock();
-                self.mmu.host.update(|s| {
-                    let pfn = s.pte[g].pfn.filter(|p| !self.mmu.host.is_referenced(*p))?;
+                let _mm = self.vm.host.lock();
+                self.vm.host.update(|s| {
+                    let pfn = s.pte[g].pfn.filter(|p| !self.vm.host.is_referenced(*p))?;
                     s.pte[g].writable = false;
                     Some(pfn)
                 })
@@ -179,8 +183,8 @@ impl<M: Machine> World<M> {
         let (gfn, pfn) = (drop.0, keep.1);
         self.invalidate_range_start(gfn);
         {
-            let _mm = self.mmu.host.lock();
-            let state = self.mmu.host.state();
+            let _mm = self.vm.host.lock();
+            let state = self.vm.host.state();
             let is = |(gfn, pfn): (Gfn, Pfn)| {
                 state.pte[gfn.0 as usize] == HostPte { pfn: Some(pfn), writable: false }
             };
@@ -189,7 +193,7 @@ impl<M: Machine> World<M> {
             if unchanged && self.have_same_contents(pfn, drop.1) {
                 self.set_pte_at_notify(gfn, pfn);
                 // try_to_merge_one_page: what swap has of the two frames may be old.
-                kvmmu_model::Host::kvm_set_pfn_dirty(&self.mmu.host, pfn);
+                kvmmu_model::Host::kvm_set_pfn_dirty(&self.vm.host, pfn);
                 self.m.note(format_args!("host: gfn{} is now pfn{}, read-only", gfn.0, pfn.0));
                 self.m.mark(Mark::KsmMerged);
             }
@@ -213,15 +217,15 @@ impl<M: Machine> World<M> {
     /// there is nothing to move, or nowhere.
     fn write_protect_for_move(&self, gfn: Gfn, pfn: Pfn) -> Option<Moved> {
         let g = gfn.0 as usize;
-        let _mm = self.mmu.host.lock();
-        let state = self.mmu.host.state();
-        let copied = self.mmu.host.is_free(pfn);
-        let from = state.pte[g].pfn.filter(|p| !self.mmu.host.is_referenced(*p));
+        let _mm = self.vm.host.lock();
+        let state = self.vm.host.state();
+        let copied = self.vm.host.is_free(pfn);
+        let from = state.pte[g].pfn.filter(|p| !self.vm.host.is_referenced(*p));
         let from = from.filter(|p| *p != pfn && (copied || state.is_shareable(pfn)));
         self.m.checkpoint((from, copied));
         let from = from?;
         self.notify_change_pte(gfn, from);
-        self.mmu.host.update(|s| {
+        self.vm.host.update(|s| {
             s.pte[g].writable = false;
             s.taken |= u8::from(copied) << pfn.0;
         });
@@ -232,26 +236,26 @@ impl<M: Machine> World<M> {
     /// The second half: the old page is released when no SPTE maps it any more.
     fn move_frame(&self, gfn: Gfn, pfn: Pfn, Moved { from, copied }: Moved) {
         let g = gfn.0 as usize;
-        let _mm = self.mmu.host.lock();
-        let state = self.mmu.host.state();
+        let _mm = self.vm.host.lock();
+        let state = self.vm.host.state();
         let unchanged = state.pte[g] == HostPte { pfn: Some(from), writable: false }
-            && !self.mmu.host.is_referenced(from);
+            && !self.vm.host.is_referenced(from);
         self.m.checkpoint((from, copied, unchanged));
         if unchanged && copied {
             // ORDERING: relaxed: the page is write-protected.
-            let content = self.mmu.host.page(from).load(Relaxed);
+            let content = self.vm.host.page(from).load(Relaxed);
             // ORDERING: relaxed: the page is ours until it is mapped.
-            self.mmu.host.page(pfn).store(content, Relaxed);
+            self.vm.host.page(pfn).store(content, Relaxed);
         }
         let moves =
             unchanged && (copied || state.is_shareable(pfn) && self.have_same_contents(from, pfn));
         if moves {
             self.set_pte_at_notify(gfn, pfn);
-            kvmmu_model::Host::kvm_set_pfn_dirty(&self.mmu.host, pfn);
+            kvmmu_model::Host::kvm_set_pfn_dirty(&self.vm.host, pfn);
             self.m.note(format_args!("host: gfn{} is now pfn{}, read-only", gfn.0, pfn.0));
         }
         if copied && !moves {
-            self.mmu.host.update(|s| s.taken &= !(1 << pfn.0));
+            self.vm.host.update(|s| s.taken &= !(1 << pfn.0));
         }
     }
 
@@ -261,9 +265,9 @@ impl<M: Machine> World<M> {
     /// Locks: the host's.
     fn set_pte_at_notify(&self, gfn: Gfn, pfn: Pfn) {
         let taken = 1 << pfn.0;
-        self.mmu.host.update(|s| s.taken |= taken);
+        self.vm.host.update(|s| s.taken |= taken);
         self.notify_change_pte(gfn, pfn);
-        self.mmu.host.update(|s| {
+        self.vm.host.update(|s| {
             s.pte[gfn.0 as usize] = HostPte { pfn: Some(pfn), writable: false };
             s.taken &= !taken;
         });
@@ -272,7 +276,7 @@ impl<M: Machine> World<M> {
     /// True if two pages are equal. Both are write-protected.
     fn have_same_contents(&self, one: Pfn, other: Pfn) -> bool {
         // ORDERING: relaxed: nobody writes them.
-        self.mmu.host.page(one).load(Relaxed) == self.mmu.host.page(other).load(Relaxed)
+        self.vm.host.page(one).load(Relaxed) == self.vm.host.page(other).load(Relaxed)
     }
 
     /// Gives a frame on a shared page a copy of its own, writable.
@@ -281,22 +285,22 @@ impl<M: Machine> World<M> {
             let g = gfn.0 as usize;
             self.invalidate_range_start(gfn);
             {
-                let _mm = self.mmu.host.lock();
-                let state = self.mmu.host.state();
+                let _mm = self.vm.host.lock();
+                let state = self.vm.host.state();
                 // A page in the swap cache is mapped first, as do_swap_page does it.
                 let page = state.pte[g].pfn.or(state.swap_cache[g]);
                 if let Some(old) = page.filter(|p| state.is_shared(*p)) {
-                    let new = self.mmu.host.alloc_page();
+                    let new = self.vm.host.alloc_page();
                     self.m.checkpoint((old, new));
                     // ORDERING: relaxed: the old page is read-only, the new one not mapped yet.
-                    let content = self.mmu.host.page(old).load(Relaxed);
-                    self.mmu.host.page(new).store(content, Relaxed);
+                    let content = self.vm.host.page(old).load(Relaxed);
+                    self.vm.host.page(new).store(content, Relaxed);
                     let pte = HostPte { pfn: Some(new), writable: true };
-                    self.mmu.host.update(|s| {
+                    self.vm.host.update(|s| {
                         s.pte[g] = pte;
                         s.swap_cache[g] = None;
                     });
-                    kvmmu_model::Host::kvm_set_pfn_dirty(&self.mmu.host, new);
+                    kvmmu_model::Host::kvm_set_pfn_dirty(&self.vm.host, new);
                     self.m.mark(Mark::CowBroken);
                 }
             }

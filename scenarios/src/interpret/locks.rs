@@ -5,10 +5,10 @@
 
 use core::mem;
 
-use kvmmu_model::mmu::MmuState;
 use kvmmu_model::{Lock, LockClass, Mode, RwLock, Srcu};
 
 use crate::machine::Machine;
+use crate::mmu::MmuState;
 use crate::ops::{LockOp, LockRef, Op};
 use crate::program::{Runs, Steps};
 use crate::world::World;
@@ -23,7 +23,7 @@ pub(super) type Holds<'a, M> = [Option<(LockRef, Mode, Held<'a, M>)>];
 pub(super) enum Held<'a, M: Machine> {
     Unit(<M::Lock<()> as Lock<()>>::Guard<'a>),
     Number(<M::Lock<u64> as Lock<u64>>::Guard<'a>),
-    Mmu(<M::Lock<MmuState> as Lock<MmuState>>::Guard<'a>),
+    Mmu(<M::Lock<MmuState<M>> as Lock<MmuState<M>>>::Guard<'a>),
     Reader(<M::RwLock as RwLock>::Read<'a>),
     Writer(<M::RwLock as RwLock>::Write<'a>),
     Section(<M::Srcu as Srcu>::Section<'a>),
@@ -33,7 +33,7 @@ pub(super) enum Held<'a, M: Machine> {
 enum Place<'a, M: Machine> {
     Unit(&'a M::Lock<()>),
     Number(&'a M::Lock<u64>),
-    Mmu(&'a M::Lock<MmuState>),
+    Mmu(&'a M::Lock<MmuState<M>>),
     Rw(&'a M::RwLock),
     Srcu(&'a M::Srcu),
 }
@@ -46,13 +46,13 @@ pub(crate) const ABSENT: &[LockClass] =
 impl<M: Machine> World<M> {
     /// The lock of this name. The one place that knows where each is.
     fn place(&self, lock: LockRef) -> Place<'_, M> {
-        let (kvm, host) = (&self.mmu.kvm, &self.mmu.host);
+        let (kvm, host) = (&self.vm.kvm, &self.vm.host);
         match lock.class {
             LockClass::KvmMutex => Place::Unit(&kvm.lock),
             LockClass::SlotsLock => Place::Unit(&kvm.slots_lock),
             LockClass::VcpuMutex => Place::Unit(&kvm.vcpu_mutex[usize::from(lock.index)]),
             LockClass::KvmSrcu => Place::Srcu(&kvm.srcu),
-            LockClass::MmuLock => Place::Mmu(&self.mmu.mmu_lock),
+            LockClass::MmuLock => Place::Mmu(&self.vm.kvm.mmu_lock),
             LockClass::MmapLock => Place::Rw(&host.mmap_lock),
             LockClass::MmuNotifierSrcu => Place::Srcu(&host.mmu_notifier_srcu),
             LockClass::PageTableLock => Place::Unit(host.page_table_lock()),

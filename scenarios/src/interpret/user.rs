@@ -16,28 +16,28 @@ impl<M: Machine> World<M> {
             UserOp::CopyHarvested => self.copy_harvested(),
             UserOp::DropHarvested => self.drop_harvested(),
             UserOp::DeleteMemslot(slot) => self.delete_memslot(slot.0),
-            UserOp::RegisterMmio => self.mmu.kvm_assign_ioeventfd(),
-            UserOp::UnregisterMmio => self.mmu.kvm_deassign_ioeventfd(false),
-            UserOp::UnregisterMmioEnomem => self.mmu.kvm_deassign_ioeventfd(true),
-            UserOp::SetGsiRouting => self.mmu.kvm_set_irq_routing(),
-            UserOp::IrqLine => self.mmu.kvm_set_irq(),
-            UserOp::CreateIrqchip => self.mmu.create_irqchip(),
-            UserOp::CreatePit => self.mmu.create_pit(),
+            UserOp::RegisterMmio => self.vm.kvm_assign_ioeventfd(),
+            UserOp::UnregisterMmio => self.vm.kvm_deassign_ioeventfd(false),
+            UserOp::UnregisterMmioEnomem => self.vm.kvm_deassign_ioeventfd(true),
+            UserOp::SetGsiRouting => self.vm.kvm_set_irq_routing(),
+            UserOp::IrqLine => self.vm.kvm_set_irq(),
+            UserOp::CreateIrqchip => self.vm.create_irqchip(),
+            UserOp::CreatePit => self.vm.create_pit(),
             UserOp::MadvisePageout(gfn) => self.madvise_pageout(gfn),
-            UserOp::CreateVm => self.mmu.kvm_create_vm(),
-            UserOp::DestroyVm => self.mmu.kvm_destroy_vm(),
-            UserOp::CreateVcpu => self.mmu.kvm_vm_ioctl_create_vcpu(),
-            UserOp::UpdateVmsa => self.mmu.sev_launch_update_vmsa(),
-            UserOp::SetTsc(vcpu) => self.mmu.kvm_set_tsc(vcpu),
-            UserOp::SetNxHugePages => self.mmu.set_nx_huge_pages(),
-            UserOp::HvEventfd => self.mmu.kvm_vm_ioctl_hv_eventfd(),
+            UserOp::CreateVm => self.vm.kvm_create_vm(),
+            UserOp::DestroyVm => self.vm.kvm_destroy_vm(),
+            UserOp::CreateVcpu => self.vm.kvm_vm_ioctl_create_vcpu(),
+            UserOp::UpdateVmsa => self.vm.sev_launch_update_vmsa(),
+            UserOp::SetTsc(vcpu) => self.vm.kvm_set_tsc(vcpu),
+            UserOp::SetNxHugePages => self.vm.set_nx_huge_pages(),
+            UserOp::HvEventfd => self.vm.kvm_vm_ioctl_hv_eventfd(),
         }
     }
 
     fn get_dirty_log(&self, to: Asker, slot: u8) {
         let index = usize::from(slot);
-        let mask = self.mmu.kvm_vm_ioctl_get_dirty_log(index);
-        let base = self.mmu.memslots[index].as_ref().map_or(0, |s| s.base_gfn.0);
+        let mask = self.vm.kvm_vm_ioctl_get_dirty_log(index);
+        let base = self.vm.kvm.slots[index].as_ref().map_or(0, |s| s.base_gfn.0);
         let frames = mask << base;
         self.user.with(|u| u.harvested |= frames);
         if let Some(harvests) = &self.harvests {
@@ -48,7 +48,7 @@ impl<M: Machine> World<M> {
 
     /// Copies the pages that were harvested and not copied yet.
     fn copy_harvested(&self) {
-        // User space runs: nobody comes back to it with a spinlock held.
+        // User space runs: KVM never returns to it with a spinlock held.
         self.m.might_sleep();
         self.m.call("copy-harvested", || {
             loop {
@@ -80,8 +80,8 @@ impl<M: Machine> World<M> {
 
     /// User space reads a guest frame through its own mapping.
     fn read_as_user(&self, gfn: Gfn) -> u64 {
-        let _mm = self.mmu.host.lock();
-        self.mmu.host.content(gfn)
+        let _mm = self.vm.host.lock();
+        self.vm.host.content(gfn)
     }
 }
 

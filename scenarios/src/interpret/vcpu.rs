@@ -1,9 +1,10 @@
 //! vCPU threads: KVM_RUN, and the guest's instructions in it.
 
-use kvmmu_model::kvm::SrcuSection;
-use kvmmu_model::kvm::io_bus::IoAddress;
-use kvmmu_model::mmu::{Emulated, RetPf};
-use kvmmu_model::{Access, CpuId, Gfn, Gpte, Gva, Lock, Mark};
+use kvmmu_model::RetPf;
+use kvmmu_model::virt::SrcuSection;
+use kvmmu_model::virt::io_bus::IoAddress;
+use kvmmu_model::x86::Emulated;
+use kvmmu_model::{Access, CpuId, Gfn, Gpte, Lock, Mark, Mmu};
 
 use super::Rest;
 use super::locks::Holds;
@@ -30,9 +31,9 @@ impl<M: Machine> World<M> {
     fn run_vcpu_holding<'a>(&'a self, cpu: CpuId, steps: &Steps<OnVcpu>, held: &mut Holds<'a, M>) {
         // The calls name who takes the locks. What they return is held until the program ends.
         let (mut mutex, mut srcu) = (None, None);
-        let vcpu_mutex = &self.mmu.kvm.vcpu_mutex[usize::from(cpu.0)];
+        let vcpu_mutex = &self.vm.kvm.vcpu_mutex[usize::from(cpu.0)];
         self.m.call("kvm_vcpu_ioctl", || mutex = Some(vcpu_mutex.lock()));
-        self.m.call("vcpu_run", || srcu = self.mmu.vcpu_srcu_read_lock());
+        self.m.call("vcpu_run", || srcu = self.vm.vcpu_srcu_read_lock());
         let mut run = Run { in_guest: false, srcu };
         let mut rest = Rest::of(steps);
         while let Some((i, op)) = self.next_op(&mut rest, run.in_guest) {
@@ -77,14 +78,14 @@ impl<M: Machine> World<M> {
             }
             VcpuOp::Invlpg(gva) => {
                 self.leave(cpu, run);
-                self.mmu.kvm_mmu_invlpg(|| {
+                Mmu::kvm_mmu_invlpg(&self.vm, || {
                     M::flush_tlb(self, cpu);
-                    self.mmu.host.guest_invalidated(cpu, gva);
+                    self.vm.host.guest_invalidated(cpu, gva);
                 });
             }
             VcpuOp::Prefault(gfn) => {
                 self.leave(cpu, run);
-                self.mmu.prefault(cpu, gfn);
+                Mmu::kvm_arch_async_page_ready(&self.vm, cpu, gfn);
             }
             VcpuOp::Mmio => {
                 self.leave(cpu, run);
@@ -92,32 +93,32 @@ impl<M: Machine> World<M> {
             }
             VcpuOp::AvicIrqWindow => {
                 self.leave(cpu, run);
-                self.mmu.svm_toggle_avic_for_irq_window(&mut run.srcu);
+                self.vm.svm_toggle_avic_for_irq_window(&mut run.srcu);
             }
             VcpuOp::HvSetMsr => {
                 self.leave(cpu, run);
-                while !self.mmu.kvm_hv_set_msr_common() {
+                while !self.vm.kvm_hv_set_msr_common() {
                     self.cow_break(Gfn(0));
                 }
             }
             VcpuOp::SetApicBase => {
                 self.leave(cpu, run);
-                self.mmu.kvm_lapic_set_base();
+                self.vm.kvm_lapic_set_base();
             }
             VcpuOp::XenEvtchnSend => {
                 self.leave(cpu, run);
-                self.mmu.kvm_xen_set_evtchn(cpu);
+                self.vm.kvm_xen_set_evtchn(cpu);
             }
             VcpuOp::PsciCpuOn => {
                 self.leave(cpu, run);
                 // KVM_RUN of arm64 handles its exits outside of read sections.
                 drop(run.srcu.take());
-                self.mmu.kvm_psci_vcpu_on(cpu);
-                run.srcu = self.mmu.vcpu_srcu_read_lock();
+                self.vm.kvm_psci_vcpu_on(cpu);
+                run.srcu = self.vm.vcpu_srcu_read_lock();
             }
             VcpuOp::Halt => {
                 self.leave(cpu, run);
-                self.mmu.vcpu_block(cpu, &mut run.srcu);
+                self.vm.vcpu_block(cpu, &mut run.srcu);
             }
         }
     }
@@ -155,17 +156,14 @@ impl<M: Machine> World<M> {
         present: bool,
         run: &mut Run<'a, M>,
     ) -> bool {
-        let ret = match self.mmu.vcpu(cpu).guest_root {
-            None => self.mmu.direct_page_fault(cpu, Gfn(access.page), access.access, present),
-            Some(_) => self.mmu.shadow_page_fault(cpu, Gva(access.page), access.access, present),
-        };
-        if self.mmu.relax_perms_owes_local_flush(present, ret) {
+        let ret = Mmu::kvm_mmu_do_page_fault(&self.vm, cpu, access.page, access.access, present);
+        if self.vm.relax_perms_owes_local_flush(present, ret) {
             M::flush_tlb_page(self, cpu, access.page);
         }
         match ret {
             RetPf::Fixed | RetPf::Spurious | RetPf::Invalid | RetPf::Retry => false,
             RetPf::RetryAfter(seq) => {
-                self.mmu.wait_for_invalidation(seq);
+                self.vm.wait_for_invalidation(seq);
                 false
             }
             RetPf::BreakCow(gfn) => {
@@ -179,8 +177,8 @@ impl<M: Machine> World<M> {
             RetPf::RetryAfterMemslots(seen) => {
                 // The guest runs in between, and a grace period does not wait for it.
                 run.srcu = None;
-                self.mmu.wait_for_memslots(seen);
-                run.srcu = self.mmu.vcpu_srcu_read_lock();
+                self.vm.wait_for_memslots(seen);
+                run.srcu = self.vm.vcpu_srcu_read_lock();
                 false
             }
             RetPf::Mmio { ram } => {
@@ -193,21 +191,16 @@ impl<M: Machine> World<M> {
 
     /// Emulates a store to a shadowed guest table.
     fn emulate(&self, cpu: CpuId, access: GuestAccess) {
-        let gfn = match self.mmu.vcpu(cpu).guest_root {
-            None => Gfn(access.page),
-            Some(root) => match self.mmu.walk_addr(root, Gva(access.page), access.access) {
-                Some(walk) => walk.gfn(),
-                None => return,
-            },
-        };
-        self.emulate_store(cpu, gfn, access);
+        if let Some(gfn) = Mmu::gva_to_gpa(&self.vm, cpu, access.page, access.access) {
+            self.emulate_store(cpu, gfn, access);
+        }
     }
 
     fn emulate_store(&self, cpu: CpuId, gfn: Gfn, store: GuestAccess) {
         let (byte, value) = store.byte;
         loop {
-            match self.mmu.emulator_write_phys(cpu, gfn, byte, value) {
-                Emulated::Done => return self.mmu.host.guest_store_emulated(),
+            match self.vm.emulator_write_phys(cpu, gfn, byte, value) {
+                Emulated::Done => return self.vm.host.guest_store_emulated(),
                 Emulated::BreakCow => self.cow_break(gfn),
                 Emulated::Mmio { ram } => return self.mmio_of_frame(cpu, store, ram),
             }
@@ -216,7 +209,7 @@ impl<M: Machine> World<M> {
 
     fn enter<'a>(&'a self, cpu: CpuId, run: &mut Run<'a, M>) {
         let flush = || M::flush_tlb(self, cpu);
-        let entered = !M::KVM_RUN || self.mmu.vcpu_enter_guest(cpu, &mut run.srcu, flush);
+        let entered = !M::KVM_RUN || self.vm.vcpu_enter_guest(cpu, &mut run.srcu, flush);
         if entered {
             M::guest_entered(self, cpu);
         }
@@ -227,7 +220,7 @@ impl<M: Machine> World<M> {
         if run.in_guest {
             M::guest_left(self, cpu);
             if M::KVM_RUN {
-                self.mmu.vcpu_leave_guest(cpu, &mut run.srcu);
+                self.vm.vcpu_leave_guest(cpu, &mut run.srcu);
             }
             run.in_guest = false;
         }

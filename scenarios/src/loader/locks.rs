@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use kvmmu_model::mmu::VCPUS;
+use kvmmu_model::virt::VCPUS;
 use kvmmu_model::{LockClass, LockKind, Mode};
 
 use super::error::{LoadError, Source, listed, quoted};

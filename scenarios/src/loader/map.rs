@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use kvmmu_model::mmu::{PG_LEVEL_4K, ROOT_LEVEL, index_at};
+use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, ROOT_LEVEL, index_at};
 use kvmmu_model::{Gfn, Gva};
 
 use super::error::{LoadError, quoted};
@@ -234,7 +234,7 @@ fn shadowed<'s>(
     }
     let root = memory.guest_root.filter(|_| uses.shadow);
     let on_path = |s: &InitialSpte| match s.address {
-        Address::Gva(gva) => leaf_table(memory, gva) == Some(gfn),
+        Address::Gva(gva) => memory.leaf_table(gva) == Some(gfn),
         Address::Gfn(_) => false,
     };
     if root != Some(gfn) && !all.any(on_path) {
@@ -245,11 +245,4 @@ fn shadowed<'s>(
         format!("MMU-writable, but gfn{} is a guest page table that is shadowed already", gfn.0),
         "write spte = \"100\", or take the virtual pages of that table out of [map]",
     ))
-}
-
-/// The frame of the guest's leaf table for a virtual page.
-fn leaf_table(memory: &Memory, gva: Gva) -> Option<Gfn> {
-    let top = memory.table(memory.guest_root?)?;
-    let entry = top.entries.get(usize::from(index_at(ROOT_LEVEL, gva.0)))?;
-    entry.map(|e| e.gfn)
 }

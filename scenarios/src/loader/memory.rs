@@ -3,21 +3,23 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use kvmmu_model::mmu;
-use kvmmu_model::{Gfn, Gva, Pfn};
+use kvmmu_model::virt;
+use kvmmu_model::x86::mmu::paging;
+use kvmmu_model::x86::mmu::walk::GuestWalk;
+use kvmmu_model::{Gfn, Gpte, Gva, Pfn};
 
 use super::error::{LoadError, Source, quoted};
 use super::program::numbered;
 use super::table::{Table, Text};
 use crate::host_mm;
-use crate::scenario::{Backing, GuestEntry, GuestTable, Slot};
+use crate::scenario::{Backing, GuestEntry, GuestTable, Slot, read_gpte};
 
 /// How many guest frames there may be; also how many virtual pages: two guest tables of four.
-pub(super) const GFNS: u8 = mmu::GFNS as u8;
+pub(super) const GFNS: u8 = virt::GFNS as u8;
 /// How many host pages there may be.
 pub(super) const PFNS: u8 = host_mm::PFNS as u8;
 /// How many entries a guest page table has.
-pub(super) const TABLE_ENTRIES: u8 = mmu::PT_ENTRIES as u8;
+pub(super) const TABLE_ENTRIES: u8 = paging::PT_ENTRIES as u8;
 /// How many of them a root has: virtual pages are numbered root index * 4 + leaf index.
 const ROOT_ENTRIES: u8 = GFNS / TABLE_ENTRIES;
 
@@ -65,14 +67,17 @@ impl Memory {
 
     /// What the guest's tables say of a virtual page: the frame, and if all levels are writable.
     pub(super) fn translate(&self, gva: Gva) -> Option<(Gfn, bool)> {
-        let entries = u64::from(TABLE_ENTRIES);
-        let upper = self.entry(self.guest_root?, gva.0 / entries)?;
-        let lower = self.entry(upper.gfn, gva.0 % entries)?;
-        Some((lower.gfn, upper.writable && lower.writable))
+        let walk = GuestWalk::new(self.guest_root?, gva, |table, index| self.gpte(table, index))?;
+        Some((walk.gfn(), walk.is_writable()))
     }
 
-    fn entry(&self, table: Gfn, index: u64) -> Option<GuestEntry> {
-        *self.table(table)?.entries.get(usize::try_from(index).ok()?)?
+    /// The frame of the guest's leaf table for a virtual page.
+    pub(super) fn leaf_table(&self, gva: Gva) -> Option<Gfn> {
+        GuestWalk::leaf_table(self.guest_root?, gva, |table, index| self.gpte(table, index))
+    }
+
+    fn gpte(&self, table: Gfn, index: u8) -> Option<Gpte> {
+        read_gpte(&self.guest_tables, table, index)
     }
 
     /// Backs the frames that neither `[host]` nor `[map]` names with the lowest free host pages.
@@ -115,11 +120,11 @@ pub(super) fn slots(root: &Table<'_>) -> Result<Vec<Slot>, LoadError> {
         table.only(&["gfn", "pages", "log"])?;
         let gfn = table.need_small("gfn", 0..=GFNS - 1, "gfn = 0")?;
         let pages = table.need_small("pages", 1..=GFNS, "pages = 1")?;
-        if slots.len() == mmu::MEMSLOTS {
+        if slots.len() == virt::MEMSLOTS {
             return Err(root.source.error(
                 gfn.at,
                 format!("slot number {}", slots.len() + 1),
-                format!("at most {} slots fit: join or remove some", mmu::MEMSLOTS),
+                format!("at most {} slots fit: join or remove some", virt::MEMSLOTS),
             ));
         }
         if gfn.value + pages.value > GFNS {
@@ -272,23 +277,23 @@ pub(super) fn guest(root: &Table<'_>, memory: &mut Memory) -> Result<(), LoadErr
     check_root(&guest, top, memory)
 }
 
-/// Refuses more tables than the pool of shadow pages can hold beside those of direct mappings.
+/// Refuses more tables than the pool of shadow pages can hold next to those of direct mappings.
 pub(super) fn check_pool(root: &Table<'_>, memory: &Memory, direct: bool) -> Result<(), LoadError> {
-    let others = if direct { 1 + mmu::GFNS / mmu::PT_ENTRIES } else { 0 };
+    let others = if direct { 1 + virt::GFNS / paging::PT_ENTRIES } else { 0 };
     let tables = memory.guest_tables.len();
     // A table has a shadow page for the root's writable entries and one for those that are not.
     let top = memory.guest_root.and_then(|top| memory.table(top));
     let entries = || top.into_iter().flat_map(|top| top.entries.iter().flatten());
     let read_only = |table: &&GuestTable| entries().any(|e| e.gfn == table.gfn && !e.writable);
     let twice = memory.guest_tables.iter().filter(read_only).count();
-    if tables + twice + others <= mmu::SHADOW_PAGES {
+    if tables + twice + others <= paging::SHADOW_PAGES {
         return Ok(());
     }
     let found = match twice {
         0 => format!("{tables} guest page tables"),
         _ => format!("{tables} guest page tables, {twice} of them behind a read-only entry"),
     };
-    let fit = mmu::SHADOW_PAGES - others;
+    let fit = paging::SHADOW_PAGES - others;
     Err(root.source.error(
         root.place("guest"),
         found,

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use kvmmu_model::mmu::VCPUS;
+use kvmmu_model::virt::VCPUS;
 use kvmmu_model::{CpuId, Gfn, Gva, Pfn};
 
 use super::error::{LoadError, Source, listed, quoted};

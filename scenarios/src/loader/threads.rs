@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use kvmmu_model::mmu::VCPUS;
+use kvmmu_model::virt::VCPUS;
 
 use super::error::{LoadError, listed, quoted};
 use super::locks::Holding;

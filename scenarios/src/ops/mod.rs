@@ -27,7 +27,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// True if somebody waits for vCPU threads in it, or for readers of an SRCU: the locks that
+    /// True if some thread waits in it for vCPU threads or readers of an SRCU: the locks that
     /// KVM_RUN and notifiers take are steps then, and free of charge otherwise.
     pub const fn contends(self) -> bool {
         match self {
@@ -177,9 +177,9 @@ table::operations! {
     }
     User, contends: true {
         /// The KVM_SET_USER_MEMORY_REGION ioctl with size 0: the slot becomes invalid, is zapped,
-        /// and is gone. Accesses to its frames are MMIO from then on.
+        /// and is deleted. Accesses to its frames are MMIO from then on.
         DeleteMemslot(slot: SlotIndex) = "delete-memslot",
-        /// The KVM_IOEVENTFD ioctl: puts a second ioeventfd beside the one that is there from the
+        /// The KVM_IOEVENTFD ioctl: adds a second ioeventfd to the one that is there from the
         /// start.
         RegisterMmio = "register-mmio",
         /// The same ioctl takes the second ioeventfd off the bus and frees it.
@@ -194,7 +194,7 @@ table::operations! {
         IrqLine = "irq-line",
         /// The KVM_CREATE_IRQCHIP ioctl: PIC and I/O APIC on the bus, and default routes.
         CreateIrqchip = "create-irqchip",
-        /// The KVM_CREATE_PIT ioctl: a timer on the bus, told of acknowledged interrupts.
+        /// The KVM_CREATE_PIT ioctl: a timer on the bus, notified of acknowledged interrupts.
         CreatePit = "create-pit",
     }
     User, contends: false {

@@ -7,7 +7,7 @@ use crate::record::outcome::{Outcome, Reason, Stats, Verdict};
 use crate::run::engine::Engine;
 
 /// A short seeded search, which finds most bugs at once; if one property is looked for, a search of
-/// executions with few context switches, which finds most of the rest and tells short stories; and
+/// executions with few context switches, which finds most of the rest by short runs; and
 /// then the exhaustive search.
 #[derive(Clone, Debug)]
 pub struct Auto {
@@ -32,7 +32,7 @@ impl Default for Auto {
     }
 }
 
-/// True if nothing more is to be done: the verdict is there, or somebody or the clock said stop.
+/// True if nothing more is to be done: the verdict is there, or a signal or the clock said stop.
 fn is_final(verdict: &Verdict) -> bool {
     use Reason::{InternalError, Interrupted, Time};
     matches!(

@@ -1,5 +1,5 @@
 //! The state graph of a program, recorded to check the keys of states: equal keys must mean states
-//! that cannot be told apart, and different keys should.
+//! that nothing can distinguish, and different keys should mean states that differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,7 +78,7 @@ impl Graph {
         self.numbers.keys().copied()
     }
 
-    /// How many states there would be if states that cannot be told apart, now or by any future,
+    /// How many states there would be if states that nothing distinguishes, now or in any future,
     /// were one: what a perfect key would reach.
     pub fn quotient(&self) -> usize {
         let mut classes = self.labels.clone();

@@ -14,7 +14,7 @@ use crate::run::engine::Engine;
 /// Every interleaving. The sets are filled by [`Explorer::explore`].
 #[derive(Clone, Debug, Default)]
 pub struct Naive {
-    /// Take two `fetch_add`s to commute when traces are told apart.
+    /// Take two `fetch_add`s to commute when traces are compared.
     pub adds_commute: bool,
     /// Hashes of the Mazurkiewicz traces of complete executions.
     pub traces: BTreeSet<u128>,

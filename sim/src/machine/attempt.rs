@@ -154,7 +154,7 @@ impl Attempt {
         self.key.set(self.key.get() ^ entry.part());
     }
 
-    /// True if another attempt would do what this one did: nothing in net. `now` says what a
+    /// True if another attempt would do what this one did: no net change. `now` says what a
     /// location holds.
     pub(crate) fn futile(&self, now: impl Fn(u16) -> u64) -> bool {
         let same = |e: Entry| now(e.loc) == e.last && (!e.written || e.first == e.last);

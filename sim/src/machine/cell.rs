@@ -45,8 +45,8 @@ impl<T: Guarded> SimCell<T> {
         self.machine.replace_hash(self.loc, self.hash_cell, blob_part(self.loc, &value));
     }
 
-    /// Changes the value in a way that commutes and that nobody decides by, as a reference count is
-    /// changed: retries neither take it for a change nor wait for one.
+    /// For updates that commute and on which no thread's next step depends, such as a reference
+    /// count: retries neither take it for a change nor wait for one.
     pub fn commute(&self, change: impl FnOnce(&mut T)) {
         let log = self.machine.thread().attempt.pause();
         self.with(change);

@@ -214,7 +214,7 @@ impl Drop for Coroutines {
                 ManuallyDrop::drop(&mut slot.body);
             }
         }
-        // SAFETY: leaked from a box in `new`; the coroutines, which alone borrowed it, are gone.
+        // SAFETY: leaked from a box in `new`; the coroutines, which alone borrowed it, are dropped.
         drop(unsafe { Box::from_raw(self.instance.as_ptr()) });
     }
 }

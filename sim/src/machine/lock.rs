@@ -62,7 +62,7 @@ impl<T: Guarded> SimLock<T> {
         self.machine.tag(self.loc)
     }
 
-    /// A copy of the data, whoever owns it: no step, and the thread is not taken to have seen it.
+    /// A copy of the data, owned or not: no step, and the thread is not taken to have seen it.
     pub fn peek(&self) -> T {
         self.machine.did_read(self.loc, self.machine.arena.get(self.hash_cell));
         self.machine.arena.read(self.slot)

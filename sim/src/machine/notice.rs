@@ -73,7 +73,7 @@ impl Machine {
         let automata = self.automata.borrow();
         let done = |a: &Automaton| {
             a.progress.is_none_or(|(cell, loc)| {
-                // A violating step depends on whoever advances the story.
+                // A violating step depends on each thread that advances the story.
                 self.reads.set(self.reads.get() | Footprint::bit(loc));
                 self.arena.get(cell) == a.complete()
             })

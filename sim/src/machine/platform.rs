@@ -99,18 +99,18 @@ impl Sim {
         irq::pending(self.machine, cpu, Location::caller())
     }
 
-    /// An attempt begins that may have to be repeated: at the head of a retry loop, beside the
+    /// An attempt begins that may have to be repeated: at the head of a retry loop, next to the
     /// checkpoint there. The machine logs what the attempt touches until [`Sim::wait_for_change`].
     pub fn attempt_begin(&self) {
         self.machine.thread().attempt.restart(true);
     }
 
-    /// The attempt succeeded: its log is dropped, so that it does not tell states apart.
+    /// The attempt succeeded: its log is dropped, so that it does not make states differ.
     pub fn attempt_end(&self) {
         self.machine.thread().attempt.restart(false);
     }
 
-    /// Before a repetition. If the attempt changed nothing in net and nothing that it touched has
+    /// Before a repetition. If the attempt made no net change and nothing that it touched has
     /// changed since, waits until something does; a value that is back is no change. One step.
     #[track_caller]
     pub fn wait_for_change(&self) {
@@ -139,6 +139,7 @@ impl Sim {
 impl Platform for Sim {
     type Word = SimWord;
     type Lock<T: Guarded> = SimLock<T>;
+    type Local = SimWord;
     type RwLock = SimRwLock;
     type Srcu = SimSrcu;
 
@@ -148,6 +149,10 @@ impl Platform for Sim {
 
     fn lock<T: Guarded>(&self, id: LockId, init: T) -> SimLock<T> {
         SimLock::new(self.machine, id, init)
+    }
+
+    fn local(&self, init: u64) -> SimWord {
+        SimWord::new(self.machine, Tag::nth(Object::Local, self.machine.locations()), init)
     }
 
     fn rw_lock(&self, id: LockId) -> SimRwLock {

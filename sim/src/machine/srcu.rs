@@ -1,7 +1,7 @@
 //! SRCU: who reads, and whose grace period still waits for whom.
 //!
 //! A grace period waits for just the read sections that had begun when it did: it notes who reads,
-//! and whoever ends a section takes himself off every such note.
+//! and a thread that ends a section removes itself from every such note.
 
 use core::fmt;
 use core::panic::Location;

@@ -82,7 +82,7 @@ pub(crate) struct Machine {
     pub(crate) watched: Cell<u128>,
     pub(crate) seen_marks: Cell<u128>,
     pub(crate) seen_witnesses: Cell<u64>,
-    /// Guards that are gone and were asked for.
+    /// Removed guards that some step asked for.
     pub(crate) seen_missed: Cell<GuardSet>,
     pub(crate) without: Cell<GuardSet>,
     pub(crate) violation: RefCell<Option<Violation>>,

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::panic::Location;
 
-use kvmmu_model::{Object, Ordering, Tag, Until, Word};
+use kvmmu_model::{Local, Object, Ordering, Tag, Until, Word};
 use kvmmu_scenarios::lockdep;
 
 use super::MemoryModel;
@@ -136,6 +136,19 @@ impl SimWord {
         self.note(old);
         self.write(f(old), how, site);
         old
+    }
+}
+
+/// A word of one thread: what it reads there is its own doing, so that nothing needs to be
+/// observed.
+impl Local for SimWord {
+    #[inline]
+    fn get(&self) -> u64 {
+        self.peek()
+    }
+    #[inline]
+    fn set(&self, value: u64) {
+        self.poke(value);
     }
 }
 

@@ -4,7 +4,7 @@ use kvmmu_scenarios::lockdep::Nesting;
 
 use super::story::Story;
 
-/// Which violations count. The others are recorded beside the verdict and their paths end there.
+/// Which violations count. The others are recorded apart from the verdict; their paths end there.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Goal {
     /// The property that is violated; `None`: any.

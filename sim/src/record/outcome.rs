@@ -76,8 +76,8 @@ pub struct Seen {
     pub marks: u128,
     /// Bit `i` is set if the `i`-th witness sequence was completed.
     pub witnesses: u64,
-    /// Guards that are taken away and that some step asked for: the others were never reached, and
-    /// their absence says nothing.
+    /// Removed guards that some step asked for: the others were never reached, and removing them
+    /// proved nothing.
     pub missed: GuardSet,
 }
 

@@ -1,4 +1,4 @@
-//! Takes a program step by step, in the order that somebody else chooses.
+//! Takes a program step by step, in the order that an explorer chooses.
 //!
 //! Between two steps every thread is suspended before a shared access, with that access published:
 //! [`Engine::moves`] says which threads could take theirs, [`Engine::step`] lets one of them. What
@@ -45,7 +45,7 @@ pub struct Engine {
     steps: u64,
     /// What objects are called in the run that is traced.
     object_names: Names,
-    /// A cycle of lock orders that was found beside what is looked for.
+    /// A cycle of lock orders that was found, though something else is looked for.
     pub(crate) cycle: Option<Found>,
 }
 

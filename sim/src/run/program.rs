@@ -10,7 +10,7 @@ pub use crate::record::story::{Moment, Story};
 pub trait Program {
     /// The names of its threads, in schedule order. At most [`crate::machine::THREADS_MAX`].
     fn threads(&self) -> Vec<String>;
-    /// The guards that this run takes away.
+    /// The guards that this run removes.
     fn without(&self) -> GuardSet {
         GuardSet::EMPTY
     }

@@ -13,19 +13,21 @@
 //! there. Entries that give translation or access-flag faults are never cached (Arm ARM, D8.17, TLB
 //! maintenance). Which rules hold is up to the format: `caches_permission_faults`.
 
-use kvmmu_model::mmu::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES, VCPUS, index_at};
 use kvmmu_model::transition::hardware_update;
-use kvmmu_model::{Access, CpuId, Guarded, Mark, Pfn, Platform, SpId, Spte, SpteLoc, Tag};
+use kvmmu_model::virt::VCPUS;
+use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, SHADOW_PAGES, entries_of};
+use kvmmu_model::x86::mmu::walk::{ShadowWalk, hardware_walk};
+use kvmmu_model::{Access, CpuId, Guarded, Mark, Pfn, Platform, SpId, Spte, SpteLoc, Tables, Tag};
 use kvmmu_scenarios::host_mm::PFNS;
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, cacheable, with_byte};
-use kvmmu_scenarios::oracle::{check_legal, shadowed_table};
+use kvmmu_scenarios::mmu::MmuOf;
+use kvmmu_scenarios::oracle::shadowed_table;
 use kvmmu_scenarios::{Property, World};
 
+use super::tlb::{Cached, Few, Tlb};
 use crate::machine::cell::SimCell;
 use crate::machine::platform::Sim;
 use crate::machine::word::SimWord;
-
-const ENTRIES: usize = SHADOW_PAGES * PT_ENTRIES;
 
 /// The TLBs of all CPUs.
 #[derive(Debug)]
@@ -33,33 +35,19 @@ pub struct Tlbs {
     cpus: [SimCell<Tlb>; VCPUS],
 }
 
-/// What one CPU may have cached.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Tlb {
-    /// Runs guest code now, and so may cache what it can reach.
-    running: bool,
-    /// By SPTE: bits 0-7 pages that it may read, 8-15 pages that it may write without touching the
-    /// SPTE again, 16-23 tables that it may walk; bit 31, where permission faults are cached: it
-    /// may deny stores.
-    entries: [u32; ENTRIES],
+impl Tlbs {
+    fn of(&self, cpu: CpuId) -> &SimCell<Tlb> {
+        &self.cpus[usize::from(cpu.0)]
+    }
 }
 
 /// Ways an access may be translated: through each table, by a walk or by a cached page.
 const WAYS_MAX: usize = SHADOW_PAGES * (1 + PFNS) + 2;
-const WRITE_SHIFT: u32 = 8;
-const TABLE_SHIFT: u32 = 16;
-const DENIES: u32 = 1 << 31;
-
-const _: () = assert!(PFNS <= 8 && TABLE_SHIFT as usize + SHADOW_PAGES <= 31);
-
-fn place(loc: SpteLoc) -> usize {
-    usize::from(loc.sp.0) * PT_ENTRIES + usize::from(loc.index)
-}
 
 /// One way an access may be translated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Translation {
-    /// By a walk: the leaf that it reaches, if the upper entry is there.
+    /// By a walk: the leaf that it reaches, if the upper entries are there.
     Walk(Option<SpteLoc>),
     /// By a cached leaf.
     Cached(SpteLoc, Pfn),
@@ -80,89 +68,87 @@ impl Translations {
     }
 
     fn of(w: &World<Sim>, cpu: CpuId, page: u64, access: Access) -> Translations {
-        let format = &w.mmu.format;
-        let upper = SpteLoc { sp: w.mmu.vcpu(cpu).root, index: index_at(ROOT_LEVEL, page) };
-        let entry = peek(w, upper);
-        let child = format.allows(entry, Access::Read).then(|| format.child(entry));
-        let leaf_of = |sp| SpteLoc { sp, index: index_at(PG_LEVEL_4K, page) };
-        let mut all = Translations { list: [Translation::Walk(None); WAYS_MAX], len: 0 };
-        let walk = child.map(leaf_of);
-        all.push(Translation::Walk(walk));
-        let tlb = w.hardware.cpus[usize::from(cpu.0)].get();
+        let root = w.vm.mmu.root(cpu);
+        let tlb = w.hardware.of(cpu).get();
+        let walk = leaf_of_walk(w, root, page);
         let quiet = walk.and_then(|leaf| quiet_page(w, peek(w, leaf), access));
-        if let Some(leaf) = walk {
-            all.push_cached(&tlb, leaf, access, quiet);
-        }
-        let tables = tlb.entries[place(upper)] >> TABLE_SHIFT;
-        for table in (0..SHADOW_PAGES as u8).map(SpId).filter(|t| tables >> t.0 & 1 == 1) {
-            if Some(table) != child {
-                all.push(Translation::Walk(Some(leaf_of(table))));
-                all.push_cached(&tlb, leaf_of(table), access, quiet);
+        let mut all = Translations { list: [Translation::Walk(None); WAYS_MAX], len: 0 };
+        all.push(Translation::Walk(walk));
+        let mut denies = false;
+        tlb.leaves(ShadowWalk::new(root, page), &|loc| child(w, loc), &mut |leaf| {
+            if Some(leaf) != walk {
+                all.push(Translation::Walk(Some(leaf)));
             }
-        }
-        let stale = (0..SHADOW_PAGES as u8).map(SpId).filter(|t| tables >> t.0 & 1 == 1);
-        let mut cached = child.into_iter().chain(stale).map(|sp| tlb.entries[place(leaf_of(sp))]);
-        let denies = access == Access::Write && cached.any(|bits| bits & DENIES != 0);
-        if denies && !walk.is_some_and(|leaf| is_denied(w, peek(w, leaf), access)) {
+            let cached = tlb.of(leaf);
+            denies |= cached.denies;
+            // What does just what the walk does is no other way.
+            for pfn in cached.pages(access).iter().map(Pfn).filter(|pfn| Some(*pfn) != quiet) {
+                all.push(Translation::Cached(leaf, pfn));
+            }
+        });
+        let by_walk = walk.is_some_and(|leaf| is_denied(w, peek(w, leaf), access));
+        if access == Access::Write && denies && !by_walk {
             all.push(Translation::Denied);
         }
         all
     }
+}
 
-    /// Adds what is cached of a leaf, unless it does what the walk does.
-    fn push_cached(&mut self, tlb: &Tlb, leaf: SpteLoc, access: Access, quiet: Option<Pfn>) {
-        let shift = if access == Access::Write { WRITE_SHIFT } else { 0 };
-        let pages = tlb.entries[place(leaf)] >> shift & 0xff;
-        for pfn in (0..PFNS as u64).filter(|p| pages >> p & 1 == 1).map(Pfn) {
-            if Some(pfn) != quiet {
-                self.push(Translation::Cached(leaf, pfn));
-            }
-        }
-    }
+/// The leaf that a walk of the tables as they are ends at; `None`: an upper entry stops it.
+fn leaf_of_walk(w: &World<Sim>, root: SpId, page: u64) -> Option<SpteLoc> {
+    let format = w.vm.mmu.format();
+    let (at, entry) = hardware_walk(format, root, page, |loc| peek(w, loc));
+    format.is_last(entry, at.level).then_some(at.loc)
+}
+
+/// The table that an entry of an upper level leads hardware to.
+fn child(w: &World<Sim>, loc: SpteLoc) -> Option<SpId> {
+    let (format, entry) = (w.vm.mmu.format(), peek(w, loc));
+    format.allows(entry, Access::Read).then(|| format.child(entry))
 }
 
 /// The page of an SPTE that a walk may use without changing it: a cached copy does just the same.
 fn quiet_page(w: &World<Sim>, spte: Spte, access: Access) -> Option<Pfn> {
-    let format = &w.mmu.format;
+    let format = w.vm.mmu.format();
     cacheable(format, spte, access).then(|| format.pfn(spte))
 }
 
 /// True if the entry in memory denies the access as a cached one does: the translation is there.
 fn is_denied(w: &World<Sim>, spte: Spte, access: Access) -> bool {
-    let format = &w.mmu.format;
+    let format = w.vm.mmu.format();
     format.fault_is_present(spte) && !format.allows(spte, access)
 }
 
 fn peek(w: &World<Sim>, loc: SpteLoc) -> Spte {
-    Spte(w.mmu.sptep(loc).peek())
+    Spte(w.vm.mmu.sptep(loc).peek())
 }
 
-/// What a CPU that runs under `root` may cache of this entry.
-fn cacheable_bits(w: &World<Sim>, root: SpId, loc: SpteLoc, spte: Spte) -> u32 {
-    let format = &w.mmu.format;
-    if loc.sp == root {
+/// What a CPU may cache of an entry with this value.
+fn may_cache(w: &World<Sim>, loc: SpteLoc, spte: Spte) -> Cached {
+    let format = w.vm.mmu.format();
+    if !format.is_last(spte, w.vm.mmu.level(loc, SimWord::peek)) {
         let walks = format.allows(spte, Access::Read);
-        return if walks { 1 << (TABLE_SHIFT + u32::from(format.child(spte).0)) } else { 0 };
+        let tables = if walks { Few::one(u64::from(format.child(spte).0)) } else { Few::NONE };
+        return Cached { tables, ..Cached::default() };
     }
-    let bit = |access, shift: u32| {
-        if cacheable(format, spte, access) { 1 << (shift + format.pfn(spte).0 as u32) } else { 0 }
+    let page = |access| {
+        if cacheable(format, spte, access) { Few::one(format.pfn(spte).0) } else { Few::NONE }
     };
     let denies = format.caches_permission_faults
         && cacheable(format, spte, Access::Read)
         && !format.is_writable(spte);
-    bit(Access::Read, 0) | bit(Access::Write, WRITE_SHIFT) | if denies { DENIES } else { 0 }
+    let (read, write) = (page(Access::Read), page(Access::Write));
+    Cached { read, write, tables: Few::NONE, denies }
 }
 
-/// Adds everything cacheable under an entry of the root.
-fn cache_under(w: &World<Sim>, tlb: &mut Tlb, root: SpId, upper: SpteLoc, entry: Spte) {
-    let bits = cacheable_bits(w, root, upper, entry);
-    tlb.entries[place(upper)] |= bits;
-    if bits == 0 {
-        return;
-    }
-    for index in 0..PT_ENTRIES as u8 {
-        let leaf = SpteLoc { sp: w.mmu.format.child(entry), index };
-        tlb.entries[place(leaf)] |= cacheable_bits(w, root, leaf, peek(w, leaf));
+/// Adds what a CPU may cache of an entry with this value, and of everything under it.
+fn cache(w: &World<Sim>, tlb: &mut Tlb, loc: SpteLoc, spte: Spte) {
+    let cached = may_cache(w, loc, spte);
+    tlb.add(loc, cached);
+    for table in cached.tables.iter() {
+        for below in entries_of(SpId(table as u8)) {
+            cache(w, tlb, below, peek(w, below));
+        }
     }
 }
 
@@ -170,56 +156,16 @@ fn cache_under(w: &World<Sim>, tlb: &mut Tlb, root: SpId, upper: SpteLoc, entry:
 pub(crate) fn spte_written(w: &World<Sim>, tag: Tag, new: u64) {
     let loc = SpteLoc { sp: SpId(tag.index[0]), index: tag.index[1] };
     let new = Spte(new);
-    let mut is_root = false;
-    for cpu in (0..w.mmu.nr_vcpus).map(CpuId) {
-        let root = w.mmu.vcpu(cpu).root;
-        is_root |= loc.sp == root;
-        let cell = &w.hardware.cpus[usize::from(cpu.0)];
+    for cpu in (0..w.vm.kvm.nr_vcpus).map(CpuId) {
+        let cell = w.hardware.of(cpu);
         let mut tlb = cell.get();
-        if !tlb.running {
+        if !tlb.running || !tlb.tables_under(w.vm.mmu.root(cpu)).contains(u64::from(loc.sp.0)) {
             continue;
         }
         let before = tlb;
-        if loc.sp == root {
-            cache_under(w, &mut tlb, root, loc, new);
-        } else if reaches(&tlb, root, loc.sp) {
-            tlb.entries[place(loc)] |= cacheable_bits(w, root, loc, new);
-        }
+        cache(w, &mut tlb, loc, new);
         if tlb != before {
             cell.set(tlb);
-        }
-    }
-    if !is_root && w.mmu.format.is_shadow_present(new) {
-        check_legal(w, loc, new);
-    }
-}
-
-fn reaches(tlb: &Tlb, root: SpId, table: SpId) -> bool {
-    (0..PT_ENTRIES as u8)
-        .map(|index| tlb.entries[place(SpteLoc { sp: root, index })] >> TABLE_SHIFT)
-        .any(|tables| tables >> table.0 & 1 == 1)
-}
-
-/// No CPU that runs guest code may have a shadowed guest table writable in its TLB.
-pub(crate) fn check_release(w: &World<Sim>) {
-    if !w.watches(Property::ShadowedPtReadonly) {
-        return;
-    }
-    let l = w.mmu.mmu_lock.peek();
-    for cpu in (0..w.mmu.nr_vcpus).map(CpuId) {
-        let tlb = w.hardware.cpus[usize::from(cpu.0)].get();
-        let writable = tlb.entries.iter().fold(0, |bits, e| bits | e >> WRITE_SHIFT & 0xff);
-        for pfn in (0..8).filter(|p| tlb.running && writable >> p & 1 == 1).map(Pfn) {
-            if let Some(table) = shadowed_table(w, &l, pfn) {
-                Machine::violate(
-                    &w.m,
-                    Property::ShadowedPtReadonly,
-                    format_args!(
-                        "gfn{} is a shadowed guest table, and vcpu{} has it writable in its TLB",
-                        table.0, cpu.0
-                    ),
-                );
-            }
         }
     }
 }
@@ -251,16 +197,15 @@ fn request(cpu: CpuId, access: GuestAccess) -> u64 {
 
 /// The walk ended at a leaf: what it gives, with A and D set, or a fault.
 fn use_leaf(w: &World<Sim>, cpu: CpuId, leaf: SpteLoc, access: Access) -> Result<Pfn, bool> {
-    let format = &w.mmu.format;
+    let format = w.vm.mmu.format();
     let spte = peek(w, leaf);
     let Some(new) = hardware_update(format, spte, access) else {
         return Err(format.fault_is_present(spte));
     };
     if new != spte {
-        w.m.hardware_write(w.mmu.sptep(leaf), new.0);
+        w.m.hardware_write(w.vm.mmu.sptep(leaf), new.0);
     }
-    let in_use = w.mmu.mmu_lock.peek().pages[usize::from(leaf.sp.0)].in_use;
-    if !in_use {
+    if !MmuOf::<Sim>::is_in_use(&w.vm.kvm.mmu_lock.peek().mmu, leaf) {
         Machine::violate(
             &w.m,
             Property::UseAfterFree,
@@ -272,15 +217,17 @@ fn use_leaf(w: &World<Sim>, cpu: CpuId, leaf: SpteLoc, access: Access) -> Result
 
 /// A fault drops what is cached of the entries that it came from, where a walk decides faults.
 fn drop_stale(w: &World<Sim>, cpu: CpuId, page: u64, leaf: Option<SpteLoc>) {
-    if w.mmu.format.caches_permission_faults {
+    if w.vm.mmu.format().caches_permission_faults {
         return;
     }
-    let root = w.mmu.vcpu(cpu).root;
-    let upper = SpteLoc { sp: root, index: index_at(ROOT_LEVEL, page) };
-    w.hardware.cpus[usize::from(cpu.0)].with(|tlb| {
-        for loc in [Some(upper), leaf].into_iter().flatten() {
-            tlb.entries[place(loc)] = cacheable_bits(w, root, loc, peek(w, loc));
+    w.hardware.of(cpu).with(|tlb| {
+        let mut drop = |loc| tlb.replace(loc, may_cache(w, loc, peek(w, loc)));
+        let mut at = Some(ShadowWalk::new(w.vm.mmu.root(cpu), page));
+        while let Some(upper) = at.filter(|at| at.level > PG_LEVEL_4K) {
+            drop(upper.loc);
+            at = child(w, upper.loc).map(|sp| upper.next(sp));
         }
+        leaf.into_iter().for_each(drop);
     });
 }
 
@@ -299,7 +246,7 @@ fn touch(w: &World<Sim>, cpu: CpuId, access: GuestAccess, pfn: Pfn, stale: bool)
     }
     if access.access == Access::Write {
         w.m.mark(Mark::GuestWrite);
-        let page = w.mmu.host.page(pfn);
+        let page = w.vm.host.page(pfn);
         let (byte, value) = access.byte;
         w.m.hardware_write(page, with_byte(page.peek(), byte, value));
         if w.watches(Property::ShadowedPtReadonly) {
@@ -311,7 +258,7 @@ fn touch(w: &World<Sim>, cpu: CpuId, access: GuestAccess, pfn: Pfn, stale: bool)
 
 #[track_caller]
 fn check_table_write(w: &World<Sim>, pfn: Pfn) {
-    if let Some(table) = shadowed_table(w, &w.mmu.mmu_lock.peek(), pfn) {
+    if let Some(table) = shadowed_table(w, &w.vm.kvm.mmu_lock.peek(), pfn) {
         Machine::violate(
             &w.m,
             Property::ShadowedPtReadonly,
@@ -366,8 +313,7 @@ impl Machine for Sim {
         word.peek()
     }
     fn hardware(&self) -> Tlbs {
-        let empty = Tlb { running: false, entries: [0; ENTRIES] };
-        Tlbs { cpus: core::array::from_fn(|_| Sim::cell(self, empty)) }
+        Tlbs { cpus: core::array::from_fn(|_| Sim::cell(self, Tlb::default())) }
     }
 
     #[track_caller]
@@ -401,44 +347,45 @@ impl Machine for Sim {
         result
     }
 
+    fn for_each_writable_in_tlb(w: &World<Sim>, cpu: CpuId, each: impl FnMut(Pfn)) {
+        let tlb = w.hardware.of(cpu).get();
+        tlb.writable().iter().filter(|_| tlb.running).map(Pfn).for_each(each);
+    }
+
     fn guest_entered(w: &World<Sim>, cpu: CpuId) {
-        let root = w.mmu.vcpu(cpu).root;
-        w.hardware.cpus[usize::from(cpu.0)].with(|tlb| {
+        let root = w.vm.mmu.root(cpu);
+        w.hardware.of(cpu).with(|tlb| {
             tlb.running = true;
-            for index in 0..PT_ENTRIES as u8 {
-                let upper = SpteLoc { sp: root, index };
-                cache_under(w, tlb, root, upper, peek(w, upper));
-            }
+            entries_of(root).for_each(|upper| cache(w, tlb, upper, peek(w, upper)));
         });
     }
 
     fn guest_left(w: &World<Sim>, cpu: CpuId) {
-        w.hardware.cpus[usize::from(cpu.0)].with(|tlb| tlb.running = false);
+        w.hardware.of(cpu).with(|tlb| tlb.running = false);
     }
 
     #[track_caller]
     fn flush_tlb(w: &World<Sim>, cpu: CpuId) {
-        w.hardware.cpus[usize::from(cpu.0)].with(|tlb| tlb.entries = [0; ENTRIES]);
+        w.hardware.of(cpu).with(Tlb::flush);
         Machine::note(&w.m, format_args!("vcpu{}: TLB flushed", cpu.0));
     }
 
     fn flush_tlb_page(w: &World<Sim>, cpu: CpuId, page: u64) {
-        let root = w.mmu.vcpu(cpu).root;
-        let index = index_at(PG_LEVEL_4K, page);
-        w.hardware.cpus[usize::from(cpu.0)].with(|tlb| {
-            for sp in (0..SHADOW_PAGES as u8).map(SpId).filter(|sp| *sp != root) {
-                tlb.entries[place(SpteLoc { sp, index })] = 0;
-            }
-        });
+        let root = w.vm.mmu.root(cpu);
+        w.hardware.of(cpu).with(|tlb| tlb.flush_leaves(root, page));
         Machine::note(&w.m, format_args!("vcpu{}: TLB flushed of gfn{page}", cpu.0));
     }
 
     fn preload_tlb(w: &World<Sim>, cpu: CpuId, page: u64, loc: SpteLoc, spte: Spte) {
-        let root = w.mmu.vcpu(cpu).root;
-        let upper = SpteLoc { sp: root, index: index_at(ROOT_LEVEL, page) };
-        w.hardware.cpus[usize::from(cpu.0)].with(|tlb| {
-            tlb.entries[place(upper)] |= cacheable_bits(w, root, upper, peek(w, upper));
-            tlb.entries[place(loc)] |= cacheable_bits(w, root, loc, spte);
+        let format = w.vm.mmu.format();
+        w.hardware.of(cpu).with(|tlb| {
+            let mut at = ShadowWalk::new(w.vm.mmu.root(cpu), page);
+            while at.level > PG_LEVEL_4K {
+                let entry = peek(w, at.loc);
+                tlb.add(at.loc, may_cache(w, at.loc, entry));
+                at = at.next(format.child(entry));
+            }
+            tlb.add(loc, may_cache(w, loc, spte));
         });
     }
 }

@@ -5,3 +5,4 @@ pub mod outcomes;
 pub mod race;
 
 mod hardware;
+mod tlb;

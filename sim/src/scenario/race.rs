@@ -4,11 +4,14 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use kvmmu_model::mmu::{Header, PT_ENTRIES, ROOT_LEVEL};
-use kvmmu_model::{Gfn, GuardSet, LockClass, Object, Spte, Tag};
+use kvmmu_model::x86::mmu::Header;
+use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL};
+use kvmmu_model::x86::mmu::walk::GuestWalk;
+use kvmmu_model::{Gfn, GuardSet, Gva, LockClass, Object, Tag};
+use kvmmu_scenarios::machine::PAGES;
 use kvmmu_scenarios::ops::{Address, Entry, Op, TableEntry, VcpuOp};
 use kvmmu_scenarios::outcome::Outcome;
-use kvmmu_scenarios::scenario::{GuestEntry, Paging, Witness};
+use kvmmu_scenarios::scenario::{Paging, Witness, read_gpte};
 use kvmmu_scenarios::{Scenario, World, oracle};
 
 use super::hardware;
@@ -19,7 +22,7 @@ use crate::run::program::{Instance, Moment, Program, Story};
 /// Where the executions of a [`Race`] leave their outcomes, and how often each was left.
 pub type Record = Rc<RefCell<BTreeMap<Outcome, u64>>>;
 
-/// A scenario with some guards taken away.
+/// A scenario with some guards removed.
 #[derive(Clone, Debug)]
 pub struct Race {
     scenario: Scenario,
@@ -107,23 +110,17 @@ impl Instance for RaceInstance {
     }
     fn spte_written(&self, tag: Tag, _old: u64, new: u64) {
         hardware::spte_written(&self.world, tag, new);
+        oracle::spte_written(&self.world, tag, new);
     }
     fn object_names(&self) -> Vec<(Tag, String)> {
-        let headers = self.world.mmu.tables.iter().map(|table| Header(table.header.peek()));
+        let headers = self.world.vm.mmu.tables.iter().map(|table| Header(table.header.peek()));
         let pages =
             headers.enumerate().flat_map(|(sp, header)| page_names(&self.scenario, sp, header));
         pages.chain(fixed_names(&self.scenario)).collect()
     }
     fn released(&self, tag: Tag) {
         if tag.object == Object::Lock(LockClass::MmuLock) {
-            let mmu = &self.world.mmu;
-            let spte = |loc| Spte(mmu.sptep(loc).peek());
-            let gfns = |loc: kvmmu_model::SpteLoc| {
-                let table = &mmu.tables[usize::from(loc.sp.0)];
-                Gfn(table.gfns[usize::from(loc.index)].peek())
-            };
-            oracle::check_release(&self.world, &mmu.mmu_lock.peek(), spte, gfns);
-            hardware::check_release(&self.world);
+            oracle::mmu_unlocked(&self.world, &self.world.vm.kvm.mmu_lock.peek());
         }
     }
 }
@@ -140,6 +137,10 @@ fn page_names(scenario: &Scenario, sp: usize, header: Header) -> Vec<(Tag, Strin
             (format!("sp[root,gfn{gfn}]"), Box::new(|i| format!("root.gfn{gfn}[{i}]")))
         }
         ROOT_LEVEL => ("sp[root]".to_owned(), Box::new(|i| format!("root[{i}]"))),
+        level if level > PG_LEVEL_4K => {
+            let entry = move |i: usize| format!("spte{level}[gfn{gfn}][{i}]");
+            (format!("sp{level}[gfn{gfn}]"), Box::new(entry))
+        }
         _ if header.is_direct() => {
             let last = gfn + PT_ENTRIES as u64 - 1;
             let entry = move |i: usize| format!("spte[gfn{}]", gfn + i as u64);
@@ -165,23 +166,36 @@ fn page_names(scenario: &Scenario, sp: usize, header: Header) -> Vec<(Tag, Strin
     names
 }
 
-/// The first virtual page that the guest table in this frame maps, if the guest's root says so in
-/// one place and no thread changes the root.
+/// The first virtual page that the guest table in this frame maps, if the tables above it say so in
+/// one place and no thread changes those.
 fn first_gva(scenario: &Scenario, table: u64) -> Option<u64> {
-    let root = scenario.guest_tables.iter().find(|t| Some(t.gfn) == scenario.guest_root)?;
-    let points = |e: &Option<GuestEntry>| e.is_some_and(|e| e.gfn.0 == table);
-    let at = root.entries.iter().position(points)?;
-    let once = root.entries.iter().filter(|e| points(e)).count() == 1;
+    let firsts = (0..PAGES as u64).step_by(PT_ENTRIES);
+    let leaf = |gva: u64| scenario.leaf_table(Gva(gva));
+    let mut pages = firsts.clone().filter(|gva| leaf(*gva) == Some(Gfn(table)));
+    let first = pages.next().filter(|_| pages.next().is_none())?;
+    let root = scenario.guest_root?;
+    let is_above = |gfn| {
+        let on_path = |gva| {
+            let (mut above, mut level) = (false, ROOT_LEVEL);
+            GuestWalk::new(root, Gva(gva), |table, index| {
+                above |= table == gfn && level > PG_LEVEL_4K;
+                level -= 1;
+                read_gpte(&scenario.guest_tables, table, index)
+            });
+            above
+        };
+        firsts.clone().any(on_path)
+    };
     let edits = |op| match op {
         Op::Vcpu(
             VcpuOp::EmulateGpte(TableEntry { table: gfn, .. }, _)
             | VcpuOp::SetGpte(Entry { table: Address::Gfn(gfn), .. }, _),
-        ) => gfn == root.gfn,
+        ) => is_above(gfn),
         Op::Vcpu(VcpuOp::SetGpte(Entry { table: Address::Gva(_), .. }, _)) => true,
         _ => false,
     };
     let edited = scenario.threads.iter().flat_map(|t| t.run.ops()).any(|(_, op)| edits(op));
-    (once && !edited).then_some((at * PT_ENTRIES) as u64)
+    (!edited).then_some(first)
 }
 
 /// The names that do not change in a run.

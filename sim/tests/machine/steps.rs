@@ -383,5 +383,5 @@ fn a_trace_names_calls_locks_and_values() {
         r#"3 255 [] 0 Load { object: Tag { object: Var, index: [0, 0] }, value: 8 }"#,
     ];
     assert_eq!(texts, expected);
-    assert!(replay.events.iter().all(|e| e.file.ends_with("machine.rs")));
+    assert!(replay.events.iter().all(|e| e.file.ends_with("steps.rs")));
 }

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kvmmu_model::{Guard, GuardSet};
+use kvmmu_scenarios::mmu::format_of;
 use kvmmu_scenarios::scenario::{Format, Paging};
-use kvmmu_scenarios::world::format_of;
 use kvmmu_scenarios::{Scenario, builtin, loader};
 use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::outcome::{Outcome, Verdict};

@@ -1,5 +1,5 @@
-//! Goal: the model's MMU on the simulated hardware keeps its promises, and breaks them where a step is
-//! left out. Method: small scenarios, each about one thing, every interleaving.
+//! Goal: the model's MMU on the simulated hardware keeps its promises, and breaks them where a step
+//! is left out. Method: small scenarios, each about one thing, every interleaving.
 
 mod arm64;
 mod harvests;

@@ -152,7 +152,7 @@ impl Page {
         let indent = if text.starts_with("- ") { "  " } else { "" };
         let rest = format!("{:16}{indent}", "");
         let text = self.plain(text);
-        // The lines of a list's item would not be told from the next field's.
+        // The lines of a list's item would look like the next field's.
         let width = if indent.is_empty() { 80 } else { WIDTH };
         let lines = wrap(&text, width - rest.len());
         for (i, line) in lines.iter().enumerate() {

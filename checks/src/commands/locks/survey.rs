@@ -30,7 +30,7 @@ pub struct Survey {
     pub undocumented: Vec<Seen>,
     /// Orders that were seen and that follow from those above.
     pub implied: Vec<Seen>,
-    /// Orders that were seen and that nobody has declared.
+    /// Orders that were seen and that are not declared.
     pub undeclared: Vec<Seen>,
     /// Cycles of everything that was seen.
     pub cycles: Vec<Vec<Link>>,
@@ -68,7 +68,7 @@ pub struct Lock {
     pub section: &'static str,
     /// What it protects.
     pub protects: &'static [&'static str],
-    /// What a reader of the document should know beside.
+    /// What else a reader of the document should know.
     pub comment: &'static str,
     /// How often it was taken.
     pub taken: u64,
@@ -83,7 +83,7 @@ pub struct Seen {
     pub inner: Lockage,
     /// True if the document says so.
     pub documented: bool,
-    /// Where the real code nests them; empty: nobody has said.
+    /// Where the real code nests them; empty: not known.
     pub nested_by: &'static str,
     /// How often it was seen.
     pub times: u64,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kvmmu_scenarios::Scenario;
+use kvmmu_scenarios::mmu::format_of;
 use kvmmu_scenarios::outcome::{HARVESTS_MAX, Outcome, harvests_max};
 use kvmmu_scenarios::scenario::Format;
-use kvmmu_scenarios::world::format_of;
 use kvmmu_sim::outcome::{Reason, Stats, Verdict};
 
 use super::Request;

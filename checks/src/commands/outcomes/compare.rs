@@ -1,4 +1,4 @@
-//! `kvmmu outcomes --compare`: outcomes that machines saw, held against the sets of the simulator.
+//! `kvmmu outcomes --compare`: checks outcomes that machines saw against the simulator's sets.
 //!
 //! A machine that sees less than is allowed is right; one that sees more shows a bug of the model
 //! or of the kernel. Where a set is not complete, what is not in it is not said to be outside.
@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use kvmmu_model::GuardSet;
+use kvmmu_scenarios::mmu::format_of;
 use kvmmu_scenarios::outcome::Outcome;
 use kvmmu_scenarios::scenario::Format;
-use kvmmu_scenarios::world::format_of;
 use kvmmu_sim::goal::property;
 
 use super::allowed::{self, Allowed, layout_of};
@@ -27,7 +27,7 @@ use crate::lab::variant::Variant;
 pub struct Group {
     /// The variant on the machine's layout, by index.
     pub set: usize,
-    /// The variant on its own layout, by index: what tables of all machines show beside it.
+    /// The variant on its own layout, by index: tables of all machines show it, too.
     pub own: usize,
     /// Who saw it.
     pub machine: &'static str,

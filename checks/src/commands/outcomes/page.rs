@@ -239,7 +239,7 @@ fn open(allowed: &Allowed, request: &Request) -> String {
     }
 }
 
-/// An outcome that is not in the set, in words and beside the nearest that is.
+/// An outcome that is not in the set, in words and compared with the nearest that is.
 fn first(
     variant: &Variant,
     allowed: &Allowed,

@@ -1,53 +1,30 @@
 //! The program itself.
+//!
+//! The rooms, each of which needs only those before it:
+//!
+//! - `cpu`: registers, TLB maintenance, devices, the other CPUs, and how a run ends.
+//! - `memory`: stage 2, and guests that run under it.
+//! - `record`: what happened in a run, and forcing it to happen in some order.
+//! - `machine`: the model's `Platform`, the scenarios' `Machine`, and KVM_RUN.
+//! - `run`: scenarios, once and all of them, and the report.
+//! - `jobs`: what else can be asked for: tests, stress, benchmarks.
 
-mod bench;
-mod board;
-mod catalogue;
-mod console;
-mod exit;
-mod guest;
-mod heap;
-mod lock;
+mod cpu;
+mod jobs;
 mod machine;
-mod mmio;
-mod platform;
-mod race;
-mod races;
-mod report;
+mod memory;
+mod record;
 mod run;
-mod smp;
-mod stage1;
-mod stage2;
-mod story;
-mod stress;
-mod sysreg;
-mod tests;
-mod tests_aba;
-mod tests_stale;
-mod tlbi;
-mod vcpu;
-mod wait;
 
-use self::console::say;
-use self::exit::{Exit, exit};
-use self::report::Report;
+use self::cpu::boot::{enable_mmu, image_start, vectors};
+use self::cpu::console::say;
+use self::cpu::exit::{Exit, exit, set_qemu};
+use self::cpu::{board, console, heap, smp, stage1, sysreg, tlbi};
+use self::jobs::{bench, stress, tests};
+use self::memory::{guest, stage2};
+use self::run::all;
+use self::run::report::Report;
 use crate::args::{Args, Job};
-
-/// The first instructions, exceptions, guests.
-#[expect(unsafe_code, reason = "no Rust can run before these instructions have")]
-mod boot {
-    core::arch::global_asm!(include_str!("../boot.s"));
-}
-
-#[expect(unsafe_code, reason = "these are in boot.s and link.ld")]
-unsafe extern "C" {
-    safe static image_start: u8;
-    safe static vectors: u8;
-    /// Where PSCI starts the other CPUs.
-    safe static secondary_start: u8;
-    /// Turns stage 1 of EL2 on.
-    fn enable_mmu();
-}
 
 /// No device tree is larger: the boot protocol says so.
 const TREE_MAX: usize = 2 << 20;
@@ -73,7 +50,7 @@ extern "C" fn rust_main(tree: usize, level: u64) -> ! {
         }
     };
     console::set(uart);
-    exit::set_qemu(board.is_qemu);
+    set_qemu(board.is_qemu);
     if level != 2 {
         exit(
             Exit::Usage,
@@ -92,6 +69,7 @@ extern "C" fn rust_main(tree: usize, level: u64) -> ! {
         sysreg::mpidr() & board::AFFINITY,
         args.cpus,
         args.cluster,
+        guest::set_up_cpu,
     );
     let types = || (0..smp::workers()).map(smp::worker_type);
     tlbi::set_twice(types().any(|core| core == smp::CORTEX_A55));
@@ -108,7 +86,7 @@ extern "C" fn rust_main(tree: usize, level: u64) -> ! {
 /// Does what was asked for.
 fn perform(args: &Args<'_>, is_qemu: bool) -> ! {
     let mut report = Report::new(is_qemu);
-    let without = match races::set_without(args.without) {
+    let without = match all::set_without(args.without) {
         Ok(without) => without,
         Err(name) => exit(
             Exit::Usage,
@@ -117,15 +95,15 @@ fn perform(args: &Args<'_>, is_qemu: bool) -> ! {
     };
     tlbi::set_kind(args.tlbi);
     match args.job {
-        Job::List => races::list(),
+        Job::List => all::list(),
         Job::Tests => tests::run(&mut report),
         Job::Stress => stress::run(args, without, &mut report),
-        Job::Scenarios => races::run(args, without, &mut report),
+        Job::Scenarios => all::run(args, without, &mut report),
         Job::Bench => bench::run(args, &mut report),
         Job::Suite => {
             tests::run(&mut report);
             stress::run(args, without, &mut report);
-            races::run(args, without, &mut report);
+            all::run(args, without, &mut report);
         }
     }
     report.end()

@@ -12,7 +12,7 @@
 //! 2. A step with several outcomes has all of them explored, each asleep on its own.
 //! 3. Threads may block. A blocked thread's step never ran, so at the end of each execution, cut or
 //!    not, what it waits for takes the place of its footprint. Steps that follow a violation never
-//!    run either: a violating step depends on everything that was possible beside it.
+//!    run either: a violating step depends on everything else that was possible then.
 //! 4. What a step touches may depend on what it reads. `Tree::promise` and
 //!    `Tree::races_with_sleepers` in `dpor/tree.rs` say where that matters. This part has no proof
 //!    in the literature behind it: it rests on the comparison with the naive explorer.

@@ -114,7 +114,7 @@ impl Tree {
     /// Say step `s` is asleep at a node, because its subtree above was explored and left orders in
     /// which some `x` comes before it to this node. Then `a` is taken; after it, `s` touches less
     /// and commutes with `x`, so that no race shows that `x`, `s`, `a` is another order. Therefore
-    /// `x` is held against what `s` touched without `a`.
+    /// `x` is compared with what `s` touched without `a`.
     fn races_with_sleepers(&mut self, next: &Next, own: &Clock, past: &Clock) {
         for i in 0..self.watches.len() {
             let Watch { node, footprint } = self.watches[i];

@@ -1,4 +1,4 @@
-//! Runs one execution after another, each move picked by somebody.
+//! Runs one execution after another, each move picked by a strategy that samples.
 
 pub mod pct;
 pub mod random;

@@ -17,7 +17,7 @@ use crate::run::engine::Engine;
 pub struct Pct {
     /// The least depth of the bugs looked for: one more than priorities change in an execution.
     pub depth: u32,
-    /// The largest one. Executions take turns: how deep a bug is nobody knows.
+    /// The largest one. Executions take turns: how deep a bug is cannot be known.
     pub depth_max: u32,
 }
 

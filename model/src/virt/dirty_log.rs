@@ -1,0 +1,89 @@
+//! The dirty log: marking pages, and the harvest.
+//!
+//! Guarantee: a page that a guest wrote is in a harvest, or its bit is set, or the vCPU that wrote
+//! it is still inside KVM_RUN. Mechanism: the harvest fetches and clears a word of the bitmap, then
+//! write-protects its pages, both under `mmu_lock`; the flush follows outside the lock and before
+//! user space sees the result, so that a store through a stale TLB entry is covered by it. Linux
+//! v5.10
+//! `virt/kvm/kvm_main.c`, `kvm_get_dirty_log_protect()`. Not modelled: PML, manual protect, the
+//! dirty ring, bitmaps of more than one word.
+
+use super::memslots::FoundMemslot;
+use crate::guard::Guard;
+use crate::host::Host;
+use crate::kernel;
+use crate::mark::Mark;
+use crate::platform::Ordering::{AcqRel, Relaxed};
+use crate::platform::{Lock, Platform, Word};
+use crate::types::Gfn;
+use crate::vm::{Mmu, Vm};
+
+impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
+    /// `mark_page_dirty`, `kvm_vcpu_mark_page_dirty`: sets the frame's bit, if its slot is logged.
+    ///
+    /// Locks: `kvm->srcu`, held by the caller.
+    pub fn mark_page_dirty(&self, gfn: Gfn) {
+        let Some(memslot) = self.gfn_to_memslot(gfn) else { return };
+        let Some(bitmap) = memslot.dirty_bitmap() else { return };
+        self.mark_page_dirty_in_slot(bitmap, gfn.0 - memslot.slot.base_gfn.0);
+    }
+
+    #[kernel("mark_page_dirty")]
+    fn mark_page_dirty_in_slot(&self, bitmap: &P::Word, offset: u64) {
+        // ORDERING: acq-rel: set_bit_le is a locked operation; it follows the cmpxchg of a fast
+        // fault.
+        bitmap.fetch_or(1 << offset, AcqRel);
+        self.p.mark(Mark::MarkDirty);
+    }
+
+    /// `kvm_vm_ioctl_get_dirty_log`, without manual protect: the frames that were written since the
+    /// last call, as bits of the slot.
+    ///
+    /// Locks: takes `slots_lock`, and `mmu_lock` in it. The flush comes after `mmu_lock`, under
+    /// `slots_lock`, and so does `copy_to_user`, which may take `mmap_lock`.
+    #[kernel]
+    pub fn kvm_vm_ioctl_get_dirty_log(&self, slot: usize) -> u64 {
+        let _slots_lock = self.kvm.slots_lock.lock();
+        // ENOENT: nothing is copied.
+        let Some(memslot) = self.id_to_memslot(slot).filter(|found| found.logged) else { return 0 };
+        let Harvested { mask, flush } = self.kvm_get_dirty_log_protect(memslot);
+        if flush {
+            self.p.guarded(Guard::FlushAfterHarvest, || self.kvm_flush_remote_tlbs(None));
+        }
+        self.p.call("copy_to_user", || self.host.access_user_memory());
+        mask
+    }
+
+    /// `kvm_get_dirty_log_protect`: fetches and clears the bitmap, then write-protects what it
+    /// named, so that whatever is written from now on is marked anew. A flush is owed whenever the
+    /// bitmap was not zero, whatever the SPTEs were.
+    ///
+    /// Locks: `slots_lock`; takes `mmu_lock`.
+    #[kernel]
+    fn kvm_get_dirty_log_protect(&self, memslot: FoundMemslot<'_, P>) -> Harvested {
+        let FoundMemslot { slot, .. } = memslot;
+        let mut l = self.kvm.mmu_lock.lock();
+        // ORDERING: relaxed: a hint; the exchange below decides.
+        let seen = slot.dirty_bitmap.load(Relaxed);
+        if seen == 0 {
+            return Harvested { mask: 0, flush: false };
+        }
+        self.p.without(Guard::HarvestClearThenProtect, || {
+            M::kvm_arch_mmu_enable_log_dirty_pt_masked(self, &mut l, slot, seen);
+        });
+        // ORDERING: acq-rel: what is marked before is in this harvest, after in the next.
+        let mask = slot.dirty_bitmap.swap(0, AcqRel);
+        self.p.mark(Mark::Harvest);
+        self.p.guarded(Guard::HarvestClearThenProtect, || {
+            M::kvm_arch_mmu_enable_log_dirty_pt_masked(self, &mut l, slot, mask);
+        });
+        Harvested { mask, flush: true }
+    }
+}
+
+/// What `kvm_get_dirty_log_protect` found.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Harvested {
+    mask: u64,
+    flush: bool,
+}

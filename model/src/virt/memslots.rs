@@ -1,0 +1,265 @@
+//! Memslots that come and go while vCPUs run.
+//!
+//! Guarantee: when `kvm_set_memslot` has deleted a slot, no SPTE and no TLB maps its frames, and no
+//! fault that still goes on will map them. Mechanism: the slot is first made invalid, so that no
+//! fault begins to map it (it is retried: its frames are RAM still); the grace period waits for
+//! those that had found it valid, because KVM_RUN's read section of `kvm->srcu` is held over all of
+//! a fault; what they mapped is zapped then, and flushed. Linux v5.10 `virt/kvm/kvm_main.c`,
+//! `kvm_set_memslot()`, with the retry of commit e0c378684b65. Not modelled: moved slots, changed
+//! flags, what cached MMIO SPTEs need of generation numbers, address spaces.
+
+use super::published::Published;
+use super::{MEMSLOTS, Memslot};
+use crate::guard::Guard;
+use crate::host::Host;
+use crate::kernel;
+use crate::mark::Mark;
+use crate::platform::{Lock, Platform, Srcu};
+use crate::tag::Object;
+use crate::types::Gfn;
+use crate::vm::{Mmu, Vm};
+
+/// The slot of the APIC access page (`APIC_ACCESS_PAGE_PRIVATE_MEMSLOT`). No guest frame is in it.
+pub const APIC_ACCESS_PAGE_PRIVATE_MEMSLOT: usize = MEMSLOTS;
+
+/// `kvm->memslots`. The pointer is protected by: `slots_lock` for updates, `kvm->srcu` for readers.
+#[derive(Debug)]
+pub struct Memslots<P: Platform> {
+    /// `None` in programs that never replace them.
+    published: Option<Published<P, 2>>,
+    /// The memslots at first.
+    first: MemslotSet,
+}
+
+/// What an array of memslots says: which slots there are, which of them are invalid, and which are
+/// logged.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct MemslotSet(u64);
+
+impl MemslotSet {
+    /// Every slot is there; those that `logged` says are logged.
+    pub(super) fn all(logged: impl Fn(usize) -> bool) -> MemslotSet {
+        let there = (1 << (MEMSLOTS + 1)) - 1;
+        let logged = (0..MEMSLOTS).filter(|slot| logged(*slot));
+        MemslotSet(logged.fold(there, |set, slot| set | 1 << (LOGGED_SHIFT + slot)))
+    }
+    /// True if the array has the slot.
+    pub const fn contains(self, slot: usize) -> bool {
+        self.0 >> slot & 1 == 1
+    }
+    /// True if the array has it, and not as `KVM_MEMSLOT_INVALID`.
+    pub const fn is_valid(self, slot: usize) -> bool {
+        self.contains(slot) && self.0 >> (INVALID_SHIFT + slot) & 1 == 0
+    }
+    /// True if the array has it with `KVM_MEM_LOG_DIRTY_PAGES`.
+    pub const fn is_logged(self, slot: usize) -> bool {
+        self.contains(slot) && self.0 >> (LOGGED_SHIFT + slot) & 1 == 1
+    }
+    const fn with(self, slot: usize) -> MemslotSet {
+        MemslotSet(self.0 | 1 << slot)
+    }
+    const fn without(self, slot: usize) -> MemslotSet {
+        MemslotSet(self.0 & !(1 << slot))
+    }
+    const fn with_invalid(self, slot: usize) -> MemslotSet {
+        MemslotSet(self.0 | 1 << (INVALID_SHIFT + slot))
+    }
+    /// `slots->generation`: how many arrays were installed before this one.
+    const fn generation(self) -> u64 {
+        self.0 >> GENERATION_SHIFT
+    }
+    /// The array that it is in: the two take turns.
+    const fn array(self) -> usize {
+        (self.generation() % 2) as usize
+    }
+    const fn next_generation(self) -> MemslotSet {
+        MemslotSet(self.0 + (1 << GENERATION_SHIFT))
+    }
+}
+
+/// A set says which slots there are by its lowest bits, which are invalid from here on,
+const INVALID_SHIFT: usize = 8;
+/// which are logged from here on,
+const LOGGED_SHIFT: usize = 16;
+/// and its generation above.
+const GENERATION_SHIFT: u32 = 24;
+
+const _: () = assert!(MEMSLOTS < INVALID_SHIFT);
+
+/// What becomes of the search for a frame's memslot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum MemslotFound {
+    /// A valid slot has the frame.
+    Valid,
+    /// The slot that has it is on its way out: `KVM_MEMSLOT_INVALID` in these memslots.
+    Invalid(MemslotSet),
+    /// No slot has it.
+    None,
+}
+
+/// A memslot as the memslots in use have it.
+#[derive(Clone, Copy, Debug)]
+pub struct FoundMemslot<'a, P: Platform> {
+    /// The slot.
+    pub slot: &'a Memslot<P>,
+    /// `KVM_MEM_LOG_DIRTY_PAGES`.
+    pub logged: bool,
+}
+
+impl<'a, P: Platform> FoundMemslot<'a, P> {
+    /// `memslot->dirty_bitmap`, if there is one.
+    pub fn dirty_bitmap(&self) -> Option<&'a P::Word> {
+        self.logged.then_some(&self.slot.dirty_bitmap)
+    }
+}
+
+/// `enum kvm_mr_change`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum KvmMrChange {
+    /// `KVM_MR_CREATE`.
+    Create,
+    /// `KVM_MR_DELETE`.
+    Delete,
+}
+
+impl<P: Platform> Memslots<P> {
+    /// `replaced`: something in this program replaces them.
+    pub(super) fn new(p: &P, replaced: bool, first: MemslotSet) -> Self {
+        let init = Some(first.0);
+        let published = || Published::new(p, Object::Memslots, Object::MemslotArray, init);
+        Memslots { published: replaced.then(published), first }
+    }
+
+    /// The memslots at first. For observers.
+    pub fn first(&self) -> MemslotSet {
+        self.first
+    }
+}
+
+impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
+    /// `kvm_memslots`: the slots that there are.
+    ///
+    /// Locks: a read section of `kvm->srcu`, or `slots_lock`.
+    #[track_caller]
+    pub fn kvm_memslots(&self) -> MemslotSet {
+        let Some(slots) = &self.kvm.memslots.published else {
+            self.p.reads(Object::Memslots);
+            return self.kvm.memslots.first;
+        };
+        self.p.call("kvm_memslots", || {
+            slots.dereference().map_or(MemslotSet(0), |array| MemslotSet(slots.read(array)))
+        })
+    }
+
+    /// `gfn_to_memslot`: the memslot that has the frame, invalid or not.
+    ///
+    /// Locks: a read section of `kvm->srcu`, or `slots_lock`.
+    #[track_caller]
+    pub fn gfn_to_memslot(&self, gfn: Gfn) -> Option<FoundMemslot<'_, P>> {
+        let slots = self.kvm_memslots();
+        let (id, slot) = self.search_memslots(gfn).filter(|(i, _)| slots.contains(*i))?;
+        Some(FoundMemslot { slot, logged: slots.is_logged(id) })
+    }
+
+    /// `id_to_memslot`: the memslot with this number.
+    ///
+    /// Locks: as [`Vm::gfn_to_memslot`].
+    #[track_caller]
+    pub fn id_to_memslot(&self, id: usize) -> Option<FoundMemslot<'_, P>> {
+        let slots = self.kvm_memslots();
+        let slot = self.kvm.slots.get(id)?.as_ref().filter(|_| slots.contains(id))?;
+        Some(FoundMemslot { slot, logged: slots.is_logged(id) })
+    }
+
+    /// `kvm_is_visible_gfn`, and what is to be known where it is false. An access to a frame
+    /// without a slot is MMIO. Where memslots never change, every frame that a scenario names is
+    /// taken to have one.
+    ///
+    /// Locks: as [`Vm::gfn_to_memslot`].
+    #[track_caller]
+    pub(crate) fn find_memslot(&self, gfn: Gfn) -> MemslotFound {
+        let slots = self.kvm_memslots();
+        match self.search_memslots(gfn) {
+            _ if self.kvm.memslots.published.is_none() => MemslotFound::Valid,
+            Some((slot, _)) if slots.is_valid(slot) => MemslotFound::Valid,
+            Some((slot, _)) if slots.contains(slot) => MemslotFound::Invalid(slots),
+            _ => MemslotFound::None,
+        }
+    }
+
+    /// Stands for the faults that a guest takes in vain while a memslot is invalid: the next one
+    /// that may end otherwise comes after others than `seen` are installed. The vCPU must be
+    /// outside its read section of `kvm->srcu`, as it is while the guest runs between those faults.
+    #[track_caller]
+    pub fn wait_for_memslots(&self, seen: MemslotSet) {
+        if let Some(slots) = &self.kvm.memslots.published {
+            slots.wait_for_another(seen.array(), seen.generation());
+        }
+    }
+
+    /// `search_memslots`, whether or not the slot is there.
+    fn search_memslots(&self, gfn: Gfn) -> Option<(usize, &Memslot<P>)> {
+        let slots = self.kvm.slots.iter().enumerate().filter_map(|(i, s)| Some((i, s.as_ref()?)));
+        let has = |s: &Memslot<P>| gfn >= s.base_gfn && gfn.0 < s.base_gfn.0 + s.npages;
+        slots.into_iter().find(|(_, s)| has(s))
+    }
+
+    /// `kvm_set_memory_region` with size 0: user space deletes a slot, if it is there.
+    ///
+    /// Locks: takes `slots_lock`.
+    #[kernel("kvm_set_memory_region")]
+    pub fn delete_memory_region(&self, slot: usize) {
+        let _slots_lock = self.kvm.slots_lock.lock();
+        self.kvm_set_memslot(slot, KvmMrChange::Delete);
+    }
+
+    /// `kvm_set_memslot`, unless the slot is as it should be already. A deletion takes two
+    /// installations; the second one's array is the first one's old array, used again.
+    ///
+    /// Locks: `slots_lock`. Waits for grace periods of `kvm->srcu`.
+    pub(crate) fn kvm_set_memslot(&self, slot: usize, change: KvmMrChange) {
+        let Some(slots) = &self.kvm.memslots.published else { return };
+        self.p.call("kvm_set_memslot", || {
+            let Some(old) = slots.dereference() else { return };
+            let set = MemslotSet(slots.read(old));
+            let to = match change {
+                KvmMrChange::Create => set.with(slot),
+                KvmMrChange::Delete => set.without(slot),
+            };
+            if to == set {
+                return;
+            }
+            let mut to = to.next_generation();
+            // kvm_dup_memslots
+            let mut new = slots.kmalloc_other(&self.p, old);
+            if change == KvmMrChange::Delete {
+                let invalid = set.with_invalid(slot).next_generation();
+                slots.write(new, invalid.0);
+                self.install_new_memslots(invalid);
+                to = to.next_generation();
+                if let Some(memslot) = self.kvm.slots.get(slot).and_then(Option::as_ref) {
+                    let zap = || M::kvm_arch_flush_shadow_memslot(self, memslot);
+                    self.p.guarded(Guard::MemslotDeleteZaps, zap);
+                }
+                new = old;
+            }
+            // update_memslots
+            slots.write(new, to.0);
+            self.install_new_memslots(to);
+            slots.kfree(&self.p, 1 - new);
+            self.p.mark(Mark::MemslotsFreed);
+        });
+    }
+
+    /// `install_new_memslots`: publishes an array and waits until nobody uses the other any more.
+    ///
+    /// Locks: `slots_lock`.
+    fn install_new_memslots(&self, set: MemslotSet) {
+        let Some(slots) = &self.kvm.memslots.published else { return };
+        self.p.call("install_new_memslots", || {
+            slots.assign_generation(Some(set.array()), set.generation());
+            self.p.mark(Mark::MemslotsInstalled);
+            self.p.guarded(Guard::MemslotFreeAfterGracePeriod, || self.kvm.srcu.synchronize());
+        });
+    }
+}

@@ -1,0 +1,114 @@
+//! MMU notifiers: the host's memory manager tells KVM what becomes of its pages.
+//!
+//! Guarantee: after [`Vm::invalidate_range_start`] returns, no CPU can use the page, and no fault
+//! maps it again until [`Vm::invalidate_range_end`]; a fault that looked the page up before gives
+//! up. Mechanism: `mmu_notifier_count` is raised in between, `mmu_notifier_seq` moves at the end.
+//! Linux v5.10
+//! `virt/kvm/kvm_main.c`, `include/linux/kvm_host.h`.
+
+use super::MmuState;
+use crate::guard::Guard;
+use crate::host::Host;
+use crate::kernel;
+use crate::mark::Mark;
+use crate::platform::Ordering::{Relaxed, Release};
+use crate::platform::{Lock, Platform, Srcu, Until, Word};
+use crate::types::{Gfn, Pfn};
+use crate::vm::{Mmu, Vm};
+
+impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
+    /// `mmu_notifier_retry`: did an invalidation run since the sequence was read, or does one run?
+    ///
+    /// Locks: `mmu_lock`. Under it the barrier between the two tests is redundant on x86.
+    pub(crate) fn mmu_notifier_retry(&self, l: &MmuState<M::State>, seq: u64) -> bool {
+        let running = l.notifier_count != 0 && self.p.guarded(Guard::NotifierCountCheck, || true);
+        // ORDERING: relaxed: written under mmu_lock, which is held.
+        let moved = || self.kvm.notifier_seq.load(Relaxed) != seq;
+        let retry = running || self.p.guarded(Guard::NotifierSeqRecheck, moved);
+        if retry {
+            self.p.mark(Mark::NotifierRetry);
+        }
+        retry
+    }
+
+    /// `kvm_mmu_notifier_invalidate_range_start`, for one frame.
+    ///
+    /// Locks: takes `mmu_lock` in a read section of `kvm->srcu`.
+    #[kernel("kvm_mmu_notifier_invalidate_range_start")]
+    pub fn invalidate_range_start(&self, gfn: Gfn) {
+        let _srcu = self.kvm.srcu.read_lock();
+        let mut l = self.kvm.mmu_lock.lock();
+        l.notifier_count += 1;
+        if M::kvm_unmap_hva_range(self, &mut l, gfn) {
+            self.p.guarded(Guard::RangeStartFlush, || self.kvm_flush_remote_tlbs(None));
+        }
+        drop(l);
+        self.p.mark(Mark::RangeStarted);
+    }
+
+    /// `kvm_mmu_notifier_invalidate_range_end`: the sequence first, then the count.
+    ///
+    /// Locks: takes `mmu_lock`.
+    #[kernel("kvm_mmu_notifier_invalidate_range_end")]
+    pub fn invalidate_range_end(&self) {
+        let mut l = self.kvm.mmu_lock.lock();
+        self.bump_notifier_seq();
+        debug_assert!(l.notifier_count > 0, "range_end without range_start");
+        l.notifier_count -= 1;
+        drop(l);
+        self.p.mark(Mark::RangeEnded);
+    }
+
+    #[track_caller]
+    fn bump_notifier_seq(&self) {
+        // ORDERING: release (smp_wmb in the kernel): pairs with the read before gfn_to_pfn.
+        self.kvm.notifier_seq.fetch_add(1, Release);
+    }
+
+    /// `kvm_mmu_notifier_change_pte`: the host maps the frame to another page, read-only.
+    ///
+    /// Locks: takes `mmu_lock` in a read section of `kvm->srcu`. The count is not raised: the host
+    /// brackets it with start and end.
+    #[kernel("kvm_mmu_notifier_change_pte")]
+    pub fn change_pte(&self, gfn: Gfn, pfn: Pfn) {
+        let _srcu = self.kvm.srcu.read_lock();
+        let mut l = self.kvm.mmu_lock.lock();
+        self.bump_notifier_seq();
+        if M::kvm_set_spte_hva(self, &mut l, gfn, pfn) {
+            self.p.guarded(Guard::ChangePteFlush, || self.kvm_flush_remote_tlbs(None));
+        }
+    }
+
+    /// `kvm_mmu_notifier_clear_flush_young`: as [`Vm::clear_young`], with a flush.
+    ///
+    /// Locks: takes `mmu_lock` in a read section of `kvm->srcu`.
+    #[kernel("kvm_mmu_notifier_clear_flush_young")]
+    pub fn clear_flush_young(&self, gfn: Gfn) -> bool {
+        let _srcu = self.kvm.srcu.read_lock();
+        let mut l = self.kvm.mmu_lock.lock();
+        let young = M::kvm_age_hva(self, &mut l, gfn);
+        // No guard: what a TLB still holds of the page is dropped before the page itself is taken
+        // back, by range_start. Without the flush a page that is used looks unused for longer.
+        if young {
+            self.kvm_flush_remote_tlbs(None);
+        }
+        young
+    }
+
+    /// `kvm_mmu_notifier_clear_young`: was the frame used since it was last asked?
+    ///
+    /// Locks: takes `mmu_lock` in a read section of `kvm->srcu`.
+    #[kernel("kvm_mmu_notifier_clear_young")]
+    pub fn clear_young(&self, gfn: Gfn) -> bool {
+        let _srcu = self.kvm.srcu.read_lock();
+        let mut l = self.kvm.mmu_lock.lock();
+        M::kvm_age_hva(self, &mut l, gfn)
+    }
+
+    /// Stands for the faults that a guest takes in vain while an invalidation runs: the next one
+    /// that may end otherwise comes after `mmu_notifier_seq` has changed, which range_end does. KVM
+    /// spins through the guest; here the thread waits.
+    pub fn wait_for_invalidation(&self, seq: u64) {
+        self.kvm.notifier_seq.wait_until(Until::Not(seq));
+    }
+}

@@ -1,0 +1,84 @@
+//! Flushing the TLBs of other CPUs, and requests to vCPUs.
+//!
+//! Guarantee: when [`Vm::kvm_flush_remote_tlbs`] returns, no vCPU runs guest code with a
+//! translation that it cached before the call, and no lockless walk that began before it is still
+//! running. It does
+//! *not* mean that the TLBs are empty: each vCPU flushes its own before it enters the guest again.
+//! Mechanism: a request bit for each vCPU, then an IPI to those that are in the guest or walk
+//! (`KVM_REQUEST_WAIT`), all at once. Linux v5.10 `virt/kvm/kvm_main.c`,
+//! `kvm_make_all_cpus_request()`. Not modelled: `tlbs_dirty`, which only unsync pages need; a vCPU
+//! that moves to another CPU.
+
+use crate::guard::Guard;
+use crate::host::Host;
+use crate::kernel;
+use crate::mark::Mark;
+use crate::platform::Ordering::SeqCst;
+use crate::platform::{Platform, Word};
+use crate::types::{CpuId, CpuMask};
+use crate::vm::{Mmu, Vm};
+
+/// `vcpu->mode`: not in the guest.
+pub const OUTSIDE_GUEST_MODE: u64 = 0;
+/// `vcpu->mode`: in the guest, or about to enter with interrupts off.
+pub const IN_GUEST_MODE: u64 = 1;
+/// `vcpu->mode`: somebody has kicked it.
+pub const EXITING_GUEST_MODE: u64 = 2;
+/// `vcpu->mode`: walks shadow pages without `mmu_lock`.
+pub const READING_SHADOW_PAGE_TABLES: u64 = 3;
+
+/// `KVM_REQ_TLB_FLUSH`: flush all of this vCPU's translations before it enters.
+pub const KVM_REQ_TLB_FLUSH: u64 = 1 << 0;
+/// `KVM_REQ_TLB_FLUSH_CURRENT`: the same for the current root.
+pub const KVM_REQ_TLB_FLUSH_CURRENT: u64 = 1 << 1;
+
+impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
+    /// `kvm_flush_remote_tlbs`. `me` is the CPU of the vCPU thread that calls, if one does.
+    ///
+    /// Locks: any or none.
+    #[kernel]
+    pub fn kvm_flush_remote_tlbs(&self, me: Option<CpuId>) {
+        self.kvm_make_all_cpus_request(me, KVM_REQ_TLB_FLUSH);
+        self.p.mark(Mark::FlushDone);
+    }
+
+    /// `kvm_make_all_cpus_request`, for a request that waits.
+    #[kernel]
+    fn kvm_make_all_cpus_request(&self, me: Option<CpuId>, request: u64) {
+        let wait = self.p.guarded(Guard::FlushRequestWait, || true);
+        let mut targets = CpuMask::default();
+        for cpu in (0..self.kvm.nr_vcpus).map(CpuId) {
+            self.kvm_make_request(cpu, request);
+            // ORDERING: full barrier, pairs with vcpu_enter_guest, which sees the request or we see
+            // its mode, and with walk_shadow_page_lockless_begin: it sees the unlinked SPTE or we
+            // see its mode. Only a memory model weaker than SC shows it missing.
+            self.p.fence(SeqCst);
+            if Some(cpu) != me && self.kvm_request_needs_ipi(cpu, wait) {
+                targets.insert(cpu);
+            }
+            self.p.checkpoint((cpu, targets));
+        }
+        self.p.mark(Mark::FlushRequested);
+        if !targets.is_empty() {
+            self.p.smp_call_function_many(me, targets, wait);
+        }
+    }
+
+    /// `kvm_request_needs_ipi`: kicks a vCPU out of the guest. With `KVM_REQUEST_WAIT` a vCPU that
+    /// walks shadow pages is interrupted too, to wait for it.
+    fn kvm_request_needs_ipi(&self, cpu: CpuId, wait: bool) -> bool {
+        let mode = &self.vcpu(cpu).mode;
+        // ORDERING: full, as every x86 cmpxchg: it comes after the request was set.
+        let old = mode.compare_exchange(IN_GUEST_MODE, EXITING_GUEST_MODE, SeqCst, SeqCst);
+        let old = old.unwrap_or_else(|other| other);
+        if wait { old != OUTSIDE_GUEST_MODE } else { old == IN_GUEST_MODE }
+    }
+
+    /// `kvm_make_request`.
+    #[track_caller]
+    pub(crate) fn kvm_make_request(&self, cpu: CpuId, request: u64) {
+        // ORDERING: release pairs with the test in vcpu_enter_guest: what was done before the
+        // request is seen by who serves it.
+        self.vcpu(cpu).requests.fetch_or(request, SeqCst);
+    }
+}

@@ -1,0 +1,163 @@
+//! A VM: generic KVM, the MMU that it has, and the host around both, side by side.
+//!
+//! Functions of KVM are methods of [`Vm`], in the folder where the kernel has them: `virt/`
+//! (`virt/kvm`, the same for every architecture and MMU), `x86/`, `x86/mmu/` (the MMU of shadow
+//! pages), `arm64/`. What the first asks of the last is [`Mmu`].
+
+use crate::host::Host;
+use crate::platform::Platform;
+use crate::tables::Tables;
+use crate::types::{Access, CpuId, Gfn, Pfn};
+use crate::virt::{Kvm, Memslot, MmuState, VmConfig};
+
+/// A VM with its MMU, in its host.
+#[derive(Debug)]
+pub struct Vm<P: Platform, H: Host, M: Mmu<P>> {
+    /// What it stands on.
+    pub p: P,
+    /// The host kernel around it.
+    pub host: H,
+    /// `struct kvm`: memslots, notifiers, the dirty log, requests, vCPUs, locks.
+    pub kvm: Kvm<P, M::State>,
+    /// The MMU.
+    pub mmu: M,
+}
+
+impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
+    /// A VM that has not run yet.
+    ///
+    /// # Panics
+    /// If there are more slots or vCPUs than the model has room for.
+    pub fn new(p: &P, host: H, config: &VmConfig<'_>, mmu: M) -> Self {
+        Vm { kvm: Kvm::new(p, config), p: p.clone(), host, mmu }
+    }
+}
+
+/// An MMU of a VM: what generic KVM asks of it, and what a vCPU does by it. What hardware sees of
+/// it is in [`Tables`].
+///
+/// Its functions get the VM, because they flush, mark pages dirty and look memslots up; and what
+/// only the owner of `mmu_lock` can have.
+pub trait Mmu<P: Platform>: Tables<P> {
+    /// `kvm_unmap_hva_range`, of the frame's page: nothing maps it any more. True if a flush is
+    /// owed.
+    fn kvm_unmap_hva_range<H: Host>(
+        vm: &Vm<P, H, Self>,
+        l: &mut MmuState<Self::State>,
+        gfn: Gfn,
+    ) -> bool;
+
+    /// `kvm_set_spte_hva`: what maps the frame maps this page from now on, read-only. True if a
+    /// flush is owed.
+    fn kvm_set_spte_hva<H: Host>(
+        vm: &Vm<P, H, Self>,
+        l: &mut MmuState<Self::State>,
+        gfn: Gfn,
+        pfn: Pfn,
+    ) -> bool;
+
+    /// `kvm_age_hva`: true if the frame was used since it was last asked; it counts as unused from
+    /// now on.
+    fn kvm_age_hva<H: Host>(vm: &Vm<P, H, Self>, l: &mut MmuState<Self::State>, gfn: Gfn) -> bool;
+
+    /// `kvm_arch_mmu_enable_log_dirty_pt_masked`: the frames of the slot whose bits are set are
+    /// written to by a fault again. The caller owes the flush.
+    fn kvm_arch_mmu_enable_log_dirty_pt_masked<H: Host>(
+        vm: &Vm<P, H, Self>,
+        l: &mut MmuState<Self::State>,
+        slot: &Memslot<P>,
+        mask: u64,
+    );
+
+    /// `kvm_arch_flush_shadow_memslot`: nothing maps a frame of the slot when it returns.
+    ///
+    /// Locks: takes `mmu_lock`.
+    fn kvm_arch_flush_shadow_memslot<H: Host>(vm: &Vm<P, H, Self>, slot: &Memslot<P>);
+
+    /// `kvm_mmu_load`: gives a vCPU its root, above the guest's own tables if it has any.
+    ///
+    /// Locks: `vcpu->mutex`; takes `mmu_lock`.
+    fn kvm_mmu_load<H: Host>(vm: &Vm<P, H, Self>, cpu: CpuId, guest_root: Option<Gfn>);
+
+    /// `kvm_mmu_zap_all_fast`: nothing is mapped when it returns, but roots stay.
+    ///
+    /// Locks: `slots_lock`; takes `mmu_lock`.
+    fn kvm_mmu_zap_all_fast<H: Host>(vm: &Vm<P, H, Self>);
+
+    /// `mmu_shrink_scan`, of this VM: the host is short of memory.
+    ///
+    /// Locks: `kvm_lock` and a read section of `kvm->srcu`; takes `mmu_lock`.
+    fn mmu_shrink_scan<H: Host>(_vm: &Vm<P, H, Self>) {}
+
+    /// `kvm_mmu_do_page_fault`: an access of the guest faulted. `page` is a guest frame, or a
+    /// guest-virtual page number where the guest has tables of its own; `present`: the translation
+    /// was there but did not allow it.
+    ///
+    /// Locks: takes `mmu_lock`; the vCPU thread holds `kvm->srcu`.
+    fn kvm_mmu_do_page_fault<H: Host>(
+        vm: &Vm<P, H, Self>,
+        cpu: CpuId,
+        page: u64,
+        access: Access,
+        present: bool,
+    ) -> RetPf;
+
+    /// `kvm_arch_async_page_ready`: the page that a vCPU waited for has come.
+    ///
+    /// Locks: as [`Mmu::kvm_mmu_do_page_fault`].
+    fn kvm_arch_async_page_ready<H: Host>(vm: &Vm<P, H, Self>, cpu: CpuId, gfn: Gfn);
+
+    /// `gva_to_gpa`: the frame that the guest's own tables give, if they allow the access. With no
+    /// tables of its own, the page is the frame.
+    fn gva_to_gpa<H: Host>(
+        _vm: &Vm<P, H, Self>,
+        _cpu: CpuId,
+        page: u64,
+        _access: Access,
+    ) -> Option<Gfn> {
+        Some(Gfn(page))
+    }
+
+    /// `kvm_mmu_pte_write`: KVM has stored a byte of this frame for the guest.
+    ///
+    /// Locks: may take `mmu_lock`.
+    fn kvm_mmu_pte_write<H: Host>(_vm: &Vm<P, H, Self>, _cpu: CpuId, _gfn: Gfn, _byte: u8) {}
+
+    /// `kvm_mmu_invlpg`: the guest invalidates a translation. `flush` drops it from this CPU's TLB.
+    ///
+    /// Locks: may take `mmu_lock`.
+    fn kvm_mmu_invlpg<H: Host>(_vm: &Vm<P, H, Self>, flush: impl FnOnce()) {
+        flush();
+    }
+}
+
+/// What becomes of a fault (`RET_PF_*`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RetPf {
+    /// `RET_PF_RETRY`: let the guest fault again; what was in the way is over.
+    Retry,
+    /// `RET_PF_RETRY` for an invalidation: the guest faults again and again until
+    /// `mmu_notifier_seq` differs from this. See [`Vm::wait_for_invalidation`].
+    RetryAfter(u64),
+    /// `RET_PF_EMULATE`: emulate the instruction.
+    Emulate,
+    /// `RET_PF_INVALID`: the fast path passes it on.
+    Invalid,
+    /// `RET_PF_FIXED`: repaired.
+    Fixed,
+    /// `RET_PF_SPURIOUS`: there was nothing to repair (any more).
+    Spurious,
+    /// The guest's own tables do not allow it: a guest page fault is injected.
+    GuestFault,
+    /// `RET_PF_RETRY` for a memslot that is being deleted: the guest faults again and again until
+    /// other memslots are installed. See [`Vm::wait_for_memslots`].
+    RetryAfterMemslots(crate::virt::memslots::MemslotSet),
+    /// `KVM_PFN_NOSLOT`: the access is emulated as MMIO. `ram`: it should not be, a memslot has the
+    /// frame.
+    Mmio {
+        /// A memslot has the frame, an invalid one.
+        ram: bool,
+    },
+    /// The host must break a shared page first, then the guest faults again.
+    BreakCow(Gfn),
+}

@@ -1,0 +1,76 @@
+//! Entering and leaving the guest, and `vcpu->mode`.
+//!
+//! Guarantee: who made a request, saw a mode other than IN_GUEST_MODE and sent no IPI may rely on
+//! it: the vCPU serves the request before it runs guest code again. Linux v5.10
+//! `arch/x86/kvm/x86.c`, `vcpu_enter_guest()`; `Documentation/virt/kvm/vcpu-requests.rst`.
+
+use crate::guard::Guard;
+use crate::host::Host;
+use crate::kernel;
+
+use crate::mark::Mark;
+use crate::platform::Ordering::{Acquire, Release, SeqCst};
+use crate::platform::{Platform, Word};
+use crate::types::CpuId;
+use crate::virt::{
+    EXITING_GUEST_MODE, IN_GUEST_MODE, KVM_REQ_TLB_FLUSH, KVM_REQ_TLB_FLUSH_CURRENT,
+    OUTSIDE_GUEST_MODE, SrcuSection,
+};
+use crate::vm::{Mmu, Vm};
+
+impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
+    /// `vcpu_enter_guest`, up to the entry. True: the guest may run. False: a request came in
+    /// between; try again. `flush` is the hardware's own TLB flush.
+    ///
+    /// Locks: `vcpu->mutex`. The read section of `kvm->srcu` ends when the mode has changed: a
+    /// grace period does not wait for the guest.
+    #[kernel]
+    pub fn vcpu_enter_guest<'a>(
+        &'a self,
+        cpu: CpuId,
+        srcu: &mut Option<SrcuSection<'a, P>>,
+        flush: impl FnOnce(),
+    ) -> bool {
+        let vcpu = self.vcpu(cpu);
+        // xfer_to_guest_mode_work, and what requests ask for.
+        self.p.might_sleep();
+        // ORDERING: acquire pairs with kvm_make_request.
+        if vcpu.requests.load(Acquire) != 0 {
+            // ORDERING: acquire pairs with kvm_make_request.
+            vcpu.requests.fetch_and(!(KVM_REQ_TLB_FLUSH | KVM_REQ_TLB_FLUSH_CURRENT), SeqCst);
+            flush();
+            self.p.mark(Mark::TlbFlushed);
+        }
+        self.p.checkpoint(());
+        self.p.guarded(Guard::EntryIrqOff, || self.p.local_irq_disable(cpu));
+        // ORDERING: full barrier between the mode and the second look at the requests, pairs
+        // with kvm_make_all_cpus_request. Only a memory model weaker than SC shows it missing.
+        vcpu.mode.store(IN_GUEST_MODE, SeqCst);
+        *srcu = None;
+        self.p.fence(SeqCst);
+        if self.p.guarded(Guard::EntryRequestCheck, || self.kvm_vcpu_exit_request(cpu)) {
+            self.vcpu_leave_guest(cpu, srcu);
+            return false;
+        }
+        self.p.without(Guard::EntryIrqOff, || self.p.local_irq_disable(cpu));
+        self.p.mark(Mark::GuestEntered);
+        true
+    }
+
+    /// `kvm_vcpu_exit_request`: was it kicked, or is there a request?
+    fn kvm_vcpu_exit_request(&self, cpu: CpuId) -> bool {
+        let vcpu = self.vcpu(cpu);
+        // ORDERING: after the full barrier in vcpu_enter_guest.
+        vcpu.mode.load(Acquire) == EXITING_GUEST_MODE || vcpu.requests.load(Acquire) != 0
+    }
+
+    /// The way out of the guest: the mode changes while interrupts are still off, so that an IPI
+    /// that waits for this CPU waits until it is really outside. A read section of `kvm->srcu`
+    /// begins, for the handling of the exit.
+    pub fn vcpu_leave_guest<'a>(&'a self, cpu: CpuId, srcu: &mut Option<SrcuSection<'a, P>>) {
+        // ORDERING: release (smp_wmb in the kernel): who sees OUTSIDE sees what the guest did.
+        self.vcpu(cpu).mode.store(OUTSIDE_GUEST_MODE, Release);
+        self.p.local_irq_enable(cpu);
+        *srcu = self.vcpu_srcu_read_lock();
+    }
+}

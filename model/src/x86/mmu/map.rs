@@ -1,0 +1,109 @@
+//! Installing a leaf: `make_spte`, `set_spte`, `mmu_set_spte`.
+//!
+//! Guarantee: a new SPTE has W only with H and M, H only if the host maps the page writable, M only
+//! if the guest may write and the frame is not a shadowed guest table; a page mapped writable is in
+//! the dirty log. Linux v5.10 `arch/x86/kvm/mmu/mmu.c` and `spte.c`. Not modelled: MMIO SPTEs,
+//! large pages,
+//! `sync_page` and with it the `!can_unsync && old.W` shortcut.
+
+use super::{Locked, ShadowMmu};
+use crate::guard::Guard;
+use crate::host::{Host, PinnedPage};
+use crate::kernel;
+use crate::mark::Mark;
+use crate::platform::Platform;
+use crate::spte::Spte;
+use crate::transition::{Algorithm, NewLeaf};
+use crate::types::{CpuId, Gfn, SpteLoc};
+use crate::virt::KVM_REQ_TLB_FLUSH_CURRENT;
+use crate::vm::{RetPf, Vm};
+
+/// What a fault maps.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Mapping {
+    /// The CPU of the vCPU that faults.
+    pub(super) cpu: CpuId,
+    /// The frame.
+    pub(super) gfn: Gfn,
+    /// Its page.
+    pub(super) page: PinnedPage,
+    /// The guest's own tables allow writes (`ACC_WRITE_MASK`).
+    pub(super) guest_writable: bool,
+    /// The fault is a write.
+    pub(super) write_fault: bool,
+    /// Nobody asked for it yet (`speculative`, `prefault`).
+    pub(super) speculative: bool,
+}
+
+impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
+    /// `make_spte`. The flag is `SET_SPTE_WRITE_PROTECTED_PT`: the frame is a shadowed guest table.
+    ///
+    /// Locks: `mmu_lock`.
+    fn make_spte(&self, l: &Locked, loc: SpteLoc, m: Mapping) -> (Spte, bool) {
+        let steps = self.transitions();
+        let writable = steps.leaf_may_be_writable(m.guest_writable, m.page.writable);
+        let shadowed = || self.mmu_need_write_protect(l, m.gfn);
+        let write_protected_pt =
+            writable && self.p.guarded(Guard::MakeSpteWriteProtectsPt, shadowed);
+        let leaf = NewLeaf {
+            pfn: m.page.pfn,
+            host_writable: m.page.writable,
+            guest_writable: m.guest_writable,
+            write_protected_pt,
+            speculative: m.speculative,
+            // In 5.10 nothing depends on it but where pages are unsynced.
+            old: match self.mmu.algorithm {
+                Algorithm::V5_10 => Spte::ZERO,
+                Algorithm::V6_1 => self.mmu_spte_get_lockless(loc),
+            },
+        };
+        (steps.make_spte(leaf), write_protected_pt)
+    }
+
+    /// `set_spte`, after `make_spte`: true if a remote flush is owed. The page is marked dirty
+    /// *before* the SPTE is written, which is safe only because `mmu_lock` keeps the harvest away.
+    ///
+    /// Locks: `mmu_lock`.
+    #[kernel]
+    fn set_spte(&self, l: &Locked, loc: SpteLoc, new: Spte, gfn: Gfn, spurious: &mut bool) -> bool {
+        if self.mmu.format.is_writable(new) {
+            self.p.guarded(Guard::SetSpteMarksDirty, || self.mark_page_dirty(gfn));
+        }
+        *spurious = self.mmu_spte_get_lockless(loc) == new;
+        !*spurious && self.mmu_spte_update(l, loc, new)
+    }
+
+    /// `mmu_set_spte`: maps a frame at a leaf, flushes what that takes away, and keeps the rmap.
+    ///
+    /// Locks: `mmu_lock`.
+    #[kernel]
+    pub(super) fn mmu_set_spte(&self, l: &mut Locked, loc: SpteLoc, m: Mapping) -> RetPf {
+        let old = self.mmu_spte_get_lockless(loc);
+        let mut flush = false;
+        let mut was_rmapped = self.mmu.format.is_shadow_present(old);
+        if was_rmapped && self.mmu.format.pfn(old) != m.page.pfn {
+            self.drop_spte(l, loc);
+            flush = self.p.guarded(Guard::MmuSetSpteFlushesOldPfn, || true);
+            self.p.mark(Mark::SpteOfAnotherPfn);
+            was_rmapped = false;
+        }
+        let (new, write_protected_pt) = self.make_spte(l, loc, m);
+        let mut spurious = false;
+        flush |= self.set_spte(l, loc, new, m.gfn, &mut spurious);
+        let mut ret = if spurious { RetPf::Spurious } else { RetPf::Fixed };
+        if write_protected_pt {
+            if m.write_fault {
+                ret = RetPf::Emulate;
+            }
+            self.kvm_make_request(m.cpu, KVM_REQ_TLB_FLUSH_CURRENT);
+        }
+        if flush {
+            self.kvm_flush_remote_tlbs(Some(m.cpu));
+        }
+        if !was_rmapped {
+            self.rmap_add(l, loc, m.gfn);
+            self.p.mark(Mark::SpteSet);
+        }
+        ret
+    }
+}

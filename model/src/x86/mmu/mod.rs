@@ -1,0 +1,208 @@
+//! The MMU of shadow pages: shadow paging, and the legacy direct MMU, which is made of the same
+//! pages. Its state, and, file by file, what KVM does with it.
+
+mod direct;
+mod fast_fault;
+mod fast_fault_indirect;
+mod lockless;
+mod map;
+pub mod paging;
+mod paging_tmpl;
+mod pte_write;
+mod rmap;
+mod seam;
+mod shadow_page;
+mod spte_update;
+mod tables;
+pub mod walk;
+mod write_protect;
+
+pub use fast_fault_indirect::IndirectFastFault;
+
+use paging::{PT_ENTRIES, SHADOW_PAGES, SpteSet};
+
+use crate::guard::Guard;
+use crate::host::Host;
+use crate::platform::{Local, Platform};
+use crate::spte::{Spte, SpteFormat};
+use crate::tag::{Object, Tag};
+use crate::transition::{Algorithm, Transitions};
+use crate::types::{CpuId, Gfn, SpId, SpteLoc};
+use crate::virt::{GFNS, MmuState, VCPUS};
+use crate::vm::Vm;
+
+/// What of `struct kvm_arch` and its vCPUs is this MMU's.
+#[derive(Debug)]
+pub struct ShadowMmu<P: Platform> {
+    /// The layout of its SPTEs.
+    pub format: SpteFormat,
+    /// Which version's algorithms it runs.
+    pub algorithm: Algorithm,
+    /// What a fast fault on an indirect page would do.
+    pub indirect_fast_fault: IndirectFastFault,
+    /// The memory of the shadow pages: what lockless walkers and hardware see of them.
+    pub tables: [Table<P>; SHADOW_PAGES],
+    /// `kvm->arch.indirect_shadow_pages`. Protected by: `mmu_lock`; `kvm_mmu_pte_write` peeks.
+    pub indirect_shadow_pages: P::Word,
+    /// `slot->arch.gfn_track`, by gfn: how many shadow pages above the 4K level shadow it.
+    /// Protected by: `mmu_lock`; faults read it without.
+    pub gfn_track: [P::Word; GFNS],
+    /// `vcpu->arch.mmu`, by vCPU: where its walks begin. `root_hpa`, the shadow page, in the low
+    /// byte; above it the frame of the guest's own root, counted from 1, or 0 with paging off or
+    /// with two-dimensional paging. Only the vCPU's own thread and its CPU's walker touch it.
+    roots: [P::Local; VCPUS],
+}
+
+/// The memory of a shadow page.
+#[derive(Debug)]
+pub struct Table<P: Platform> {
+    /// `sp->spt`. Protected by: `mmu_lock`, but for lockless fast faults and for hardware, which
+    /// sets A and D.
+    pub spt: [P::Word; PT_ENTRIES],
+    /// `sp->gfns`, in indirect pages: the gfn that each leaf maps. Protected by: `mmu_lock`.
+    pub gfns: [P::Word; PT_ENTRIES],
+    /// gfn and role, as lockless walkers read them. Constant while the page is in use.
+    pub header: P::Word,
+}
+
+/// What only the owner of `mmu_lock` touches. Who has one holds the lock: functions that need the
+/// lock take it as their first argument.
+pub type Locked = MmuState<ShadowPages>;
+
+/// What `mmu_lock` guards of this MMU.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ShadowPages {
+    /// The shadow pages.
+    pub pages: [ShadowPage; SHADOW_PAGES],
+    /// `slot->arch.rmap`, by gfn: the 4K leaf SPTEs that map it.
+    /// Invariant: when the lock is released, a leaf is shadow-present if and only if it is here
+    /// once.
+    pub rmap: [SpteSet; GFNS],
+}
+
+/// `struct kvm_mmu_page`, the part that only the owner of `mmu_lock` touches.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ShadowPage {
+    /// Whether the memory is in use.
+    pub in_use: bool,
+    /// The frame: of the guest table (indirect) or the first that it maps (direct).
+    pub gfn: Gfn,
+    /// What it is for.
+    pub role: Role,
+    /// `sp->parent_ptes`: the non-leaf SPTEs that point here.
+    pub parent_ptes: SpteSet,
+    /// `sp->root_count`: vCPUs that use it as their root.
+    pub root_count: u8,
+}
+
+/// `union kvm_mmu_page_role`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Role {
+    /// The level of its table: 1 maps 4 KiB pages.
+    pub level: u8,
+    /// True if it shadows no guest table.
+    pub direct: bool,
+    /// `access`: the guest's entries above its table allow writes. A table that is reached by
+    /// writable and by read-only entries has two shadow pages.
+    pub writable: bool,
+    /// True once it was zapped.
+    pub invalid: bool,
+}
+
+impl Role {
+    /// That of a table which shadows none.
+    pub const fn direct(level: u8) -> Role {
+        Role { level, direct: true, writable: true, invalid: false }
+    }
+    /// That of the shadow of a guest table. `writable`: the entries above it allow writes.
+    pub const fn indirect(level: u8, writable: bool) -> Role {
+        Role { level, direct: false, writable, invalid: false }
+    }
+}
+
+impl ShadowPage {
+    /// In the hash table and not zapped.
+    pub fn is_valid(&self) -> bool {
+        self.in_use && !self.role.invalid
+    }
+    /// gfn and role in one word, for lockless walkers.
+    pub fn header(&self) -> Header {
+        let (level, direct) = (u64::from(self.role.level), u64::from(self.role.direct));
+        Header(self.gfn.0 << 8 | level << 1 | direct)
+    }
+}
+
+impl ShadowPages {
+    /// The page of this place in the pool.
+    pub fn page(&self, sp: SpId) -> &ShadowPage {
+        &self.pages[usize::from(sp.0)]
+    }
+    /// The same, to be changed.
+    pub(crate) fn page_mut(&mut self, sp: SpId) -> &mut ShadowPage {
+        &mut self.pages[usize::from(sp.0)]
+    }
+}
+
+/// gfn and role as a lockless walker reads them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Header(pub u64);
+
+impl Header {
+    /// `sp->gfn`.
+    pub fn gfn(self) -> Gfn {
+        Gfn(self.0 >> 8)
+    }
+    /// `sp->role.level`.
+    pub fn level(self) -> u8 {
+        (self.0 >> 1 & 0x7f) as u8
+    }
+    /// `sp->role.direct`.
+    pub fn is_direct(self) -> bool {
+        self.0 & 1 != 0
+    }
+}
+
+impl<P: Platform> ShadowMmu<P> {
+    /// An MMU with no shadow pages and no roots, of 5.10.
+    pub fn new(p: &P, format: SpteFormat) -> Self {
+        ShadowMmu {
+            format,
+            algorithm: Algorithm::V5_10,
+            indirect_fast_fault: IndirectFastFault::Gfns,
+            tables: core::array::from_fn(|i| Table {
+                spt: core::array::from_fn(|j| p.word(Tag::at(Object::Spte, i, j), 0)),
+                gfns: core::array::from_fn(|j| p.word(Tag::at(Object::Gfns, i, j), 0)),
+                header: p.word(Tag::nth(Object::SpHeader, i), 0),
+            }),
+            indirect_shadow_pages: p.word(Tag::one(Object::IndirectShadowPages), 0),
+            gfn_track: core::array::from_fn(|i| p.word(Tag::nth(Object::GfnTrack, i), 0)),
+            roots: core::array::from_fn(|_| p.local(0)),
+        }
+    }
+
+    /// `sp->gfns[index]`.
+    #[inline]
+    pub fn gfns(&self, loc: SpteLoc) -> &P::Word {
+        &self.tables[usize::from(loc.sp.0)].gfns[usize::from(loc.index)]
+    }
+
+    /// Gives a vCPU a root.
+    fn set_root(&self, cpu: CpuId, hpa: SpId, guest: Option<Gfn>) {
+        let pgd = guest.map_or(0, |gfn| gfn.0 + 1);
+        self.roots[usize::from(cpu.0)].set(pgd << 8 | u64::from(hpa.0));
+    }
+}
+
+impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
+    /// What its SPTEs may become.
+    #[inline]
+    pub(crate) fn transitions(&self) -> Transitions<'_, impl Fn(Guard) -> bool + '_> {
+        let guard = |guard| self.p.guard(guard);
+        Transitions { format: &self.mmu.format, algorithm: self.mmu.algorithm, guard }
+    }
+
+    /// `is_shadow_present_pte`, in the layout of this VM.
+    fn is_shadow_present(&self, spte: Spte) -> bool {
+        self.mmu.format.is_shadow_present(spte)
+    }
+}

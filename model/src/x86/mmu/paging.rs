@@ -1,0 +1,77 @@
+//! The shape of the tables: how many levels, entries and shadow pages there are.
+//!
+//! Everything else takes the sizes from here; what they must satisfy is checked when they are
+//! compiled.
+
+use crate::types::{Gfn, SpId, SpteLoc};
+use crate::virt::GFNS;
+
+/// Entries of a table: 512 in hardware.
+pub const PT_ENTRIES: usize = 4;
+/// The level of a root: so many levels of tables, the guest's and the shadow's.
+pub const ROOT_LEVEL: u8 = 2;
+/// `PG_LEVEL_4K`.
+pub const PG_LEVEL_4K: u8 = 1;
+/// Shadow pages in the pool.
+pub const SHADOW_PAGES: usize = 6;
+
+/// How many bits of an address one level translates.
+const LEVEL_BITS: u32 = PT_ENTRIES.trailing_zeros();
+
+const _: () = assert!(PT_ENTRIES.is_power_of_two(), "an index is some bits of an address");
+const _: () = assert!(ROOT_LEVEL > PG_LEVEL_4K, "a root has a table below it");
+const _: () = assert!(GFNS <= 1 << (LEVEL_BITS * ROOT_LEVEL as u32), "a root maps every frame");
+const _: () = assert!(SHADOW_PAGES >= ROOT_LEVEL as usize, "there is a page for each level");
+const _: () =
+    assert!(SHADOW_PAGES * PT_ENTRIES <= u32::BITS as usize, "SpteSet has a bit for each");
+
+/// The index that an address (a gfn or a guest-virtual page number) has in a table of this level.
+#[inline]
+pub const fn index_at(level: u8, page: u64) -> u8 {
+    (page >> (LEVEL_BITS * (level as u32 - 1)) & (PT_ENTRIES as u64 - 1)) as u8
+}
+
+/// The first frame that a direct table of this level maps, if it maps this one.
+pub(super) const fn direct_base(level: u8, gfn: u64) -> Gfn {
+    Gfn(gfn & !((1 << (LEVEL_BITS * level as u32)) - 1))
+}
+
+/// Every SPTE place of the pool.
+pub fn all_spte_locs() -> impl Iterator<Item = SpteLoc> {
+    (0..SHADOW_PAGES as u8).map(SpId).flat_map(entries_of)
+}
+
+/// The entries of one shadow page.
+pub fn entries_of(sp: SpId) -> impl Iterator<Item = SpteLoc> {
+    (0..PT_ENTRIES as u8).map(move |index| SpteLoc { sp, index })
+}
+
+/// A set of SPTE places: an rmap chain, or the parents of a shadow page.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct SpteSet(u32);
+
+impl SpteSet {
+    const fn bit(loc: SpteLoc) -> u32 {
+        1 << (loc.sp.0 as usize * PT_ENTRIES + loc.index as usize)
+    }
+    /// Adds a place.
+    pub fn insert(&mut self, loc: SpteLoc) {
+        self.0 |= SpteSet::bit(loc);
+    }
+    /// Takes a place out.
+    pub fn remove(&mut self, loc: SpteLoc) {
+        self.0 &= !SpteSet::bit(loc);
+    }
+    /// True if the place is in.
+    pub fn contains(self, loc: SpteLoc) -> bool {
+        self.0 & SpteSet::bit(loc) != 0
+    }
+    /// True if there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+    /// The places, lowest first.
+    pub fn iter(self) -> impl Iterator<Item = SpteLoc> {
+        all_spte_locs().filter(move |loc| self.contains(*loc))
+    }
+}

@@ -1,0 +1,56 @@
+//! Guest stores to its own page tables that KVM emulates, and INVLPG.
+//!
+//! Linux v5.10 `arch/x86/kvm/mmu/mmu.c`. Not modelled: write flooding, misaligned stores, prefetch
+//! of the new entry, unsync pages.
+
+use super::ShadowMmu;
+use super::paging::SHADOW_PAGES;
+use crate::guard::Guard;
+use crate::host::Host;
+use crate::kernel;
+use crate::platform::Ordering::Relaxed;
+use crate::platform::{Lock, Platform, Word};
+use crate::types::{CpuId, Gfn, SpId, SpteLoc};
+use crate::virt::KVM_REQ_TLB_FLUSH_CURRENT;
+use crate::vm::Vm;
+
+impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
+    /// `kvm_mmu_pte_write`: guest memory has the new entry; drop what shadows the old one.
+    ///
+    /// Locks: takes `mmu_lock`.
+    #[kernel]
+    pub(super) fn kvm_mmu_pte_write(&self, cpu: CpuId, table: Gfn, index: u8) {
+        // ORDERING: relaxed: pairs with account_shadowed; 5.10 has no full barrier here (6.12
+        // has).
+        if self.mmu.indirect_shadow_pages.load(Relaxed) == 0 {
+            return;
+        }
+        let mut l = self.kvm.mmu_lock.lock();
+        let mut remote_flush = false;
+        for sp in (0..SHADOW_PAGES as u8).map(SpId) {
+            let page = *l.mmu.page(sp);
+            if !page.is_valid() || page.role.direct || page.gfn != table {
+                continue;
+            }
+            let loc = SpteLoc { sp, index };
+            let entry = self.mmu_spte_get_lockless(loc);
+            self.p.guarded(Guard::PteWriteZaps, || self.mmu_page_zap_pte(&mut l, loc));
+            remote_flush |= self.mmu.format.is_shadow_present(entry);
+        }
+        if remote_flush && self.p.guarded(Guard::PteWriteFlushes, || true) {
+            self.kvm_flush_remote_tlbs(Some(cpu));
+        } else {
+            self.kvm_make_request(cpu, KVM_REQ_TLB_FLUSH_CURRENT);
+        }
+    }
+
+    /// `kvm_mmu_invlpg`: shadow pages are changed only where the guest's table is unsync, which
+    /// none is yet; what remains is the flush of this vCPU's own translation, which `flush` does.
+    ///
+    /// Locks: takes `mmu_lock`.
+    #[kernel]
+    pub(super) fn kvm_mmu_invlpg(&self, flush: impl FnOnce()) {
+        drop(self.kvm.mmu_lock.lock());
+        flush();
+    }
+}

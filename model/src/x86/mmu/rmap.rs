@@ -1,0 +1,139 @@
+//! The reverse map: from a guest frame to the SPTEs that map it.
+//!
+//! Guarantee: when `mmu_lock` is released, a leaf SPTE is shadow-present if and only if it stands
+//! in the rmap of the frame that it maps, once. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`. KVM's chains
+//! of descriptors are a set of places here; a chain longer than 1000 (`rmap_recycle`) cannot arise.
+
+use super::{Locked, ShadowMmu};
+use crate::guard::Guard;
+use crate::host::Host;
+use crate::kernel;
+use crate::mark::Mark;
+use crate::platform::Ordering::Relaxed;
+use crate::platform::{Lock, Platform, Word};
+use crate::spte::Spte;
+use crate::types::{Gfn, Pfn, SpId, SpteLoc};
+use crate::virt::Memslot;
+use crate::vm::Vm;
+
+impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
+    /// `kvm_mmu_page_get_gfn`: the frame that a leaf of a shadow page maps.
+    ///
+    /// Locks: `mmu_lock`.
+    pub(super) fn kvm_mmu_page_get_gfn(&self, l: &Locked, loc: SpteLoc) -> Gfn {
+        let sp = l.mmu.page(loc.sp);
+        if sp.role.direct {
+            Gfn(sp.gfn.0 + u64::from(loc.index))
+        } else {
+            // ORDERING: relaxed: written under mmu_lock, which is held.
+            Gfn(self.mmu.gfns(loc).load(Relaxed))
+        }
+    }
+
+    /// `rmap_add`, with `kvm_mmu_page_set_gfn`. It comes after the SPTE itself is written.
+    ///
+    /// Locks: `mmu_lock`.
+    pub(super) fn rmap_add(&self, l: &mut Locked, loc: SpteLoc, gfn: Gfn) {
+        if !l.mmu.page(loc.sp).role.direct {
+            // ORDERING: relaxed: read under mmu_lock only; if fast-fault-direct-only is removed,
+            // also by a fast fault, which nothing orders.
+            self.mmu.gfns(loc).store(gfn.0, Relaxed);
+        }
+        l.mmu.rmap[gfn.0 as usize].insert(loc);
+    }
+
+    /// `rmap_remove`.
+    ///
+    /// Locks: `mmu_lock`.
+    fn rmap_remove(&self, l: &mut Locked, loc: SpteLoc) {
+        let gfn = self.kvm_mmu_page_get_gfn(l, loc);
+        l.mmu.rmap[gfn.0 as usize].remove(loc);
+    }
+
+    /// `drop_spte`: clears a leaf, passes A and D on, takes it off the rmap. The caller owes the
+    /// flush.
+    ///
+    /// Locks: `mmu_lock`.
+    #[kernel]
+    pub(super) fn drop_spte(&self, l: &mut Locked, loc: SpteLoc) -> bool {
+        let cleared = self.mmu_spte_clear_track_bits(l, loc);
+        if cleared {
+            self.rmap_remove(l, loc);
+        }
+        cleared
+    }
+
+    /// `kvm_zap_rmapp`: drops every mapping of a frame; true if there was one.
+    ///
+    /// Locks: `mmu_lock`.
+    pub(crate) fn kvm_zap_rmapp(&self, l: &mut Locked, gfn: Gfn) -> bool {
+        let mut flush = false;
+        for loc in l.mmu.rmap[gfn.0 as usize].iter() {
+            flush |= self.drop_spte(l, loc);
+        }
+        flush
+    }
+
+    /// `kvm_set_pte_rmapp`: what maps the frame maps this page, read-only. True if a flush is owed.
+    ///
+    /// Locks: `mmu_lock`.
+    pub(super) fn kvm_set_pte_rmapp(&self, l: &Locked, gfn: Gfn, pfn: Pfn) -> bool {
+        let mut flush = false;
+        for loc in l.mmu.rmap[gfn.0 as usize].iter() {
+            let old = self.mmu_spte_get_lockless(loc);
+            let new = self.kvm_mmu_changed_pte_notifier_make_spte(old, pfn);
+            self.mmu_spte_clear_track_bits(l, loc);
+            self.mmu_spte_set(l, loc, new);
+            self.p.mark(Mark::PteChanged);
+            flush = true;
+        }
+        flush
+    }
+
+    /// `kvm_mmu_changed_pte_notifier_make_spte`: read-only, to the host and in the SPTE, and for
+    /// access tracking.
+    fn kvm_mmu_changed_pte_notifier_make_spte(&self, old: Spte, pfn: Pfn) -> Spte {
+        let f = &self.mmu.format;
+        let new = f.write_protected(f.with_pfn(old, pfn)).without(f.host_writable_mask);
+        let m = self.p.guarded(Guard::ChangePteClearsMmuWritable, || f.mmu_writable_mask);
+        self.mark_spte_for_access_track(new.without(m))
+    }
+
+    /// `kvm_age_rmapp`: takes the Accessed state of every mapping of a frame away; true if one had
+    /// it.
+    ///
+    /// Locks: `mmu_lock`.
+    pub(super) fn kvm_age_rmapp(&self, l: &Locked, gfn: Gfn) -> bool {
+        let mut young = false;
+        for loc in l.mmu.rmap[gfn.0 as usize].iter() {
+            young |= self.mmu_spte_age(l, loc);
+        }
+        young
+    }
+
+    /// `kvm_mmu_invalidate_zap_pages_in_memslot`, for `kvm_arch_flush_shadow_memslot`: zaps what
+    /// maps the frames of a slot, and flushes. 5.10 zaps the whole VM (`kvm_mmu_zap_all_fast`).
+    ///
+    /// Locks: takes `mmu_lock`.
+    #[kernel("kvm_arch_flush_shadow_memslot")]
+    pub(super) fn kvm_mmu_invalidate_zap_pages_in_memslot(&self, slot: &Memslot<P>) {
+        let mut l = self.kvm.mmu_lock.lock();
+        let mut flush = false;
+        for offset in 0..slot.npages {
+            flush |= self.kvm_zap_rmapp(&mut l, Gfn(slot.base_gfn.0 + offset));
+        }
+        if flush {
+            self.p.mark(Mark::MemslotZapped);
+            self.p.guarded(Guard::MemslotDeleteFlushes, || self.kvm_flush_remote_tlbs(None));
+        }
+    }
+
+    /// `drop_parent_pte`: unlinks a child, by a plain store.
+    ///
+    /// Locks: `mmu_lock`.
+    pub(super) fn drop_parent_pte(&self, l: &mut Locked, child: SpId, parent: SpteLoc) {
+        debug_assert!(l.mmu.page(child).parent_ptes.contains(parent), "not its parent");
+        l.mmu.page_mut(child).parent_ptes.remove(parent);
+        self.mmu_spte_clear_no_track(l, parent);
+    }
+}

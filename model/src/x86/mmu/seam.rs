@@ -1,0 +1,95 @@
+//! What generic KVM and vCPUs ask of this MMU.
+
+use super::{ShadowMmu, ShadowPages};
+use crate::host::Host;
+use crate::platform::{Lock, Platform};
+use crate::tables::Tables;
+use crate::types::{Access, CpuId, Gfn, Gva, Pfn};
+use crate::virt::{Memslot, MmuState};
+use crate::vm::{Mmu, RetPf, Vm};
+
+impl<P: Platform> Mmu<P> for ShadowMmu<P> {
+    fn kvm_unmap_hva_range<H: Host>(
+        vm: &Vm<P, H, Self>,
+        l: &mut MmuState<ShadowPages>,
+        gfn: Gfn,
+    ) -> bool {
+        vm.kvm_zap_rmapp(l, gfn)
+    }
+
+    fn kvm_set_spte_hva<H: Host>(
+        vm: &Vm<P, H, Self>,
+        l: &mut MmuState<ShadowPages>,
+        gfn: Gfn,
+        pfn: Pfn,
+    ) -> bool {
+        vm.kvm_set_pte_rmapp(l, gfn, pfn)
+    }
+
+    fn kvm_age_hva<H: Host>(vm: &Vm<P, H, Self>, l: &mut MmuState<ShadowPages>, gfn: Gfn) -> bool {
+        vm.kvm_age_rmapp(l, gfn)
+    }
+
+    fn kvm_arch_mmu_enable_log_dirty_pt_masked<H: Host>(
+        vm: &Vm<P, H, Self>,
+        l: &mut MmuState<ShadowPages>,
+        slot: &Memslot<P>,
+        mask: u64,
+    ) {
+        vm.kvm_mmu_write_protect_pt_masked(l, slot, mask);
+    }
+
+    fn kvm_arch_flush_shadow_memslot<H: Host>(vm: &Vm<P, H, Self>, slot: &Memslot<P>) {
+        vm.kvm_mmu_invalidate_zap_pages_in_memslot(slot);
+    }
+
+    fn kvm_mmu_load<H: Host>(vm: &Vm<P, H, Self>, cpu: CpuId, guest: Option<Gfn>) {
+        let hpa = vm.mmu_alloc_root(&mut vm.kvm.mmu_lock.lock(), guest);
+        vm.mmu.set_root(cpu, hpa, guest);
+    }
+
+    fn kvm_mmu_zap_all_fast<H: Host>(vm: &Vm<P, H, Self>) {
+        vm.zap_all_but_roots();
+    }
+
+    fn mmu_shrink_scan<H: Host>(vm: &Vm<P, H, Self>) {
+        vm.zap_oldest();
+    }
+
+    fn kvm_arch_async_page_ready<H: Host>(vm: &Vm<P, H, Self>, cpu: CpuId, gfn: Gfn) {
+        vm.kvm_arch_async_page_ready(cpu, gfn);
+    }
+
+    fn gva_to_gpa<H: Host>(
+        vm: &Vm<P, H, Self>,
+        cpu: CpuId,
+        page: u64,
+        access: Access,
+    ) -> Option<Gfn> {
+        match vm.mmu.guest_root(cpu) {
+            None => Some(Gfn(page)),
+            Some(root) => vm.walk_addr(root, Gva(page), access).map(|walk| walk.gfn()),
+        }
+    }
+
+    fn kvm_mmu_pte_write<H: Host>(vm: &Vm<P, H, Self>, cpu: CpuId, gfn: Gfn, byte: u8) {
+        vm.kvm_mmu_pte_write(cpu, gfn, byte);
+    }
+
+    fn kvm_mmu_invlpg<H: Host>(vm: &Vm<P, H, Self>, flush: impl FnOnce()) {
+        vm.kvm_mmu_invlpg(flush);
+    }
+
+    fn kvm_mmu_do_page_fault<H: Host>(
+        vm: &Vm<P, H, Self>,
+        cpu: CpuId,
+        page: u64,
+        access: Access,
+        present: bool,
+    ) -> RetPf {
+        match vm.mmu.guest_root(cpu) {
+            None => vm.kvm_tdp_page_fault(cpu, Gfn(page), access, present),
+            Some(root) => vm.shadow_page_fault(cpu, root, Gva(page), access, present),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The tables of this MMU, as hardware walks them and observers see them. Not KVM.
+
+use super::paging::{PG_LEVEL_4K, all_spte_locs, direct_base};
+use super::walk::{GuestWalk, ShadowWalk};
+use super::{Header, Role, ShadowMmu, ShadowPage, ShadowPages};
+use crate::host::Host;
+use crate::platform::{Local, Lock, Platform};
+use crate::spte::{Spte, SpteFormat};
+use crate::tables::{Leaf, Tables};
+use crate::types::{CpuId, Gfn, SpId, SpteLoc};
+use crate::virt::GFNS;
+use crate::vm::Vm;
+
+impl<P: Platform> Tables<P> for ShadowMmu<P> {
+    type State = ShadowPages;
+
+    #[inline]
+    fn format(&self) -> &SpteFormat {
+        &self.format
+    }
+
+    #[inline]
+    fn root(&self, cpu: CpuId) -> SpId {
+        SpId(self.roots[usize::from(cpu.0)].get() as u8)
+    }
+
+    #[inline]
+    fn guest_root(&self, cpu: CpuId) -> Option<Gfn> {
+        (self.roots[usize::from(cpu.0)].get() >> 8).checked_sub(1).map(Gfn)
+    }
+
+    #[inline]
+    fn sptep(&self, loc: SpteLoc) -> &P::Word {
+        &self.tables[usize::from(loc.sp.0)].spt[usize::from(loc.index)]
+    }
+
+    #[inline]
+    fn level(&self, loc: SpteLoc, peek: impl Fn(&P::Word) -> u64) -> u8 {
+        Header(peek(&self.tables[usize::from(loc.sp.0)].header)).level()
+    }
+
+    fn is_in_use(l: &ShadowPages, loc: SpteLoc) -> bool {
+        l.page(loc.sp).in_use
+    }
+
+    fn setup_leaf<H: Host>(
+        vm: &Vm<P, H, Self>,
+        cpu: CpuId,
+        page: u64,
+        guest: Option<&GuestWalk>,
+        spte: Spte,
+    ) -> SpteLoc {
+        let mut l = vm.kvm.mmu_lock.lock();
+        let mut at = ShadowWalk::new(vm.mmu.root(cpu), page);
+        while at.level > PG_LEVEL_4K {
+            at = at.next(vm.child_at(&mut l, None, at, |level| match guest {
+                Some(walk) => (walk.table(level), Role::indirect(level, walk.access_above(level))),
+                None => (direct_base(level, page), Role::direct(level)),
+            }));
+        }
+        vm.mmu_spte_set(&l, at.loc, spte);
+        vm.rmap_add(&mut l, at.loc, guest.map_or(Gfn(page), GuestWalk::gfn));
+        at.loc
+    }
+
+    fn is_mapped(l: &ShadowPages, gfn: Gfn) -> bool {
+        !l.rmap[gfn.0 as usize].is_empty()
+    }
+
+    fn shadowed_table(l: &ShadowPages, is: impl Fn(Gfn) -> bool) -> Option<Gfn> {
+        let linked = |sp: &&ShadowPage| {
+            sp.is_valid() && !sp.role.direct && (sp.root_count > 0 || !sp.parent_ptes.is_empty())
+        };
+        l.pages.iter().filter(linked).map(|sp| sp.gfn).find(|gfn| is(*gfn))
+    }
+
+    fn in_rmaps(l: &ShadowPages, loc: SpteLoc) -> Option<u64> {
+        let has = (0..GFNS).filter(|gfn| l.rmap[*gfn].contains(loc));
+        Some(has.fold(0, |frames, gfn| frames | 1 << gfn))
+    }
+
+    fn for_each_leaf(
+        &self,
+        l: &ShadowPages,
+        peek: impl Fn(&P::Word) -> u64,
+        mut each: impl FnMut(Leaf),
+    ) {
+        for loc in all_spte_locs() {
+            let sp = l.page(loc.sp);
+            if !sp.in_use || sp.role.level != PG_LEVEL_4K {
+                continue;
+            }
+            let gfn = match sp.role.direct {
+                true => Gfn(sp.gfn.0 + u64::from(loc.index)),
+                false => Gfn(peek(self.gfns(loc))),
+            };
+            each(Leaf { loc, spte: Spte(peek(self.sptep(loc))), gfn });
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Walks: of shadow tables, and of the guest's own.
+//!
+//! One of each, for any number of levels. How an entry is read is up to who walks: the MMU by
+//! steps, hardware by its own, an observer by none.
+
+use super::paging::{PG_LEVEL_4K, ROOT_LEVEL, index_at};
+use crate::spte::{Gpte, Spte, SpteFormat};
+use crate::types::{Access, Gfn, Gva, SpId, SpteLoc};
+
+/// `struct kvm_shadow_walk_iterator`: a place on the way from the root to a page.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ShadowWalk {
+    page: u64,
+    /// Where the walk is.
+    pub loc: SpteLoc,
+    /// The level of that table.
+    pub level: u8,
+}
+
+impl ShadowWalk {
+    /// `shadow_walk_init`: at the root. `page`: a guest frame, or a guest-virtual page number.
+    #[inline]
+    pub const fn new(root: SpId, page: u64) -> ShadowWalk {
+        let loc = SpteLoc { sp: root, index: index_at(ROOT_LEVEL, page) };
+        ShadowWalk { page, loc, level: ROOT_LEVEL }
+    }
+
+    /// `shadow_walk_next`: one level down, to the table that the entry points to.
+    #[must_use]
+    #[inline]
+    pub const fn next(self, child: SpId) -> ShadowWalk {
+        let level = self.level - 1;
+        ShadowWalk { loc: SpteLoc { sp: child, index: index_at(level, self.page) }, level, ..self }
+    }
+
+    /// `for_each_shadow_entry`: down to the leaf, or to the first entry of an upper level of which
+    /// `goes_on` is false. The last place, and what it holds.
+    #[inline]
+    pub fn down(
+        mut self,
+        format: &SpteFormat,
+        mut read: impl FnMut(SpteLoc) -> Spte,
+        goes_on: impl Fn(Spte) -> bool,
+    ) -> (ShadowWalk, Spte) {
+        loop {
+            let spte = read(self.loc);
+            if format.is_last(spte, self.level) || !goes_on(spte) {
+                return (self, spte);
+            }
+            self = self.next(format.child(spte));
+        }
+    }
+}
+
+/// The entry by which hardware translates a page, or the one that stops it, and where that is.
+/// `read` is how the walker reads an entry.
+#[inline]
+pub fn hardware_walk(
+    format: &SpteFormat,
+    root: SpId,
+    page: u64,
+    read: impl FnMut(SpteLoc) -> Spte,
+) -> (ShadowWalk, Spte) {
+    ShadowWalk::new(root, page).down(format, read, |spte| format.allows(spte, Access::Read))
+}
+
+/// `struct guest_walker`: what a walk of the guest's tables found.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct GuestWalk {
+    /// The frames of the tables, leaf level first (`table_gfn`).
+    pub table_gfn: [Gfn; ROOT_LEVEL as usize],
+    /// The entries, leaf level first (`ptes`).
+    pub ptes: [Gpte; ROOT_LEVEL as usize],
+}
+
+impl GuestWalk {
+    /// Walks the guest's tables. `read` is how an entry is read; `None`: an entry is not present,
+    /// or cannot be read.
+    pub fn new(
+        root: Gfn,
+        gva: Gva,
+        mut read: impl FnMut(Gfn, u8) -> Option<Gpte>,
+    ) -> Option<GuestWalk> {
+        let mut walk = GuestWalk {
+            table_gfn: [root; ROOT_LEVEL as usize],
+            ptes: [Gpte::default(); ROOT_LEVEL as usize],
+        };
+        let mut table = root;
+        for level in (PG_LEVEL_4K..=ROOT_LEVEL).rev() {
+            let entry = read(table, index_at(level, gva.0)).filter(|entry| entry.is_present())?;
+            walk.table_gfn[usize::from(level) - 1] = table;
+            walk.ptes[usize::from(level) - 1] = entry;
+            table = entry.gfn();
+        }
+        Some(walk)
+    }
+
+    /// The leaf table that a walk ends in, whatever its entry says; `None`: an upper entry stops
+    /// it.
+    pub fn leaf_table(
+        root: Gfn,
+        gva: Gva,
+        mut read: impl FnMut(Gfn, u8) -> Option<Gpte>,
+    ) -> Option<Gfn> {
+        let (mut reads, mut last) = (0, root);
+        GuestWalk::new(root, gva, |table, index| {
+            (reads, last) = (reads + 1, table);
+            read(table, index)
+        });
+        (reads == ROOT_LEVEL).then_some(last)
+    }
+
+    /// The frame that the address translates to.
+    pub fn gfn(&self) -> Gfn {
+        self.ptes[0].gfn()
+    }
+    /// `pte_access`: every level allows writes.
+    pub fn is_writable(&self) -> bool {
+        self.access_above(0)
+    }
+    /// The frame of the guest's table of this level.
+    pub fn table(&self, level: u8) -> Gfn {
+        self.table_gfn[usize::from(level) - 1]
+    }
+    /// `pt_access`: every entry above the table of this level allows writes.
+    pub fn access_above(&self, level: u8) -> bool {
+        self.ptes[usize::from(level)..].iter().all(|entry| entry.is_writable())
+    }
+}
