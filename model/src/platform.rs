@@ -1,4 +1,4 @@
-//! Seam 1: what KVM's MMU code needs from below.
+//! What KVM's MMU code needs from the machine that runs it.
 //!
 //! The model is written once against [`Platform`]. A simulator, loom, shuttle, real threads or real
 //! page tables supply it. Everything here is either a shared access (a step that another CPU can

@@ -1,4 +1,4 @@
-//! Seam 3: hardware and surroundings that MMU code does not call but scenarios need.
+//! Hardware and surroundings that MMU code does not call but scenarios need.
 //!
 //! loom, shuttle and real threads have the hardware of [`crate::software_tlb`], written on
 //! [`Word`]s: a demand-filled TLB that uses what it has whenever that suffices. The simulator has

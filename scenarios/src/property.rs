@@ -1,4 +1,4 @@
-//! Seam 5: what must always hold, named and stated once.
+//! What must always hold, named and stated once.
 
 macro_rules! properties {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {

@@ -1,6 +1,6 @@
 //! `kvmmu conform`: what a real kernel did, checked against what the model says it may do.
 //!
-//! Nothing here knows scenarios or the simulator: a verdict on a kernel owes them nothing.
+//! Nothing here knows scenarios or the simulator: a verdict on a kernel depends on neither.
 //!
 //! Guarantee: exit 0 only if there is something to judge and every event of the trace is explained:
 //! recomputed by the model's own functions where they decide, and with a place in some order of the

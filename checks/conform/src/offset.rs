@@ -2,7 +2,7 @@
 //!
 //! `fast_page_fault` names an SPTE by its virtual address and `kvm_mmu_set_spte` by its physical
 //! one. Their difference is one constant of a running kernel; it is found by the frames that both
-//! speak of.
+//! name.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
-//! loom and shuttle as machines for the scenarios: what the simulator finds, found by somebody
-//! else.
+//! loom and shuttle as machines for the scenarios: what the simulator finds, found by other
+//! tools.
 //!
-//! Guarantee: a verdict here owes nothing to `kvmmu-sim`: this package does not depend on it. Both
+//! Guarantee: a verdict does not depend on `kvmmu-sim`: this package does not use it. Both
 //! machines run the same model and the same interpreter of scenarios on the atomics, mutexes and
 //! condition variables of their tool, with the hardware of `kvmmu_scenarios::software_tlb`, and
 //! nothing in them spins.

@@ -8,7 +8,7 @@
 //! one mutex, which a guest access holds from its walk to its load or store, and which a flush that
 //! waits takes and releases for every other CPU. That is what a flush gives to the core: a guest
 //! access is over, or finds the SPTEs as they are after it. TLBs are empty at each access, memory
-//! barriers of the protocol (`smp_mb`) do nothing, and a lockless walk holds nobody up.
+//! barriers of the protocol (`smp_mb`) do nothing, and a lockless walk delays no thread.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};

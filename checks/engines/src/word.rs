@@ -6,7 +6,7 @@
 //! touches, and, in a machine for the core only, `vcpu->mode` (always in-guest there) and
 //! `vcpu->requests`.
 //!
-//! Beside its atomic each word keeps the value that was written last, for observers.
+//! Next to its atomic each word keeps the value that was written last, for observers.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

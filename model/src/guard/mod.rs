@@ -1,4 +1,4 @@
-//! Seam 2: every protective step of the protocol, by name.
+//! Every protective step of the protocol, by name.
 //!
 //! Removing guards is the only way to break the model: there are no hand-made buggy copies of
 //! functions. Where a guard is removed, something definite replaces it; `without` says exactly

@@ -2,7 +2,7 @@
 //!
 //! A lock is made from a [`LockClass`] ([`crate::Platform::lock`]), and a class is an entry of the
 //! table below with every field filled in: a lock without an entry does not compile.
-//! [`order`] says in which order they are taken and who says so; [`rules`] holds one acquisition
+//! [`order`] says in which order they are taken and who says so; [`rules`] checks one acquisition
 //! against all of that.
 
 pub mod order;

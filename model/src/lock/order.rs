@@ -1,4 +1,4 @@
-//! Which lock is taken inside which: what the document says, and what the code does besides.
+//! Which lock is taken inside which: what the document says, and what else the code does.
 //!
 //! Documented orders are enforced ([`super::rules`]). The others are those of the real code that
 //! the document is silent about; together with the documented ones they must have no cycle.

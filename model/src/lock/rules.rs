@@ -2,7 +2,7 @@
 //!
 //! The checks are made when a thread *asks* for a lock, not when it gets it: a wrong order is wrong
 //! in runs that do not deadlock, too. What only several acquisitions together show (a cycle) is
-//! found by whoever collects them.
+//! found where they are collected.
 
 use super::order::{self, Order};
 use super::{Hold, LockClass, Mode};

@@ -20,7 +20,7 @@ pub enum Algorithm {
     V5_10,
     /// M alone says so (from 5.19 on): it is never set without H. Only where KVM keeps no A/D bits
     /// does a fault on a non-present SPTE go the fast way, and a large page may be made writable
-    /// where nobody logs. Mapping a page again that is writable already clears D.
+    /// where dirty logging is off. Mapping a page again that is writable already clears D.
     V6_1,
 }
 
@@ -29,7 +29,7 @@ pub enum Algorithm {
 pub enum FastFault {
     /// `RET_PF_SPURIOUS`: the SPTE allows the access already.
     Spurious,
-    /// It tries to write this in its place: `RET_PF_FIXED`, if nobody was faster.
+    /// It tries to write this in its place: `RET_PF_FIXED`, if its cmpxchg wins.
     Fix(Spte),
     /// `RET_PF_INVALID`: for the slow path.
     Refuse,
@@ -46,7 +46,7 @@ pub struct NewLeaf {
     pub guest_writable: bool,
     /// The frame is a shadowed guest table (`mmu_need_write_protect`).
     pub write_protected_pt: bool,
-    /// Nobody asked for it yet (`speculative`, `prefetch`).
+    /// No access asked for it yet (`speculative`, `prefetch`).
     pub speculative: bool,
     /// What the entry holds, of the same page or nothing (`old_spte`).
     pub old: Spte,

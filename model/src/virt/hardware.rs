@@ -1,7 +1,7 @@
 //! Hardware virtualization on physical CPUs, which come and go.
 //!
-//! Guarantee: a CPU that is online while there is a VM has virtualization enabled. Mechanism: who
-//! counts VMs and who brings a CPU up both hold `kvm_count_lock`. Linux v5.10
+//! Guarantee: a CPU that is online while there is a VM has virtualization enabled. Mechanism:
+//! counting VMs and bringing a CPU up both hold `kvm_count_lock`. Linux v5.10
 //! `virt/kvm/kvm_main.c`, `kernel/cpu.c`. Not modelled: the first VM and the last, which interrupt
 //! every CPU under that lock; the walk of `vm_list` on a CPU whose TSC went backwards; suspend.
 

@@ -1,4 +1,4 @@
-//! MMU notifiers: the host's memory manager tells KVM what becomes of its pages.
+//! MMU notifiers: the host's memory manager notifies KVM of what it does with pages.
 //!
 //! Guarantee: after [`Vm::invalidate_range_start`] returns, no CPU can use the page, and no fault
 //! maps it again until [`Vm::invalidate_range_end`]; a fault that looked the page up before gives

@@ -1,9 +1,9 @@
 //! An array that is never changed while it is in use: it is copied, and the copy takes its place.
 //!
-//! Guarantee: who read the pointer inside a read section may use the array until the section ends.
+//! Guarantee: an array that was found inside a read section is there until the section ends.
 //! Mechanism: the updater publishes a copy, waits for a grace period, and frees the old array.
 //! `kvm->memslots`, `kvm->buses` and `kvm->irq_routing` are such arrays. Here an array is one word;
-//! what its bits mean is its owner's affair. The updaters are serialised by a lock of theirs.
+//! what its bits mean is up to its owner. The updaters are serialised by a lock of theirs.
 
 use core::slice;
 

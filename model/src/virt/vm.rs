@@ -2,8 +2,8 @@
 //!
 //! Guarantee: a VM that is being destroyed is in no list when its memory goes, and no notifier of
 //! the host's memory manager still runs for it. Linux v5.10 `virt/kvm/kvm_main.c`. The VM is
-//! another one than the one that is modelled, of the same process: its own locks nobody else knows
-//! yet, so they are not here. None of the locks of this file is taken inside another.
+//! another one than the one that is modelled, of the same process: no other thread knows its own
+//! locks yet, so they are not here. None of the locks of this file is taken inside another.
 
 use crate::host::Host;
 use crate::kernel;

@@ -3,8 +3,8 @@
 //! The APIC access page is a memslot of its own, which comes and goes with AVIC: a change of
 //! memslots, with a grace period of `kvm->srcu`, by a thread that is usually inside a read section
 //! of it. Guarantee: it is not inside one then. Linux v5.10 `arch/x86/kvm/svm/avic.c`,
-//! `arch/x86/kvm/x86.c`. Not modelled: reasons other than the interrupt window, the request that
-//! tells other vCPUs.
+//! `arch/x86/kvm/x86.c`. Not modelled: reasons other than the interrupt window, the request to
+//! other vCPUs.
 
 use crate::guard::Guard;
 use crate::host::Host;
@@ -32,7 +32,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         self.p.mark(Mark::AvicToggled);
     }
 
-    /// `kvm_request_apicv_update`, for the one reason that there is: the other way each time.
+    /// `kvm_request_apicv_update`, for the one reason that there is: toggled each time.
     ///
     /// Locks: none may be held that are held over a grace period of `kvm->srcu`, and no read
     /// section of it.

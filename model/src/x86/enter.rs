@@ -64,7 +64,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         vcpu.mode.load(Acquire) == EXITING_GUEST_MODE || vcpu.requests.load(Acquire) != 0
     }
 
-    /// The way out of the guest: the mode changes while interrupts are still off, so that an IPI
+    /// Leaving the guest: the mode changes while interrupts are still off, so that an IPI
     /// that waits for this CPU waits until it is really outside. A read section of `kvm->srcu`
     /// begins, for the handling of the exit.
     pub fn vcpu_leave_guest<'a>(&'a self, cpu: CpuId, srcu: &mut Option<SrcuSection<'a, P>>) {

@@ -54,9 +54,9 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         self.p.local_irq_enable(cpu);
     }
 
-    /// Undoes it, in the other order; what was posted is taken.
+    /// Undoes it, in the reverse order; what was posted is taken.
     fn __pi_post_block(&self, cpu: CpuId) {
-        // ORDERING: full, as cmpxchg64: the vCPU leaves the list when nobody looks for it there.
+        // ORDERING: full, as cmpxchg64: the vCPU leaves the list when no CPU looks for it there.
         self.vcpu_wakeup(cpu).swap(0, SeqCst);
         *self.blocked_vcpus(cpu) &= !(1 << cpu.0);
     }

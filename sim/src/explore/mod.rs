@@ -2,7 +2,7 @@
 //! [`Explorer`] is the one interface to them.
 //!
 //! `stateful` looks at every state once, [`dpor`] at every order of dependent steps once, [`naive`]
-//! at everything; [`sample`] draws lots. [`Auto`] is several of them in a row. [`minimise`] makes
+//! at everything; [`sample`] at some. [`Auto`] is several of them in a row. [`minimise`] makes
 //! what they found short. [`graph`] and [`trace_hash`] compare strategies with each other.
 
 pub mod dpor;

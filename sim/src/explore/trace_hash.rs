@@ -1,4 +1,4 @@
-//! Tells Mazurkiewicz traces apart: executions that differ only in the order of steps that commute
+//! Hashes of Mazurkiewicz traces: executions that differ only in the order of steps that commute
 //! are one. The happens-before of an execution comes from the footprints of its steps.
 
 use crate::machine::THREADS_MAX;

@@ -1,4 +1,4 @@
-//! Seam 6: what happened, one type. Every report, trace file and replay check consumes it.
+//! What happened, as one type. Every report, trace file and replay check consumes it.
 
 use kvmmu_model::{Mark, Mode, Tag};
 

@@ -5,11 +5,11 @@
 //! reaches it, since the CPU's last flush. An access may use any of it, so it has one outcome for
 //! the walk of the tables as they are and one for each cached translation that would end
 //! differently. Upper levels are cached in the same way: a walk may go through a table that is
-//! linked no more.
+//! no longer linked.
 //!
 //! x86 decides a fault by a fresh walk, which also drops what was stale (Intel SDM volume 3,
 //! caching of translations). arm64 may keep an entry that denied a store and let it deny the next
-//! one, although memory allows it by now, until somebody invalidates it; a fault drops nothing
+//! one, although memory allows it by now, until it is invalidated; a fault drops nothing
 //! there. Entries that give translation or access-flag faults are never cached (Arm ARM, D8.17, TLB
 //! maintenance). Which rules hold is up to the format: `caches_permission_faults`.
 

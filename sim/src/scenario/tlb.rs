@@ -1,8 +1,8 @@
 //! What a CPU may have cached of the tables.
 //!
 //! A view is kept by table place, one part for each thing that a TLB can hold of an entry; and it
-//! is asked by address, too: what the CPU may use to translate one, through tables that may be
-//! linked no more.
+//! is asked by address, too: what the CPU may use to translate one, through tables that may
+//! no longer be linked.
 
 use core::hash::{Hash, Hasher};
 

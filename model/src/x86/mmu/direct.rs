@@ -41,8 +41,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         self.direct_page_fault(fault, gfn, true)
     }
 
-    /// `direct_page_fault`: the fast way, or the slow one: look the page up, take `mmu_lock`, see
-    /// whether the host took the page back meanwhile, map it. `prefault`: nobody asked for it yet.
+    /// `direct_page_fault`: the fast path, or the slow: look the page up, take `mmu_lock`, see
+    /// whether the host took the page back meanwhile, map it. `prefault`: no access asked for it.
     ///
     /// Locks: takes `mmu_lock`; the vCPU thread holds `kvm->srcu`.
     #[kernel]
@@ -58,7 +58,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         self.direct_page_fault_locked(fault, gfn, prefault)
     }
 
-    /// The slow way. A function of its own, so that it costs the fast one nothing.
+    /// The slow path. Out of line, so that it costs the fast path nothing.
     #[inline(never)]
     fn direct_page_fault_locked(&self, fault: Fault, gfn: Gfn, prefault: bool) -> RetPf {
         let (cpu, write) = (fault.cpu, fault.access == Access::Write);

@@ -5,7 +5,7 @@
 //! leaves KVM_RUN. Mechanism: H && M (M alone in 6.1) say that the SPTE may be made writable; one
 //! cmpxchg does it, so that any change in between defeats it; the bitmap follows the SPTE, because
 //! no lock keeps the harvest away. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`, `fast_page_fault()`;
-//! locking.rst section 2. What is tried is decided in `transition.rs`.
+//! locking.rst section 2. What is tried is decided by `Transitions`.
 //!
 //! Equal bits are not the same mapping: an SPTE may have been dropped and rebuilt in between (ABA).
 //! The frame that an SPTE of a *direct* page maps is fixed by its place, so the mark is right all
@@ -107,7 +107,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     }
 
     /// The cmpxchg, and then the mark, for what is writable now and was not. `None`: the SPTE held
-    /// another value; somebody else was faster.
+    /// another value; the cmpxchg lost.
     #[inline]
     pub(super) fn fast_pf_fix_spte(
         &self,

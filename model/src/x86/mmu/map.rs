@@ -31,7 +31,7 @@ pub(super) struct Mapping {
     pub(super) guest_writable: bool,
     /// The fault is a write.
     pub(super) write_fault: bool,
-    /// Nobody asked for it yet (`speculative`, `prefault`).
+    /// No access asked for it yet (`speculative`, `prefault`).
     pub(super) speculative: bool,
 }
 
@@ -73,7 +73,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         !*spurious && self.mmu_spte_update(l, loc, new)
     }
 
-    /// `mmu_set_spte`: maps a frame at a leaf, flushes what that takes away, and keeps the rmap.
+    /// `mmu_set_spte`: maps a frame at a leaf, flushes what that removes, and keeps the rmap.
     ///
     /// Locks: `mmu_lock`.
     #[kernel]

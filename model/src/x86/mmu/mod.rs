@@ -65,8 +65,8 @@ pub struct Table<P: Platform> {
     pub header: P::Word,
 }
 
-/// What only the owner of `mmu_lock` touches. Who has one holds the lock: functions that need the
-/// lock take it as their first argument.
+/// What only the owner of `mmu_lock` touches. To have one is to hold the lock: functions
+/// that need the lock take it as their first argument.
 pub type Locked = MmuState<ShadowPages>;
 
 /// What `mmu_lock` guards of this MMU.

@@ -99,8 +99,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         self.mark_spte_for_access_track(new.without(m))
     }
 
-    /// `kvm_age_rmapp`: takes the Accessed state of every mapping of a frame away; true if one had
-    /// it.
+    /// `kvm_age_rmapp`: clears the Accessed state of every mapping of a frame; true if one had it
+    /// set.
     ///
     /// Locks: `mmu_lock`.
     pub(super) fn kvm_age_rmapp(&self, l: &Locked, gfn: Gfn) -> bool {

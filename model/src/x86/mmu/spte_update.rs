@@ -136,11 +136,11 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// Locks: `mmu_lock`.
     #[track_caller]
     pub(super) fn mmu_spte_clear_no_track(&self, _: &Locked, loc: SpteLoc) {
-        // ORDERING: relaxed: hardware sets A in a non-leaf too, but nobody asks for it.
+        // ORDERING: relaxed: hardware sets A in a non-leaf too, but nothing reads it.
         self.mmu.sptep(loc).store(0, Relaxed);
     }
 
-    /// `mmu_spte_age`: takes the Accessed state away; true if it was there. No flush here.
+    /// `mmu_spte_age`: clears the Accessed state; true if it was set. No flush here.
     ///
     /// Locks: `mmu_lock`.
     #[kernel]
