@@ -90,7 +90,7 @@ pub struct HostMm<M: Machine> {
 
 impl<M: Machine> HostMm<M> {
     /// A host with so many pages and this backing of guest frames. `contended`: as for
-    /// [`kvmmu_model::Kvm::new`].
+    /// [`kvmmu_model::virt::VmConfig`].
     pub fn new(m: &M, pages: u8, backing: &[Backing], contended: bool) -> Self {
         let mut state = HostState {
             pte: [HostPte::default(); GFNS],

@@ -20,8 +20,8 @@ pub(super) const GFNS: u8 = virt::GFNS as u8;
 pub(super) const PFNS: u8 = host_mm::PFNS as u8;
 /// How many entries a guest page table has.
 pub(super) const TABLE_ENTRIES: u8 = paging::PT_ENTRIES as u8;
-/// How many of them a root has: virtual pages are numbered root index * 4 + leaf index.
-const ROOT_ENTRIES: u8 = GFNS / TABLE_ENTRIES;
+/// How many of them a root has: the ones that translate the frames that there are.
+const ROOT_ENTRIES: u8 = GFNS.div_ceil(paging::frames_of(paging::ROOT_LEVEL - 1) as u8);
 
 /// What operations may name: memory, as far as the file has been read, and vCPUs.
 #[derive(Clone, Default, Debug)]
@@ -279,7 +279,7 @@ pub(super) fn guest(root: &Table<'_>, memory: &mut Memory) -> Result<(), LoadErr
 
 /// Refuses more tables than the pool of shadow pages can hold next to those of direct mappings.
 pub(super) fn check_pool(root: &Table<'_>, memory: &Memory, direct: bool) -> Result<(), LoadError> {
-    let others = if direct { 1 + virt::GFNS / paging::PT_ENTRIES } else { 0 };
+    let others = if direct { paging::direct_pages() } else { 0 };
     let tables = memory.guest_tables.len();
     // A table has a shadow page for the root's writable entries and one for those that are not.
     let top = memory.guest_root.and_then(|top| memory.table(top));

@@ -33,7 +33,22 @@ pub const fn index_at(level: u8, page: u64) -> u8 {
 
 /// The first frame that a direct table of this level maps, if it maps this one.
 pub(super) const fn direct_base(level: u8, gfn: u64) -> Gfn {
-    Gfn(gfn & !((1 << (LEVEL_BITS * level as u32)) - 1))
+    Gfn(gfn & !(frames_of(level) as u64 - 1))
+}
+
+/// Frames that a table of this level translates.
+pub const fn frames_of(level: u8) -> usize {
+    1 << (LEVEL_BITS * level as u32)
+}
+
+/// Shadow pages that map every frame directly: a root, and what is below it.
+pub const fn direct_pages() -> usize {
+    let (mut pages, mut level) = (0, PG_LEVEL_4K);
+    while level <= ROOT_LEVEL {
+        pages += GFNS.div_ceil(frames_of(level));
+        level += 1;
+    }
+    pages
 }
 
 /// Every SPTE place of the pool.
