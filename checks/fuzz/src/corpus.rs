@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use kvmmu::lab::run::{Machine, Simulated};
 use kvmmu::lab::search::Search;
-use kvmmu::report::trace;
 use kvmmu::lab::variant::{Goal, Variant};
+use kvmmu::report::trace;
 use kvmmu_model::{Guard, GuardSet};
 use kvmmu_scenarios::builtin;
 use kvmmu_sim::outcome::Verdict;
