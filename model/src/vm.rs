@@ -41,6 +41,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
 pub trait Mmu<P: Platform>: Tables<P> {
     /// `kvm_unmap_hva_range`, of the frame's page: nothing maps it any more. True if a flush is
     /// owed.
+    ///
+    /// Locks: `mmu_lock`.
     fn kvm_unmap_hva_range<H: Host>(
         vm: &Vm<P, H, Self>,
         l: &mut MmuState<Self::State>,
@@ -49,6 +51,8 @@ pub trait Mmu<P: Platform>: Tables<P> {
 
     /// `kvm_set_spte_hva`: what maps the frame maps this page from now on, read-only. True if a
     /// flush is owed.
+    ///
+    /// Locks: `mmu_lock`.
     fn kvm_set_spte_hva<H: Host>(
         vm: &Vm<P, H, Self>,
         l: &mut MmuState<Self::State>,
@@ -58,10 +62,14 @@ pub trait Mmu<P: Platform>: Tables<P> {
 
     /// `kvm_age_hva`: true if the frame was used since it was last asked; it counts as unused from
     /// now on.
+    ///
+    /// Locks: `mmu_lock`.
     fn kvm_age_hva<H: Host>(vm: &Vm<P, H, Self>, l: &mut MmuState<Self::State>, gfn: Gfn) -> bool;
 
     /// `kvm_arch_mmu_enable_log_dirty_pt_masked`: the frames of the slot whose bits are set are
     /// written to by a fault again. The caller owes the flush.
+    ///
+    /// Locks: `mmu_lock`.
     fn kvm_arch_mmu_enable_log_dirty_pt_masked<H: Host>(
         vm: &Vm<P, H, Self>,
         l: &mut MmuState<Self::State>,

@@ -4,9 +4,8 @@
 //! it is still inside KVM_RUN. Mechanism: the harvest fetches and clears a word of the bitmap, then
 //! write-protects its pages, both under `mmu_lock`; the flush follows outside the lock and before
 //! user space sees the result, so that a store through a stale TLB entry is covered by it. Linux
-//! v5.10
-//! `virt/kvm/kvm_main.c`, `kvm_get_dirty_log_protect()`. Not modelled: PML, manual protect, the
-//! dirty ring, bitmaps of more than one word.
+//! v5.10 `virt/kvm/kvm_main.c`, `kvm_get_dirty_log_protect()`. Not modelled: PML, manual protect,
+//! the dirty ring, bitmaps of more than one word.
 
 use super::memslots::FoundMemslot;
 use crate::guard::Guard;
@@ -61,7 +60,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// Locks: `slots_lock`; takes `mmu_lock`.
     #[kernel]
     fn kvm_get_dirty_log_protect(&self, memslot: FoundMemslot<'_, P>) -> Harvested {
-        let FoundMemslot { slot, .. } = memslot;
+        let slot = memslot.slot;
         let mut l = self.kvm.mmu_lock.lock();
         // ORDERING: relaxed: a hint; the exchange below decides.
         let seen = slot.dirty_bitmap.load(Relaxed);

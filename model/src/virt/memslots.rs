@@ -77,14 +77,14 @@ impl MemslotSet {
     }
 }
 
-/// A set says which slots there are by its lowest bits, which are invalid from here on,
+/// Of a set: the lowest bits say which slots there are, the bits from here on which are invalid.
 const INVALID_SHIFT: usize = 8;
-/// which are logged from here on,
+/// Of a set: the bits from here on say which slots are logged.
 const LOGGED_SHIFT: usize = 16;
-/// and its generation above.
+/// Of a set: the generation is from here on.
 const GENERATION_SHIFT: u32 = 24;
 
-const _: () = assert!(MEMSLOTS < INVALID_SHIFT);
+const _: () = assert!(MEMSLOTS < INVALID_SHIFT, "each field has a bit for the APIC's slot, too");
 
 /// What becomes of the search for a frame's memslot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

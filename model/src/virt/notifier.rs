@@ -3,8 +3,7 @@
 //! Guarantee: after [`Vm::invalidate_range_start`] returns, no CPU can use the page, and no fault
 //! maps it again until [`Vm::invalidate_range_end`]; a fault that looked the page up before gives
 //! up. Mechanism: `mmu_notifier_count` is raised in between, `mmu_notifier_seq` moves at the end.
-//! Linux v5.10
-//! `virt/kvm/kvm_main.c`, `include/linux/kvm_host.h`.
+//! Linux v5.10 `virt/kvm/kvm_main.c`, `include/linux/kvm_host.h`.
 
 use super::MmuState;
 use crate::guard::Guard;

@@ -158,10 +158,9 @@ impl<'ast> Visit<'ast> for Finder<'_> {
             && let Expr::Block(body) = &*closure.body
         {
             let name = guard_name(guard);
-            let (outer, inner) = (self.range(stmt.span()), self.of(&body.block).to_owned());
-            let inner = inner.trim_start_matches('{').trim_end_matches('}').trim();
-            let dedented = inner.replace("\n    ", "\n");
-            let mut lines: Vec<String> = dedented.lines().map(str::to_owned).collect();
+            let outer = self.range(stmt.span());
+            let inner = inside(self.of(&body.block));
+            let mut lines: Vec<String> = inner.lines().map(str::to_owned).collect();
             let code = lines.iter().position(|line| !line.trim_start().starts_with("//"));
             lines[code.unwrap_or(0)] += &format!(" {}{name}{}", NOTE.0, NOTE.1);
             self.found(outer, lines.join("\n"));
@@ -212,9 +211,8 @@ impl<'ast> Visit<'ast> for Finder<'_> {
             }
             // A call whose body stands here: its lines take the call's place.
             Expr::MethodCall(call) if asks(call, &["call"]) && is_block(&call.args[1]) => {
-                let inner = closure_text(self, &call.args[1]);
-                let inner = inner.trim_start_matches('{').trim_end_matches('}').trim();
-                let (range, text) = (self.range(expr.span()), inner.replace("\n    ", "\n"));
+                let text = inside(&closure_text(self, &call.args[1]));
+                let range = self.range(expr.span());
                 self.found(range, text);
             }
             Expr::MethodCall(call) if asks(call, &["call"]) => {
@@ -250,11 +248,7 @@ impl Finder<'_> {
         let mut calls = Calls(self, name, 0, None);
         rest.iter().for_each(|stmt| calls.visit_stmt(stmt));
         let text = match &*closure.body {
-            Expr::Block(body) => {
-                let inner = self.of(&body.block).to_owned();
-                let inner = inner.trim_start_matches('{').trim_end_matches('}').trim();
-                inner.replace("\n    ", "\n")
-            }
+            Expr::Block(body) => inside(self.of(&body.block)),
             body => self.of(body).to_owned(),
         };
         (calls.2 == 1).then_some(calls.3?).map(|range| (range, text))
@@ -368,6 +362,12 @@ fn names(stmt: &Stmt, name: &str) -> bool {
     let mut names = Names(name, false);
     names.visit_stmt(stmt);
     names.1
+}
+
+/// The lines of a block without its braces, where the block stood.
+fn inside(block: &str) -> String {
+    let inner = block.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(block);
+    inner.trim().replace("\n    ", "\n")
 }
 
 /// A closure whose body is a block.

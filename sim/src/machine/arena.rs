@@ -88,10 +88,9 @@ impl Arena {
     /// A copy of a blob.
     #[inline(always)]
     pub(crate) fn read<T: Copy + 'static>(&self, slot: Slot<T>) -> T {
-        // SAFETY: `slot` was made by `blob`, so the place is aligned, in bounds and holds a `T`;
-        // the cells are interior-mutable and belong to this OS thread. A holder of a `Claim` may be
-        // suspended with a `&mut T` on its coroutine stack; it does not run while this copy is
-        // made.
+        // The cells are interior-mutable and belong to this OS thread. A holder of a `Claim` may be
+        // suspended with a `&mut T` on its coroutine stack; it does not run during the copy.
+        // SAFETY: `slot` was made by `blob`: aligned, in bounds, and holds a `T`; nobody writes it.
         unsafe { self.at(slot).read() }
     }
 

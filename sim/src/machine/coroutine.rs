@@ -166,10 +166,11 @@ impl Coroutines {
             assert!(limit.get() <= sp && sp < base && sp % 8 == 0, "the saved stack pointer");
             let n = (base - sp) / 8;
             images.words.reserve(n);
-            // SAFETY: (1) `sp..base` lies inside the mapped stack, by the assertion. (2) It is all
-            // that is live: the coroutine is suspended, so it pushed its registers and saved `sp`
-            // below everything that it uses; the switch is inline assembly, across which no red
-            // zone survives. (3) `n` words are reserved behind `start`.
+            // All that is live is in `sp..base`: the coroutine is suspended, so it pushed its
+            // registers and saved `sp` below everything that it uses; the switch is inline
+            // assembly, across which no red zone survives.
+            // SAFETY: `sp..base` lies inside the mapped stack, by the assertion, and `n` words are
+            // reserved behind `start`.
             unsafe {
                 let from = ptr::with_exposed_provenance::<MaybeUninit<u64>>(sp);
                 from.copy_to_nonoverlapping(images.words.as_mut_ptr().add(start), n);

@@ -7,7 +7,7 @@
 use core::hash::{Hash, Hasher};
 
 use kvmmu_model::x86::mmu::paging::{
-    PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES, entries_of,
+    PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES, entries_of, index_at,
 };
 use kvmmu_model::x86::mmu::walk::ShadowWalk;
 use kvmmu_model::{Access, SpId, SpteLoc};
@@ -119,7 +119,7 @@ impl Tlb {
     /// come to them. What it has of upper levels stays.
     pub(crate) fn flush_leaves(&mut self, root: SpId, page: u64) {
         for sp in (0..SHADOW_PAGES as u8).map(SpId).filter(|sp| *sp != root) {
-            let loc = SpteLoc { sp, index: leaf_index(page) };
+            let loc = SpteLoc { sp, index: index_at(PG_LEVEL_4K, page) };
             self.replace(loc, Cached { tables: self.of(loc).tables, ..Cached::default() });
         }
     }
@@ -157,8 +157,4 @@ impl Tlb {
             self.leaves(at.next(sp), child, each);
         }
     }
-}
-
-fn leaf_index(page: u64) -> u8 {
-    kvmmu_model::x86::mmu::paging::index_at(PG_LEVEL_4K, page)
 }

@@ -91,8 +91,6 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             && self.mmu.gfn_track[gfn.0 as usize].load(Relaxed) != 0
     }
 
-    /// The fast way, or the slow one: look the page up, take `mmu_lock`, see whether the host took
-    /// the page back meanwhile, map it.
     /// The notifier sequence and then the page, in that order: an invalidation after the first is
     /// noticed, one before it has already changed what the second returns.
     pub(super) fn lookup(&self, gfn: Gfn, write: bool) -> Result<(u64, PinnedPage), RetPf> {
@@ -148,7 +146,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         role: impl FnOnce(u8) -> (Gfn, Role),
     ) -> SpId {
         let spte = self.mmu_spte_get_lockless(at.loc);
-        if self.is_shadow_present(spte) {
+        if self.mmu.format.is_shadow_present(spte) {
             return self.mmu.format.child(spte);
         }
         let (gfn, role) = role(at.level - 1);

@@ -46,7 +46,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     #[inline]
     pub(super) fn walk_lockless(&self, cpu: CpuId, page: u64) -> (ShadowWalk, Spte) {
         let goes_on = |spte| {
-            let present = self.is_shadow_present(spte);
+            let present = self.mmu.format.is_shadow_present(spte);
             if present {
                 self.p.mark(Mark::LocklessWalkStep);
             }

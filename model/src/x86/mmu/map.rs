@@ -3,8 +3,7 @@
 //! Guarantee: a new SPTE has W only with H and M, H only if the host maps the page writable, M only
 //! if the guest may write and the frame is not a shadowed guest table; a page mapped writable is in
 //! the dirty log. Linux v5.10 `arch/x86/kvm/mmu/mmu.c` and `spte.c`. Not modelled: MMIO SPTEs,
-//! large pages,
-//! `sync_page` and with it the `!can_unsync && old.W` shortcut.
+//! large pages, `sync_page` and with it the `!can_unsync && old.W` shortcut.
 
 use super::{Locked, ShadowMmu};
 use crate::guard::Guard;

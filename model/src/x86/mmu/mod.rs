@@ -24,7 +24,7 @@ use paging::{PT_ENTRIES, SHADOW_PAGES, SpteSet};
 use crate::guard::Guard;
 use crate::host::Host;
 use crate::platform::{Local, Platform};
-use crate::spte::{Spte, SpteFormat};
+use crate::spte::SpteFormat;
 use crate::tag::{Object, Tag};
 use crate::transition::{Algorithm, Transitions};
 use crate::types::{CpuId, Gfn, SpId, SpteLoc};
@@ -199,10 +199,5 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     pub(crate) fn transitions(&self) -> Transitions<'_, impl Fn(Guard) -> bool + '_> {
         let guard = |guard| self.p.guard(guard);
         Transitions { format: &self.mmu.format, algorithm: self.mmu.algorithm, guard }
-    }
-
-    /// `is_shadow_present_pte`, in the layout of this VM.
-    fn is_shadow_present(&self, spte: Spte) -> bool {
-        self.mmu.format.is_shadow_present(spte)
     }
 }

@@ -87,7 +87,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         while at.level > PG_LEVEL_4K {
             let spte = self.mmu_spte_get_lockless(at.loc);
             let below = at.level - 1;
-            let linked = self.is_shadow_present(spte).then(|| self.mmu.format.child(spte));
+            let linked =
+                self.mmu.format.is_shadow_present(spte).then(|| self.mmu.format.child(spte));
             let child = linked.unwrap_or_else(|| {
                 let role = Role::indirect(below, walk.access_above(below));
                 self.kvm_mmu_get_page(l, Some(m.cpu), walk.table(below), role)

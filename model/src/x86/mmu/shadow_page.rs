@@ -140,7 +140,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// Locks: `mmu_lock`.
     pub(super) fn mmu_page_zap_pte(&self, l: &mut Locked, loc: SpteLoc) {
         let spte = self.mmu_spte_get_lockless(loc);
-        if !self.is_shadow_present(spte) {
+        if !self.mmu.format.is_shadow_present(spte) {
             return;
         }
         if self.mmu.format.is_last(spte, l.mmu.page(loc.sp).role.level) {

@@ -11,6 +11,8 @@ use crate::types::{CpuId, Gfn, SpId, SpteLoc};
 use crate::virt::GFNS;
 use crate::vm::Vm;
 
+const _: () = assert!(GFNS <= u64::BITS as usize, "in_rmaps has a bit for each frame");
+
 impl<P: Platform> Tables<P> for ShadowMmu<P> {
     type State = ShadowPages;
 
