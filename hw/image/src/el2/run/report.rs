@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::el2::cpu::console::say;
 use crate::el2::cpu::exit::{Exit, exit};
@@ -10,7 +11,7 @@ use crate::el2::cpu::exit::{Exit, exit};
 #[derive(Debug)]
 pub(crate) struct Report {
     expected: u32,
-    unexpected: u32,
+    unexpected: Vec<String>,
     nothing: bool,
     is_qemu: bool,
 }
@@ -18,7 +19,7 @@ pub(crate) struct Report {
 impl Report {
     /// Nothing found yet.
     pub(crate) fn new(is_qemu: bool) -> Report {
-        Report { expected: 0, unexpected: 0, nothing: false, is_qemu }
+        Report { expected: 0, unexpected: Vec::new(), nothing: false, is_qemu }
     }
     /// True if this is QEMU, of whose TLBs we know what they keep.
     pub(crate) fn is_qemu(&self) -> bool {
@@ -41,7 +42,7 @@ impl Report {
     /// Something was not.
     pub(crate) fn unexpected(&mut self, what: String) {
         say!("UNEXPECTED: {what}");
-        self.unexpected += 1;
+        self.unexpected.push(what);
     }
     /// Something that is neither.
     pub(crate) fn note(&mut self, what: String) {
@@ -56,14 +57,18 @@ impl Report {
     pub(crate) fn check(&mut self, is_so: bool, what: String) {
         if is_so { self.expected(what) } else { self.unexpected(what) }
     }
-    /// Ends the run.
+    /// Ends the run, and says again what was not as it must be: the end of a long log is what is
+    /// read first.
     pub(crate) fn end(self) -> ! {
         let Report { expected, unexpected, nothing, .. } = self;
-        let code = match (nothing, unexpected) {
+        for what in &unexpected {
+            say!("again, UNEXPECTED: {what}");
+        }
+        let code = match (nothing, unexpected.len()) {
             (true, _) => Exit::Nothing,
             (false, 0) => Exit::Expected,
             _ => Exit::Unexpected,
         };
-        exit(code, format_args!("{expected} as expected, {unexpected} unexpected"))
+        exit(code, format_args!("{expected} as expected, {} unexpected", unexpected.len()))
     }
 }

@@ -1,5 +1,5 @@
 //! Deterministic tests with two CPUs: what each step of the protocol does on real tables, and what
-//! is lost without it. What must be lost is lost every time.
+//! is lost without it. What must be lost is lost in one of a few tries, what must not never.
 
 mod aba;
 mod stale;
