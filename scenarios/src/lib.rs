@@ -22,9 +22,11 @@ pub mod program;
 pub mod property;
 pub mod scenario;
 pub mod software_tlb;
+pub mod story;
 pub mod world;
 
 pub use machine::Machine;
 pub use property::Property;
 pub use scenario::Scenario;
+pub use story::{Moment, Story};
 pub use world::World;

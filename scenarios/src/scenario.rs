@@ -4,11 +4,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use kvmmu_model::x86::mmu::walk::GuestWalk;
-use kvmmu_model::{Gfn, Gpte, GuardSet, Gva, Mark, Pfn};
+use kvmmu_model::{Gfn, Gpte, GuardSet, Gva, Pfn};
 
 use crate::ops::{Address, Who};
 use crate::program::{OffVcpu, Program, Steps};
 use crate::property::Property;
+use crate::story::Story;
 
 /// A scenario, as its file says it, at one size.
 #[derive(Clone, PartialEq, Debug)]
@@ -231,17 +232,8 @@ pub const SOMETIMES_MAX: usize = 64;
 pub struct Witness {
     /// As the file has it.
     pub text: String,
-    /// Each must come after the one before it; seeing the first again starts over.
-    pub moments: Vec<Moment>,
-}
-
-/// One moment of a witness.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Moment {
-    /// What happened.
-    pub mark: Mark,
-    /// In which thread, by index; `None`: any.
-    pub thread: Option<u8>,
+    /// The marks.
+    pub story: Story,
 }
 
 /// What is expected of a variant.

@@ -51,7 +51,7 @@ fn come_out(scenario: &Scenario, expect: &Expect) -> Result<(), String> {
         (Verdict::Holds, Expected::Holds) => {
             let all = scenario.sometimes.iter().enumerate();
             let unseen = all.filter(|(i, witness)| {
-                let only = match witness.moments.as_slice() {
+                let only = match witness.story.0.as_slice() {
                     [only] if only.thread.is_none() => outcome.seen.mark(only.mark),
                     _ => false,
                 };

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, Once};
 use std::time::Instant;
 
 use kvmmu_model::{GuardSet, Mark};
-use kvmmu_scenarios::scenario::{Expected, Moment, Witness};
+use kvmmu_scenarios::scenario::{Expected, Witness};
 use kvmmu_scenarios::{Property, Scenario};
 
 use crate::lockdep::Judged;
@@ -232,7 +232,7 @@ impl Search {
         let marks = hold(&self.marks);
         let witnesses = self.scenario.sometimes.iter();
         for (seen, witness) in hold(&self.seen).iter_mut().zip(witnesses) {
-            *seen = *seen || shows(&marks, &witness.moments);
+            *seen = *seen || witness.story.is_told_by(marks.iter().copied());
         }
     }
 
@@ -289,7 +289,10 @@ impl Search {
         }
         let marks = hold(&self.marks).clone();
         let matched = self.property.is_none_or(|p| p == property)
-            && self.story.as_ref().is_none_or(|story| shows(&marks, &story.moments));
+            && self
+                .story
+                .as_ref()
+                .is_none_or(|story| story.story.is_told_by(marks.iter().copied()));
         let slot = if matched { &self.found } else { &self.other };
         hold(slot).get_or_insert(Found { property, detail, marks });
     }
@@ -355,21 +358,6 @@ impl Search {
             }
         }
     }
-}
-
-/// True if the marks show the moments in order; seeing the first again starts over.
-fn shows(marks: &[(Mark, u8)], moments: &[Moment]) -> bool {
-    let mut next = 0;
-    for &(mark, thread) in marks {
-        let is = |m: &Moment| m.mark == mark && m.thread.is_none_or(|t| t == thread);
-        match moments.get(next) {
-            None => break,
-            Some(moment) if is(moment) => next += 1,
-            Some(_) if is(&moments[0]) => next = 1,
-            Some(_) => {}
-        }
-    }
-    next == moments.len()
 }
 
 thread_local! {

@@ -220,7 +220,7 @@ fn seen(variant: &Variant, seen: &Seen) -> Vec<usize> {
 /// True if the witness with index `i` was seen.
 fn is_seen(i: usize, witness: &Witness, seen: &Seen) -> bool {
     let whole = i < 64 && seen.witnesses >> i & 1 == 1;
-    let one = match witness.moments.as_slice() {
+    let one = match witness.story.0.as_slice() {
         [only] => only.thread.is_none() && seen.mark(only.mark),
         _ => false,
     };

@@ -37,7 +37,7 @@ impl From<Replay> for Replayed {
 
 /// A shortest way to a nesting of two locks.
 #[derive(Clone, Debug)]
-pub struct Witness {
+pub struct Example {
     /// The way there.
     pub schedule: Schedule,
     /// What happens on it. It ends where the inner lock is asked for, which is the one of

@@ -20,7 +20,7 @@ use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Auto, Engine, Explorer, Limits};
 
 use crate::cli::exit::{Failure, panic_words};
-use crate::lab::replayed::{Replayed, Witness, violation};
+use crate::lab::replayed::{Example, Replayed, violation};
 use crate::lab::search::{Search, Strategy};
 use crate::lab::variant::{Goal, Variant};
 
@@ -82,7 +82,7 @@ pub trait Machine: Sync {
         nesting: Nesting,
         search: &Search,
         progress: Progress<'_>,
-    ) -> Result<Option<Witness>, Failure>;
+    ) -> Result<Option<Example>, Failure>;
 
     /// Runs one schedule as far as it goes.
     ///
@@ -103,7 +103,7 @@ fn program(variant: &Variant) -> Race {
 
 /// An engine that runs `variant` and looks for `goal`.
 fn engine(variant: &Variant, goal: &Goal) -> Engine {
-    let story = goal.story.as_ref().map(kvmmu_sim::race::story);
+    let story = goal.story.as_ref().map(|witness| witness.story.clone());
     Engine::new(
         &program(variant),
         kvmmu_sim::Goal { property: goal.property, story, nesting: None },
@@ -184,7 +184,7 @@ impl Machine for Simulated {
         nesting: Nesting,
         search: &Search,
         progress: Progress<'_>,
-    ) -> Result<Option<Witness>, Failure> {
+    ) -> Result<Option<Example>, Failure> {
         witness(&program(variant), nesting, search, progress)
     }
 
@@ -218,7 +218,7 @@ pub fn witness(
     nesting: Nesting,
     search: &Search,
     progress: Progress<'_>,
-) -> Result<Option<Witness>, Failure> {
+) -> Result<Option<Example>, Failure> {
     let mut engine = Engine::new(program, kvmmu_sim::Goal::nesting(nesting));
     let outcome = explorer(search).explore(&mut engine, &limits(search), progress);
     if let Some(failure) = internal(&outcome) {
@@ -229,7 +229,7 @@ pub fn witness(
     let schedule = minimise(&mut engine, &found.schedule, &limits, progress).schedule;
     let run = replay(&mut engine, &schedule)
         .map_err(|error| Failure::internal(format!("a schedule does not replay: {error}")))?;
-    Ok(Some(Witness { schedule, run: run.into() }))
+    Ok(Some(Example { schedule, run: run.into() }))
 }
 
 /// The outcomes of a variant. Its search ends early for its bounds only.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::held::{call, class, held, held_words};
 use super::phrase::{called, function};
 use super::wrap::{wrap, wrap_after};
-use crate::lab::replayed::{Replayed, Witness};
+use crate::lab::replayed::{Example, Replayed};
 use crate::report::trace::mode_text;
 
 /// The width of the scenario's columns together.
@@ -132,14 +132,14 @@ pub fn violation(run: &Replayed, threads: &[String]) -> Option<Lockdep> {
 /// Tells a cycle, the nesting that closed it first, with a witness for each nesting. `command`
 /// stamps a schedule and gives the command that replays it.
 pub fn cycle(
-    cycle: &[(Nesting, Option<Witness>)],
+    cycle: &[(Nesting, Option<Example>)],
     threads: &[String],
-    command: impl Fn(&Witness) -> (String, String),
+    command: impl Fn(&Example) -> (String, String),
 ) -> Lockdep {
     // Within parentheses and among others there is no room for more.
     let plain = |text: String| text.replace(" (for reading)", " for reading");
     let plain = |text: String| plain(text).replace(" (for writing)", " for writing");
-    let link = |(number, (nesting, witness)): (usize, &(Nesting, Option<Witness>))| Link {
+    let link = |(number, (nesting, witness)): (usize, &(Nesting, Option<Example>))| Link {
         number,
         outer: plain(held_text(nesting.outer)),
         inner: plain(wanted_text(nesting.inner)),
@@ -206,7 +206,7 @@ fn taken(run: &Replayed, held: &super::held::Held) -> Taken {
 /// Where the run of a witness shows its nesting.
 fn seen(
     nesting: Nesting,
-    witness: &Witness,
+    witness: &Example,
     threads: &[String],
     (schedule, replay): (String, String),
 ) -> Option<Seen> {

@@ -32,7 +32,7 @@ use kvmmu_sim::outcome::{Found, Stats};
 use serde::Serialize;
 
 use crate::lab::judge::counted;
-use crate::lab::replayed::{Replayed, Witness};
+use crate::lab::replayed::{Example, Replayed};
 use crate::lab::run::MEMORY_MODEL;
 use crate::lab::variant::{Goal, Variant};
 use fold::{Keep, Step};
@@ -133,7 +133,7 @@ pub fn build(facts: &Facts<'_>) -> Report {
     let values = Values::new(scenario, &facts.run.names);
     let events = &facts.run.events;
     let moments = match &facts.goal.story {
-        Some(story) => story::moments(story, events),
+        Some(witness) => story::moments(&witness.story, events),
         None => Vec::new(),
     };
     let stuck = match facts.found.property {
@@ -191,7 +191,7 @@ pub fn build(facts: &Facts<'_>) -> Report {
 
 /// Tells a cycle of lock orders. No single run shows it: `chain` has one for each of its nestings,
 /// that which closed it first.
-pub fn build_cycle(facts: &Facts<'_>, chain: &[(Nesting, Option<Witness>)]) -> Report {
+pub fn build_cycle(facts: &Facts<'_>, chain: &[(Nesting, Option<Example>)]) -> Report {
     let variant = facts.variant;
     let scenario = &variant.scenario;
     let threads: Vec<String> = scenario.threads.iter().map(|t| t.name.clone()).collect();

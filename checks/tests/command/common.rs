@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kvmmu::cli::exit::Failure;
 use kvmmu::lab::load;
-use kvmmu::lab::replayed::{Replayed, Witness};
+use kvmmu::lab::replayed::{Example, Replayed};
 use kvmmu::lab::run::{Machine, Minimised, Progress};
 use kvmmu::lab::search::Search;
 use kvmmu::lab::variant::{Goal, Variant};
@@ -306,7 +306,7 @@ impl Machine for Fake {
         _: Nesting,
         _: &Search,
         _: Progress<'_>,
-    ) -> Result<Option<Witness>, Failure> {
+    ) -> Result<Option<Example>, Failure> {
         Ok(None)
     }
 

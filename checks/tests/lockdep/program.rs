@@ -2,7 +2,7 @@
 //! machine that runs one program in place of every scenario.
 
 use kvmmu::cli::exit::Failure;
-use kvmmu::lab::replayed::{Replayed, Witness};
+use kvmmu::lab::replayed::{Example, Replayed};
 use kvmmu::lab::run::{self, Machine, Minimised, Progress};
 use kvmmu::lab::search::Search;
 use kvmmu::lab::variant::{Goal, Variant};
@@ -168,7 +168,7 @@ impl Machine for Locking {
         nesting: Nesting,
         search: &Search,
         progress: Progress<'_>,
-    ) -> Result<Option<Witness>, Failure> {
+    ) -> Result<Option<Example>, Failure> {
         run::witness(self, nesting, search, progress)
     }
 

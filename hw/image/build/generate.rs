@@ -168,11 +168,11 @@ fn initial_spte(e: &InitialSpte) -> Option<String> {
 }
 
 fn witness(w: &Witness) -> String {
-    let moments = w.moments.iter().map(|m| {
+    let moments = w.story.0.iter().map(|m| {
         let thread = option("", m.thread);
         format!("Moment {{ mark: Mark::{:?}, thread: {thread} }}", m.mark)
     });
-    format!("Witness {{ text: {:?}.into(), moments: {} }}", w.text, vec_of(moments))
+    format!("Witness {{ text: {:?}.into(), story: Story({}) }}", w.text, vec_of(moments))
 }
 
 fn expect(e: &Expect) -> String {

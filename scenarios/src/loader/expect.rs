@@ -10,7 +10,8 @@ use super::error::{LoadError, quoted};
 use super::table::{Table, Text};
 use super::threads::{self, Draft};
 use crate::property::Property;
-use crate::scenario::{Engine, Expect, Expected, Moment, SOMETIMES_MAX, Thread, Witness};
+use crate::scenario::{Engine, Expect, Expected, SOMETIMES_MAX, Thread, Witness};
+use crate::story::{Moment, Story};
 
 const VERDICTS: &[(&str, Expected)] =
     &[("holds", Expected::Holds), ("violated", Expected::Violated)];
@@ -120,7 +121,7 @@ fn witness(text: &Text<'_>, cast: Cast<'_>) -> Result<Witness, LoadError> {
         let thread = thread.map(|t| threads::index(&t, cast.drafts, cast.threads)).transpose()?;
         moments.push(Moment { mark, thread });
     }
-    Ok(Witness { text: text.value.into(), moments })
+    Ok(Witness { text: text.value.into(), story: Story(moments) })
 }
 
 /// `[[expect]]`

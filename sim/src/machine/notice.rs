@@ -3,6 +3,7 @@
 use core::panic::Location;
 
 use kvmmu_model::{Mark, Object, Tag};
+use kvmmu_scenarios::Story;
 
 use super::footprint::Footprint;
 use super::hash::word_part;
@@ -10,7 +11,7 @@ use super::state::Machine;
 use crate::record::event::What;
 use crate::record::goal::{Goal, Violation};
 use crate::record::outcome::Seen;
-use crate::record::story::{Automaton, Story};
+use crate::record::story::Automaton;
 
 /// The automata of a program and a goal.
 pub(crate) fn automata(witnesses: &[Story], goal: &Goal) -> Vec<Automaton> {

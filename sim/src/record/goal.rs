@@ -1,8 +1,7 @@
 //! What an exploration looks for.
 
+use kvmmu_scenarios::Story;
 use kvmmu_scenarios::lockdep::Nesting;
-
-use super::story::Story;
 
 /// Which violations count. The others are recorded apart from the verdict; their paths end there.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]

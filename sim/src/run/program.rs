@@ -1,10 +1,10 @@
 //! What the engine runs: threads over shared words, and what must hold.
 
 use kvmmu_model::GuardSet;
+pub use kvmmu_scenarios::{Moment, Story};
 
 pub use crate::machine::instance::Instance;
 use crate::machine::platform::Sim;
-pub use crate::record::story::{Moment, Story};
 
 /// A program: how to build its shared state. Explorers run it many times.
 pub trait Program {

@@ -11,13 +11,13 @@ use kvmmu_model::{Gfn, GuardSet, Gva, LockClass, Object, Tag};
 use kvmmu_scenarios::machine::PAGES;
 use kvmmu_scenarios::ops::{Address, Entry, Op, TableEntry, VcpuOp};
 use kvmmu_scenarios::outcome::Outcome;
-use kvmmu_scenarios::scenario::{Paging, Witness, read_gpte};
+use kvmmu_scenarios::scenario::{Paging, read_gpte};
 use kvmmu_scenarios::{Scenario, World, oracle};
 
 use super::hardware;
 use crate::machine::platform::Sim;
 use crate::record::goal::Goal;
-use crate::run::program::{Instance, Moment, Program, Story};
+use crate::run::program::{Instance, Program, Story};
 
 /// Where the executions of a [`Race`] leave their outcomes, and how often each was left.
 pub type Record = Rc<RefCell<BTreeMap<Outcome, u64>>>;
@@ -52,16 +52,10 @@ impl Race {
         let expect = self.scenario.expects.iter().find(|e| e.without == self.without);
         expect.map_or(Goal::ANY, |e| Goal {
             property: e.property.map(|p| p.name()),
-            story: e.story.as_ref().map(story),
+            story: e.story.as_ref().map(|witness| witness.story.clone()),
             nesting: None,
         })
     }
-}
-
-/// A witness as the engine watches for it.
-pub fn story(witness: &Witness) -> Story {
-    let moment = |m: &kvmmu_scenarios::scenario::Moment| Moment { mark: m.mark, thread: m.thread };
-    Story(witness.moments.iter().map(moment).collect())
 }
 
 impl Program for Race {
@@ -75,7 +69,7 @@ impl Program for Race {
         self.scenario.lock_checks
     }
     fn witnesses(&self) -> Vec<Story> {
-        self.scenario.sometimes.iter().map(story).collect()
+        self.scenario.sometimes.iter().map(|witness| witness.story.clone()).collect()
     }
     fn build(&self, platform: &Sim) -> Box<dyn Instance> {
         let scenario = self.scenario.clone();

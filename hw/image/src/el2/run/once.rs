@@ -96,27 +96,12 @@ fn fill_tlb(cpu: CpuId) {
 
 /// The moments of a witness, if each says whose it is.
 pub(crate) fn story(witness: &Witness) -> Option<Vec<Moment>> {
-    let moment = |m: &kvmmu_scenarios::scenario::Moment| {
-        Some(Moment { thread: usize::from(m.thread?), mark: m.mark })
-    };
-    witness.moments.iter().map(moment).collect()
+    let moment =
+        |m: &kvmmu_scenarios::Moment| Some(Moment { thread: usize::from(m.thread?), mark: m.mark });
+    witness.story.0.iter().map(moment).collect()
 }
 
-/// True if a run passed a witness: each moment after the one before, the first again starts over.
+/// True if a run passed a witness.
 pub(crate) fn was_seen(witness: &Witness, marks: &[Moment]) -> bool {
-    let is = |m: &kvmmu_scenarios::scenario::Moment, seen: &Moment| {
-        m.mark == seen.mark && m.thread.is_none_or(|t| usize::from(t) == seen.thread)
-    };
-    let mut next = 0;
-    for seen in marks {
-        if is(&witness.moments[next], seen) {
-            next += 1;
-        } else if is(&witness.moments[0], seen) {
-            next = 1;
-        }
-        if next == witness.moments.len() {
-            return true;
-        }
-    }
-    false
+    witness.story.is_told_by(marks.iter().map(|passed| (passed.mark, passed.thread as u8)))
 }
