@@ -26,7 +26,7 @@ pub use explore::sample::{pct, random, rng};
 pub use explore::{dpor, graph, minimise, naive, stateful, trace_hash};
 pub use machine::{footprint, memory, pending, platform, snapshot};
 pub use programs::mini;
-pub use record::{event, goal, names, outcome, schedule};
+pub use record::{event, goal, names, outcome, rule, schedule};
 pub use run::{engine, program, replay};
 pub use scenario::{outcomes, race};
 

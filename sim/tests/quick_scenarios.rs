@@ -46,7 +46,7 @@ fn come_out(scenario: &Scenario, expect: &Expect) -> Result<(), String> {
     let outcome = Auto::default().explore(&mut engine, &limits, &mut |_| true);
     match (&outcome.verdict, expect.verdict) {
         (Verdict::Holds, _) if let Some(other) = outcome.others.first() => {
-            Err(format!("another violation: {} ({})", other.property, other.detail))
+            Err(format!("another violation: {} ({})", other.rule, other.detail))
         }
         (Verdict::Holds, Expected::Holds) => {
             let all = scenario.sometimes.iter().enumerate();
@@ -64,14 +64,14 @@ fn come_out(scenario: &Scenario, expect: &Expect) -> Result<(), String> {
             }
         }
         (Verdict::Violated(found), Expected::Violated) => {
-            let property = expect.property.is_none_or(|p| p.name() == found.property);
+            let property = expect.property.is_none_or(|p| found.rule == p.into());
             match property && (expect.story.is_none() || found.story) {
                 true => Ok(()),
-                false => Err(format!("caught by another bug: {}", found.property)),
+                false => Err(format!("caught by another bug: {}", found.rule)),
             }
         }
         (Verdict::Violated(found), Expected::Holds) => {
-            Err(format!("violated: {} ({})", found.property, found.detail))
+            Err(format!("violated: {} ({})", found.rule, found.detail))
         }
         (verdict, expected) => Err(format!("{verdict:?}, and {expected:?} was expected")),
     }

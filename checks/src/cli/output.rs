@@ -250,7 +250,7 @@ impl<W: Write> Output<W> {
                 variant: guard_names(variant),
                 verdict: &judged.word.text().to_lowercase(),
                 text: &judged.text,
-                property: found.map(|f| f.property),
+                property: found.map(|f| f.rule.name()),
                 detail: found.map(|f| f.detail.as_str()),
                 story: found.map(|f| f.story),
                 unseen: &judged.unseen,

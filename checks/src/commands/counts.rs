@@ -93,7 +93,7 @@ impl Table {
         let stats = &judged.stats;
         let property = match (&judged.found, judged.reason) {
             (_, Some(reason)) => reason_name(reason),
-            (Some(found), None) => found.property,
+            (Some(found), None) => found.rule.name(),
             (None, None) => "",
         };
         let told = judged.found.as_ref().is_some_and(|found| found.story);

@@ -152,13 +152,13 @@ pub fn tell(
         progress.tick(&name, stats);
         !interrupted()
     };
-    if found.property == Property::LockCycle.name() {
+    if found.rule == Property::LockCycle.into() {
         let told = tell_cycle(machine, variant, request, search, &outcome, found, &mut tick);
         progress.finish();
         return told;
     }
     // A shorter way to something else would be another counterexample than the one that was found.
-    let goal = Goal { property: Some(found.property), ..goal };
+    let goal = Goal { rule: Some(found.rule), ..goal };
     let minimised = machine.minimise(variant, &goal, found, search, &mut tick)?;
     progress.finish();
     let replayed = machine.replay(variant, &minimised.found.schedule)?;
@@ -233,7 +233,7 @@ fn how(search: &Search) -> String {
 /// There is no counterexample to print.
 fn none(variant: &Variant, search: &Search, outcome: &Outcome) -> Failure {
     let name = variant.name();
-    let others: Vec<&str> = outcome.others.iter().map(|o| o.property).collect();
+    let others: Vec<&str> = outcome.others.iter().map(|o| o.rule.name()).collect();
     let other = match others.is_empty() {
         true => String::new(),
         false => format!(" (other violations were found: {})", others.join(", ")),

@@ -117,7 +117,7 @@ pub fn look(
         together.add(name, &locks);
         match verdict {
             Verdict::Violated(found) => {
-                let (scenario, property) = (name.clone(), found.property);
+                let (scenario, property) = (name.clone(), found.rule.name());
                 violations.push(Violated { scenario, property, detail: found.detail });
             }
             Verdict::Holds | Verdict::Inconclusive(Reason::NotExhaustive) => {}

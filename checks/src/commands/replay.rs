@@ -65,11 +65,11 @@ pub fn from_schedule(
 
 /// What the steps of a schedule came to.
 fn ending(variant: &Variant, replayed: &Replayed) -> String {
-    match violation(&replayed.events).map(|(property, _)| property) {
-        Some(property) if lockdep::is(property) => {
-            format!("violated {property}{}", asks(variant, replayed))
+    match violation(&replayed.events).map(|(rule, _)| rule) {
+        Some(rule) if lockdep::is(rule) => {
+            format!("violated {rule}{}", asks(variant, replayed))
         }
-        Some(property) => format!("violated {property}"),
+        Some(rule) => format!("violated {rule}"),
         None => {
             let (asks, lap) = (asks(variant, replayed), replayed.lap);
             let lap = lap.map(|step| format!("; the state is that after step {step} again"));

@@ -3,6 +3,7 @@
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::scenario::{Expected, Witness};
 use kvmmu_sim::outcome::{Found, Outcome, Reason, Seen, Stats, Verdict};
+use kvmmu_sim::rule::Rule;
 
 use crate::cli::exit::Exit;
 use crate::lab::memory::size_text;
@@ -165,14 +166,14 @@ fn violated(variant: &Variant, expected: Option<Expected>, found: &Found) -> (Wo
         Some(Expected::Holds) => (Word::Unexpected, format!("violated: {}", violation(found))),
         Some(Expected::Violated) => {
             let goal = variant.goal();
-            let property = goal.property.is_none_or(|p| p == found.property);
+            let property = goal.rule.is_none_or(|p| p == found.rule);
             let story = goal.story.is_none() || found.story;
             if property && story {
                 let told = match &goal.story {
                     Some(story) => format!(", {}", story.text),
                     None => String::new(),
                 };
-                (Word::Caught, format!("{}{told}", found.property))
+                (Word::Caught, format!("{}{told}", found.rule))
             } else {
                 let text = format!(
                     "caught by another bug: {}; not by {}",
@@ -188,15 +189,15 @@ fn violated(variant: &Variant, expected: Option<Expected>, found: &Found) -> (Wo
 /// A violation in words.
 fn violation(found: &Found) -> String {
     match found.detail.is_empty() {
-        true => found.property.to_owned(),
-        false => format!("{} ({})", found.property, found.detail),
+        true => found.rule.to_string(),
+        false => format!("{} ({})", found.rule, found.detail),
     }
 }
 
 /// What the scenario's file says its counterexample shows.
 pub fn wanted(variant: &Variant) -> String {
     let goal = variant.goal();
-    let property = goal.property.unwrap_or("a violation");
+    let property = goal.rule.map_or("a violation", Rule::name);
     match goal.story {
         Some(story) => format!("{property} with the story '{}'", story.text),
         None => property.to_owned(),

@@ -3,6 +3,7 @@
 use kvmmu_sim::event::{Event, What};
 use kvmmu_sim::names::{Names, Wait};
 use kvmmu_sim::replay::Replay;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::schedule::Schedule;
 
 /// A replayed schedule.
@@ -47,9 +48,9 @@ pub struct Example {
 
 /// The property that the events violate, and what is wrong, in words. What comes after the first
 /// violation is no behaviour any more.
-pub fn violation(events: &[Event]) -> Option<(&'static str, &str)> {
+pub fn violation(events: &[Event]) -> Option<(Rule, &str)> {
     events.iter().find_map(|event| match &event.what {
-        What::Violation { property, detail } => Some((*property, detail.as_str())),
+        What::Violation { rule, detail } => Some((*rule, detail.as_str())),
         _ => None,
     })
 }

@@ -5,7 +5,6 @@
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::lockdep::Nesting;
 use kvmmu_sim::dpor::Dpor;
-use kvmmu_sim::goal::property::INTERNAL_ERROR;
 use kvmmu_sim::minimise::minimise;
 use kvmmu_sim::naive::Naive;
 use kvmmu_sim::outcome::{Found, Outcome, Reason, Stats, Verdict};
@@ -15,6 +14,7 @@ use kvmmu_sim::program::Program;
 use kvmmu_sim::race::Race;
 use kvmmu_sim::random::Random;
 use kvmmu_sim::replay::replay;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::schedule::Schedule;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Auto, Engine, Explorer, Limits};
@@ -104,10 +104,7 @@ fn program(variant: &Variant) -> Race {
 /// An engine that runs `variant` and looks for `goal`.
 fn engine(variant: &Variant, goal: &Goal) -> Engine {
     let story = goal.story.as_ref().map(|witness| witness.story.clone());
-    Engine::new(
-        &program(variant),
-        kvmmu_sim::Goal { property: goal.property, story, nesting: None },
-    )
+    Engine::new(&program(variant), kvmmu_sim::Goal { rule: goal.rule, story, nesting: None })
 }
 
 /// The strategy that `search` names.
@@ -140,7 +137,7 @@ fn internal(outcome: &Outcome) -> Option<Failure> {
         Verdict::Violated(found) => Some(found),
         _ => None,
     };
-    let error = found.into_iter().chain(&outcome.others).find(|f| f.property == INTERNAL_ERROR)?;
+    let error = found.into_iter().chain(&outcome.others).find(|f| f.rule == Rule::InternalError)?;
     Some(Failure::internal(panic_words(&error.detail)))
 }
 
@@ -170,11 +167,11 @@ impl Machine for Simulated {
         let small = minimise(&mut engine, &found.schedule, &limits, progress);
         let replayed = self.replay(variant, &small.schedule)?;
         // A cycle of states violates something in none of its steps.
-        let (property, detail) = match violation(&replayed.events) {
-            Some((property, detail)) => (property, detail.to_owned()),
-            None => (found.property, found.detail.clone()),
+        let (rule, detail) = match violation(&replayed.events) {
+            Some((rule, detail)) => (rule, detail.to_owned()),
+            None => (found.rule, found.detail.clone()),
         };
-        let found = Found { schedule: small.schedule, property, detail, ..found.clone() };
+        let found = Found { schedule: small.schedule, rule, detail, ..found.clone() };
         Ok(Minimised { found, exact: small.exact, cut: small.cut })
     }
 
@@ -245,7 +242,7 @@ pub fn outcomes(
     let (scenario, without) = (&variant.scenario, variant.without);
     let mut explorer = explorer(search);
     let collected = collect(scenario, without, &mut *explorer, &limits(search), progress);
-    match collected.broken.iter().find(|f| f.property == INTERNAL_ERROR) {
+    match collected.broken.iter().find(|f| f.rule == Rule::InternalError) {
         Some(error) => Err(Failure::internal(panic_words(&error.detail))),
         None => Ok(collected),
     }

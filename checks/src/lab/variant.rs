@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kvmmu_model::{Guard, GuardSet};
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::scenario::{Expect, Expected, Witness};
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::schedule::{Schedule, StampedSchedule};
 
 use crate::cli::shown::{shown, unseen};
@@ -31,8 +32,8 @@ pub struct Variant {
 /// What a counterexample must show.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Goal {
-    /// The property that must be violated; `None`: any.
-    pub property: Option<&'static str>,
+    /// The rule that must be violated; `None`: any.
+    pub rule: Option<Rule>,
     /// What it must pass on the way.
     pub story: Option<Witness>,
 }
@@ -60,7 +61,7 @@ impl Variant {
     pub fn goal(&self) -> Goal {
         match &self.expect {
             Some(e) if e.verdict == Expected::Violated => {
-                Goal { property: e.property.map(|p| p.name()), story: e.story.clone() }
+                Goal { rule: e.property.map(Rule::from), story: e.story.clone() }
             }
             _ => Goal::default(),
         }

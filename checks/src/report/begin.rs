@@ -1,5 +1,6 @@
 //! What is true before the first step, in words.
 
+use kvmmu_scenarios::Property;
 use std::collections::BTreeSet;
 
 use kvmmu_model::Gva;
@@ -30,7 +31,7 @@ pub fn lines(
     let mut lines = vec![begin.paging()];
     lines.extend(begin.slots());
     lines.extend(begin.guest_tables());
-    lines.extend(begin.backing(facts.found.property == "swap"));
+    lines.extend(begin.backing(facts.found.rule == Property::Swap.into()));
     let cached = scenario.map.iter().any(|spte| spte.cached);
     match scenario.map.is_empty() {
         true => lines.push("no SPTE is present yet".to_owned()),

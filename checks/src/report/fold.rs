@@ -2,6 +2,7 @@
 
 use kvmmu_model::{LockClass, Mark, Object};
 use kvmmu_sim::event::{Event, What};
+use kvmmu_sim::rule::Rule;
 
 use super::lockdep;
 use super::phrase::{delta, function, object, statement, thread};
@@ -41,8 +42,8 @@ pub struct Keep<'a> {
     pub events: &'a [usize],
     /// Indices of the events of the story's moments.
     pub moments: &'a [usize],
-    /// The property that is violated.
-    pub property: &'a str,
+    /// The rule that is violated.
+    pub rule: Rule,
     /// Show all.
     pub all: bool,
 }
@@ -87,10 +88,10 @@ fn weight(events: &[Event], range: &std::ops::Range<usize>, keep: Keep<'_>) -> W
     if keep.events.iter().any(|i| range.contains(i)) {
         return 0;
     }
-    if keep.property == "use-after-free" && events[range.clone()].iter().any(frees) {
+    if keep.rule == Rule::USE_AFTER_FREE && events[range.clone()].iter().any(frees) {
         return 0;
     }
-    let locks = matches!(keep.property, "deadlock" | "livelock") || lockdep::is(keep.property);
+    let locks = keep.rule.is_stuck() || lockdep::is(keep.rule);
     let of_step = &events[range.clone()];
     let local =
         of_step.iter().any(|e| matches!(&e.what, What::Mark(m) if mark_weight(*m) == LOCAL));
@@ -222,7 +223,7 @@ fn step(
     }
     let words = match &event.what {
         What::Mark(mark) => mark.name().replace('-', " "),
-        What::Violation { property, .. } => format!("violates {property}"),
+        What::Violation { rule, .. } => format!("violates {rule}"),
         what => said(&statement(what, here(main)), thread).to_owned(),
     };
     Step {

@@ -9,6 +9,7 @@ use kvmmu_scenarios::Property;
 use kvmmu_scenarios::lockdep::{Nesting, held_text, wanted_text};
 use kvmmu_sim::event::{Event, What};
 use kvmmu_sim::names::Wait;
+use kvmmu_sim::rule::Rule;
 use serde::Serialize;
 
 use super::held::{call, class, held, held_words};
@@ -97,19 +98,18 @@ pub struct Seen {
     pub replay: String,
 }
 
-/// True if the property is about the use of locks.
-pub fn is(property: &str) -> bool {
+/// True if the rule is about the use of locks.
+pub fn is(rule: Rule) -> bool {
     use Property::{LockCycle, LockLeaf, LockOrder, LockProtection, LockSleep, LockUsage};
-    let of = Property::by_name(property);
     let all = [LockOrder, LockCycle, LockSleep, LockLeaf, LockProtection, LockUsage];
-    of.is_some_and(|property| all.contains(&property))
+    rule.property().is_some_and(|property| all.contains(&property))
 }
 
 /// Tells the violation that `run` ends with; `None`: it does not end with one of locks.
 pub fn violation(run: &Replayed, threads: &[String]) -> Option<Lockdep> {
-    let told = |e: &&Event| matches!(e.what, What::Violation { property, .. } if is(property));
+    let told = |e: &&Event| matches!(e.what, What::Violation { rule, .. } if is(rule));
     let event = run.events.iter().find(told)?;
-    let What::Violation { property, detail } = &event.what else { return None };
+    let What::Violation { rule: violated, detail } = &event.what else { return None };
     let held = held(&run.events, event.thread);
     let holds: Vec<Hold> = held
         .iter()
@@ -117,7 +117,7 @@ pub fn violation(run: &Replayed, threads: &[String]) -> Option<Lockdep> {
         .collect();
     let ask = run.asks.iter().find(|ask| ask.thread == event.thread);
     let wanted = ask.and_then(|ask| Some(Hold::new(class(ask.object?)?, ask.mode?)));
-    let (rule, nestings) = rule(property, &holds, wanted);
+    let (rule, nestings) = rule(*violated, &holds, wanted);
     Some(Lockdep {
         thread: name(event.thread, threads).to_owned(),
         wanted: ask.and_then(|ask| asked(run, ask, event)),
@@ -227,9 +227,9 @@ fn seen(
 }
 
 /// Which rule an acquisition breaks, and the nestings that together would be a deadlock.
-fn rule(property: &str, held: &[Hold], wanted: Option<Hold>) -> (Vec<String>, Vec<Nesting>) {
+fn rule(violated: Rule, held: &[Hold], wanted: Option<Hold>) -> (Vec<String>, Vec<Nesting>) {
     let document = "Documentation/virt/kvm/locking.rst, section 1";
-    let (Some(property), Some(wanted)) = (Property::by_name(property), wanted) else {
+    let (Some(property), Some(wanted)) = (violated.property(), wanted) else {
         return (Vec::new(), Vec::new());
     };
     let info = wanted.class.info();

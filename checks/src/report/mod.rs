@@ -27,8 +27,8 @@ use kvmmu_model::{LockClass, Tag};
 use kvmmu_scenarios::lockdep::Nesting;
 use kvmmu_scenarios::scenario::ThreadKind;
 use kvmmu_sim::event::{Event, What, Write};
-use kvmmu_sim::goal::property;
 use kvmmu_sim::outcome::{Found, Stats};
+use kvmmu_sim::rule::Rule;
 use serde::Serialize;
 
 use crate::lab::judge::counted;
@@ -136,11 +136,11 @@ pub fn build(facts: &Facts<'_>) -> Report {
         Some(witness) => story::moments(&witness.story, events),
         None => Vec::new(),
     };
-    let stuck = match facts.found.property {
-        property::DEADLOCK | property::LIVELOCK => stuck::lines(facts.run, &names),
+    let stuck = match facts.found.rule {
+        Rule::DEADLOCK | Rule::LIVELOCK => stuck::lines(facts.run, &names),
         _ => Vec::new(),
     };
-    let lockdep = match lockdep::is(facts.found.property) {
+    let lockdep = match lockdep::is(facts.found.rule) {
         true => lockdep::violation(facts.run, &names),
         false => None,
     };
@@ -152,8 +152,7 @@ pub fn build(facts: &Facts<'_>) -> Report {
     if let Some(race) = &race {
         keep.extend([Some(race.first), Some(race.second), race.third].into_iter().flatten());
     }
-    let kept =
-        Keep { events: &keep, moments: &moments, property: facts.found.property, all: facts.all };
+    let kept = Keep { events: &keep, moments: &moments, rule: facts.found.rule, all: facts.all };
     let mut steps = fold::steps(events, kept, &names, values);
     if let Some(race) = &race {
         remark(&mut steps, events, race);
@@ -165,8 +164,8 @@ pub fn build(facts: &Facts<'_>) -> Report {
         title: title(facts, &names, race.as_ref()),
         scenario: scenario.name.clone(),
         without: facts.variant.without.iter().map(|g| g.info().name).collect(),
-        property: facts.found.property.to_owned(),
-        statement: statement(facts.found.property),
+        property: facts.found.rule.to_string(),
+        statement: statement(facts.found.rule),
         kernel: scenario.source.clone(),
         model: model(facts),
         found: found(facts),
@@ -205,11 +204,11 @@ pub fn build_cycle(facts: &Facts<'_>, chain: &[(Nesting, Option<Example>)]) -> R
     Report {
         v: 1,
         r#type: "report",
-        title: titled(facts.found.property, &functions),
+        title: titled(facts.found.rule, &functions),
         scenario: scenario.name.clone(),
         without: variant.without.iter().map(|g| g.info().name).collect(),
-        property: facts.found.property.to_owned(),
-        statement: statement(facts.found.property),
+        property: facts.found.rule.to_string(),
+        statement: statement(facts.found.rule),
         kernel: scenario.source.clone(),
         model: model(facts),
         found: format!("{}, after {}", facts.how, amount(facts.stats)),
@@ -284,20 +283,20 @@ fn title(facts: &Facts<'_>, names: &[String], race: Option<&Race>) -> String {
     };
     let mut functions: Vec<&str> = match race {
         Some(race) => vec![of(race.first), of(race.second)],
-        None if matches!(facts.found.property, property::DEADLOCK | property::LIVELOCK) => {
+        None if matches!(facts.found.rule, Rule::DEADLOCK | Rule::LIVELOCK) => {
             stuck::functions(facts.run)
         }
         None => last().into_iter().collect(),
     };
     functions.sort_unstable();
     functions.dedup();
-    titled(facts.found.property, &functions)
+    titled(facts.found.rule, &functions)
 }
 
 /// `BUG: property in f / g`, on one line, whatever its width. Of more than two functions as many
 /// as it has room for.
-fn titled(property: &str, functions: &[&str]) -> String {
-    let title = format!("BUG: {property}");
+fn titled(rule: Rule, functions: &[&str]) -> String {
+    let title = format!("BUG: {rule}");
     let Some((first, others)) = functions.split_first() else { return title };
     let mut title = format!("{title} in {first}");
     for (i, function) in others.iter().enumerate() {
@@ -311,10 +310,9 @@ fn titled(property: &str, functions: &[&str]) -> String {
     title
 }
 
-/// What a property says.
-fn statement(name: &str) -> String {
-    kvmmu_scenarios::Property::by_name(name)
-        .map_or(String::new(), |p| p.statement().trim().to_owned())
+/// What a rule says.
+fn statement(rule: Rule) -> String {
+    rule.property().map_or(String::new(), |property| property.statement().trim().to_owned())
 }
 
 /// Memory model and threads.
@@ -380,7 +378,7 @@ fn heads(facts: &Facts<'_>, left: u8) -> [String; 2] {
 /// What is lost. Objects that the simulator names by their places get their names.
 fn oops(facts: &Facts<'_>, values: Values<'_>) -> String {
     if facts.found.detail.is_empty() {
-        return format!("{} is violated.", facts.found.property);
+        return format!("{} is violated.", facts.found.rule);
     }
     let values = values.at(facts.run.events.len());
     let named = |word: &str| {

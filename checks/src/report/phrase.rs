@@ -44,7 +44,7 @@ pub fn statement(what: &What, values: Values<'_>) -> String {
         What::Return(name) => format!("{name} returns"),
         What::Mark(mark) => format!("({})", mark.name()),
         What::Note(text) => text.clone(),
-        What::Violation { property, detail } => format!("VIOLATED {property}: {detail}"),
+        What::Violation { rule, detail } => format!("VIOLATED {rule}: {detail}"),
     }
 }
 

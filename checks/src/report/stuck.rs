@@ -169,14 +169,12 @@ mod tests {
     use kvmmu_model::{Lock, LockClass, Platform};
     use kvmmu_sim::program::{Instance, Program};
     use kvmmu_sim::replay::{Replay, replay};
+    use kvmmu_sim::rule::Rule;
     use kvmmu_sim::schedule::{Move, Schedule};
     use kvmmu_sim::{Engine, Goal, Sim, SimLock};
 
     use super::*;
     use crate::report::table::{self, Table};
-
-    /// The line of the second acquisition.
-    const SECOND: u32 = 205;
 
     /// Two threads that take two locks, each in its own order.
     struct TwoLocks;
@@ -202,7 +200,7 @@ mod tests {
             let names = ["handle_fault", "set_memslot"];
             self.0.call(names[thread], || {
                 let _first = self.1[thread].lock();
-                let _second = self.1[1 - thread].lock(); // Line SECOND.
+                let _second = self.1[1 - thread].lock(); // Second.
             });
         }
     }
@@ -213,7 +211,7 @@ mod tests {
         let schedule = Schedule([0, 1].map(|thread| Move { thread, choice: 0 }).to_vec());
         let Replay { events, names, waits, violation, asks, .. } =
             replay(&mut engine, &schedule).expect("it fits");
-        assert_eq!(violation.expect("it is stuck").property, "deadlock");
+        assert_eq!(violation.expect("it is stuck").rule, Rule::DEADLOCK);
         let run = Replayed { events, names, waits, asks, ..Replayed::default() };
         assert_eq!(functions(&run), ["handle_fault", "set_memslot"]);
         let threads = TwoLocks.threads();
@@ -227,7 +225,9 @@ mod tests {
             stuck: &lines(&run, &threads),
         });
         assert!(table.iter().all(|line| line.len() == table::WIDTH), "{table:#?}");
-        let text = table.join("\n").replace(&format!(":{SECOND}"), ":111");
+        let second = include_str!("stuck.rs").lines().position(|line| line.ends_with("// Second."));
+        let place = format!(":{}", second.expect("it is above") + 1);
+        let text = table.join("\n").replace(&place, ":111");
         insta::assert_snapshot!(text, @"
         +------------------------------------------------------------------------+
         | At the beginning::                                                     |

@@ -176,8 +176,8 @@ pub fn event_json(replayed: &Replayed, i: usize) -> String {
         What::Return(name) => ("return", None, None, None, Some(*name)),
         What::Mark(mark) => ("mark", None, None, None, Some(mark.name())),
         What::Note(text) => ("note", None, None, None, Some(text.as_str())),
-        What::Violation { property, detail } => {
-            ("violation", Some((*property).to_owned()), None, None, Some(detail.as_str()))
+        What::Violation { rule, detail } => {
+            ("violation", Some(rule.to_string()), None, None, Some(detail.as_str()))
         }
     };
     let mode = match event.what {
@@ -228,7 +228,7 @@ fn with_hash(line: &str, sum: u64) -> String {
 /// The whole text of a trace file.
 pub fn text(variant: &Variant, schedule: &str, replayed: &Replayed) -> String {
     let violation = crate::lab::replayed::violation(&replayed.events);
-    let (property, detail) = violation.map(|(p, d)| (p.to_owned(), d.to_owned())).unzip();
+    let (property, detail) = violation.map(|(rule, d)| (rule.to_string(), d.to_owned())).unzip();
     let header = Header {
         v: VERSION,
         r#type: "trace".to_owned(),

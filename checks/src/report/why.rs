@@ -1,7 +1,9 @@
 //! Why it happens, in prose: which step relied on what, which changed it, and what is lost.
 
 use kvmmu_model::{Mark, Object};
+use kvmmu_scenarios::Property;
 use kvmmu_sim::event::{Event, What, Write as How};
+use kvmmu_sim::rule::Rule;
 
 use super::Facts;
 use super::phrase::{called, delta, function, list, object, statement, thread};
@@ -23,7 +25,7 @@ pub fn lines(
             Some(told) => vec![told],
             None => vec![story.relied(), story.changed(), story.went_on(moments.last())],
         };
-        told.push(story.lost(facts.found.property));
+        told.push(story.lost(facts.found.rule));
         told.retain(|sentence| !sentence.is_empty());
         why.push(told.join(" "));
     }
@@ -200,8 +202,8 @@ impl Story<'_> {
     }
 
     /// The write that is lost, where it is plain which one it is.
-    fn lost(&self, property: &str) -> String {
-        if !matches!(property, "migration" | "swap") {
+    fn lost(&self, rule: Rule) -> String {
+        if !matches!(rule, Rule::Property(Property::Migration | Property::Swap)) {
             return String::new();
         }
         let written = |e: &&Event| matches!(e.what, What::Mark(Mark::GuestWrite));

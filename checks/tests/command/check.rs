@@ -11,6 +11,7 @@ use kvmmu::commands::plan::Plan;
 use kvmmu::lab::search::Strategy;
 use kvmmu::lab::variant::Variant;
 use kvmmu_model::{Hold, LockClass, Mode};
+use kvmmu_scenarios::Property;
 use kvmmu_scenarios::lockdep::LockOrders;
 use kvmmu_sim::outcome::{Found, Outcome, Reason, Seen, Verdict};
 
@@ -85,7 +86,7 @@ fn a_correct_variant_that_is_violated_is_unexpected_and_replayable() {
 
 #[test]
 fn a_broken_variant_that_is_caught_by_another_bug_is_unexpected() {
-    let other = Found { property: "rmap-exact", ..aba_found() };
+    let other = Found { rule: Property::RmapExact.into(), ..aba_found() };
     let text =
         line(crate::common::aba(), outcome(Verdict::Violated(other.clone())), Exit::Unexpected);
     assert!(text.contains("caught by another bug: rmap-exact"), "{text}");

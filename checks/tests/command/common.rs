@@ -10,6 +10,7 @@ use kvmmu::lab::run::{Machine, Minimised, Progress};
 use kvmmu::lab::search::Search;
 use kvmmu::lab::variant::{Goal, Variant};
 use kvmmu_model::{Guard, GuardSet, LockClass, Mark, Mode, Object, Tag};
+use kvmmu_scenarios::Property;
 use kvmmu_scenarios::lockdep::{LockOrders, Nesting};
 use kvmmu_sim::event::{Event, What, Write};
 use kvmmu_sim::outcome::{Found, Outcome, Reason, Seen, Stats, Verdict};
@@ -183,7 +184,7 @@ pub(crate) fn aba_events() -> Vec<Event> {
         false,
         vec![
             note("gfn1 is copied"),
-            What::Violation { property: "migration", detail: ABA_DETAIL.to_owned() },
+            What::Violation { rule: Property::Migration.into(), detail: ABA_DETAIL.to_owned() },
         ],
     );
     s.events
@@ -225,7 +226,7 @@ pub(crate) fn aba_schedule() -> Schedule {
 /// The counterexample of the hand-made run.
 pub(crate) fn aba_found() -> Found {
     Found {
-        property: "migration",
+        rule: Property::Migration.into(),
         detail: ABA_DETAIL.to_owned(),
         schedule: aba_schedule(),
         story: true,
@@ -283,9 +284,9 @@ impl Machine for Fake {
         if let Some((_, special)) = special {
             return Ok(special.clone());
         }
-        Ok(outcome(match goal.property {
+        Ok(outcome(match goal.rule {
             None => Verdict::Holds,
-            Some(property) => Verdict::Violated(Found { property, ..aba_found() }),
+            Some(rule) => Verdict::Violated(Found { rule, ..aba_found() }),
         }))
     }
 

@@ -15,6 +15,7 @@ use kvmmu_sim::outcome::{Stats, Verdict};
 use kvmmu_sim::pending::Kind;
 use kvmmu_sim::program::{Instance, Program};
 use kvmmu_sim::race::Race;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::schedule::Move;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Limits, Sim};
@@ -110,7 +111,7 @@ fn walk(program: &dyn Program, goal: &Goal, graph: Option<&Graph>) -> Result<(),
 
 /// What a variant's own expectation watches for, but never found, so that everything is explored.
 fn nothing(race: &Race) -> Goal {
-    Goal { property: Some("no-such-property"), ..race.goal() }
+    Goal { rule: Some(Rule::Own("no-such-rule")), ..race.goal() }
 }
 
 #[test]
@@ -192,7 +193,8 @@ impl<W: Word> Instance for ForgetfulOn<W> {
 
 /// The graph of a [`Forgetful`] program, and what is wrong with it by random executions.
 fn forgetful(honest: bool, steps_between: u32) -> (Graph, Result<(), String>) {
-    let (program, goal) = (Forgetful { honest, steps_between }, Goal::of("no-such-property"));
+    let (program, goal) =
+        (Forgetful { honest, steps_between }, Goal::of(Rule::Own("no-such-rule")));
     let graph = graph(&program, &goal).expect("a tiny program");
     assert_eq!(graph.clashes > 0, graph.first_clash.is_some());
     let walked = walk(&program, &goal, Some(&graph));

@@ -12,13 +12,14 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use kvmmu_model::{Guard, GuardSet};
+use kvmmu_scenarios::Property;
 use kvmmu_scenarios::loader;
 use kvmmu_sim::dpor::{Dpor, Record};
-use kvmmu_sim::goal::property;
 use kvmmu_sim::graph::Graph;
 use kvmmu_sim::naive::Naive;
 use kvmmu_sim::outcome::{Outcome, Reason, Stats, Verdict};
 use kvmmu_sim::race::Race;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Limits};
 use proptest::prelude::*;
@@ -178,16 +179,16 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 /// Never found, so that everything is explored.
-const NOTHING: Goal = Goal::of("no-such-property");
+const NOTHING: Goal = Goal::of(Rule::Own("no-such-rule"));
 
 fn explore(race: &Race, explorer: &mut dyn Explorer, limits: &Limits) -> Outcome {
     let mut engine = Engine::new(race, NOTHING);
     explorer.explore(&mut engine, limits, &mut |_: &Stats| true)
 }
 
-/// What was violated, by property.
-fn violated(outcome: &Outcome) -> BTreeSet<&'static str> {
-    outcome.others.iter().map(|found| found.property).collect()
+/// What was violated.
+fn violated(outcome: &Outcome) -> BTreeSet<Rule> {
+    outcome.others.iter().map(|found| found.rule).collect()
 }
 
 /// What became of a case.
@@ -248,8 +249,8 @@ fn compare(case: &Case) -> Result<(Compared, Outcome), TestCaseError> {
     prop_assert!(record.traces.is_subset(&naive.traces));
     prop_assert!(record.finals.is_subset(&naive.finals));
     // A violation in mid-execution ends it, and dpor need not see every place where it does.
-    let at_end = ["migration", property::DEADLOCK, property::LIVELOCK];
-    if broken.iter().all(|property| at_end.contains(property)) {
+    let at_end = [Property::Migration.into(), Rule::DEADLOCK, Rule::LIVELOCK];
+    if broken.iter().all(|rule| at_end.contains(rule)) {
         prop_assert_eq!(record.traces, naive.traces);
         prop_assert_eq!(record.finals, naive.finals);
     }
@@ -321,5 +322,5 @@ fn an_access_to_freed_memory_races_with_what_freed_it() {
         without: vec![Guard::LocklessWalkMode],
     };
     let (_, outcome) = compare(&case).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(violated(&outcome), BTreeSet::from([property::USE_AFTER_FREE]));
+    assert_eq!(violated(&outcome), BTreeSet::from([Rule::USE_AFTER_FREE]));
 }

@@ -20,6 +20,7 @@ use kvmmu_sim::event::What;
 use kvmmu_sim::outcome::{Found, Stats, Verdict};
 use kvmmu_sim::race::Race;
 use kvmmu_sim::replay::replay;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::schedule::Schedule;
 
 /// How many violations.
@@ -44,9 +45,9 @@ fn search(variant: &Variant, strategy: Strategy, seed: u64, executions_max: u64)
 }
 
 /// Property and detail of the last violation among the events.
-fn violation(replayed: &Replayed) -> Option<(&'static str, &str)> {
+fn violation(replayed: &Replayed) -> Option<(Rule, &str)> {
     replayed.events.iter().rev().find_map(|event| match &event.what {
-        What::Violation { property, detail } => Some((*property, detail.as_str())),
+        What::Violation { rule, detail } => Some((*rule, detail.as_str())),
         _ => None,
     })
 }
@@ -57,12 +58,12 @@ fn check(variant: &Variant, found: &Found, used: &mut Engine) {
     let name = variant.name();
     let fresh = Simulated.replay(variant, &found.schedule).expect("no internal error");
     assert_eq!(fresh.stuck, None, "{name}");
-    let expected = Some((found.property, found.detail.as_str()));
+    let expected = Some((found.rule, found.detail.as_str()));
     assert_eq!(violation(&fresh), expected, "{name}");
     let again = replay(used, &found.schedule).expect("the schedule fits");
     assert!(again.complete, "{name}: the schedule ends before the violation");
     let reached = again.violation.expect("it violates something again");
-    assert_eq!((reached.property, &reached.detail), (found.property, &found.detail), "{name}");
+    assert_eq!((reached.rule, &reached.detail), (found.rule, &found.detail), "{name}");
     let again = Replayed { events: again.events, names: again.names, ..Replayed::default() };
     let schedule = variant.stamp(&found.schedule).to_string();
     let [first, second] = [fresh, again].map(|r| trace::text(variant, &schedule, &r));

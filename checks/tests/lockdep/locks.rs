@@ -16,13 +16,14 @@ use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
 use kvmmu_sim::race::Race;
 use kvmmu_sim::random::Random;
 use kvmmu_sim::replay::replay;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Limits};
 
 /// How many random programs there are.
 const CASES: u64 = 150;
 /// Never found, so that everything is explored.
-const NOTHING: Goal = Goal::of("no-such-property");
+const NOTHING: Goal = Goal::of(Rule::Own("no-such-rule"));
 /// What `[check]` says.
 const ON: &str = "";
 const OFF: &str = "lock-checks = false";
@@ -53,7 +54,7 @@ fn explore(race: &Race, explorer: &mut dyn Explorer, limits: &Limits, goal: Goal
 
 /// What was violated, by property.
 fn violated(outcome: &Outcome) -> BTreeSet<&'static str> {
-    outcome.others.iter().map(|found| found.property).collect()
+    outcome.others.iter().map(|found| found.rule.name()).collect()
 }
 
 /// Every strategy violates something, and nothing but `allowed`; or nothing at all.
@@ -221,11 +222,11 @@ fn a_schedule_replays_the_choices() {
     for explorer in &mut explorers {
         let outcome = explore(&race, &mut **explorer, &Limits::default(), Goal::ANY);
         let Verdict::Violated(found) = outcome.verdict else { panic!("{:?}", outcome.verdict) };
-        assert_eq!(found.property, "guest-never-writes");
+        assert_eq!(found.rule.name(), "guest-never-writes");
         assert!(found.schedule.0.iter().any(|step| step.choice == 2), "{}", found.schedule);
         let mut engine = Engine::new(&race, Goal::ANY);
         let again = replay(&mut engine, &found.schedule).expect("it fits");
-        assert_eq!(again.violation.expect("the same").property, "guest-never-writes");
+        assert_eq!(again.violation.expect("the same").rule.name(), "guest-never-writes");
     }
 }
 

@@ -141,7 +141,7 @@ impl Machine for Locking {
         search: &Search,
         progress: Progress<'_>,
     ) -> Result<Outcome, Failure> {
-        let goal = kvmmu_sim::Goal { property: goal.property, ..kvmmu_sim::Goal::ANY };
+        let goal = kvmmu_sim::Goal { rule: goal.rule, ..kvmmu_sim::Goal::ANY };
         let limits = Limits { seed: search.seed, ..Limits::default() };
         Ok(Auto::default().explore(&mut Engine::new(self, goal), &limits, progress))
     }
@@ -154,7 +154,7 @@ impl Machine for Locking {
         _: &Search,
         progress: Progress<'_>,
     ) -> Result<Minimised, Failure> {
-        let goal = kvmmu_sim::Goal { property: goal.property, ..kvmmu_sim::Goal::ANY };
+        let goal = kvmmu_sim::Goal { rule: goal.rule, ..kvmmu_sim::Goal::ANY };
         let limits = Limits { states_max: 100_000, ..Limits::default() };
         let mut engine = Engine::new(self, goal);
         let small = minimise(&mut engine, &found.schedule, &limits, progress);

@@ -56,7 +56,7 @@ impl Explorer for Auto {
         }
         let few = Limits { states_max: self.switches_states_max.min(limits.states_max), ..*limits };
         for switches in 1..=self.switches_max {
-            if engine.goal().property.is_none() {
+            if engine.goal().rule.is_none() {
                 break;
             }
             let mut search = Stateful { switches_max: Some(switches), ..Stateful::default() };

@@ -68,7 +68,7 @@ pub fn minimise(
 
 /// True if this is what the goal looks for.
 pub(crate) fn meets(goal: &Goal, violation: &Violation) -> bool {
-    violation.story && goal.property.is_none_or(|wanted| wanted == violation.property)
+    violation.story && goal.rule.is_none_or(|wanted| wanted == violation.rule)
 }
 
 /// Makes the moves; if they lead to the goal, returns those that were needed.

@@ -6,8 +6,9 @@ use kvmmu_scenarios::Property;
 
 use super::explorer::Limits;
 use crate::machine::memory::Account;
-use crate::record::goal::{Goal, Violation, property};
+use crate::record::goal::{Goal, Violation};
 use crate::record::outcome::{Found, Outcome, Reason, Stats, Verdict};
+use crate::record::rule::Rule;
 use crate::record::schedule::{Move, Schedule};
 use crate::run::engine::Engine;
 
@@ -81,14 +82,14 @@ impl<'a> Search<'a> {
         violation: Violation,
         path: impl FnOnce() -> Vec<Move>,
     ) -> Option<Verdict> {
-        let Violation { property, detail, story } = violation;
-        let wanted = story && goal.property.is_none_or(|wanted| wanted == property);
-        let internal = property == property::INTERNAL_ERROR;
-        let known = |found: &Found| found.property == property && found.story == story;
+        let Violation { rule, detail, story } = violation;
+        let wanted = story && goal.rule.is_none_or(|wanted| wanted == rule);
+        let internal = rule == Rule::InternalError;
+        let known = |found: &Found| found.rule == rule && found.story == story;
         if !wanted && self.others.iter().any(known) {
             return None;
         }
-        let found = Found { property, detail, schedule: Schedule(path()), story };
+        let found = Found { rule, detail, schedule: Schedule(path()), story };
         if internal {
             self.others.push(found);
             return Some(Verdict::Inconclusive(Reason::InternalError));
@@ -104,8 +105,8 @@ impl<'a> Search<'a> {
     #[inline(always)]
     pub(crate) fn note_cycle(engine: &mut Engine, path: impl FnOnce() -> Vec<Move>) {
         if let Some(detail) = engine.take_cycle() {
-            let property = Property::LockCycle.name();
-            let found = Found { property, detail, schedule: Schedule(path()), story: false };
+            let rule = Property::LockCycle.into();
+            let found = Found { rule, detail, schedule: Schedule(path()), story: false };
             engine.cycle.get_or_insert(found);
         }
     }

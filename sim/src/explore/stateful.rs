@@ -12,8 +12,9 @@ use super::visited::{Insert, Place, Visited};
 use crate::machine::hash::Chain;
 use crate::machine::memory::bytes;
 use crate::machine::snapshot::Snapshots;
-use crate::record::goal::{Violation, property};
+use crate::record::goal::Violation;
 use crate::record::outcome::{Outcome, Reason, Stats, Verdict};
+use crate::record::rule::Rule;
 use crate::record::schedule::Move;
 use crate::run::engine::Engine;
 
@@ -222,7 +223,7 @@ impl Walk<'_, '_, '_> {
         let names = self.engine.thread_names().iter().enumerate();
         let names = names.filter(|(t, _)| lap.threads >> t & 1 == 1).map(|(_, name)| name.as_str());
         let detail = format!("{} can go round for ever", names.collect::<Vec<_>>().join(", "));
-        let violation = Violation { property: property::LIVELOCK, detail, story: lap.story };
+        let violation = Violation { rule: Rule::LIVELOCK, detail, story: lap.story };
         self.judge(violation, Some(lap.path))
     }
 

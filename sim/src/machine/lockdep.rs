@@ -13,8 +13,9 @@ use kvmmu_scenarios::Property;
 use kvmmu_scenarios::lockdep::{self, Finding, LockOrders, Lockdep, Nesting};
 
 use super::state::{Machine, Mode as Running};
-use crate::record::goal::{Goal, property};
+use crate::record::goal::Goal;
 use crate::record::names::Wait;
+use crate::record::rule::Rule;
 
 /// Bits of [`super::thread::Thread::held`] that are no locks: interrupts are off.
 pub(crate) const IRQS_OFF: u64 = 1 << 63;
@@ -96,9 +97,9 @@ impl Locks {
     pub(crate) fn configure(&self, on: bool, goal: &Goal) {
         self.on.set(on);
         self.wanted.set(goal.nesting);
-        let wanted = goal.property == Some(Property::LockCycle.name());
+        let wanted = goal.rule == Some(Property::LockCycle.into());
         self.lockdep.borrow_mut().cycles_first = wanted;
-        self.cycles_end.set(wanted || goal.property.is_none());
+        self.cycles_end.set(wanted || goal.rule.is_none());
     }
 
     /// A cycle that was found and did not end the execution, once.
@@ -204,7 +205,7 @@ impl Machine {
             && locks.holds(held).any(|(hold, _)| hold == outer)
         {
             self.refuse(asked, site);
-            self.violate(property::NESTING, String::new, site);
+            self.violate(Rule::Nesting, String::new, site);
             return;
         }
         let known = locks.others.borrow().contains_key(&(held, asked));
@@ -240,7 +241,7 @@ impl Machine {
             }
             return;
         }
-        self.violate(finding.property.name(), || finding.detail, site);
+        self.violate(finding.property.into(), || finding.detail, site);
     }
 
     /// The running thread has the lock.
@@ -312,6 +313,6 @@ impl Machine {
         }
         let holds = self.locks.holds(held).map(|(hold, _)| hold);
         let Finding { property, detail } = lockdep::held_at_end(holds, held & IRQS_OFF != 0);
-        self.report_violation(thread, site, property.name(), detail);
+        self.report_violation(thread, site, property.into(), detail);
     }
 }

@@ -11,6 +11,7 @@ use super::state::Machine;
 use crate::record::event::What;
 use crate::record::goal::{Goal, Violation};
 use crate::record::outcome::Seen;
+use crate::record::rule::Rule;
 use crate::record::story::Automaton;
 
 /// The automata of a program and a goal.
@@ -97,9 +98,9 @@ impl Machine {
     }
 
     /// Keeps the first violation of the execution.
-    pub(crate) fn record_violation(&self, property: &'static str, detail: String) {
+    pub(crate) fn record_violation(&self, rule: Rule, detail: String) {
         let story = self.story_is_complete();
-        self.violation.borrow_mut().get_or_insert(Violation { property, detail, story });
+        self.violation.borrow_mut().get_or_insert(Violation { rule, detail, story });
     }
 
     /// Records a violation of `thread`.
@@ -107,25 +108,25 @@ impl Machine {
         &self,
         thread: u8,
         site: &'static Location<'static>,
-        property: &'static str,
+        rule: Rule,
         detail: String,
     ) {
         if self.tracer.on() {
             let detail = detail.clone();
-            self.tracer.record(thread, site, What::Violation { property, detail });
+            self.tracer.record(thread, site, What::Violation { rule, detail });
         }
-        self.record_violation(property, detail);
+        self.record_violation(rule, detail);
     }
 
     /// Records a violation; if a thread runs, it does not return.
     #[cold]
     pub(crate) fn violate(
         &self,
-        property: &'static str,
+        rule: Rule,
         detail: impl FnOnce() -> String,
         site: &'static Location<'static>,
     ) {
-        self.report_violation(self.running.get(), site, property, detail());
+        self.report_violation(self.running.get(), site, rule, detail());
         while self.switch.inside() {
             self.switch.suspend();
         }

@@ -17,6 +17,7 @@ use super::srcu::SimSrcu;
 use super::state::{Machine, Mode};
 use super::word::SimWord;
 use crate::record::event::{What, Write};
+use crate::record::rule::Rule;
 
 /// A handle to a simulated machine.
 ///
@@ -72,12 +73,12 @@ impl Sim {
         word.write(new, Write::Hardware, Location::caller());
     }
 
-    /// A property is violated: ends the execution. Called by a thread or in the stop phase, it does
+    /// A rule is violated: ends the execution. Called by a thread or in the stop phase, it does
     /// not return.
     #[cold]
     #[track_caller]
-    pub fn violate(&self, property: &'static str, detail: impl FnOnce() -> String) {
-        self.machine.violate(property, detail, Location::caller());
+    pub fn violate(&self, rule: impl Into<Rule>, detail: impl FnOnce() -> String) {
+        self.machine.violate(rule.into(), detail, Location::caller());
     }
 
     /// Adds a remark to the trace; `text` runs only if there is one.

@@ -18,7 +18,8 @@ use super::pending::{Kind, Pending};
 use super::thread::Thread;
 use super::tracer::Tracer;
 use super::{MemoryModel, THREADS_MAX};
-use crate::record::goal::{Violation, property};
+use crate::record::goal::Violation;
+use crate::record::rule::Rule;
 use crate::record::story::Automaton;
 
 /// How many locations there may be.
@@ -279,7 +280,7 @@ impl Machine {
     fn pass(&self, pending: &Pending) {
         if !self.is_enabled(self.thread(), pending) {
             let at = pending.site;
-            self.violate(property::DEADLOCK, || format!("{at} would wait for ever"), at);
+            self.violate(Rule::DEADLOCK, || format!("{at} would wait for ever"), at);
         }
     }
 
@@ -408,7 +409,7 @@ impl Machine {
             // The step depends on the one that freed it: dpor must see that they race.
             self.reads.set(self.reads.get() | Footprint::bit(loc));
             let detail = || format!("{} is accessed after it was freed", self.name(loc));
-            self.violate(property::USE_AFTER_FREE, detail, site);
+            self.violate(Rule::USE_AFTER_FREE, detail, site);
         }
     }
 

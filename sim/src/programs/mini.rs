@@ -5,6 +5,7 @@
 use kvmmu_model::{Lock, LockClass, Object, Ordering::SeqCst, Platform, Tag, Word};
 
 use crate::machine::platform::Sim;
+use crate::record::rule::Rule;
 use crate::run::program::{Instance, Program};
 
 /// A small program, not yet on a machine.
@@ -54,7 +55,7 @@ impl<O: OnMachine> Instance for Running<O> {
     }
     fn stop(&self) {
         if let Some((property, detail)) = self.on.wrong() {
-            self.sim.violate(property, || detail.to_string());
+            self.sim.violate(Rule::Own(property), || detail.to_string());
         }
     }
 }

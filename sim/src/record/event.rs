@@ -2,6 +2,8 @@
 
 use kvmmu_model::{Mark, Mode, Tag};
 
+use super::rule::Rule;
+
 /// One thing that happened in one step. A step may have several.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Event {
@@ -92,10 +94,10 @@ pub enum What {
     Mark(Mark),
     /// Hardware, the guest, the host or user space did something, in words.
     Note(String),
-    /// A property was violated.
+    /// A rule was violated.
     Violation {
-        /// Which property.
-        property: &'static str,
+        /// Which rule.
+        rule: Rule,
         /// What is wrong, in words.
         detail: String,
     },

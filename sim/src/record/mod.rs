@@ -5,6 +5,7 @@ pub mod event;
 pub mod goal;
 pub mod names;
 pub mod outcome;
+pub mod rule;
 pub mod schedule;
 
 pub(crate) mod story;

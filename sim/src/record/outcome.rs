@@ -5,6 +5,8 @@ use kvmmu_model::{GuardSet, Mark};
 use kvmmu_scenarios::lockdep::LockOrders;
 use kvmmu_scenarios::scenario::SOMETIMES_MAX;
 
+use super::rule::Rule;
+
 /// The result of an exploration.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -35,8 +37,8 @@ pub enum Verdict {
 /// A violation and how to get there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Found {
-    /// The property that was violated.
-    pub property: &'static str,
+    /// The rule that was violated.
+    pub rule: Rule,
     /// What is wrong, in words.
     pub detail: String,
     /// The way there.

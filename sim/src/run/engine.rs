@@ -22,9 +22,10 @@ use crate::machine::snapshot::Snapshots;
 use crate::machine::state::{Machine, Mode};
 use crate::machine::{rw_lock, srcu};
 use crate::record::event::Event;
-use crate::record::goal::{Goal, Violation, property};
+use crate::record::goal::{Goal, Violation};
 use crate::record::names::{Names, Wait};
 use crate::record::outcome::{Found, Seen};
+use crate::record::rule::Rule;
 use crate::record::schedule::Move;
 
 /// A program on a simulated machine.
@@ -314,9 +315,9 @@ impl Engine {
             return self.machine.violation.borrow_mut().take();
         }
         let (m, n) = (self.machine, self.threads());
-        if let Some((property, detail)) = self.stuck() {
+        if let Some((rule, detail)) = self.stuck() {
             let first = self.unfinished().trailing_zeros() as usize;
-            m.report_violation(first as u8, self.pending(first).site, property, detail);
+            m.report_violation(first as u8, self.pending(first).site, rule, detail);
             return m.violation.borrow_mut().take();
         }
         if m.tracer.on() {
@@ -330,16 +331,16 @@ impl Engine {
     }
 
     /// Why threads are left that cannot go on.
-    fn stuck(&self) -> Option<(&'static str, String)> {
+    fn stuck(&self) -> Option<(Rule, String)> {
         let live = self.unfinished();
         if live == 0 {
             return None;
         }
         let unfinished: Vec<usize> = (0..self.threads()).filter(|t| live >> t & 1 == 1).collect();
         let retries = unfinished.iter().all(|t| self.pending(*t).kind == Kind::WaitChange);
-        let property = if retries { property::LIVELOCK } else { property::DEADLOCK };
+        let rule = if retries { Rule::LIVELOCK } else { Rule::DEADLOCK };
         let waits: Vec<String> = unfinished.iter().map(|t| self.waits_for(*t)).collect();
-        Some((property, waits.join("; ")))
+        Some((rule, waits.join("; ")))
     }
 
     /// What each thread waits for that has not ended and cannot go on now.
@@ -515,7 +516,7 @@ fn run_caught(machine: &Machine, body: impl FnOnce()) {
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_string());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
     let text = text.unwrap_or_else(|| "a panic".to_string());
-    machine.record_violation(property::INTERNAL_ERROR, text);
+    machine.record_violation(Rule::InternalError, text);
 }
 
 impl Drop for Engine {

@@ -288,7 +288,7 @@ impl Machine for Sim {
     }
     #[track_caller]
     fn violate(&self, property: Property, detail: core::fmt::Arguments<'_>) {
-        Sim::violate(self, property.name(), || detail.to_string());
+        Sim::violate(self, property, || detail.to_string());
     }
     #[track_caller]
     fn note(&self, what: core::fmt::Arguments<'_>) {

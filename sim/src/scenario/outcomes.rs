@@ -17,10 +17,11 @@ use super::race::{Race, Record};
 use crate::explore::{Explorer, Limits};
 use crate::record::goal::Goal;
 use crate::record::outcome::{Found, Stats, Verdict};
+use crate::record::rule::Rule;
 use crate::run::engine::Engine;
 
-/// No property is called so: whatever is violated, the search goes on.
-const NOTHING: &str = "nothing";
+/// No rule is called so: whatever is violated, the search goes on.
+const NOTHING: Rule = Rule::Own("nothing");
 
 /// What a search for outcomes gave.
 #[derive(Clone, Debug)]

@@ -17,6 +17,7 @@ use kvmmu_scenarios::{Scenario, World, oracle};
 use super::hardware;
 use crate::machine::platform::Sim;
 use crate::record::goal::Goal;
+use crate::record::rule::Rule;
 use crate::run::program::{Instance, Program, Story};
 
 /// Where the executions of a [`Race`] leave their outcomes, and how often each was left.
@@ -51,7 +52,7 @@ impl Race {
     pub fn goal(&self) -> Goal {
         let expect = self.scenario.expects.iter().find(|e| e.without == self.without);
         expect.map_or(Goal::ANY, |e| Goal {
-            property: e.property.map(|p| p.name()),
+            rule: e.property.map(Rule::from),
             story: e.story.as_ref().map(|witness| witness.story.clone()),
             nesting: None,
         })

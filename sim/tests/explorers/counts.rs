@@ -10,6 +10,7 @@ use kvmmu_sim::pct::Pct;
 use kvmmu_sim::program::Program;
 use kvmmu_sim::random::Random;
 use kvmmu_sim::replay::replay;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::schedule::{Move, Schedule};
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Auto, Engine, Explorer, Goal, Limits};
@@ -102,12 +103,12 @@ fn every_strategy_finds_the_lost_dirty_bit() {
     for explorer in explorers {
         let outcome = run(&broken, explorer);
         let Verdict::Violated(found) = outcome.verdict else { panic!("{:?}", outcome.verdict) };
-        assert_eq!((found.property, found.story), ("lost-dirty", true));
+        assert_eq!((found.rule, found.story), (Rule::Own("lost-dirty"), true));
         let mut engine = Engine::new(&broken, Goal::ANY);
         let first = replay(&mut engine, &found.schedule).expect("it fits");
         let second = replay(&mut engine, &found.schedule).expect("it fits");
         assert_eq!(first, second);
-        assert_eq!(first.violation.map(|v| v.property), Some("lost-dirty"));
+        assert_eq!(first.violation.map(|v| v.rule), Some(Rule::Own("lost-dirty")));
         assert!(first.complete && !first.events.is_empty());
         let mut fresh = Engine::new(&broken, Goal::ANY);
         assert_eq!(replay(&mut fresh, &found.schedule).as_ref(), Ok(&second));
@@ -135,7 +136,7 @@ fn minimise_finds_the_fewest_switches_and_then_the_fewest_steps() {
     assert_eq!(rough.cut, Some(Reason::States));
     for schedule in [exact.schedule, rough.schedule] {
         let replay = replay(&mut engine, &schedule).expect("it fits");
-        assert_eq!(replay.violation.map(|v| v.property), Some("lost-dirty"));
+        assert_eq!(replay.violation.map(|v| v.rule), Some(Rule::Own("lost-dirty")));
     }
 }
 

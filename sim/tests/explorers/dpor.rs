@@ -6,6 +6,7 @@ use kvmmu_sim::dpor::{Dpor, Order, Record};
 use kvmmu_sim::mini::{FastFault, LastZero, Mini, Readers, Simulated, StoreBuffering};
 use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
 use kvmmu_sim::replay::replay;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::{Engine, Explorer, Goal, Limits, Sim};
 
 fn run<M: Mini>(mini: M, dpor: &mut Dpor) -> Outcome
@@ -71,10 +72,10 @@ fn the_lost_dirty_bit_is_found_and_replays() {
         let outcome = run(broken, &mut Dpor::default());
         assert_eq!(run(broken, &mut Dpor::default()).stats, outcome.stats);
         let Verdict::Violated(found) = outcome.verdict else { panic!("{:?}", outcome.verdict) };
-        assert_eq!((found.property, found.story), ("lost-dirty", true));
+        assert_eq!((found.rule, found.story), (Rule::Own("lost-dirty"), true));
         let mut engine = Engine::new(&Simulated(broken), Goal::ANY);
         let first = replay(&mut engine, &found.schedule).expect("it fits");
-        assert_eq!(first.violation.as_ref().map(|v| v.property), Some("lost-dirty"));
+        assert_eq!(first.violation.as_ref().map(|v| v.rule), Some(Rule::Own("lost-dirty")));
         assert_eq!(Ok(first), replay(&mut engine, &found.schedule));
     }
 }

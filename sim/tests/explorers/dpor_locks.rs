@@ -6,10 +6,10 @@ use kvmmu_model::{
     Lock, LockClass, Object, Ordering::SeqCst, Platform, RwLock, Srcu, Tag, Until, Word,
 };
 use kvmmu_sim::dpor::Dpor;
-use kvmmu_sim::goal::property;
 use kvmmu_sim::graph::Graph;
 use kvmmu_sim::outcome::Verdict;
 use kvmmu_sim::program::{Instance, Program};
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::schedule::Move;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Sim, SimCell, SimLock, SimRwLock, SimSrcu, SimWord};
@@ -174,7 +174,7 @@ impl Built {
         });
         let alone = owners.writers.count_ones() + u32::from(owners.readers != 0) <= 1;
         if !alone {
-            self.sim.violate("exclusion", || format!("{owners:?}"));
+            self.sim.violate(Rule::Own("exclusion"), || format!("{owners:?}"));
         }
     }
 
@@ -197,7 +197,7 @@ impl Built {
             open && before.begun[*t] == after.begun[*t]
         };
         if (0..4).any(|t| still(&t)) {
-            self.sim.violate("grace-period", || format!("{before:?}, {after:?}"));
+            self.sim.violate(Rule::Own("grace-period"), || format!("{before:?}, {after:?}"));
         }
     }
 }
@@ -245,7 +245,7 @@ fn compare(program: &Random, adds_commute: bool, lowest: bool) -> Result<(), Tes
     let nothing = Goal::of(NOTHING);
     let Agreed { naive, by_naive, record, .. } = agree(program, &nothing, adds_commute, lowest)?;
     let found = others(&by_naive);
-    let deadlocks = found == [(property::DEADLOCK, true)];
+    let deadlocks = found == [(Rule::DEADLOCK, true)];
     prop_assert!(found.is_empty() || deadlocks, "{:?}", by_naive.others);
     prop_assert_eq!(record.traces, naive.traces);
     prop_assert_eq!(record.finals, naive.finals);
@@ -262,7 +262,7 @@ fn compare(program: &Random, adds_commute: bool, lowest: bool) -> Result<(), Tes
     let states: Vec<u128> = naive.states.iter().map(|key| key & !1).collect();
     prop_assert_eq!(keys, states);
 
-    let deadlock = explore(program, &Goal::of(property::DEADLOCK), &mut Dpor::default()).verdict;
+    let deadlock = explore(program, &Goal::of(Rule::DEADLOCK), &mut Dpor::default()).verdict;
     prop_assert_eq!(matches!(deadlock, Verdict::Violated(_)), deadlocks);
     Ok(())
 }
@@ -308,7 +308,7 @@ fn a_reader_that_reads_again_can_wait_for_ever() {
     let again = Op::Read(0, Box::new(Op::Read(0, Box::new(Op::Load(0)))));
     let program = Random { threads: vec![vec![again], inside(Op::Write)], watched: false };
     for explorer in [&mut Dpor::default() as &mut dyn Explorer, &mut Stateful::default()] {
-        let verdict = explore(&program, &Goal::of(property::DEADLOCK), explorer).verdict;
+        let verdict = explore(&program, &Goal::of(Rule::DEADLOCK), explorer).verdict;
         assert!(matches!(verdict, Verdict::Violated(_)), "{verdict:?}");
     }
     compare(&program, false, false).expect("naive agrees");

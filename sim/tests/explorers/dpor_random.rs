@@ -6,6 +6,7 @@ use kvmmu_model::{Lock, LockClass, Mark, Object, Ordering::SeqCst, Platform, Tag
 use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::outcome::Verdict;
 use kvmmu_sim::program::{Instance, Moment, Program, Story};
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::{Goal, Sim, SimCell, SimLock, SimWord};
 use proptest::prelude::*;
 
@@ -82,7 +83,7 @@ impl Instance for Built {
     }
     fn stop(&self) {
         if self.words[0].load(SeqCst) == 2 && self.cell.get() == 0 {
-            self.sim.violate("at-stop", || "word 0 holds 2".to_string());
+            self.sim.violate(Rule::Own("at-stop"), || "word 0 holds 2".to_string());
         }
     }
     fn choices(&self, request: u64) -> u8 {
@@ -156,8 +157,8 @@ impl Built {
             }
             Op::Forbid(i, v) => {
                 if w[*i].load(SeqCst) == *v {
-                    let property = if *v == 0 { "forbidden-0" } else { "forbidden" };
-                    self.sim.violate(property, || format!("word {i} holds {v}"));
+                    let rule = Rule::Own(if *v == 0 { "forbidden-0" } else { "forbidden" });
+                    self.sim.violate(rule, || format!("word {i} holds {v}"));
                 }
             }
             Op::Mark(i, which) => {
@@ -213,7 +214,7 @@ fn program(op: impl Strategy<Value = Op> + Clone + 'static) -> impl Strategy<Val
 fn nothing(story: bool) -> Goal {
     let moment = |mark| Moment { mark, thread: None };
     let story = story.then(|| Story(MARKS.map(moment).to_vec()));
-    Goal { property: Some(NOTHING), story, nesting: None }
+    Goal { rule: Some(NOTHING), story, nesting: None }
 }
 
 fn compare(
@@ -231,17 +232,17 @@ fn compare(
         prop_assert_eq!(record.traces, naive.traces);
         prop_assert_eq!(record.finals, naive.finals);
     }
-    for property in ["at-stop", "deadlock", "livelock", "forbidden"] {
-        let goal = Goal { property: Some(property), ..goal.clone() };
+    for rule in [Rule::Own("at-stop"), Rule::DEADLOCK, Rule::LIVELOCK, Rule::Own("forbidden")] {
+        let goal = Goal { rule: Some(rule), ..goal.clone() };
         let verdict = explore(program, &goal, &mut Dpor::default()).verdict;
         match &verdict {
             Verdict::Violated(found) => {
-                prop_assert_eq!((found.property, found.story), (property, true))
+                prop_assert_eq!((found.rule, found.story), (rule, true))
             }
             other => prop_assert_eq!(other, &Verdict::Holds),
         }
         let violated = matches!(verdict, Verdict::Violated(_));
-        prop_assert_eq!(violated, others(&by_naive).contains(&(property, true)));
+        prop_assert_eq!(violated, others(&by_naive).contains(&(rule, true)));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use kvmmu_scenarios::{builtin, loader};
 use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
 use kvmmu_sim::race::Race;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Limits};
 
@@ -17,16 +18,16 @@ fn explore(race: &Race, goal: &Goal, explorer: &mut dyn Explorer, limits: &Limit
     explorer.explore(&mut engine, limits, &mut |_: &Stats| true)
 }
 
-/// What was violated, by property and story; nothing counts twice.
-fn violations(outcome: &Outcome) -> Vec<(&'static str, bool)> {
-    let mut all: Vec<_> = outcome.others.iter().map(|f| (f.property, f.story)).collect();
+/// What was violated, by rule and story; nothing counts twice.
+fn violations(outcome: &Outcome) -> Vec<(Rule, bool)> {
+    let mut all: Vec<_> = outcome.others.iter().map(|f| (f.rule, f.story)).collect();
     all.sort_unstable();
     all
 }
 
 #[test]
 fn dpor_and_stateful_agree_on_every_small_variant() {
-    let nothing = Some("no-such-property");
+    let nothing = Some(Rule::Own("no-such-rule"));
     let bounded = Limits { executions_max: EXECUTIONS_MAX, ..Limits::default() };
     let mut compared = 0;
     for (file, text) in builtin::FILES {
@@ -37,7 +38,7 @@ fn dpor_and_stateful_agree_on_every_small_variant() {
         }
         for without in variants {
             let race = Race::new(scenario.clone(), without);
-            let goal = Goal { property: nothing, ..race.goal() };
+            let goal = Goal { rule: nothing, ..race.goal() };
             let outcome = explore(&race, &goal, &mut Dpor::default(), &bounded);
             if outcome.verdict != Verdict::Holds {
                 continue;

@@ -14,6 +14,7 @@ use kvmmu_sim::outcome::{Reason, Verdict};
 use kvmmu_sim::outcomes::{Collected, collect};
 use kvmmu_sim::race::Race;
 use kvmmu_sim::random::Random;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Limits};
 
@@ -105,7 +106,8 @@ fn a_copy_differs_where_the_migration_property_is_violated() {
         let differs = |o: &Outcome| o.frames().iter().any(|f| f.copy != Some(f.content));
         let differs = states.outcomes.keys().any(differs);
         let watching = Scenario { always: vec![Property::Migration], ..scenario.clone() };
-        let mut engine = Engine::new(&Race::new(watching, without), Goal::of("migration"));
+        let mut engine =
+            Engine::new(&Race::new(watching, without), Goal::of(Property::Migration.into()));
         let found = Stateful::default().explore(&mut engine, &limits(), &mut |_| true);
         let violated = matches!(found.verdict, Verdict::Violated(_));
         assert_eq!(differs, violated, "{} without {without:?}", scenario.name);
@@ -128,7 +130,7 @@ fn a_scenario_without_harvests_has_no_more_states() {
             ..scenario.clone()
         };
         let collected = search(&scenario, without, &mut Stateful::default());
-        let mut engine = Engine::new(&Race::new(bare, without), Goal::of("nothing"));
+        let mut engine = Engine::new(&Race::new(bare, without), Goal::of(Rule::Own("nothing")));
         let plain = Stateful::default().explore(&mut engine, &limits(), &mut |_| true);
         let user = |s: &Scenario| s.threads.iter().any(|t| t.kind == ThreadKind::User);
         if plain.verdict == Verdict::Holds && !user(&scenario) {
@@ -172,5 +174,5 @@ fn executions_that_do_not_end_are_told() {
         .expect("it is built in");
     let collected = search(&scenario, without, &mut Stateful::default());
     assert_eq!(collected.verdict, Verdict::Holds);
-    assert_eq!(collected.broken.iter().map(|f| f.property).collect::<Vec<_>>(), ["deadlock"]);
+    assert_eq!(collected.broken.iter().map(|f| f.rule.name()).collect::<Vec<_>>(), ["deadlock"]);
 }

@@ -5,13 +5,14 @@ use kvmmu_sim::dpor::{Dpor, Order, Record};
 use kvmmu_sim::naive::Naive;
 use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
 use kvmmu_sim::program::Program;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::{Engine, Explorer, Goal, Limits};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-/// No property is called so: whatever is violated, everything is explored.
-pub(crate) const NOTHING: &str = "no-such-property";
+/// No rule is called so: whatever is violated, everything is explored.
+pub(crate) const NOTHING: Rule = Rule::Own("no-such-rule");
 
 /// The same programs in every run, unless the environment says otherwise (`PROPTEST_RNG_SEED`).
 pub(crate) fn config() -> ProptestConfig {
@@ -45,9 +46,9 @@ pub(crate) fn explore(program: &dyn Program, goal: &Goal, explorer: &mut dyn Exp
     explorer.explore(&mut engine, &limits, &mut |_: &Stats| true)
 }
 
-/// What was violated beside the goal, by property and story.
-pub(crate) fn others(outcome: &Outcome) -> Vec<(&'static str, bool)> {
-    let mut all: Vec<_> = outcome.others.iter().map(|f| (f.property, f.story)).collect();
+/// What was violated beside the goal, by rule and story.
+pub(crate) fn others(outcome: &Outcome) -> Vec<(Rule, bool)> {
+    let mut all: Vec<_> = outcome.others.iter().map(|f| (f.rule, f.story)).collect();
     all.sort_unstable();
     all
 }

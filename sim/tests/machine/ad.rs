@@ -86,7 +86,7 @@ pub(crate) fn check(program: &dyn Program) -> Verdict {
 
 pub(crate) fn kind(verdict: &Verdict) -> Option<&'static str> {
     match verdict {
-        Verdict::Violated(found) => Some(found.property),
+        Verdict::Violated(found) => Some(found.rule.name()),
         _ => None,
     }
 }

@@ -12,6 +12,7 @@ use kvmmu_scenarios::lockdep::Nesting;
 use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
 use kvmmu_sim::replay::replay;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::schedule::{Move, Schedule};
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Limits, Sim, SimGuard, SimLock};
@@ -30,7 +31,7 @@ fn unchecked<F: Fn(&Sim) -> AdInstance>(program: Ad<F>) -> Verdict {
 /// The property that a program violates, and how.
 fn breach<F: Fn(&Sim) -> AdInstance>(threads: usize, build: F) -> (&'static str, String) {
     let found = found(check(&program(threads, build)));
-    (found.property, found.detail)
+    (found.rule.name(), found.detail)
 }
 
 #[test]
@@ -42,7 +43,7 @@ fn writers_exclude_everybody_and_readers_share() {
             let (state, word) = (sim.word(var(0), 0), sim.word(var(1), 0));
             let wrong = move |others: u64, write: bool| {
                 if others > 15 || write && others != 0 {
-                    sim.violate("overlap", || format!("{others} beside"));
+                    sim.violate(Rule::Own("overlap"), || format!("{others} beside"));
                 }
             };
             let read = move || {
@@ -72,7 +73,7 @@ fn two_readers_can_be_inside_at_once() {
         let read = move || {
             let _guard = lock.read();
             if state.fetch_add(1, SeqCst) == 1 {
-                sim.violate("together", String::new);
+                sim.violate(Rule::Own("together"), String::new);
             }
             state.fetch_add(1_u64.wrapping_neg(), SeqCst);
         };
@@ -106,7 +107,7 @@ fn readers_and_a_writer(writer: bool) -> Ad<impl Fn(&Sim) -> AdInstance> {
 fn readers_wait_behind_a_writer_that_waits() {
     assert_eq!(check(&readers_and_a_writer(false)), Verdict::Holds);
     let found = found(check(&readers_and_a_writer(true)));
-    assert_eq!(found.property, "deadlock");
+    assert_eq!(found.rule.name(), "deadlock");
 }
 
 /// A pointer to one of two values is moved from the first to the second, and the first is freed.
@@ -134,7 +135,7 @@ fn publish(wait: bool) -> Ad<impl Fn(&Sim) -> AdInstance> {
 #[test]
 fn a_grace_period_waits_for_the_sections_that_began_before_it() {
     assert_eq!(check(&publish(true)), Verdict::Holds);
-    assert_eq!(found(check(&publish(false))).property, "use-after-free");
+    assert_eq!(found(check(&publish(false))).rule.name(), "use-after-free");
 }
 
 #[test]
@@ -207,7 +208,7 @@ fn inversion(outer: LockClass, inner: LockClass) -> Ad<impl Fn(&Sim) -> AdInstan
 #[test]
 fn a_documented_order_is_enforced_in_runs_that_do_not_deadlock() {
     let found = found(check(&inversion(LockClass::KvmMutex, LockClass::IrqLock)));
-    assert_eq!(found.property, "lock-order");
+    assert_eq!(found.rule.name(), "lock-order");
     assert_eq!(
         found.detail,
         "kvm->lock inside kvm->irq_lock; the document has kvm->lock outside kvm->irq_lock"
@@ -217,7 +218,7 @@ fn a_documented_order_is_enforced_in_runs_that_do_not_deadlock() {
 #[test]
 fn an_order_that_follows_from_two_documented_ones_is_enforced() {
     let found = found(check(&inversion(LockClass::KvmMutex, LockClass::HvLock)));
-    assert_eq!(found.property, "lock-order");
+    assert_eq!(found.rule.name(), "lock-order");
     assert!(found.detail.contains("kvm->lock outside vcpu->mutex, and that outside"));
 }
 
@@ -230,22 +231,23 @@ fn a_cycle_is_found_without_the_deadlock() {
         assert!(!engine.is_violated());
         engine.step(Move { thread, choice: 0 });
     }
-    assert_eq!(engine.violation().expect("a cycle").property, "lock-cycle");
+    assert_eq!(engine.violation().expect("a cycle").rule.name(), "lock-cycle");
     let found = found(check(&program));
-    assert_eq!(found.property, "lock-cycle");
+    assert_eq!(found.rule.name(), "lock-cycle");
     assert_eq!(
         found.detail,
         "kvm_lock is taken inside kvm->slots_lock, kvm->slots_lock is taken inside kvm_lock"
     );
-    assert_eq!(self::found(unchecked(program)).property, "deadlock");
+    assert_eq!(self::found(unchecked(program)).rule.name(), "deadlock");
 }
 
 #[test]
 fn a_search_for_a_cycle_finds_it_where_an_order_is_broken_too() {
     let program = inversion(LockClass::KvmMutex, LockClass::VcpuMutex);
     for explorer in [&mut Stateful::default() as &mut dyn Explorer, &mut Dpor::default()] {
-        let outcome = explore(&program, explorer, Goal::of("lock-cycle"));
-        assert_eq!(found(outcome.verdict).property, "lock-cycle");
+        let outcome =
+            explore(&program, explorer, Goal::of(kvmmu_scenarios::Property::LockCycle.into()));
+        assert_eq!(found(outcome.verdict).rule.name(), "lock-cycle");
     }
 }
 
@@ -267,7 +269,7 @@ fn grace_periods_and_read_sections_are_part_of_cycles() {
     let (property, detail) = breach(2, build);
     assert_eq!(property, "lock-cycle");
     assert!(detail.contains("a grace period of kvm->srcu is waited for inside kvm->slots_lock"));
-    assert_eq!(found(unchecked(program(2, build))).property, "deadlock");
+    assert_eq!(found(unchecked(program(2, build))).rule.name(), "deadlock");
 }
 
 #[test]
@@ -305,7 +307,7 @@ fn readers_of_a_semaphore_are_part_of_cycles() {
         threads([Box::new(first), Box::new(second), Box::new(writer)])
     };
     assert_eq!(breach(3, build).0, "lock-cycle");
-    assert_eq!(found(unchecked(program(3, build))).property, "deadlock");
+    assert_eq!(found(unchecked(program(3, build))).rule.name(), "deadlock");
 }
 
 #[test]
@@ -507,7 +509,7 @@ fn a_nesting_can_be_looked_for_and_its_schedule_replays() {
         let nesting = exclusive(outer, inner);
         let outcome = explore(&program, &mut Stateful::default(), Goal::nesting(nesting));
         let found = found(outcome.verdict);
-        assert_eq!(found.property, "nesting");
+        assert_eq!(found.rule.name(), "nesting");
         let mut engine = Engine::new(&program, Goal::ANY);
         let run = replay(&mut engine, &Schedule(found.schedule.0)).expect("it fits");
         assert!(
@@ -523,7 +525,7 @@ fn a_nesting_can_be_looked_for_and_its_schedule_replays() {
 fn counts_of_nestings_do_not_depend_on_the_run() {
     let run = || -> Outcome {
         let program = inversion(LockClass::KvmMutex, LockClass::IrqLock);
-        let mut engine = Engine::new(&program, Goal::of("no-such-property"));
+        let mut engine = Engine::new(&program, Goal::of(Rule::Own("no-such-rule")));
         Dpor::default().explore(&mut engine, &Limits::default(), &mut |_: &Stats| true)
     };
     let (first, second) = (run(), run());

@@ -12,6 +12,7 @@ use kvmmu_sim::outcome::{Reason, Verdict};
 use kvmmu_sim::program::{Moment, Story};
 use kvmmu_sim::random::Random;
 use kvmmu_sim::replay::replay;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::snapshot::Snapshots;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Goal, Sim};
@@ -36,7 +37,7 @@ fn data_changed_through_a_reference_that_lives_across_steps_is_part_of_the_state
         let stop = move || {
             let data = lock.peek();
             if data[0] != 7 || data[2] != 3 || data[1] != 14 {
-                sim.violate("sum", || format!("{data:?}"));
+                sim.violate(Rule::Own("sum"), || format!("{data:?}"));
             }
         };
         instance((0..3).map(|t| Box::new(move || add(1 << t)) as Body).collect(), stop)
@@ -56,7 +57,7 @@ fn locks_taken_in_two_orders_deadlock() {
     };
     let program = program(2, build);
     let found = found(check(&program));
-    assert_eq!(found.property, "deadlock");
+    assert_eq!(found.rule.name(), "deadlock");
     assert!(found.detail.starts_with("t0 waits for lock[1]"), "{}", found.detail);
     let mut engine = Engine::new(&program, Goal::ANY);
     let replay = replay(&mut engine, &found.schedule).expect("it fits");
@@ -92,7 +93,7 @@ fn going_round_for_ever_is_a_livelock_unless_a_preempted_thread_would_end_it() {
         };
         assert_eq!(found.as_ref().map(|f| f.detail.as_str()), verdict);
         if let Some(found) = found {
-            assert_eq!(found.property, "livelock");
+            assert_eq!(found.rule.name(), "livelock");
             let mut engine = Engine::new(&program, Goal::ANY);
             let keys = replay(&mut engine, &found.schedule).expect("it fits").keys;
             assert!(keys[..keys.len() - 1].contains(keys.last().expect("there are steps")));
@@ -128,8 +129,8 @@ fn a_retry_that_changed_nothing_waits_for_a_change() {
     assert_eq!(check(&program(2, retries(&[1]))), Verdict::Holds);
     assert_eq!(check(&program(2, retries(&[2, 0, 1]))), Verdict::Holds);
     // A value that is back is no change: in the end the retry waits, and nothing will come.
-    assert_eq!(found(check(&program(2, retries(&[2, 0])))).property, "livelock");
-    assert_eq!(found(check(&program(2, retries(&[])))).property, "livelock");
+    assert_eq!(found(check(&program(2, retries(&[2, 0])))).rule.name(), "livelock");
+    assert_eq!(found(check(&program(2, retries(&[])))).rule.name(), "livelock");
 }
 
 /// CPU 0 works with interrupts off; an IPI that is waited for must not overlap its work.
@@ -150,7 +151,7 @@ fn interrupts(wait: bool) -> impl Fn(&Sim) -> AdInstance {
             platform.smp_call_function_many(None, CpuMask(1), wait);
             word.load(SeqCst);
             if was_inside && inside.get() {
-                platform.violate("overlap", || "the interrupt was not handled".into());
+                platform.violate(Rule::Own("overlap"), || "the interrupt was not handled".into());
             }
         };
         // The first access of the sender is in the middle of the run.
@@ -165,7 +166,7 @@ fn interrupts(wait: bool) -> impl Fn(&Sim) -> AdInstance {
 #[test]
 fn an_ipi_is_waited_for_until_interrupts_are_on() {
     assert_eq!(check(&program(2, interrupts(true))), Verdict::Holds);
-    assert_eq!(found(check(&program(2, interrupts(false)))).property, "overlap");
+    assert_eq!(found(check(&program(2, interrupts(false)))).rule.name(), "overlap");
 }
 
 #[test]
@@ -182,7 +183,7 @@ fn freed_words_must_not_be_touched() {
         instance(vec![Box::new(free), Box::new(read)], || {})
     };
     let found = found(check(&program(2, build)));
-    assert_eq!(found.property, "use-after-free");
+    assert_eq!(found.rule.name(), "use-after-free");
     assert_eq!(found.detail, "page[2] is accessed after it was freed");
 }
 
@@ -198,7 +199,9 @@ fn a_guest_access_branches_over_its_outcomes() {
         let widen = move || word.store(4, SeqCst);
         let stop = move || {
             if results.get() == 1 << 3 {
-                platform.violate("fourth", || "the outcome that the store made possible".into());
+                platform.violate(Rule::Own("fourth"), || {
+                    "the outcome that the store made possible".into()
+                });
             }
         };
         let bodies: Vec<Body> = vec![Box::new(access), Box::new(widen)];
@@ -226,7 +229,7 @@ fn a_panic_in_a_thread_is_an_error_of_the_run() {
     };
     let outcome = explore(&program(2, build), &mut Stateful::default(), Goal::ANY);
     assert_eq!(outcome.verdict, Verdict::Inconclusive(Reason::InternalError));
-    assert_eq!(outcome.others[0].property, "internal-error");
+    assert_eq!(outcome.others[0].rule.name(), "internal-error");
     assert_eq!(outcome.others[0].detail, "on purpose");
 }
 
@@ -241,7 +244,7 @@ fn marks(sim: &Sim) -> AdInstance {
         word.load(SeqCst);
         platform.mark(mark);
     };
-    let stop = move || platform.violate("always", || "in the end".into());
+    let stop = move || platform.violate(Rule::Own("always"), || "in the end".into());
     let bodies: Vec<Body> =
         vec![Box::new(move || pass(Mark::Harvest)), Box::new(move || pass(Mark::MarkDirty))];
     instance(bodies, stop)
@@ -253,13 +256,13 @@ fn a_goal_with_a_story_is_met_by_that_story_alone() {
         [([Mark::Harvest, Mark::MarkDirty], "0,1"), ([Mark::MarkDirty, Mark::Harvest], "1,0")]
     {
         let story = Story(story.map(moment).to_vec());
-        let goal = Goal { property: Some("always"), story: Some(story), nesting: None };
+        let goal = Goal { rule: Some(Rule::Own("always")), story: Some(story), nesting: None };
         let outcome = explore(&program(2, marks), &mut Stateful::default(), goal);
         let found = found(outcome.verdict);
         assert_eq!((found.schedule.to_string().as_str(), found.story), (schedule, true));
     }
     let never = Story(vec![moment(Mark::Harvest), moment(Mark::Harvest)]);
-    let goal = Goal { property: None, story: Some(never), nesting: None };
+    let goal = Goal { rule: None, story: Some(never), nesting: None };
     let outcome = explore(&program(2, marks), &mut Stateful::default(), goal);
     assert_eq!(outcome.verdict, Verdict::Holds);
     assert_eq!((outcome.others.len(), outcome.others[0].story), (1, false));
@@ -272,7 +275,7 @@ fn witnesses_are_seen_wherever_they_happen() {
     let pair = Story(vec![moment(Mark::MarkDirty), moment(Mark::Harvest)]);
     let witnesses = vec![mine, other, pair];
     let program = Ad { witnesses, ..program(2, marks) };
-    let goal = Goal::of("something else");
+    let goal = Goal::of(Rule::Own("something else"));
     let outcome = explore(&program, &mut Stateful::default(), goal);
     assert_eq!(outcome.verdict, Verdict::Holds);
     assert_eq!(outcome.seen.witnesses, 0b101);

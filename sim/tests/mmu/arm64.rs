@@ -60,7 +60,9 @@ fn only_arm64_faults_for_ever_without_the_local_flush() {
         assert_eq!(with.verdict, Verdict::Holds, "{name}");
         let without = explore(&scenario, missing, Goal::ANY);
         match without.verdict {
-            Verdict::Violated(found) if arm64 => assert_eq!(found.property, "livelock", "{name}"),
+            Verdict::Violated(found) if arm64 => {
+                assert_eq!(found.rule.name(), "livelock", "{name}")
+            }
             verdict => assert_eq!((verdict, arm64), (Verdict::Holds, false), "{name}"),
         }
         if !arm64 {

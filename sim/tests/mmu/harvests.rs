@@ -49,7 +49,7 @@ fn a_copy_takes_what_every_harvest_since_the_last_copy_named() {
 fn a_harvest_that_is_dropped_loses_its_pages() {
     let dropped = migrate(r#""get-dirty-log slot0", "drop-harvested""#);
     let Verdict::Violated(found) = dropped else { panic!("{dropped:?}") };
-    assert_eq!(found.property, "migration");
+    assert_eq!(found.rule.name(), "migration");
     assert_eq!(migrate(r#""drop-harvested", "get-dirty-log slot0""#), Verdict::Holds);
 }
 

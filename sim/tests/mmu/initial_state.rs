@@ -29,5 +29,5 @@ fn an_illegal_spte_of_the_initial_state_is_reported_though_nobody_writes_it() {
     };
     assert_eq!(verdict(true), Verdict::Holds);
     let Verdict::Violated(found) = verdict(false) else { panic!("(H, M, W) = (0, 1, 0) holds") };
-    assert_eq!((found.property, found.schedule.0.len()), ("spte-legal", 0));
+    assert_eq!((found.rule.name(), found.schedule.0.len()), ("spte-legal", 0));
 }

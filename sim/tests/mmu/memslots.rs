@@ -34,7 +34,7 @@ fn explore(spte: &str, vcpus: &[&str], check: &str, without: &[Guard]) -> Outcom
 
 fn property(outcome: &Outcome) -> &str {
     match &outcome.verdict {
-        Verdict::Violated(found) => found.property,
+        Verdict::Violated(found) => found.rule.name(),
         Verdict::Holds => "holds",
         Verdict::Inconclusive(_) => "inconclusive",
     }

@@ -65,7 +65,7 @@ fn m_without_h_is_fatal_to_6_1_alone() {
     };
     assert_eq!(verdict(load(file)), Verdict::Holds);
     match verdict(load_v6_1(file)) {
-        Verdict::Violated(found) => assert_eq!(found.property, "host-readonly"),
+        Verdict::Violated(found) => assert_eq!(found.rule.name(), "host-readonly"),
         verdict => panic!("{verdict:?}"),
     }
 }

@@ -24,7 +24,7 @@ fn verdict(scenario: Scenario) -> Verdict {
 
 fn property(verdict: Verdict) -> &'static str {
     match verdict {
-        Verdict::Violated(found) => found.property,
+        Verdict::Violated(found) => found.rule.name(),
         verdict => panic!("{verdict:?}"),
     }
 }

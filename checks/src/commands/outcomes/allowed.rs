@@ -105,7 +105,7 @@ fn collect(
         Verdict::Inconclusive(reason) => Some(reason),
         Verdict::Holds | Verdict::Violated(_) => None,
     };
-    let mut broken: Vec<&'static str> = collected.broken.iter().map(|f| f.property).collect();
+    let mut broken: Vec<&'static str> = collected.broken.iter().map(|f| f.rule.name()).collect();
     broken.sort_unstable();
     broken.dedup();
     Ok(Allowed { outcomes: collected.outcomes, cut, broken, stats: collected.stats })

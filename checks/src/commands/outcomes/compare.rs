@@ -10,7 +10,7 @@ use kvmmu_model::GuardSet;
 use kvmmu_scenarios::mmu::format_of;
 use kvmmu_scenarios::outcome::Outcome;
 use kvmmu_scenarios::scenario::Format;
-use kvmmu_sim::goal::property;
+use kvmmu_sim::rule::Rule;
 
 use super::allowed::{self, Allowed, layout_of};
 use super::file::{self, Seen};
@@ -79,7 +79,7 @@ impl Group {
 
 /// True if executions of the set touch freed memory: they may leave anything.
 pub fn is_open(allowed: &Allowed) -> bool {
-    allowed.broken.contains(&property::USE_AFTER_FREE)
+    allowed.broken.contains(&Rule::USE_AFTER_FREE.name())
 }
 
 impl Judged {
