@@ -15,6 +15,7 @@ pub mod loader;
 pub mod lockdep;
 pub mod machine;
 pub mod mmu;
+pub mod observer;
 pub mod ops;
 pub mod oracle;
 pub mod outcome;
@@ -26,6 +27,7 @@ pub mod story;
 pub mod world;
 
 pub use machine::Machine;
+pub use observer::Observer;
 pub use property::Property;
 pub use scenario::Scenario;
 pub use story::{Moment, Story};

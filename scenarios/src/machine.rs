@@ -4,11 +4,12 @@
 //! [`Word`]s: a demand-filled TLB that uses what it has whenever that suffices. The simulator has
 //! an exact one, which may use anything that hardware may have cached.
 
+use alloc::sync::Arc;
 use core::fmt::Arguments;
 
 use kvmmu_model::platform::Ordering::Relaxed;
 use kvmmu_model::x86::mmu::paging::PT_ENTRIES;
-use kvmmu_model::{Access, CpuId, Guarded, Pfn, Platform, Spte, SpteLoc, Word};
+use kvmmu_model::{Access, CpuId, Guarded, Pfn, Platform, Spte, SpteLoc, Tag, Word};
 
 use crate::property::Property;
 use crate::world::World;
@@ -64,6 +65,10 @@ pub trait Machine: Platform + 'static {
 
     /// Makes a cell.
     fn cell<T: Guarded>(&self, init: T) -> Self::Cell<T>;
+    /// From now on the machine says to this world what happens in it: see [`crate::Observer`].
+    /// Called once, by [`World::attach`]. A machine that is not asked to judge while it runs says
+    /// nothing.
+    fn attach(&self, _world: &Arc<World<Self>>) {}
     /// Reports that a property is violated in the running step.
     #[track_caller]
     fn violate(&self, property: Property, detail: Arguments<'_>);
@@ -118,6 +123,9 @@ pub trait Machine: Platform + 'static {
     fn guest_entered(_world: &World<Self>, _cpu: CpuId) {}
     /// The guest does not run any more. Its TLB stays as it is.
     fn guest_left(_world: &World<Self>, _cpu: CpuId) {}
+    /// An SPTE has this value from now on: hardware that walks may see it. Part of the step of the
+    /// write.
+    fn spte_written(_world: &World<Self>, _tag: Tag, _new: u64) {}
     /// Empties the TLB of a CPU that is not in the guest.
     #[track_caller]
     fn flush_tlb(world: &World<Self>, cpu: CpuId);

@@ -1,5 +1,7 @@
 //! A scenario's world: the MMU, the host around it, hardware, user space, and what observers keep.
 
+use alloc::sync::Arc;
+
 use kvmmu_model::platform::Ordering::Relaxed;
 use kvmmu_model::virt::{GFNS, MEMSLOTS, MemslotConfig, VmConfig};
 use kvmmu_model::x86::mmu::walk::GuestWalk;
@@ -86,6 +88,13 @@ impl<M: Machine> World<M> {
             world.vm.host.watch_guest_tables(root);
         }
         world.start_migration();
+        world
+    }
+
+    /// Shares the world, and has the machine say to it what happens in it from now on.
+    pub fn attach(self) -> Arc<Self> {
+        let world = Arc::new(self);
+        world.m.attach(&world);
         world
     }
 

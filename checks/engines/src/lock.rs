@@ -1,11 +1,10 @@
 //! Mutexes and spinlocks over a tool's mutexes, and the data that only their owners touch.
 
-use std::any::Any;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
-use kvmmu_model::{Guarded, Lock, LockId, Mode, Tag};
+use kvmmu_model::{Guarded, Lock, LockClass, LockId, Mode, Object, Tag};
 
 use crate::machine::Run;
 use crate::primitives::Primitives;
@@ -104,10 +103,8 @@ impl<X: Primitives, T: Guarded> Drop for EngineGuard<'_, X, T> {
         run.release(self.lock.bit, self.lock.tag);
         let data: &T = self;
         *hold(&self.lock.released) = *data;
-        if run.is_running()
-            && let Some(state) = (data as &dyn Any).downcast_ref()
-        {
-            run.mmu_lock_released(state);
+        if self.lock.tag.object == Object::Lock(LockClass::MmuLock) {
+            run.observe(|observer| observer.mmu_unlocked(data));
         }
     }
 }

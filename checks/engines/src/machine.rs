@@ -21,10 +21,9 @@ use kvmmu_model::{
     SpteLoc, Tables, Tag, Until, Word,
 };
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, cacheable, with_byte};
-use kvmmu_scenarios::mmu::MmuState;
 use kvmmu_scenarios::oracle;
 use kvmmu_scenarios::software_tlb::{self, SoftwareTlb};
-use kvmmu_scenarios::{Property, World};
+use kvmmu_scenarios::{Observer, Property, World};
 
 use crate::lock::EngineLock;
 use crate::lockdep::{IRQS_OFF, LOCKLESS, Locks};
@@ -75,8 +74,7 @@ where
 {
     let scenario = &search.scenario;
     perform::<X, _>(search, scenario.threads.len(), |machine| {
-        let world = Arc::new(World::new(machine, scenario));
-        machine.0.world.get_or_init(|| Arc::downgrade(&world));
+        let world = World::new(machine, scenario).attach();
         let body = |thread| -> Body {
             let (world, search) = (Arc::clone(&world), Arc::clone(search));
             Box::new(move || world.run_thread(&search.scenario, thread))
@@ -152,10 +150,6 @@ impl<X: Primitives> Run<X> {
         if self.is_running() { X::thread() - 1 } else { self.threads() }
     }
 
-    fn world(&self) -> Option<Arc<World<EngineMachine<X>>>> {
-        self.world.get().and_then(Weak::upgrade)
-    }
-
     /// A word changed in the step that runs.
     pub(crate) fn changed(&self) {
         if self.search.waiters.load(Relaxed) > 0 {
@@ -176,17 +170,12 @@ impl<X: Primitives> Run<X> {
         self.search.waiters.fetch_sub(1, Relaxed);
     }
 
-    /// An SPTE was written.
-    pub(crate) fn spte_written(&self, tag: Tag, new: u64) {
-        if let Some(world) = self.world() {
-            oracle::spte_written(&world, tag, new);
-        }
-    }
-
-    /// `mmu_lock` is about to be released.
-    pub(crate) fn mmu_lock_released(&self, state: &MmuState<EngineMachine<X>>) {
-        if let Some(world) = self.world() {
-            oracle::mmu_unlocked(&world, state);
+    /// Something happened in the step that runs.
+    pub(crate) fn observe(&self, say: impl FnOnce(&dyn Observer)) {
+        if self.is_running()
+            && let Some(world) = self.world.get().and_then(Weak::upgrade)
+        {
+            say(&*world);
         }
     }
 
@@ -321,6 +310,9 @@ impl<X: Primitives> Machine for EngineMachine<X> {
 
     fn cell<T: Guarded>(&self, init: T) -> EngineCell<T> {
         EngineCell(Mutex::new(init))
+    }
+    fn attach(&self, world: &Arc<World<Self>>) {
+        self.0.world.get_or_init(|| Arc::downgrade(world));
     }
     fn violate(&self, property: Property, detail: fmt::Arguments<'_>) {
         if !self.0.is_setup() {

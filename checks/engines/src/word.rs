@@ -127,7 +127,7 @@ impl<X: Primitives> EngineWord<X> {
         if old != new && word.kind == Kind::Shared {
             word.run.changed();
             if word.tag.object == Object::Spte {
-                word.run.spte_written(word.tag, new);
+                word.run.observe(|observer| observer.spte_written(word.tag, new));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What runs on the machine: threads over its shared words, and the answers that it needs of them.
 
 use kvmmu_model::Tag;
+use kvmmu_scenarios::Observer;
 
 /// A built program. All of its methods take `&self`: what changes lives on the platform.
 pub trait Instance {
@@ -18,11 +19,10 @@ pub trait Instance {
     fn choices(&self, _request: u64) -> u8 {
         1
     }
-    /// A word changed, by whomever. Called inside the step, for words made with
-    /// [`kvmmu_model::Object::Spte`] only.
-    fn spte_written(&self, _tag: Tag, _old: u64, _new: u64) {}
-    /// A lock was released in this step. Called before the thread goes on.
-    fn released(&self, _tag: Tag) {}
+    /// Who watches what happens in the steps of threads.
+    fn observer(&self) -> Option<&dyn Observer> {
+        None
+    }
     /// What readers call the shared objects in the current state, where their places say little.
     /// Asked between steps, and only while a trace is taken: before the first step, and after a
     /// step that wrote an [`kvmmu_model::Object::SpHeader`].

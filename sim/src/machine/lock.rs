@@ -4,7 +4,7 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::panic::Location;
 
-use kvmmu_model::{Guarded, Lock, LockId, Mode, Tag};
+use kvmmu_model::{Guarded, Lock, LockClass, LockId, Mode, Object, Tag};
 
 use super::arena::{Arena, Claim, Slot};
 use super::hash::blob_part;
@@ -157,8 +157,9 @@ impl<T: Guarded> Drop for SimGuard<'_, T> {
         if m.tracer.on() {
             m.tracer.record(m.running.get(), self.site, What::Release { object: self.lock.tag() });
         }
-        if !std::thread::panicking() {
-            m.switch.with_instance(|instance| instance.released(self.lock.tag()));
+        let is_mmu_lock = self.lock.tag().object == Object::Lock(LockClass::MmuLock);
+        if is_mmu_lock && !std::thread::panicking() {
+            m.observe(|observer| observer.mmu_unlocked(&self.lock.peek()));
         }
     }
 }

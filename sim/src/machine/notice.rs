@@ -3,7 +3,7 @@
 use core::panic::Location;
 
 use kvmmu_model::{Mark, Object, Tag};
-use kvmmu_scenarios::Story;
+use kvmmu_scenarios::{Observer, Story};
 
 use super::footprint::Footprint;
 use super::hash::word_part;
@@ -35,6 +35,16 @@ impl Machine {
             self.automata.borrow_mut().push(automaton);
         }
         self.watched.set(watched);
+    }
+
+    /// Something happened in the step that runs.
+    #[inline(always)]
+    pub(crate) fn observe(&self, say: impl FnOnce(&dyn Observer)) {
+        self.switch.with_instance(|instance| {
+            if let Some(observer) = instance.observer() {
+                say(observer);
+            }
+        });
     }
 
     /// A mark was passed.

@@ -81,7 +81,7 @@ impl SimWord {
             m.tracer.record(m.running.get(), site, What::Write { object, how, old, new });
         }
         if self.object == Object::Spte && old != new {
-            m.switch.with_instance(|instance| instance.spte_written(self.tag(), old, new));
+            m.observe(|observer| observer.spte_written(self.tag(), new));
         }
     }
 

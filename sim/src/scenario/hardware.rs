@@ -153,7 +153,7 @@ fn cache(w: &World<Sim>, tlb: &mut Tlb, loc: SpteLoc, spte: Spte) {
 }
 
 /// An SPTE changed: CPUs that run under a root that reaches it may cache the new value.
-pub(crate) fn spte_written(w: &World<Sim>, tag: Tag, new: u64) {
+fn may_cache_new(w: &World<Sim>, tag: Tag, new: u64) {
     let loc = SpteLoc { sp: SpId(tag.index[0]), index: tag.index[1] };
     let new = Spte(new);
     for cpu in (0..w.vm.kvm.nr_vcpus).map(CpuId) {
@@ -364,6 +364,9 @@ impl Machine for Sim {
         w.hardware.of(cpu).with(|tlb| tlb.running = false);
     }
 
+    fn spte_written(world: &World<Sim>, tag: Tag, new: u64) {
+        may_cache_new(world, tag, new);
+    }
     #[track_caller]
     fn flush_tlb(w: &World<Sim>, cpu: CpuId) {
         w.hardware.of(cpu).with(Tlb::flush);

@@ -7,12 +7,12 @@ use std::rc::Rc;
 use kvmmu_model::x86::mmu::Header;
 use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL};
 use kvmmu_model::x86::mmu::walk::GuestWalk;
-use kvmmu_model::{Gfn, GuardSet, Gva, LockClass, Object, Tag};
+use kvmmu_model::{Gfn, GuardSet, Gva, Object, Tag};
 use kvmmu_scenarios::machine::PAGES;
 use kvmmu_scenarios::ops::{Address, Entry, Op, TableEntry, VcpuOp};
 use kvmmu_scenarios::outcome::Outcome;
 use kvmmu_scenarios::scenario::{Paging, read_gpte};
-use kvmmu_scenarios::{Scenario, World, oracle};
+use kvmmu_scenarios::{Observer, Scenario, World};
 
 use super::hardware;
 use crate::machine::platform::Sim;
@@ -103,20 +103,14 @@ impl Instance for RaceInstance {
     fn choices(&self, request: u64) -> u8 {
         hardware::choices(&self.world, request)
     }
-    fn spte_written(&self, tag: Tag, _old: u64, new: u64) {
-        hardware::spte_written(&self.world, tag, new);
-        oracle::spte_written(&self.world, tag, new);
+    fn observer(&self) -> Option<&dyn Observer> {
+        Some(&self.world)
     }
     fn object_names(&self) -> Vec<(Tag, String)> {
         let headers = self.world.vm.mmu.tables.iter().map(|table| Header(table.header.peek()));
         let pages =
             headers.enumerate().flat_map(|(sp, header)| page_names(&self.scenario, sp, header));
         pages.chain(fixed_names(&self.scenario)).collect()
-    }
-    fn released(&self, tag: Tag) {
-        if tag.object == Object::Lock(LockClass::MmuLock) {
-            oracle::mmu_unlocked(&self.world, &self.world.vm.kvm.mmu_lock.peek());
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The machine as a scenario's [`Machine`]: guest accesses are accesses of a guest, translated by
 //! stage 2, and TLBs are TLBs.
 
+use alloc::sync::Arc;
 use core::fmt::Arguments;
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
@@ -11,6 +12,7 @@ use kvmmu_scenarios::{Property, World};
 use spin::Mutex;
 
 use super::platform::{self, El2};
+use super::watch;
 use crate::el2::cpu::exit::{Exit as ExitCode, exit};
 use crate::el2::cpu::tlbi;
 use crate::el2::memory::guest::{Context, Exit, Program};
@@ -34,6 +36,9 @@ impl Machine for El2 {
 
     fn cell<T: Guarded>(&self, init: T) -> Observed<T> {
         Observed(Mutex::new(init))
+    }
+    fn attach(&self, world: &Arc<World<El2>>) {
+        watch::attach(world);
     }
     fn violate(&self, property: Property, detail: Arguments<'_>) {
         recorder::violate(property, detail);

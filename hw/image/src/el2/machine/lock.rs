@@ -1,6 +1,5 @@
 //! Locks: spin locks, whatever they are in the kernel. Nothing here sleeps.
 
-use core::any::Any;
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -71,9 +70,7 @@ impl<T: Guarded> Drop for SpinGuard<'_, T> {
     fn drop(&mut self) {
         if self.class == LockClass::MmuLock {
             let data: &T = self;
-            if let Some(state) = (data as &dyn Any).downcast_ref() {
-                watch::mmu_lock_released(state);
-            }
+            watch::observe(|observer| observer.mmu_unlocked(data));
         }
         self.guard = None;
         if self.class.info().kind.spins() {

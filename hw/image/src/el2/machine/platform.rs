@@ -257,7 +257,7 @@ impl El2Word {
     #[inline]
     fn written(&self, new: u64) {
         if matches!(self.place, Place::Descriptor(_)) {
-            watch::spte_written(self.tag, new);
+            watch::observe(|observer| observer.spte_written(self.tag, new));
         }
     }
 }

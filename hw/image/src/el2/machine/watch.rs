@@ -4,9 +4,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use kvmmu_model::Tag;
-use kvmmu_scenarios::mmu::MmuState;
-use kvmmu_scenarios::{World, oracle};
+use kvmmu_scenarios::{Machine, Observer, World};
 use spin::RwLock;
 
 use super::platform::El2;
@@ -22,6 +20,11 @@ pub(crate) fn reset() {
     *WORLD.write() = None;
 }
 
+/// What happens from now on happens in this world.
+pub(crate) fn attach(world: &Arc<World<El2>>) {
+    *WORLD.write() = Some(Arc::clone(world));
+}
+
 /// Begins to record a run in this world: see [`recorder::begin`].
 pub(crate) fn begin(
     world: &Arc<World<El2>>,
@@ -30,7 +33,7 @@ pub(crate) fn begin(
     force: Force,
     seed: u64,
 ) {
-    *WORLD.write() = Some(Arc::clone(world));
+    El2.attach(world);
     recorder::begin(threads, moments, force, seed);
 }
 
@@ -41,32 +44,17 @@ pub(crate) fn end() -> (Option<Violation>, Vec<Moment>) {
     happened
 }
 
-/// An SPTE was written.
+/// Something happened in the step that runs.
 #[inline]
-pub(crate) fn spte_written(tag: Tag, new: u64) {
+pub(crate) fn observe(say: impl FnOnce(&dyn Observer)) {
     if recorder::is_recorded() {
-        check_spte(tag, new);
+        tell(say);
     }
 }
 
 #[inline(never)]
-fn check_spte(tag: Tag, new: u64) {
+fn tell(say: impl FnOnce(&dyn Observer)) {
     if let Some(world) = WORLD.read().clone() {
-        oracle::spte_written(&world, tag, new);
-    }
-}
-
-/// `mmu_lock` is about to be released.
-#[inline]
-pub(crate) fn mmu_lock_released(state: &MmuState<El2>) {
-    if recorder::is_recorded() {
-        check_release(state);
-    }
-}
-
-#[inline(never)]
-fn check_release(state: &MmuState<El2>) {
-    if let Some(world) = WORLD.read().clone() {
-        oracle::mmu_unlocked(&world, state);
+        say(&*world);
     }
 }
