@@ -132,21 +132,22 @@ fn held(
             format!("caught by another bug: {}; not by {wanted}; {extent}", violation(other));
         return;
     }
+    judged.idle = never_reached(variant, &outcome.seen);
+    let idle = match judged.idle.as_slice() {
+        [] => String::new(),
+        idle => format!("; never reached: {}", idle.join(", ")),
+    };
     if expected == Some(Expected::Violated) {
         judged.word = Word::Unexpected;
-        judged.text = format!("holds, but {} was expected; {extent}", wanted(variant));
+        judged.text = format!("holds, but {} was expected; {extent}{idle}", wanted(variant));
         return;
     }
     if variant.without.is_empty() {
         judged.unseen = unseen(variant, &outcome.seen);
     }
     judged.word = Word::Holds;
-    judged.text = extent.to_owned();
+    judged.text = format!("{extent}{idle}");
     judged.vacuous = variant.shows_nothing();
-    judged.idle = never_reached(variant, &outcome.seen);
-    if !judged.idle.is_empty() {
-        judged.text += &format!("; never reached: {}", judged.idle.join(", "));
-    }
     if !judged.unseen.is_empty() {
         judged.word = Word::Unexpected;
         judged.text = format!("holds, but never saw {}; {extent}", judged.unseen.join("; nor "));

@@ -195,3 +195,25 @@ fn a_guard_to_which_nothing_comes_is_named_where_there_is_nothing_to_explain() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("all was explored; never reached: pin-hold"), "{said}");
 }
+
+#[test]
+fn a_guard_to_which_nothing_comes_is_named_where_its_loss_should_have_shown() {
+    let directory = scratch("check-idle");
+    let expect = r#"[[expect]]
+without  = []
+verdict  = "holds"
+[[expect]]
+without  = ["pin-hold"]
+verdict  = "violated"
+property = "pfn-safety"
+story    = "guest-write@vcpu0"
+because  = "nothing"
+"#;
+    let text = format!("{DELETED}{expect}");
+    fs::write(directory.join("deleted.toml"), text).expect("a test can write");
+    let output = kvmmu_in(&directory, &["check", "-q", "deleted.toml", "--without", "pin-hold"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("UNEXPECTED") && said.contains("was expected"), "{said}");
+    assert!(said.contains("; never reached: pin-hold"), "{said}");
+}
