@@ -7,6 +7,7 @@ use crate::platform::{Guarded, Platform};
 use crate::spte::{Spte, SpteFormat};
 use crate::types::{CpuId, Gfn, SpId, SpteLoc};
 use crate::vm::{Mmu, Vm};
+use crate::x86::mmu::Header;
 use crate::x86::mmu::walk::GuestWalk;
 
 /// The tables of an MMU.
@@ -28,8 +29,8 @@ pub trait Tables<P: Platform>: Debug + Sized {
     /// The memory of an entry.
     fn sptep(&self, loc: SpteLoc) -> &P::Word;
 
-    /// The level of the table that an entry is in. `peek` looks at a word without a step.
-    fn level(&self, loc: SpteLoc, peek: impl Fn(&P::Word) -> u64) -> u8;
+    /// What a table is for: its level, and what it maps. `peek` looks at a word without a step.
+    fn header(&self, sp: SpId, peek: impl Fn(&P::Word) -> u64) -> Header;
 
     /// The memory of the table that an entry is in is in use.
     fn is_in_use(l: &Self::State, loc: SpteLoc) -> bool;

@@ -127,7 +127,7 @@ pub fn shadowed_table<M: Machine>(w: &World<M>, l: &MmuState<M>, pfn: Pfn) -> Op
 pub fn spte_written<M: Machine>(w: &World<M>, tag: Tag, new: u64) {
     let loc = SpteLoc { sp: SpId(tag.index[0]), index: tag.index[1] };
     let (mmu, new) = (&w.vm.mmu, Spte(new));
-    let is_leaf = || mmu.format().is_last(new, mmu.level(loc, |word| w.m.peek(word)));
+    let is_leaf = || mmu.format().is_last(new, mmu.header(loc.sp, |word| w.m.peek(word)).level());
     if mmu.format().is_shadow_present(new) && is_leaf() {
         check_legal(w, loc, new);
     }

@@ -126,7 +126,7 @@ fn peek(w: &World<Sim>, loc: SpteLoc) -> Spte {
 /// What a CPU may cache of an entry with this value.
 fn may_cache(w: &World<Sim>, loc: SpteLoc, spte: Spte) -> Cached {
     let format = w.vm.mmu.format();
-    if !format.is_last(spte, w.vm.mmu.level(loc, SimWord::peek)) {
+    if !format.is_last(spte, w.vm.mmu.header(loc.sp, SimWord::peek).level()) {
         let walks = format.allows(spte, Access::Read);
         let tables = if walks { Few::one(u64::from(format.child(spte).0)) } else { Few::NONE };
         return Cached { tables, ..Cached::default() };

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use kvmmu_model::x86::mmu::Header;
-use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL};
+use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES};
 use kvmmu_model::x86::mmu::walk::GuestWalk;
-use kvmmu_model::{Gfn, GuardSet, Gva, Object, Tag};
+use kvmmu_model::{Gfn, GuardSet, Gva, Object, SpId, Tables, Tag};
 use kvmmu_scenarios::machine::PAGES;
 use kvmmu_scenarios::ops::{Address, Entry, Op, TableEntry, VcpuOp};
 use kvmmu_scenarios::outcome::Outcome;
@@ -16,6 +16,7 @@ use kvmmu_scenarios::{Observer, Scenario, World};
 
 use super::hardware;
 use crate::machine::platform::Sim;
+use crate::machine::word::SimWord;
 use crate::record::goal::Goal;
 use crate::record::rule::Rule;
 use crate::run::program::{Instance, Program, Story};
@@ -107,9 +108,9 @@ impl Instance for RaceInstance {
         Some(&self.world)
     }
     fn object_names(&self) -> Vec<(Tag, String)> {
-        let headers = self.world.vm.mmu.tables.iter().map(|table| Header(table.header.peek()));
-        let pages =
-            headers.enumerate().flat_map(|(sp, header)| page_names(&self.scenario, sp, header));
+        let mmu = &self.world.vm.mmu;
+        let names = |sp| page_names(&self.scenario, sp, mmu.header(SpId(sp as u8), SimWord::peek));
+        let pages = (0..SHADOW_PAGES).flat_map(names);
         pages.chain(fixed_names(&self.scenario)).collect()
     }
 }

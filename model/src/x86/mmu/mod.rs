@@ -127,8 +127,7 @@ impl ShadowPage {
     }
     /// gfn and role in one word, for lockless walkers.
     pub fn header(&self) -> Header {
-        let (level, direct) = (u64::from(self.role.level), u64::from(self.role.direct));
-        Header(self.gfn.0 << 8 | level << 1 | direct)
+        Header::new(self.gfn, self.role.level, self.role.direct)
     }
 }
 
@@ -143,11 +142,15 @@ impl ShadowPages {
     }
 }
 
-/// gfn and role as a lockless walker reads them.
+/// gfn and role as a lockless walker reads them. Level 0: the table was never used.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Header(pub u64);
 
 impl Header {
+    /// That of a table of this level: of a direct one, the first frame that it maps.
+    pub const fn new(gfn: Gfn, level: u8, direct: bool) -> Header {
+        Header(gfn.0 << 8 | (level as u64) << 1 | direct as u64)
+    }
     /// `sp->gfn`.
     pub fn gfn(self) -> Gfn {
         Gfn(self.0 >> 8)

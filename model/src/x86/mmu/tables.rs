@@ -37,8 +37,8 @@ impl<P: Platform> Tables<P> for ShadowMmu<P> {
     }
 
     #[inline]
-    fn level(&self, loc: SpteLoc, peek: impl Fn(&P::Word) -> u64) -> u8 {
-        Header(peek(&self.tables[usize::from(loc.sp.0)].header)).level()
+    fn header(&self, sp: SpId, peek: impl Fn(&P::Word) -> u64) -> Header {
+        Header(peek(&self.tables[usize::from(sp.0)].header))
     }
 
     fn is_in_use(l: &ShadowPages, loc: SpteLoc) -> bool {
