@@ -47,9 +47,6 @@ pub trait Tables<P: Platform>: Debug + Sized {
     where
         Self: Mmu<P>;
 
-    /// A frame is mapped, as the owner of `mmu_lock` knows it.
-    fn is_mapped(l: &Self::State, gfn: Gfn) -> bool;
-
     /// A guest frame that is linked as a page table, of those that `is` says.
     fn shadowed_table(_l: &Self::State, _is: impl Fn(Gfn) -> bool) -> Option<Gfn> {
         None

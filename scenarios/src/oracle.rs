@@ -91,11 +91,7 @@ fn check_slot_of_access<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAcces
         return;
     }
     let host = w.vm.host.state();
-    let slot_of = |gfn: u64| {
-        let has = |s: &Memslot<M>| gfn >= s.base_gfn.0 && gfn < s.base_gfn.0 + s.npages;
-        w.vm.kvm.slots.iter().position(|slot| slot.as_ref().is_some_and(has))
-    };
-    let is_deleted = |gfn: u64| slot_of(gfn).is_some_and(|slot| deleted >> slot & 1 == 1);
+    let is_deleted = |gfn: u64| slot_of(w, gfn).is_some_and(|slot| deleted >> slot & 1 == 1);
     let direct = w.vm.mmu.guest_root(cpu).is_none();
     let gone = if direct {
         is_deleted(access.page).then_some(access.page)
@@ -114,6 +110,12 @@ fn check_slot_of_access<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAcces
             ),
         );
     }
+}
+
+/// The slot that a frame is in, deleted or not.
+fn slot_of<M: Machine>(w: &World<M>, gfn: u64) -> Option<usize> {
+    let has = |s: &Memslot<M>| gfn >= s.base_gfn.0 && gfn < s.base_gfn.0 + s.npages;
+    w.vm.kvm.slots.iter().position(|slot| slot.as_ref().is_some_and(has))
 }
 
 /// A frame that is a guest table with a linked shadow page, if this page is one.
@@ -217,15 +219,20 @@ fn check_deleted<M: Machine>(w: &World<M>, l: &MmuState<M>) {
     if deleted == 0 || !w.watches(Property::MemslotGone) {
         return;
     }
-    for (i, slot) in w.vm.kvm.slots.iter().enumerate().filter(|(i, _)| deleted >> i & 1 == 1) {
-        let frames = slot.iter().flat_map(|s| s.base_gfn.0..s.base_gfn.0 + s.npages);
-        for gfn in frames.filter(|gfn| MmuOf::<M>::is_mapped(&l.mmu, Gfn(*gfn))) {
-            w.m.violate(
-                Property::MemslotGone,
-                format_args!("slot{i} is deleted, and an SPTE maps its gfn{gfn}"),
-            );
-        }
-    }
+    w.vm.mmu.for_each_leaf(
+        &l.mmu,
+        |word| w.m.peek(word),
+        |Leaf { spte, gfn, .. }| {
+            if w.vm.mmu.format().is_shadow_present(spte)
+                && let Some(slot) = slot_of(w, gfn.0).filter(|slot| deleted >> slot & 1 == 1)
+            {
+                w.m.violate(
+                    Property::MemslotGone,
+                    format_args!("slot{slot} is deleted, and an SPTE maps its gfn{}", gfn.0),
+                );
+            }
+        },
+    );
 }
 
 /// The migration's destination equals its source.

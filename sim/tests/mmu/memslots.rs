@@ -55,6 +55,30 @@ fn a_stale_tlb_maps_a_deleted_slot_as_well_as_an_spte_does() {
 }
 
 #[test]
+fn an_spte_of_a_deleted_slot_is_found_although_no_guest_uses_it() {
+    let found = |without: &[Guard]| {
+        let scenario = small::scenario(
+            "direct",
+            "ept",
+            r#"
+            slot = [{ gfn = 0, pages = 1 }, { gfn = 1, pages = 1 }]
+            map = { gfn0 = { pfn = 0, spte = "111" } }
+            thread = [{ name = "vcpu0", run = ["read gfn1"] },
+                      { name = "user", run = ["delete-memslot slot0"] }]
+            check = { always = ["memslot-gone"] }
+            "#,
+        );
+        match small::explore(scenario, without).verdict {
+            Verdict::Violated(found) => found.detail,
+            other => format!("{other:?}"),
+        }
+    };
+    assert_eq!(found(&[]), "Holds");
+    let left = found(&[Guard::MemslotDeleteZaps]);
+    assert_eq!(left, "slot0 is deleted, and an SPTE maps its gfn0");
+}
+
+#[test]
 fn a_fault_in_an_invalid_slot_is_tried_again_and_does_not_become_mmio() {
     let check = "[check]\nalways = [\"ram-is-not-mmio\"]\nsometimes = [\
                  \"memslot-invalid@vcpu0 < memslots-installed@user < memslot-missing@vcpu0\"]";

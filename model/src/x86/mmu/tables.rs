@@ -65,10 +65,6 @@ impl<P: Platform> Tables<P> for ShadowMmu<P> {
         at.loc
     }
 
-    fn is_mapped(l: &ShadowPages, gfn: Gfn) -> bool {
-        !l.rmap[gfn.0 as usize].is_empty()
-    }
-
     fn shadowed_table(l: &ShadowPages, is: impl Fn(Gfn) -> bool) -> Option<Gfn> {
         let linked = |sp: &&ShadowPage| {
             sp.is_valid() && !sp.role.direct && (sp.root_count > 0 || !sp.parent_ptes.is_empty())
