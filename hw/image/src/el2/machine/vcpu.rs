@@ -1,7 +1,6 @@
 //! KVM_RUN for guests that run long: enter, run, repair what faults, until the guest is through.
 
-use kvmmu_model::RetPf;
-use kvmmu_model::{Access, CpuId, Gfn};
+use kvmmu_model::{Access, CpuId, Mmu, RetPf};
 use kvmmu_scenarios::World;
 
 use super::platform::{self, El2};
@@ -94,9 +93,9 @@ fn repair(world: &World<El2>, cpu: CpuId, abort: Abort, path: Path, faults: &mut
         Abort { fetch: true, .. } => Access::Fetch,
         _ => Access::Read,
     };
-    let gfn = Gfn(stage2::page_of(abort.ipa));
+    let page = stage2::page_of(abort.ipa);
     let present = abort.is_permission() && path == Path::Fast;
-    match world.vm.kvm_tdp_page_fault(cpu, gfn, access, present) {
+    match Mmu::kvm_mmu_do_page_fault(&world.vm, cpu, page, access, present) {
         RetPf::Fixed => faults.fixed += 1,
         RetPf::Spurious => faults.spurious += 1,
         RetPf::Retry | RetPf::Invalid => faults.retried += 1,

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use kvmmu_model::x86::mmu::walk::hardware_walk;
-use kvmmu_model::{Access, CpuId, Gfn, Mark, Spte, SpteLoc, Tables};
+use kvmmu_model::{Access, CpuId, Gfn, Mark, Spte, SpteLoc, Tables, Word};
 use kvmmu_scenarios::World;
 use kvmmu_scenarios::machine::GuestAccess;
 use kvmmu_scenarios::scenario::{Format, Scenario};
@@ -50,12 +50,17 @@ pub(super) fn migrating() -> Scenario {
 
 /// The SPTE of a page, which must have a table.
 pub(super) fn spte(world: &World<El2>, page: u64) -> Spte {
-    world.vm.mmu_spte_get_lockless(place(world, page))
+    read_spte(world, place(world, page))
+}
+
+fn read_spte(world: &World<El2>, loc: SpteLoc) -> Spte {
+    // ORDERING: acquire: who sees a link sees the child.
+    Spte(world.vm.mmu.sptep(loc).load(Acquire))
 }
 
 /// The place of that SPTE.
 pub(super) fn place(world: &World<El2>, page: u64) -> SpteLoc {
-    let read = |loc| world.vm.mmu_spte_get_lockless(loc);
+    let read = |loc| read_spte(world, loc);
     let (at, _) = hardware_walk(world.vm.mmu.format(), world.vm.mmu.root(VCPU), page, read);
     at.loc
 }
