@@ -43,6 +43,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         let _hotplug = system.cpu_hotplug_lock.write();
         // ORDERING: relaxed: written under cpu_hotplug_lock, which is held.
         if system.cpu_online_mask.load(Relaxed) >> HOTPLUG_CPU.0 & 1 == 0 {
+            // No guard for the order: no property asks which CPUs have virtualization enabled.
             self.kvm_starting_cpu();
             // ORDERING: relaxed: as above.
             system.cpu_online_mask.fetch_or(1 << HOTPLUG_CPU.0, Relaxed);

@@ -35,8 +35,12 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// Locks: takes `mmu_lock` in a read section of `kvm->srcu`.
     #[kernel("kvm_mmu_notifier_invalidate_range_start")]
     pub fn invalidate_range_start(&self, gfn: Gfn) {
+        // No guard: the section keeps memslots alive in which the kernel looks the range up. Here
+        // the caller gives the frame.
         let _srcu = self.kvm.srcu.read_lock();
         let mut l = self.kvm.mmu_lock.lock();
+        // No guard: without the raise notifier-count-check has nothing to find, and without that of
+        // the sequence at the end neither has notifier-seq-recheck.
         l.notifier_count += 1;
         if M::kvm_unmap_hva_range(self, &mut l, gfn) {
             self.p.guarded(Guard::RangeStartFlush, || self.kvm_flush_remote_tlbs(None));

@@ -38,6 +38,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             }
             *vm_list &= !(1 << last);
         }
+        // No guard: this VM is modelled by its place in the list alone, and has no memory to free.
         self.host.mmu_notifier_unregister();
         self.hardware_disable_all();
         self.p.mark(Mark::VmDestroyed);

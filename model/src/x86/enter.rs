@@ -36,6 +36,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         self.p.might_sleep();
         // ORDERING: acquire pairs with kvm_make_request.
         if vcpu.requests.load(Acquire) != 0 {
+            // No guard for the order of the two: a CPU outside the guest caches nothing, so that a
+            // request that is made after the flush and cleared finds the TLB empty.
             // ORDERING: acquire pairs with kvm_make_request.
             vcpu.requests.fetch_and(!(KVM_REQ_TLB_FLUSH | KVM_REQ_TLB_FLUSH_CURRENT), SeqCst);
             flush();
@@ -68,6 +70,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// that waits for this CPU waits until it is really outside. A read section of `kvm->srcu`
     /// begins, for the handling of the exit.
     pub fn vcpu_leave_guest<'a>(&'a self, cpu: CpuId, srcu: &mut Option<SrcuSection<'a, P>>) {
+        // No guard for the order of the two: hardware has left the guest before, so that an
+        // interrupt that is handled in between waits for nothing that goes on.
         // ORDERING: release (smp_wmb in the kernel): who sees OUTSIDE sees what the guest did.
         self.vcpu(cpu).mode.store(OUTSIDE_GUEST_MODE, Release);
         self.p.local_irq_enable(cpu);

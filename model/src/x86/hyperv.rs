@@ -53,6 +53,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         });
         self.p.call("kvm_hv_eventfd_deassign", || {
             *self.kvm.system().hv_lock.lock() &= !System::<P>::HV_CONN;
+            // No guard: it is for hypercalls that look the eventfd up, which are not modelled.
             self.kvm.srcu.synchronize();
             self.p.mark(Mark::HypervEventfdGone);
         });

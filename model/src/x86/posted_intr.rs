@@ -34,6 +34,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     #[kernel]
     pub(crate) fn pi_pre_block(&self, cpu: CpuId) -> bool {
         self.p.local_irq_disable(cpu);
+        // No guard for the order of list and vector: the timer ends every sleep here, and no
+        // property asks by what a vCPU was woken.
         *self.blocked_vcpus(cpu) |= 1 << cpu.0;
         // ORDERING: full, as cmpxchg64: the vCPU is on the list before it has the vector.
         let posted = self.vcpu_wakeup(cpu).fetch_or(PI_WAKEUP_VECTOR, SeqCst) & PI_ON != 0;

@@ -63,6 +63,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             self.p.mark(Mark::VcpuStayedAwake);
             return;
         }
+        // No guard: the sleep is one step here, and so no grace period can wait for it.
         drop(srcu.take());
         self.p.might_sleep();
         self.p.mark(Mark::VcpuAsleep);

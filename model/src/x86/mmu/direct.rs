@@ -85,6 +85,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
 
     /// `page_fault_handle_page_track`: a write to a tracked guest table is emulated.
     pub(super) fn page_fault_handle_page_track(&self, fault: Fault, gfn: Gfn) -> bool {
+        // No guard: a short cut. The slow path asks mmu_need_write_protect and emulates, too.
         // ORDERING: relaxed: a write that misses the count meets write protection under mmu_lock.
         fault.present
             && fault.access == Access::Write

@@ -94,6 +94,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             if m.write_fault {
                 ret = RetPf::Emulate;
             }
+            // No guard: it is for the entry by which this vCPU faulted, and the fault dropped that.
             self.kvm_make_request(m.cpu, KVM_REQ_TLB_FLUSH_CURRENT);
         }
         if flush {

@@ -40,6 +40,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         if remote_flush && self.p.guarded(Guard::PteWriteFlushes, || true) {
             self.kvm_flush_remote_tlbs(Some(cpu));
         } else {
+            // No guard: no SPTE of the entry was present, and what is not present is in no TLB.
             self.kvm_make_request(cpu, KVM_REQ_TLB_FLUSH_CURRENT);
         }
     }

@@ -93,6 +93,9 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         let was_writable = self.p.guarded(Guard::FlushOnLocklesslyWritable, can_be)
             || self.p.without(Guard::FlushOnLocklesslyWritable, is) == Some(true);
         let mut flush = was_writable && !self.mmu.format.is_writable(new);
+        // No guard for A and D: A is a hint for reclaim. D is cleared by no step of 5.10 that is
+        // here (PML would); where 6.1 clears it, the host unmaps and flushes before it takes the
+        // page as clean.
         if self.mmu.format.is_accessed(old) && !self.mmu.format.is_accessed(new) {
             flush = true;
             self.host.kvm_set_pfn_accessed(self.mmu.format.pfn(old));
@@ -122,6 +125,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             return false;
         }
         if self.mmu.format.is_accessed(old) {
+            // No guard: a hint for reclaim.
             self.host.kvm_set_pfn_accessed(self.mmu.format.pfn(old));
         }
         if self.mmu.format.is_dirty(old) {
