@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use kvmmu_model::x86::mmu::walk::GuestWalk;
-use kvmmu_model::{Gfn, Gpte, GuardSet, Gva, Pfn};
+use kvmmu_model::{Gfn, Gpte, GuardSet, Gva, LockClass, Pfn};
 
 use crate::ops::{Address, Who};
 use crate::program::{OffVcpu, Program, Steps};
@@ -42,6 +42,8 @@ pub struct Scenario {
     pub guest_root: Option<Gfn>,
     /// SPTEs that are there before the first step.
     pub map: Vec<InitialSpte>,
+    /// The locks of its own, in the order of the file; each is [`LockClass::Own`].
+    pub locks: Vec<LockClass>,
     /// One program per thread: vCPUs first, then host, user space.
     pub threads: Vec<Thread>,
     /// What user space does when every vCPU is out of KVM_RUN and all threads have ended.

@@ -1,6 +1,7 @@
 //! A scenario's world: the MMU, the host around it, hardware, user space, and what observers keep.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use kvmmu_model::platform::Ordering::Relaxed;
 use kvmmu_model::virt::{GFNS, MEMSLOTS, MemslotConfig, VmConfig};
@@ -14,6 +15,7 @@ use crate::machine::{Cell, GuestAccess, Machine};
 use crate::mmu::{self, MmuOf};
 use crate::ops::Address;
 use crate::outcome::{Harvests, Outcome};
+use crate::own_lock::OwnLock;
 use crate::property::Property;
 use crate::scenario::{InitialSpte, Paging, Scenario, ThreadKind};
 
@@ -36,6 +38,8 @@ pub struct World<M: Machine> {
     pub deleted: M::Cell<u8>,
     /// Which properties are watched, a bit each.
     pub watched: u32,
+    /// The locks that the file declares, in its order.
+    pub(crate) own_locks: Vec<OwnLock<M>>,
     /// An SPTE of the initial state that is illegal.
     pub(crate) illegal: Option<(SpteLoc, Spte)>,
 }
@@ -73,6 +77,7 @@ impl<M: Machine> World<M> {
             wrote: m.cell(false),
             harvests: None,
             deleted: m.cell(0),
+            own_locks: OwnLock::all(m, &scenario.locks),
             illegal: None,
             watched: scenario.always.iter().fold(0, |bits, p| bits | 1 << *p as u32),
             m: m.clone(),

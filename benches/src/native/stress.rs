@@ -245,6 +245,7 @@ impl Stress {
             guest_tables: vec![],
             guest_root: None,
             map: vec![],
+            locks: vec![],
             threads,
             at_stop: (0..slots.len() as u8).flat_map(migrate).collect(),
             slots,

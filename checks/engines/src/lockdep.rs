@@ -39,8 +39,8 @@ pub(crate) struct Judged {
 pub(crate) struct Locks {
     /// What each bit stands for.
     bits: Mutex<Vec<(Hold, Tag)>>,
-    /// The bits of each class.
-    by_class: [AtomicU64; LockClass::ALL.len()],
+    /// The bits of each class, by its row of the table; those of a file's own locks come last.
+    by_class: [AtomicU64; LockClass::ALL.len() + 1],
     /// What each thread holds; the last is the stop phase, and the thread that builds the world.
     held: Box<[AtomicU64]>,
 }
@@ -49,7 +49,7 @@ impl Locks {
     pub(crate) fn new(threads: usize) -> Locks {
         Locks {
             bits: Mutex::default(),
-            by_class: [const { AtomicU64::new(0) }; LockClass::ALL.len()],
+            by_class: [const { AtomicU64::new(0) }; LockClass::ALL.len() + 1],
             held: (0..=threads).map(|_| AtomicU64::new(0)).collect(),
         }
     }
@@ -68,7 +68,7 @@ impl Locks {
         assert!(bits.len() < BITS, "more than {BITS} locks");
         let bit = bits.len() as u8;
         bits.push((Hold::new(id.class, mode), Tag::lock(id)));
-        self.by_class[id.class as usize].fetch_or(1 << bit, Relaxed);
+        self.by_class[id.class.row()].fetch_or(1 << bit, Relaxed);
         bit
     }
 
@@ -154,7 +154,7 @@ impl<X: Primitives> Run<X> {
         if !self.checks_locks() || self.holds_any(LOCKLESS) {
             return;
         }
-        let enough = |class| self.locks.by_class[class as usize].load(Relaxed);
+        let enough = |class: LockClass| self.locks.by_class[class.row()].load(Relaxed);
         let bits = lockdep::protectors(object, write).map(enough).fold(0, |all, bits| all | bits);
         if !self.holds_any(bits) {
             self.found(lockdep::unprotected(object, write));

@@ -44,3 +44,17 @@ fn locks_are_checked_on_loom_unless_told_otherwise() {
     });
     assert!(surprises.is_empty(), "{}", surprises.join("\n"));
 }
+
+#[test]
+fn the_locks_of_a_file_are_checked_on_loom() {
+    for (lock_checks, expected) in [(true, "lock-cycle"), (false, "deadlock")] {
+        let scenario = engines::locks::file_with_locks(lock_checks);
+        let outcome = check(
+            &scenario,
+            GuardSet::EMPTY,
+            Bounds { preemptions_max: Some(2), ..Bounds::default() },
+        );
+        let EngineOutcome::Violated { property, .. } = &outcome else { panic!("{outcome}") };
+        assert_eq!(property.name(), expected, "{outcome}");
+    }
+}

@@ -55,3 +55,13 @@ fn locks_are_checked_on_shuttle_unless_told_otherwise() {
     });
     assert!(surprises.is_empty(), "{}", surprises.join("\n"));
 }
+
+#[test]
+fn the_locks_of_a_file_are_checked_on_shuttle() {
+    for (lock_checks, expected) in [(true, "lock-cycle"), (false, "deadlock")] {
+        let scenario = engines::locks::file_with_locks(lock_checks);
+        let outcome = check(&scenario, GuardSet::EMPTY, Strategy::Random, 2_000, SEED);
+        let EngineOutcome::Violated { property, .. } = &outcome else { panic!("{outcome}") };
+        assert_eq!(property.name(), expected, "{outcome}");
+    }
+}

@@ -1,7 +1,8 @@
 //! The locks: one table, from which `kvmmu locks` makes section 3 of locking.rst again.
 //!
 //! A lock is made from a [`LockClass`] ([`crate::Platform::lock`]), and a class is an entry of the
-//! table below with every field filled in: a lock without an entry does not compile.
+//! table below with every field filled in: a lock without an entry does not compile. Locks that a
+//! scenario file declares bring an entry of their own, and each is a class ([`LockClass::Own`]).
 //! [`order`] says in which order they are taken and who says so; [`rules`] checks one acquisition
 //! against all of that.
 
@@ -21,16 +22,31 @@ macro_rules! locks {
     })+) => {
         /// A kind of lock, as lockdep has classes: all `vcpu->mutex` are one.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-        #[repr(u8)]
-        pub enum LockClass { $($(#[doc = $doc])+ $variant,)+ }
+        pub enum LockClass {
+            $($(#[doc = $doc])+ $variant,)+
+            /// A lock that a scenario file declares, by its entry. It is not in the table.
+            Own(&'static LockInfo),
+        }
+
+        /// The rows of the table.
+        enum Row { $($variant,)+ }
 
         impl LockClass {
-            /// Every class, in the order of the table.
+            /// Every class of the table, in its order.
             pub const ALL: &'static [LockClass] = &[$(LockClass::$variant,)+];
 
-            /// The entry of the table.
+            /// Its row in the table; [`LockClass::ALL`]`.len()` if it has none.
+            pub const fn row(self) -> usize {
+                match self {
+                    $(LockClass::$variant => Row::$variant as usize,)+
+                    LockClass::Own(_) => LockClass::ALL.len(),
+                }
+            }
+
+            /// Its entry.
             pub const fn info(self) -> &'static LockInfo {
                 match self {
+                    LockClass::Own(info) => info,
                     $(LockClass::$variant => &LockInfo {
                         name: $name,
                         short: $short,
@@ -48,7 +64,7 @@ macro_rules! locks {
 }
 
 /// The entry of a lock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LockInfo {
     /// As the document writes it.
     pub name: &'static str,
@@ -70,7 +86,7 @@ pub struct LockInfo {
 }
 
 /// The type of a lock.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum LockKind {
     /// `struct mutex`: taking it may sleep.
     Mutex,
@@ -88,6 +104,16 @@ pub enum LockKind {
 }
 
 impl LockKind {
+    /// Every type.
+    pub const ALL: [LockKind; 6] = [
+        LockKind::Mutex,
+        LockKind::Spinlock,
+        LockKind::RawSpinlock,
+        LockKind::RwSemaphore,
+        LockKind::PercpuRwSemaphore,
+        LockKind::Srcu,
+    ];
+
     /// As the document writes it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -110,7 +136,7 @@ impl LockKind {
 }
 
 /// Where a lock exists.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Arch {
     /// Everywhere.
     Any,
@@ -129,7 +155,7 @@ impl Arch {
 }
 
 /// Where the document (locking.rst of v5.10) has a lock.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Section {
     /// In section 3, the reference.
     Reference,
@@ -139,6 +165,8 @@ pub enum Section {
     Kvm,
     /// Nowhere: a lock of the host around KVM.
     Host,
+    /// Nowhere: a lock that this scenario file declares.
+    File(&'static str),
     /// Not a lock of the kernel: of a small stand-alone program.
     Test,
 }
@@ -182,7 +210,7 @@ impl Hold {
 /// Which lock is to be made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LockId {
-    /// Its entry of the table.
+    /// What lock it is.
     pub class: LockClass,
     /// Which one of several.
     pub index: u8,
@@ -200,7 +228,7 @@ impl LockClass {
     pub const fn nth(self, i: usize) -> LockId {
         LockId { class: self, index: i as u8, contended: true }
     }
-    /// The class whose short or full name this is.
+    /// The class of the table whose short or full name this is.
     pub fn by_name(name: &str) -> Option<LockClass> {
         let named = |c: &LockClass| c.info().short == name || c.info().name == name;
         LockClass::ALL.iter().copied().find(named)

@@ -10,6 +10,7 @@ use kvmmu_model::{Lock, LockClass, Mode, RwLock, Srcu};
 use crate::machine::Machine;
 use crate::mmu::MmuState;
 use crate::ops::{LockOp, LockRef, Op};
+use crate::own_lock::OwnLock;
 use crate::program::{Runs, Steps};
 use crate::world::World;
 
@@ -69,6 +70,11 @@ impl<M: Machine> World<M> {
                 let lists = &kvm.system().blocked_vcpu_on_cpu_lock;
                 Place::Number(&lists[usize::from(lock.index)])
             }
+            LockClass::Own(_) => match &self.own_locks[usize::from(lock.index)] {
+                OwnLock::Alone(l) => Place::Unit(l),
+                OwnLock::Shared(l) => Place::Rw(l),
+                OwnLock::Srcu(l) => Place::Srcu(l),
+            },
             LockClass::VarLock
             | LockClass::VarSpinlock
             | LockClass::VarRwLock

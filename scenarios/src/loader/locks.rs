@@ -8,6 +8,7 @@ use kvmmu_model::virt::VCPUS;
 use kvmmu_model::{LockClass, LockKind, Mode};
 
 use super::error::{LoadError, Source, listed, quoted};
+use super::own_locks::OwnLocks;
 use super::program::numbered;
 use super::table::{Text, Word};
 use crate::interpret::locks::ABSENT;
@@ -19,6 +20,7 @@ pub(super) fn check_mode(
     verb: &Verb,
     op: LockOp,
     word: Word<'_>,
+    own: &OwnLocks,
 ) -> Result<(), LoadError> {
     let (lock, mode) = op.lock();
     let kind = lock.class.info().kind;
@@ -38,7 +40,8 @@ pub(super) fn check_mode(
             format!("only its owner has {}: write lock and unlock", a_kind(kind))
         }
         (Mode::Synchronize, _) => {
-            let srcu = all().filter(|class| class.info().kind == LockKind::Srcu);
+            let srcu = own.classes().into_iter().chain(all());
+            let srcu = srcu.filter(|class| class.info().kind == LockKind::Srcu);
             format!("only SRCUs have grace periods: {}", listed(srcu.map(text)))
         }
     };
@@ -46,8 +49,16 @@ pub(super) fn check_mode(
     Err(source.error(word.at, message, hint))
 }
 
-/// Reads the name of a lock, the short or the full one: `vcpu0->mutex`, `kvm->lock`, `slots_lock`.
-pub(super) fn named(source: Source<'_>, word: Word<'_>) -> Result<LockRef, LoadError> {
+/// Reads the name of a lock, one of the file's own or KVM's, the short or the full one:
+/// `vcpu0->mutex`, `kvm->lock`, `slots_lock`.
+pub(super) fn named(
+    source: Source<'_>,
+    word: Word<'_>,
+    own: &OwnLocks,
+) -> Result<LockRef, LoadError> {
+    if let Some(lock) = own.named(word.text) {
+        return Ok(lock);
+    }
     for class in all() {
         let Some((stem, rest)) = LockRef::around(class) else { continue };
         let index = word.text.strip_suffix(rest).and_then(|owner| numbered(owner, stem));
@@ -79,7 +90,8 @@ pub(super) fn named(source: Source<'_>, word: Word<'_>) -> Result<LockRef, LoadE
                 true if !is_row(class) => class.info().name.to_string(),
                 _ => text(class),
             };
-            let names: Vec<String> = all().map(name).collect();
+            let names: Vec<String> =
+                own.classes().into_iter().map(text).chain(all().map(name)).collect();
             let legal: Vec<&str> = names.iter().map(String::as_str).collect();
             Err(source.unknown(word.at, "lock", word.text, &legal))
         }
@@ -94,6 +106,17 @@ pub(super) fn all() -> impl Iterator<Item = LockClass> {
 /// A lock by the name that traces have for it, the first of several.
 pub(super) fn text(class: LockClass) -> String {
     LockRef { class, index: 0 }.to_string()
+}
+
+/// True if this is the name of a lock of the table that programs may name, whether this machine
+/// has it or not.
+pub(super) fn is_taken(name: &str) -> bool {
+    let of_row = |class| {
+        LockRef::around(class).is_some_and(|(stem, rest)| {
+            name.strip_suffix(rest).and_then(|owner| numbered(owner, stem)).is_some()
+        })
+    };
+    LockClass::by_name(name).is_some_and(exists) || all().any(of_row)
 }
 
 /// True if programs may name locks of this class.

@@ -10,10 +10,11 @@ use crate::ops::VERBS;
 use crate::property::Property;
 
 /// The tables of the manual: the name that its markers bear, and the Markdown.
-pub fn tables() -> [(&'static str, String); 5] {
+pub fn tables() -> [(&'static str, String); 6] {
     [
         ("verbs", verbs()),
         ("locks", locks()),
+        ("lock-types", lock_types()),
         ("marks", marks()),
         ("properties", properties()),
         ("guards", guards()),
@@ -35,12 +36,29 @@ fn locks() -> String {
         let (info, short) = (class.info(), locks::text(class));
         let full = info.name != info.short && !info.name.contains(' ');
         let name = if full { format!("`{short}`, `{}`", info.name) } else { format!("`{short}`") };
-        let operations = match info.kind {
-            LockKind::Srcu => "`read-lock`, `read-unlock`, `synchronize`",
-            kind if kind.has_readers() => "`lock`, `unlock`, `read-lock`, `read-unlock`",
-            _ => "`lock`, `unlock`",
-        };
+        let operations = operations(info.kind);
         table += &format!("| {name} | {} | {operations} |\n", info.kind.name());
+    }
+    table
+}
+
+fn operations(kind: LockKind) -> &'static str {
+    match kind {
+        LockKind::Srcu => "`read-lock`, `read-unlock`, `synchronize`",
+        kind if kind.has_readers() => "`lock`, `unlock`, `read-lock`, `read-unlock`",
+        _ => "`lock`, `unlock`",
+    }
+}
+
+fn lock_types() -> String {
+    let mut table = String::from("| type | operations | who waits for it |\n|---|---|---|\n");
+    for kind in LockKind::ALL {
+        let waits = match kind {
+            LockKind::Srcu => "sleeps in `synchronize`; `read-lock` never waits",
+            kind if kind.spins() => "spins: nobody may sleep while holding it",
+            _ => "sleeps",
+        };
+        table += &format!("| `{}` | {} | {waits} |\n", kind.name(), operations(kind));
     }
     table
 }

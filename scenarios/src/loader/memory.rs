@@ -9,6 +9,7 @@ use kvmmu_model::x86::mmu::walk::GuestWalk;
 use kvmmu_model::{Gfn, Gpte, Gva, Pfn};
 
 use super::error::{LoadError, Source, quoted};
+use super::own_locks::OwnLocks;
 use super::program::numbered;
 use super::table::{Table, Text};
 use crate::host_mm;
@@ -23,7 +24,7 @@ pub(super) const TABLE_ENTRIES: u8 = paging::PT_ENTRIES as u8;
 /// How many of them a root has: the ones that translate the frames that there are.
 const ROOT_ENTRIES: u8 = GFNS.div_ceil(paging::frames_of(paging::ROOT_LEVEL - 1) as u8);
 
-/// What operations may name: memory, as far as the file has been read, and vCPUs.
+/// What operations may name: memory, as far as the file has been read, vCPUs, and its own locks.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Memory {
     pub(super) slots: Vec<Slot>,
@@ -34,6 +35,7 @@ pub(super) struct Memory {
     pub(super) guest_tables: Vec<GuestTable>,
     /// How many vCPUs there are at every size.
     pub(super) vcpus: u8,
+    pub(super) locks: OwnLocks,
 }
 
 impl Memory {

@@ -11,6 +11,7 @@ mod locks;
 pub mod manual;
 mod map;
 mod memory;
+mod own_locks;
 mod program;
 mod table;
 mod threads;
@@ -28,6 +29,7 @@ pub use self::error::LoadError;
 use self::error::Source;
 use self::expect::{Cast, Check, Watched};
 use self::memory::Memory;
+use self::own_locks::OwnLocks;
 use self::table::{Table, Text};
 use crate::ops::{HostOp, Op, UserOp};
 use crate::program::{OffVcpu, Steps};
@@ -47,6 +49,7 @@ pub const KEYS: &[&str] = &[
     "slot",
     "guest",
     "map",
+    "lock",
     "thread",
     "at-stop",
     "check",
@@ -109,8 +112,10 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
     memory::check_pool(&root, &memory, uses.direct)?;
     let map = map::read(&root, &mut memory, spte, uses)?;
     memory.back_the_rest(&root)?;
+    memory.locks = OwnLocks::read(&root, &name(file_name))?;
     let threads = threads::programs(&root, &drafts, &memory, size)?;
     let at_stop = threads::at_stop(&root, &memory)?;
+    memory.locks.all_used(source)?;
     if indirect == IndirectFastFault::Pinned {
         check_pinned(&root, &threads)?;
     }
@@ -137,6 +142,7 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
         guest_tables: memory.guest_tables,
         guest_root: memory.guest_root,
         map,
+        locks: memory.locks.classes(),
         threads,
         at_stop,
         always,

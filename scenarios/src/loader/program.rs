@@ -68,7 +68,7 @@ fn check(
 ) -> Result<(), LoadError> {
     let word = |i: usize| rest.get(i).copied().unwrap_or(first);
     if let Op::Lock(op) = op {
-        locks::check_mode(source, verb, op, word(0))?;
+        locks::check_mode(source, verb, op, word(0), &memory.locks)?;
     }
     if let Some((argument, message, hint)) = misused_page(op, memory) {
         return Err(source.error(word(argument).at, message, hint));
@@ -221,7 +221,7 @@ impl Arguments for Reader<'_> {
     }
 
     fn lock(&mut self) -> Result<LockRef, LoadError> {
-        locks::named(self.source, self.word()?)
+        locks::named(self.source, self.word()?, &self.memory.locks)
     }
 
     fn vcpu(&mut self) -> Result<CpuId, LoadError> {

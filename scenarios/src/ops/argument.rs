@@ -40,7 +40,8 @@ pub struct SlotIndex(pub u8);
 pub struct LockRef {
     /// What lock it is.
     pub class: LockClass,
-    /// Whose: the vCPU or CPU, where there are several.
+    /// Whose: the vCPU or CPU, where there are several. Of a file's own locks: which one, in the
+    /// order of the file.
     pub index: u8,
 }
 

@@ -8,4 +8,5 @@ mod locks;
 mod manual;
 mod memory;
 mod operations;
+mod own_locks;
 mod robust;

@@ -32,8 +32,8 @@ pub(crate) struct Locks {
     on: Cell<bool>,
     /// What each bit stands for.
     bits: RefCell<Vec<(Hold, Tag)>>,
-    /// The bits of each class.
-    by_class: [Cell<u64>; LockClass::ALL.len()],
+    /// The bits of each class, by its row of the table; those of a file's own locks come last.
+    by_class: [Cell<u64>; LockClass::ALL.len() + 1],
     /// Contexts in which nothing was wrong, and how often they were met.
     contexts: Box<[Cell<Context>]>,
     /// Contexts that had to leave their place in the table.
@@ -68,7 +68,7 @@ impl Locks {
         Locks {
             on: Cell::new(true),
             bits: RefCell::default(),
-            by_class: [const { Cell::new(0) }; LockClass::ALL.len()],
+            by_class: [const { Cell::new(0) }; LockClass::ALL.len() + 1],
             contexts: vec![Cell::new(Context::default()); CONTEXTS].into_boxed_slice(),
             others: RefCell::default(),
             refused: RefCell::default(),
@@ -118,7 +118,7 @@ impl Locks {
         assert!(bits.len() < BITS, "more than {BITS} locks");
         let bit = bits.len() as u8;
         bits.push((Hold::new(id.class, mode), Tag::lock(id)));
-        let of_class = &self.by_class[id.class as usize];
+        let of_class = &self.by_class[id.class.row()];
         of_class.set(of_class.get() | 1 << bit);
         bit
     }
@@ -276,7 +276,7 @@ impl Machine {
         if !locks.on.get() || self.mode.get() == Running::Build || self.holds_any(LOCKLESS) {
             return;
         }
-        let enough = |class| locks.by_class[class as usize].get();
+        let enough = |class: LockClass| locks.by_class[class.row()].get();
         let bits = lockdep::protectors(object, write).map(enough).fold(0, |all, bits| all | bits);
         if !self.holds_any(bits) {
             self.found(lockdep::unprotected(object, write), site);

@@ -6,6 +6,7 @@ mod harvests;
 mod host_mm;
 mod initial_state;
 mod memslots;
+mod own_locks;
 mod profiles;
 mod shadow;
 mod small;

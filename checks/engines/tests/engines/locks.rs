@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use kvmmu_engines::machine::{Body, perform};
 use kvmmu_engines::search::{EngineOutcome, Search};
+use kvmmu_model::lock::{Arch, LockInfo, Section};
 use kvmmu_model::{
-    CpuId, Lock, LockClass, Object, Ordering::SeqCst, Platform, RwLock, Srcu, Tag, Until, Word,
+    CpuId, Lock, LockClass, LockKind, Object, Ordering::SeqCst, Platform, RwLock, Srcu, Tag, Until,
+    Word,
 };
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::builtin::FILES;
@@ -110,6 +112,12 @@ const CASES: &[Case] = &[
     ),
     case("writers exclude", writers_exclude, None, None),
     case("held at the end", held_at_the_end, Some(("lock-usage", "still has lock")), None),
+    case(
+        "two locks of files, of one type",
+        own_locks,
+        Some(("lock-cycle", "other is taken inside mine, mine is taken inside other")),
+        None,
+    ),
     case("recursion", recursion, Some(("lock-usage", "waits for itself")), Some("deadlock")),
 ];
 
@@ -183,6 +191,57 @@ fn inversion_in_turns(search: &Arc<Search>) {
         };
         ((0..2).map(body).collect(), || ())
     });
+}
+
+/// Two locks as a scenario file declares them, taken in both orders by one thread.
+fn own_locks(search: &Arc<Search>) {
+    const fn mutex(name: &'static str) -> LockInfo {
+        LockInfo {
+            name,
+            short: name,
+            kind: LockKind::Mutex,
+            arch: Arch::Any,
+            section: Section::File("engines"),
+            leaf: false,
+            protects: &[],
+            comment: "",
+        }
+    }
+    const MINE: LockInfo = mutex("mine");
+    const OTHER: LockInfo = mutex("other");
+    perform::<Tool, _>(search, 1, |p| {
+        let mine = p.lock(LockClass::Own(&MINE).one(), ());
+        let other = p.lock(LockClass::Own(&OTHER).one(), ());
+        let body = move || {
+            {
+                let _outer = other.lock();
+                let _inner = mine.lock();
+            }
+            let _outer = mine.lock();
+            let _inner = other.lock();
+        };
+        (vec![Box::new(body) as Body], || ())
+    });
+}
+
+/// A scenario file with two mutexes of its own, taken in both orders.
+pub(crate) fn file_with_locks(lock_checks: bool) -> Scenario {
+    let lock = |name: &str| format!("[[lock]]\nname = \"{name}\"\ntype = \"mutex\"\n");
+    let thread = |name: &str, [a, b]: [&str; 2]| {
+        format!(
+            "[[thread]]\nname = \"{name}\"\n\
+             run = [\"lock {a}\", \"lock {b}\", \"unlock {b}\", \"unlock {a}\"]\n"
+        )
+    };
+    let text = format!(
+        "title = \"t\"\nsource = \"s\"\nabout = \"a\"\npaging = \"direct\"\nspte = \"ept\"\n\
+         [[slot]]\ngfn = 0\npages = 1\n{}{}{}{}[check]\nlock-checks = {lock_checks}\n",
+        lock("mine"),
+        lock("other"),
+        thread("user", ["mine", "other"]),
+        thread("user1", ["other", "mine"]),
+    );
+    loader::load("own.toml", &text, 1).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// kvm->lock outside of vcpu->mutex, and inside: the document has the first.
