@@ -116,6 +116,43 @@ fn orders_are_told_by_who_says_so() {
     assert!(all.contains("    Follows from: a read section of kvm->srcu is taken"), "{all}");
 }
 
+/// Goal: locks that files declare are listed with their file, and their orders apart from KVM's.
+/// Two files may give one name to two locks.
+#[test]
+fn locks_of_a_file_have_lists_of_their_own() {
+    let file = |name: &str, outer: &str, inner: &str| {
+        let text = format!(
+            "title = \"t\"\nsource = \"s\"\nabout = \"a\"\npaging = \"direct\"\nspte = \"ept\"\n\
+             slot = [{{ gfn = 0, pages = 1 }}]\nlock = [{{ name = \"mine\", type = \"mutex\" }}]\n\
+             [[thread]]\nname = \"user\"\nrun = [\"lock {outer}\", \"lock {inner}\", \
+             \"unlock {inner}\", \"unlock {outer}\"]\n[check]\n"
+        );
+        let scenario = kvmmu_scenarios::loader::load(name, &text, 1).expect("it is valid");
+        Variant::of(&std::sync::Arc::new(scenario), None, kvmmu_model::GuardSet::EMPTY)
+    };
+    // As one lock these were a cycle.
+    let files = [file("one.toml", "slots_lock", "mine"), file("two.toml", "mine", "slots_lock")];
+    let (exit, text) = locks(&Simulated, &files, 1, LocksFormat::Text, false);
+    assert_eq!(exit, Exit::Expected, "{text}");
+    let listed = "Locks that scenario files declare\n---------------------------------\n\n\
+         :Name:          mine\n:Type:          mutex\n:Scenario:      one\n\n\
+         :Name:          mine\n:Type:          mutex\n:Scenario:      two\n\n";
+    assert!(text.contains(listed), "{text}");
+    let orders = text.split("Orders of locks that scenario files declare").nth(1).expect("a list");
+    for (order, of) in
+        [("kvm->slots_lock inside mine", "two"), ("mine inside kvm->slots_lock", "one")]
+    {
+        let line = format!("\n{order}\n    Observed 200 times: {of} (200).\n");
+        assert!(orders.contains(&line), "{line}{text}");
+    }
+    assert!(!text.contains("nobody has declared"), "{text}");
+    let (_, dot) = locks(&Simulated, &files, 1, LocksFormat::Dot, false);
+    assert!(dot.contains("  \"mine of two\" -> \"kvm->slots_lock\" [style = dashed"), "{dot}");
+    let (_, json) = locks(&Simulated, &files, 1, LocksFormat::Json, false);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("it is one object");
+    assert_eq!(json["own"].as_array().map(Vec::len), Some(2));
+}
+
 #[test]
 fn a_cycle_is_exit_1_and_red() {
     use LockClass::{KvmLock, SlotsLock};

@@ -247,6 +247,34 @@ fn without_checks_only_the_deadlock_is_left() {
     }
 }
 
+/// A file that declares locks `a`, `b` and `gate` of this type, and takes them in both orders but
+/// never at the same time.
+fn own_locks(kind: &str) -> Variant {
+    let lock = |name| format!("[[lock]]\nname = \"{name}\"\ntype = \"{kind}\"\n");
+    let thread = |name, [outer, inner]: [&str; 2]| {
+        format!(
+            "[[thread]]\nname = \"{name}\"\nrun = [\"lock gate\", \"lock {outer}\", \
+             \"lock {inner}\", \"unlock {inner}\", \"unlock {outer}\", \"unlock gate\"]\n"
+        )
+    };
+    let locks = ["a", "b", "gate"].map(lock).concat();
+    let threads = [thread("user", ["a", "b"]), thread("user1", ["b", "a"])].concat();
+    let text = format!(
+        "title = \"t\"\nsource = \"s\"\nabout = \"a\"\npaging = \"direct\"\nspte = \"ept\"\n\
+         [[slot]]\ngfn = 0\npages = 1\n{locks}{threads}[check]\n"
+    );
+    let scenario = kvmmu_scenarios::loader::load("own.toml", &text, 1).expect("it is valid");
+    Variant::of(&Arc::new(scenario), None, GuardSet::EMPTY)
+}
+
+#[test]
+fn locks_of_a_file_are_called_as_the_file_calls_them() {
+    let report = told(&Simulated, &own_locks("mutex"), "lockdep-own");
+    let chain = report.lockdep.iter().flat_map(|lockdep| &lockdep.chain);
+    assert!(chain.clone().all(|link| link.witness.is_some()), "{report:#?}");
+    insta::assert_snapshot!("own-locks", stable(&report));
+}
+
 #[test]
 fn built_in_scenarios() {
     let scenarios = builtin(1).expect("built-in files load");

@@ -28,7 +28,7 @@ fn found(
     let outcome = explore(scenario("direct", "ept", &tables(locks, checks, programs)), &[]);
     match outcome.verdict {
         Verdict::Holds => None,
-        Verdict::Violated(found) => Some((found.property, found.detail)),
+        Verdict::Violated(found) => Some((found.rule.name(), found.detail)),
         other => panic!("{other:?}"),
     }
 }

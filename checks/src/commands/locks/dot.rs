@@ -1,6 +1,6 @@
 //! The orders as a graph for Graphviz: what is taken outside points to what is taken inside.
 
-use super::survey::{Seen, Survey};
+use super::survey::{Lockage, Seen, Survey};
 
 /// The graph. Solid: documented; dashed: not; dotted: follows from others (only if all is asked
 /// for); red: part of a cycle; grey: never seen.
@@ -15,12 +15,14 @@ pub fn graph(survey: &Survey, all: bool) -> String {
         "  node [shape = box];".to_owned(),
     ];
     for lock in &survey.locks {
-        lines.push(format!("  \"{}\" [label = \"{}\\n{}\"];", lock.name, lock.name, lock.r#type));
+        let node = node(lock.name, lock.scenario);
+        lines.push(format!("  \"{node}\" [label = \"{}\\n{}\"];", lock.name, lock.r#type));
     }
     for (orders, style) in [
         (&survey.documented, "solid"),
         (&survey.undocumented, "dashed"),
         (&survey.undeclared, "dashed"),
+        (&survey.own, "dashed"),
     ] {
         lines.extend(orders.iter().map(|seen| edge(seen, style)));
     }
@@ -28,6 +30,11 @@ pub fn graph(survey: &Survey, all: bool) -> String {
     lines.extend(implied.map(|seen| edge(seen, "dotted")));
     lines.push("}".to_owned());
     lines.join("\n") + "\n"
+}
+
+/// What the graph calls a lock. Files may declare locks of one name.
+fn node(lock: &str, scenario: Option<&str>) -> String {
+    scenario.map_or_else(|| lock.to_owned(), |of| format!("{lock} of {}", of.escape_default()))
 }
 
 /// One order.
@@ -46,6 +53,7 @@ fn edge(seen: &Seen, style: &str) -> String {
         (false, 0) => ", color = gray60, fontcolor = gray60",
         _ => "",
     };
-    let (outer, inner) = (seen.outer.lock, seen.inner.lock);
+    let of = |lock: &Lockage| node(lock.lock, lock.scenario);
+    let (outer, inner) = (of(&seen.outer), of(&seen.inner));
     format!("  \"{outer}\" -> \"{inner}\" [style = {style}, label = \"{label}\"{color}];")
 }

@@ -39,6 +39,10 @@ impl Page {
         of("orders").for_each(|lock| self.lock(lock));
         self.heading("Locks that the document lacks", '-');
         of("none").for_each(|lock| self.lock(lock));
+        if of("file").next().is_some() {
+            self.heading("Locks that scenario files declare", '-');
+            of("file").for_each(|lock| self.own_lock(lock));
+        }
         self.heading("Acquisition orders", '-');
         self.paragraph(&how(survey));
         self.orders(survey);
@@ -62,6 +66,10 @@ impl Page {
         } else {
             self.heading("Orders that were seen and that nobody has declared", '~');
             survey.undeclared.iter().for_each(|seen| self.order(seen));
+        }
+        if !survey.own.is_empty() {
+            self.heading("Orders of locks that scenario files declare", '~');
+            survey.own.iter().for_each(|seen| self.order(seen));
         }
         let implied = &survey.implied;
         if self.all && !implied.is_empty() {
@@ -144,6 +152,14 @@ impl Page {
             None => String::new(),
         };
         self.field(":Comment:", &format!("{}{spelled}", lock.comment));
+        self.lines.push(String::new());
+    }
+
+    /// A lock that a scenario file declares.
+    fn own_lock(&mut self, lock: &Lock) {
+        self.field(":Name:", lock.name);
+        self.field(":Type:", lock.r#type);
+        self.field(":Scenario:", lock.scenario.unwrap_or(""));
         self.lines.push(String::new());
     }
 

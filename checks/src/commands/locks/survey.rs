@@ -20,7 +20,7 @@ pub struct Survey {
     pub r#type: &'static str,
     /// Where and how orders were looked for.
     pub observed: How,
-    /// The table.
+    /// The table, and the locks of their own that scenario files declare, as far as they were taken.
     pub locks: Vec<Lock>,
     /// The document's orders.
     pub documented: Vec<Seen>,
@@ -32,6 +32,9 @@ pub struct Survey {
     pub implied: Vec<Seen>,
     /// Orders that were seen and that are not declared.
     pub undeclared: Vec<Seen>,
+    /// Orders that were seen of locks that scenario files declare: nobody could declare them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<Seen>,
     /// Cycles of everything that was seen.
     pub cycles: Vec<Vec<Link>>,
     /// Scenarios in which something is violated although every guard is present.
@@ -64,8 +67,12 @@ pub struct Lock {
     pub document_type: Option<&'static str>,
     /// Where it exists.
     pub arch: &'static str,
-    /// Where the document has it: `reference`, `orders`, or `none` for KVM's and the host's.
+    /// Where the document has it: `reference`, `orders`, or `none` for KVM's and the host's; `file`
+    /// if a scenario file declares it.
     pub section: &'static str,
+    /// The scenario whose file declares it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<&'static str>,
     /// What it protects.
     pub protects: &'static [&'static str],
     /// What else a reader of the document should know.
@@ -101,6 +108,9 @@ pub struct Seen {
 pub struct Lockage {
     /// The lock.
     pub lock: &'static str,
+    /// The scenario whose file declares it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<&'static str>,
     /// `exclusive`, `read` or `grace-period`.
     pub mode: &'static str,
     /// In words.
@@ -160,7 +170,9 @@ impl Survey {
             let orders = ORDERS.iter().filter(move |order| order.authority == authority);
             orders.map(|order| view.order(order)).collect()
         };
-        let (implied, undeclared) = view.others().into_iter().partition(|seen| {
+        let (own, others): (Vec<Seen>, Vec<Seen>) =
+            view.others().into_iter().partition(Seen::is_own);
+        let (implied, undeclared) = others.into_iter().partition(|seen| {
             let Seen { follows_from, .. } = seen;
             !follows_from.is_empty()
         });
@@ -174,12 +186,13 @@ impl Survey {
                 executions: search.samples().then_some(search.executions_max),
                 cut,
             },
-            locks: classes().map(|class| view.lock(class)).collect(),
+            locks: classes().chain(view.own()).map(|class| view.lock(class)).collect(),
             documented: of(Authority::Document),
             leaves: classes().filter_map(|class| view.leaf(class)).collect(),
             undocumented: of(Authority::Code),
             implied,
             undeclared,
+            own,
             cycles: cycles.iter().map(|cycle| view.links(cycle)).collect(),
             violations,
         }
@@ -189,6 +202,13 @@ impl Survey {
 /// Every lock of the kernel, in the order of the table.
 fn classes() -> impl Iterator<Item = LockClass> {
     LockClass::ALL.iter().copied().filter(|class| class.info().section != Section::Test)
+}
+
+impl Seen {
+    /// True if a scenario file declares one of the locks.
+    fn is_own(&self) -> bool {
+        self.outer.scenario.is_some() || self.inner.scenario.is_some()
+    }
 }
 
 /// A look at what was seen.
@@ -204,6 +224,14 @@ impl View<'_> {
         merged.acquisitions().filter(|(hold, _)| hold.class == class).map(|(_, n)| n).sum()
     }
 
+    /// The locks that scenario files declare, as far as they were taken.
+    fn own(&self) -> Vec<LockClass> {
+        let taken = self.together.merged().acquisitions().map(|(hold, _)| hold.class);
+        let mut own: Vec<LockClass> = taken.filter(|class| file(*class).is_some()).collect();
+        own.dedup();
+        own
+    }
+
     fn lock(&self, class: LockClass) -> Lock {
         let LockInfo { name, kind, arch, section, protects, comment, .. } = class.info();
         Lock {
@@ -214,8 +242,10 @@ impl View<'_> {
             section: match section {
                 Section::Reference => "reference",
                 Section::Orders => "orders",
+                Section::File(_) => "file",
                 _ => "none",
             },
+            scenario: file(class),
             protects,
             comment,
             taken: self.taken(class),
@@ -304,7 +334,16 @@ impl View<'_> {
 
 fn lockage(hold: Hold, wanted: bool) -> Lockage {
     let text = if wanted { wanted_text(hold) } else { held_text(hold) };
-    Lockage { lock: hold.class.info().name, mode: mode_text(hold.mode), text }
+    let (lock, scenario) = (hold.class.info().name, file(hold.class));
+    Lockage { lock, scenario, mode: mode_text(hold.mode), text }
+}
+
+/// The scenario whose file declares a lock.
+fn file(class: LockClass) -> Option<&'static str> {
+    match class.info().section {
+        Section::File(name) => Some(name),
+        _ => None,
+    }
 }
 
 /// The fewest declared orders that lead from the outer lock of `nesting` to its inner one; empty:
