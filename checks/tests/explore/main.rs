@@ -1,6 +1,7 @@
 //! Goal: what the explorers find is right, and what is written down of it is what they find.
 //! Method: see each file.
 
+mod checkpoints;
 mod counts;
 mod determinism;
 mod guards_proved;

@@ -214,8 +214,12 @@ impl Platform for Sim {
     #[inline]
     #[track_caller]
     fn checkpoint<T: Hash>(&self, live: T) {
+        let site = Location::caller();
+        if self.machine.ignores_checkpoint(site) {
+            return;
+        }
         let thread = self.machine.thread();
-        thread.seen.set(thread.frame.get().then_site(Location::caller()).then_hash(&live));
+        thread.seen.set(thread.frame.get().then_site(site).then_hash(&live));
     }
 
     #[inline]

@@ -86,6 +86,8 @@ pub(crate) struct Machine {
     /// Removed guards that some step asked for.
     pub(crate) seen_missed: Cell<GuardSet>,
     pub(crate) without: Cell<GuardSet>,
+    /// A checkpoint that has no effect: file and line.
+    pub(crate) ignored_checkpoint: Cell<Option<(&'static str, u32)>>,
     pub(crate) violation: RefCell<Option<Violation>>,
     pub(crate) tracer: Tracer,
     pub(crate) model: Cell<MemoryModel>,
@@ -132,6 +134,7 @@ impl Machine {
             seen_witnesses: Cell::new(0),
             seen_missed: Cell::new(GuardSet::EMPTY),
             without: Cell::new(GuardSet::EMPTY),
+            ignored_checkpoint: Cell::new(None),
             violation: RefCell::new(None),
             tracer: Tracer::default(),
             model: Cell::new(MemoryModel::Sc),

@@ -65,6 +65,7 @@ impl Engine {
         let machine = Machine::take();
         machine.without.set(program.without());
         machine.locks.configure(program.lock_checks(), &goal);
+        machine.ignored_checkpoint.set(program.ignored_checkpoint());
         irq::build(machine, n);
         let instance = program.build(&Sim { machine });
         machine.watch(notice::automata(&program.witnesses(), &goal));

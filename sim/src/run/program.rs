@@ -18,6 +18,10 @@ pub trait Program {
     fn lock_checks(&self) -> bool {
         true
     }
+    /// A checkpoint that has no effect, by file and line: for tests of what it is worth.
+    fn ignored_checkpoint(&self) -> Option<(&'static str, u32)> {
+        None
+    }
     /// Sequences of marks to watch for; the `i`-th sets bit `i` of `Seen::witnesses`.
     fn witnesses(&self) -> Vec<Story> {
         Vec::new()

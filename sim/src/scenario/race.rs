@@ -30,18 +30,25 @@ pub struct Race {
     scenario: Scenario,
     without: GuardSet,
     record: Option<Record>,
+    ignored_checkpoint: Option<(&'static str, u32)>,
 }
 
 impl Race {
     /// This scenario without these guards.
     pub fn new(scenario: Scenario, without: GuardSet) -> Race {
-        Race { scenario, without, record: None }
+        Race { scenario, without, record: None, ignored_checkpoint: None }
     }
 
     /// The same, and each execution that ends leaves its outcome in `record`.
     #[must_use]
     pub fn recording(self, record: &Record) -> Race {
         Race { record: Some(Record::clone(record)), ..self }
+    }
+
+    /// The same, and the checkpoint in this file and line has no effect.
+    #[must_use]
+    pub fn ignoring_checkpoint(self, file: &'static str, line: u32) -> Race {
+        Race { ignored_checkpoint: Some((file, line)), ..self }
     }
 
     /// The scenario.
@@ -69,6 +76,9 @@ impl Program for Race {
     }
     fn lock_checks(&self) -> bool {
         self.scenario.lock_checks
+    }
+    fn ignored_checkpoint(&self) -> Option<(&'static str, u32)> {
+        self.ignored_checkpoint
     }
     fn witnesses(&self) -> Vec<Story> {
         self.scenario.sometimes.iter().map(|witness| witness.story.clone()).collect()
