@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use kvmmu_model::{RwLock, Srcu};
+use kvmmu_model::{Guarded, RwLock, Srcu};
 use kvmmu_sim::mini::{FastFault, LastZero};
 
 /// A program that is measured.
@@ -125,14 +125,14 @@ pub fn answer(arguments: &[String]) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub enum Absent {}
 
-impl RwLock for Absent {
-    type Read<'a> = Absent;
-    type Write<'a> = Absent;
-    fn read(&self) -> Absent {
-        *self
+impl<T: Guarded> RwLock<T> for Absent {
+    type Read<'a> = Box<T>;
+    type Write<'a> = Box<T>;
+    fn read(&self) -> Box<T> {
+        match *self {}
     }
-    fn write(&self) -> Absent {
-        *self
+    fn write(&self) -> Box<T> {
+        match *self {}
     }
 }
 
@@ -213,7 +213,7 @@ macro_rules! platform {
             type Word = PeerWord;
             type Lock<T: Guarded> = PeerLock<T>;
             type Local = std::sync::atomic::AtomicU64;
-            type RwLock = Absent;
+            type RwLock<T: Guarded> = Absent;
             type Srcu = Absent;
             fn word(&self, _tag: Tag, init: u64) -> PeerWord {
                 PeerWord(AtomicU64::new(init))
@@ -224,7 +224,7 @@ macro_rules! platform {
             fn local(&self, init: u64) -> std::sync::atomic::AtomicU64 {
                 std::sync::atomic::AtomicU64::new(init)
             }
-            fn rw_lock(&self, _id: LockId) -> Absent {
+            fn rw_lock<T: Guarded>(&self, _id: LockId, _init: T) -> Absent {
                 panic!("no small program has readers")
             }
             fn srcu(&self, _id: LockId) -> Absent {

@@ -12,7 +12,7 @@
 
 use core::fmt::Debug;
 use core::hash::Hash;
-use core::ops::DerefMut;
+use core::ops::{Deref, DerefMut};
 use core::sync::atomic::AtomicU64;
 
 pub use core::sync::atomic::Ordering;
@@ -135,22 +135,42 @@ impl Local for AtomicU64 {
     }
 }
 
-/// A read-write lock whose readers may sleep. What it protects are words, tagged with it. Readers
-/// wait behind a writer that waits, as those of `rw_semaphore` and `percpu_rw_semaphore` do.
-pub trait RwLock {
+/// A read-write lock and the data that readers see and only a writer changes; `()` where all that
+/// it protects are words, tagged with it. Whether it sleeps or spins is in the table of
+/// [`crate::lock`]. Readers wait behind a writer that waits, as those of `rw_semaphore`,
+/// `percpu_rw_semaphore` and the queued `rwlock_t` do.
+///
+/// A writer changes the data, and a reader cannot:
+///
+/// ```
+/// use kvmmu_model::{Platform, RwLock};
+/// fn change<P: Platform>(lock: &P::RwLock<u64>) {
+///     let next = *lock.read() + 1;
+///     *lock.write() = next;
+/// }
+/// ```
+///
+/// ```compile_fail,E0594
+/// use kvmmu_model::{Platform, RwLock};
+/// fn change<P: Platform>(lock: &P::RwLock<u64>) {
+///     *lock.read() = 1;
+/// }
+/// ```
+pub trait RwLock<T: Guarded> {
     /// Shared ownership; dropping it releases.
-    type Read<'a>
+    type Read<'a>: Deref<Target = T>
     where
         Self: 'a;
     /// Ownership alone; dropping it releases.
-    type Write<'a>
+    type Write<'a>: DerefMut<Target = T>
     where
         Self: 'a;
-    /// Waits until nobody has the lock alone or waits for that, and shares it. One step.
+    /// Waits until nobody has the lock alone or waits for that, and shares it. One step; it
+    /// observes the data.
     #[track_caller]
     fn read(&self) -> Self::Read<'_>;
     /// Waits until nobody else has the lock, and takes it. One step, or two: to get in line, and to
-    /// get the lock.
+    /// get the lock. The last observes the data.
     #[track_caller]
     fn write(&self) -> Self::Write<'_>;
 }
@@ -179,8 +199,8 @@ pub trait Platform: Clone + Debug {
     type Lock<T: Guarded>: Lock<T> + Debug;
     /// A word of one thread.
     type Local: Local + Debug;
-    /// A read-write lock.
-    type RwLock: RwLock + Debug;
+    /// A read-write lock around data.
+    type RwLock<T: Guarded>: RwLock<T> + Debug;
     /// A domain of read sections and grace periods.
     type Srcu: Srcu + Debug;
 
@@ -190,8 +210,8 @@ pub trait Platform: Clone + Debug {
     fn lock<T: Guarded>(&self, id: LockId, init: T) -> Self::Lock<T>;
     /// Makes a word of one thread.
     fn local(&self, init: u64) -> Self::Local;
-    /// Makes a read-write lock.
-    fn rw_lock(&self, id: LockId) -> Self::RwLock;
+    /// Makes a read-write lock: of which type is in the same table.
+    fn rw_lock<T: Guarded>(&self, id: LockId, init: T) -> Self::RwLock<T>;
     /// Makes an SRCU domain.
     fn srcu(&self, id: LockId) -> Self::Srcu;
     /// A memory barrier (`smp_mb()` is `SeqCst`, `smp_rmb()` `Acquire`, `smp_wmb()` `Release`).

@@ -2,7 +2,7 @@
 //! that results is one that KVM may make. Method: random sequences of operations of the model
 //! on a machine of plain cells and one thread, with every layout, all leaves checked after each.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 
@@ -69,16 +69,20 @@ impl<T: Guarded> Lock<T> for PlainLock<T> {
     }
 }
 
-/// A read-write lock or an SRCU for one thread: nobody ever waits.
+impl<T: Guarded> RwLock<T> for PlainLock<T> {
+    type Read<'a> = Ref<'a, T>;
+    type Write<'a> = RefMut<'a, T>;
+    fn read(&self) -> Ref<'_, T> {
+        self.0.try_borrow().expect("one thread takes a lock twice")
+    }
+    fn write(&self) -> RefMut<'_, T> {
+        self.lock()
+    }
+}
+
+/// An SRCU for one thread: nobody ever waits.
 #[derive(Debug)]
 struct Unshared;
-
-impl RwLock for Unshared {
-    type Read<'a> = ();
-    type Write<'a> = ();
-    fn read(&self) {}
-    fn write(&self) {}
-}
 
 impl Srcu for Unshared {
     type Section<'a> = ();
@@ -90,7 +94,7 @@ impl Platform for Plain {
     type Word = PlainWord;
     type Lock<T: Guarded> = PlainLock<T>;
     type Local = AtomicU64;
-    type RwLock = Unshared;
+    type RwLock<T: Guarded> = PlainLock<T>;
     type Srcu = Unshared;
 
     fn word(&self, _: Tag, init: u64) -> PlainWord {
@@ -102,8 +106,8 @@ impl Platform for Plain {
     fn local(&self, init: u64) -> AtomicU64 {
         AtomicU64::new(init)
     }
-    fn rw_lock(&self, _: LockId) -> Unshared {
-        Unshared
+    fn rw_lock<T: Guarded>(&self, id: LockId, init: T) -> PlainLock<T> {
+        self.lock(id, init)
     }
     fn srcu(&self, _: LockId) -> Unshared {
         Unshared

@@ -72,7 +72,7 @@ impl HostState {
 pub struct HostMm<M: Machine> {
     m: M,
     /// `mm->mmap_lock` of the VMM.
-    pub mmap_lock: M::RwLock,
+    pub mmap_lock: M::RwLock<()>,
     /// The SRCU around calls of notifiers.
     pub mmu_notifier_srcu: M::Srcu,
     lock: M::Lock<()>,
@@ -106,7 +106,7 @@ impl<M: Machine> HostMm<M> {
             }
         }
         HostMm {
-            mmap_lock: m.rw_lock(LockClass::MmapLock.one().contended(contended)),
+            mmap_lock: m.rw_lock(LockClass::MmapLock.one().contended(contended), ()),
             mmu_notifier_srcu: m.srcu(LockClass::MmuNotifierSrcu.one().contended(contended)),
             lock: m.lock(LockClass::PageTableLock.one(), ()),
             state: m.cell(state),

@@ -12,7 +12,7 @@ pub(crate) enum OwnLock<M: Machine> {
     /// A mutex or a spinlock.
     Alone(M::Lock<()>),
     /// A lock that has readers.
-    Shared(M::RwLock),
+    Shared(M::RwLock<()>),
     /// An SRCU.
     Srcu(M::Srcu),
 }
@@ -24,8 +24,8 @@ impl<M: Machine> OwnLock<M> {
             LockKind::Mutex | LockKind::Spinlock | LockKind::RawSpinlock => {
                 OwnLock::Alone(m.lock(class.one(), ()))
             }
-            LockKind::RwSemaphore | LockKind::PercpuRwSemaphore => {
-                OwnLock::Shared(m.rw_lock(class.one()))
+            LockKind::Rwlock | LockKind::RwSemaphore | LockKind::PercpuRwSemaphore => {
+                OwnLock::Shared(m.rw_lock(class.one(), ()))
             }
             LockKind::Srcu => OwnLock::Srcu(m.srcu(class.one())),
         };

@@ -113,13 +113,20 @@ impl<T: Guarded> fmt::Debug for NativeGuard<'_, T> {
     }
 }
 
-/// A read-write lock whose readers may sleep.
-#[derive(Debug, Default)]
-pub struct NativeRwLock(pl::RwLock<()>);
+/// A read-write lock. All of them sleep, an `rwlock_t` too: no program that is measured has one.
+#[derive(Debug)]
+pub struct NativeRwLock<T>(pl::RwLock<T>);
 
-impl RwLock for NativeRwLock {
-    type Read<'a> = pl::RwLockReadGuard<'a, ()>;
-    type Write<'a> = pl::RwLockWriteGuard<'a, ()>;
+impl<T: Guarded> NativeRwLock<T> {
+    /// A lock around this data.
+    pub fn new(init: T) -> Self {
+        NativeRwLock(pl::RwLock::new(init))
+    }
+}
+
+impl<T: Guarded> RwLock<T> for NativeRwLock<T> {
+    type Read<'a> = pl::RwLockReadGuard<'a, T>;
+    type Write<'a> = pl::RwLockWriteGuard<'a, T>;
 
     #[inline]
     fn read(&self) -> Self::Read<'_> {

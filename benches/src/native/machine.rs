@@ -101,7 +101,7 @@ impl<K: Kind> Platform for Native<K> {
     type Word = K::Word;
     type Lock<T: Guarded> = NativeLock<T>;
     type Local = AtomicU64;
-    type RwLock = NativeRwLock;
+    type RwLock<T: Guarded> = NativeRwLock<T>;
     type Srcu = NativeSrcu;
 
     fn word(&self, tag: Tag, init: u64) -> K::Word {
@@ -113,8 +113,8 @@ impl<K: Kind> Platform for Native<K> {
     fn local(&self, init: u64) -> AtomicU64 {
         AtomicU64::new(init)
     }
-    fn rw_lock(&self, _id: LockId) -> NativeRwLock {
-        NativeRwLock::default()
+    fn rw_lock<T: Guarded>(&self, _id: LockId, init: T) -> NativeRwLock<T> {
+        NativeRwLock::new(init)
     }
     fn srcu(&self, id: LockId) -> NativeSrcu {
         NativeSrcu::new(id)

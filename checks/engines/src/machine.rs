@@ -213,7 +213,7 @@ impl<X: Primitives> Platform for EngineMachine<X> {
     type Word = EngineWord<X>;
     type Lock<T: Guarded> = EngineLock<X, T>;
     type Local = AtomicU64;
-    type RwLock = EngineRwLock<X>;
+    type RwLock<T: Guarded> = EngineRwLock<X, T>;
     type Srcu = EngineSrcu<X>;
 
     fn word(&self, tag: Tag, init: u64) -> EngineWord<X> {
@@ -228,8 +228,8 @@ impl<X: Primitives> Platform for EngineMachine<X> {
     fn local(&self, init: u64) -> AtomicU64 {
         AtomicU64::new(init)
     }
-    fn rw_lock(&self, id: LockId) -> EngineRwLock<X> {
-        EngineRwLock::new(&self.0, id, self.word(Tag::lock(id), 0))
+    fn rw_lock<T: Guarded>(&self, id: LockId, init: T) -> EngineRwLock<X, T> {
+        EngineRwLock::new(&self.0, id, self.word(Tag::lock(id), 0), init)
     }
     fn srcu(&self, id: LockId) -> EngineSrcu<X> {
         EngineSrcu::new(&self.0, id, self.word(Tag::lock(id), 0))

@@ -5,12 +5,14 @@
 //! period of SRCU waits for just the read sections that had begun when it did.
 
 use std::fmt;
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex};
 
-use kvmmu_model::{LockId, LockKind, Mode, Ordering, RwLock, Srcu, Tag, Until, Word};
+use kvmmu_model::{Guarded, LockId, LockKind, Mode, Ordering, RwLock, Srcu, Tag, Until, Word};
 
 use crate::machine::Run;
 use crate::primitives::Primitives;
+use crate::search::hold;
 use crate::word::EngineWord;
 
 /// A writer waits, by thread.
@@ -20,21 +22,25 @@ const WRITER: u64 = 1 << 31;
 /// The readers, by thread.
 const READERS: u64 = WRITER - 1;
 
-/// A read-write lock.
-pub struct EngineRwLock<X: Primitives> {
+/// A read-write lock and its data.
+pub struct EngineRwLock<X: Primitives, T: Guarded> {
     run: Arc<Run<X>>,
     id: LockId,
     word: EngineWord<X>,
     read_bit: u8,
     write_bit: u8,
+    /// The data as it was released last. The word orders what is done with it, and the tool does
+    /// not see it: owners have copies.
+    data: Mutex<T>,
 }
 
-impl<X: Primitives> EngineRwLock<X> {
-    pub(crate) fn new(run: &Arc<Run<X>>, id: LockId, word: EngineWord<X>) -> Self {
+impl<X: Primitives, T: Guarded> EngineRwLock<X, T> {
+    pub(crate) fn new(run: &Arc<Run<X>>, id: LockId, word: EngineWord<X>, init: T) -> Self {
         assert!(id.class.info().kind.has_readers(), "{:?} is no read-write lock", id.class);
         let (read_bit, write_bit) =
             (run.locks.add(id, Mode::Read), run.locks.add(id, Mode::Exclusive));
-        EngineRwLock { run: Arc::clone(run), id, word, read_bit, write_bit }
+        let (run, data) = (Arc::clone(run), Mutex::new(init));
+        EngineRwLock { run, id, word, read_bit, write_bit, data }
     }
 
     fn me(&self) -> u64 {
@@ -71,23 +77,23 @@ impl<X: Primitives> EngineRwLock<X> {
     }
 }
 
-impl<X: Primitives> RwLock for EngineRwLock<X> {
-    type Read<'a> = ReadGuard<'a, X>;
-    type Write<'a> = WriteGuard<'a, X>;
+impl<X: Primitives, T: Guarded> RwLock<T> for EngineRwLock<X, T> {
+    type Read<'a> = ReadGuard<'a, X, T>;
+    type Write<'a> = WriteGuard<'a, X, T>;
 
     #[track_caller]
-    fn read(&self) -> ReadGuard<'_, X> {
+    fn read(&self) -> ReadGuard<'_, X, T> {
         self.run.ask(self.read_bit);
         if self.id.contended {
             let me = self.me();
             self.enter(WRITER | u64::MAX << WAITING, |old| old | me);
         }
         self.run.hold(1 << self.read_bit);
-        ReadGuard(self)
+        ReadGuard { data: *hold(&self.data), lock: self }
     }
 
     #[track_caller]
-    fn write(&self) -> WriteGuard<'_, X> {
+    fn write(&self) -> WriteGuard<'_, X, T> {
         self.run.ask(self.write_bit);
         if self.id.contended {
             let waiting = self.me() << WAITING;
@@ -107,11 +113,11 @@ impl<X: Primitives> RwLock for EngineRwLock<X> {
             }
         }
         self.run.hold(1 << self.write_bit);
-        WriteGuard(self)
+        WriteGuard { data: *hold(&self.data), lock: self }
     }
 }
 
-impl<X: Primitives> fmt::Debug for EngineRwLock<X> {
+impl<X: Primitives, T: Guarded> fmt::Debug for EngineRwLock<X, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.word, f)
     }
@@ -119,21 +125,48 @@ impl<X: Primitives> fmt::Debug for EngineRwLock<X> {
 
 /// Shared ownership of an [`EngineRwLock`].
 #[derive(Debug)]
-pub struct ReadGuard<'a, X: Primitives>(&'a EngineRwLock<X>);
+pub struct ReadGuard<'a, X: Primitives, T: Guarded> {
+    data: T,
+    lock: &'a EngineRwLock<X, T>,
+}
 
-impl<X: Primitives> Drop for ReadGuard<'_, X> {
+impl<X: Primitives, T: Guarded> Deref for ReadGuard<'_, X, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.data
+    }
+}
+
+impl<X: Primitives, T: Guarded> Drop for ReadGuard<'_, X, T> {
     fn drop(&mut self) {
-        self.0.released(self.0.read_bit, || self.0.me());
+        self.lock.released(self.lock.read_bit, || self.lock.me());
     }
 }
 
 /// Ownership of an [`EngineRwLock`] alone.
 #[derive(Debug)]
-pub struct WriteGuard<'a, X: Primitives>(&'a EngineRwLock<X>);
+pub struct WriteGuard<'a, X: Primitives, T: Guarded> {
+    data: T,
+    lock: &'a EngineRwLock<X, T>,
+}
 
-impl<X: Primitives> Drop for WriteGuard<'_, X> {
+impl<X: Primitives, T: Guarded> Deref for WriteGuard<'_, X, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.data
+    }
+}
+
+impl<X: Primitives, T: Guarded> DerefMut for WriteGuard<'_, X, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.data
+    }
+}
+
+impl<X: Primitives, T: Guarded> Drop for WriteGuard<'_, X, T> {
     fn drop(&mut self) {
-        self.0.released(self.0.write_bit, || WRITER);
+        *hold(&self.lock.data) = self.data;
+        self.lock.released(self.lock.write_bit, || WRITER);
     }
 }
 

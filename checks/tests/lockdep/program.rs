@@ -37,7 +37,7 @@ pub(crate) struct Locking {
 /// Locks of a program, made.
 enum Made {
     Alone(<Sim as Platform>::Lock<()>),
-    Shared(<Sim as Platform>::RwLock),
+    Shared(<Sim as Platform>::RwLock<()>),
     Srcu(<Sim as Platform>::Srcu),
 }
 
@@ -69,7 +69,7 @@ impl Program for Locking {
             if !locks.iter().any(|(known, _)| *known == id) {
                 let made = match id.class.info().kind {
                     LockKind::Srcu => Made::Srcu(sim.srcu(id)),
-                    kind if kind.has_readers() => Made::Shared(sim.rw_lock(id)),
+                    kind if kind.has_readers() => Made::Shared(sim.rw_lock(id, ())),
                     _ => Made::Alone(sim.lock(id, ())),
                 };
                 locks.push((id, made));

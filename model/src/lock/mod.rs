@@ -94,6 +94,10 @@ pub enum LockKind {
     Spinlock,
     /// `raw_spinlock_t`: the same, on PREEMPT_RT too.
     RawSpinlock,
+    /// `rwlock_t`: no sleeping inside, for readers neither. A reader waits behind a writer that
+    /// waits, as with the queued lock that most architectures have. (There a reader in an interrupt
+    /// does not wait so: no interrupt handler of the model takes one.)
+    Rwlock,
     /// `struct rw_semaphore`: taking it may sleep; a reader waits behind a writer that waits.
     RwSemaphore,
     /// `struct percpu_rw_semaphore`: the same to its users.
@@ -105,10 +109,11 @@ pub enum LockKind {
 
 impl LockKind {
     /// Every type.
-    pub const ALL: [LockKind; 6] = [
+    pub const ALL: [LockKind; 7] = [
         LockKind::Mutex,
         LockKind::Spinlock,
         LockKind::RawSpinlock,
+        LockKind::Rwlock,
         LockKind::RwSemaphore,
         LockKind::PercpuRwSemaphore,
         LockKind::Srcu,
@@ -120,18 +125,19 @@ impl LockKind {
             LockKind::Mutex => "mutex",
             LockKind::Spinlock => "spinlock_t",
             LockKind::RawSpinlock => "raw_spinlock_t",
+            LockKind::Rwlock => "rwlock_t",
             LockKind::RwSemaphore => "rw_semaphore",
             LockKind::PercpuRwSemaphore => "percpu_rw_semaphore",
             LockKind::Srcu => "srcu",
         }
     }
-    /// True if nobody may sleep while he holds it.
+    /// True if nobody may sleep while holding it, for reading or for writing.
     pub const fn spins(self) -> bool {
-        matches!(self, LockKind::Spinlock | LockKind::RawSpinlock)
+        matches!(self, LockKind::Spinlock | LockKind::RawSpinlock | LockKind::Rwlock)
     }
     /// True if it is taken for reading or for writing.
     pub const fn has_readers(self) -> bool {
-        matches!(self, LockKind::RwSemaphore | LockKind::PercpuRwSemaphore)
+        matches!(self, LockKind::Rwlock | LockKind::RwSemaphore | LockKind::PercpuRwSemaphore)
     }
 }
 
@@ -201,7 +207,7 @@ impl Hold {
     pub const fn may_sleep(self) -> bool {
         match self.class.info().kind {
             LockKind::Mutex | LockKind::RwSemaphore | LockKind::PercpuRwSemaphore => true,
-            LockKind::Spinlock | LockKind::RawSpinlock => false,
+            LockKind::Spinlock | LockKind::RawSpinlock | LockKind::Rwlock => false,
             LockKind::Srcu => matches!(self.mode, Mode::Synchronize),
         }
     }

@@ -20,7 +20,7 @@ pub struct System<P: Platform> {
     /// `cpus_hardware_enabled`, a bit for each CPU. Protected by: `kvm_count_lock`.
     pub cpus_hardware_enabled: P::Word,
     /// `cpu_hotplug_lock`.
-    pub cpu_hotplug_lock: P::RwLock,
+    pub cpu_hotplug_lock: P::RwLock<()>,
     /// `cpu_online_mask`. Protected by: `cpu_hotplug_lock`; a read without it gets an answer
     /// that may be old.
     pub cpu_online_mask: P::Word,
@@ -62,7 +62,7 @@ impl<P: Platform> System<P> {
             kvm_lock: lock(LockClass::KvmLock, 1),
             kvm_count_lock: lock(LockClass::KvmCountLock, 1),
             cpus_hardware_enabled: word(Object::CpusHardwareEnabled, cpus),
-            cpu_hotplug_lock: p.rw_lock(LockClass::CpuHotplugLock.one()),
+            cpu_hotplug_lock: p.rw_lock(LockClass::CpuHotplugLock.one(), ()),
             cpu_online_mask: word(Object::CpuOnlineMask, cpus),
             blocked_vcpu_on_cpu_lock: core::array::from_fn(|i| {
                 p.lock(LockClass::BlockedVcpuOnCpuLock.nth(i), 0)

@@ -25,8 +25,8 @@ pub(super) enum Held<'a, M: Machine> {
     Unit(<M::Lock<()> as Lock<()>>::Guard<'a>),
     Number(<M::Lock<u64> as Lock<u64>>::Guard<'a>),
     Mmu(<M::Lock<MmuState<M>> as Lock<MmuState<M>>>::Guard<'a>),
-    Reader(<M::RwLock as RwLock>::Read<'a>),
-    Writer(<M::RwLock as RwLock>::Write<'a>),
+    Reader(<M::RwLock<()> as RwLock<()>>::Read<'a>),
+    Writer(<M::RwLock<()> as RwLock<()>>::Write<'a>),
     Section(<M::Srcu as Srcu>::Section<'a>),
 }
 
@@ -35,7 +35,7 @@ enum Place<'a, M: Machine> {
     Unit(&'a M::Lock<()>),
     Number(&'a M::Lock<u64>),
     Mmu(&'a M::Lock<MmuState<M>>),
-    Rw(&'a M::RwLock),
+    Rw(&'a M::RwLock<()>),
     Srcu(&'a M::Srcu),
 }
 

@@ -133,7 +133,9 @@ fn a_kind(kind: LockKind) -> &'static str {
     match kind {
         LockKind::Mutex => "a mutex",
         LockKind::Spinlock | LockKind::RawSpinlock => "a spinlock",
-        LockKind::RwSemaphore | LockKind::PercpuRwSemaphore => "a read-write lock",
+        LockKind::Rwlock | LockKind::RwSemaphore | LockKind::PercpuRwSemaphore => {
+            "a read-write lock"
+        }
         LockKind::Srcu => "an SRCU",
     }
 }

@@ -16,6 +16,9 @@ use super::memory::bytes;
 /// How many cells there are: 64 KiB, of which snapshots copy what is in use.
 pub(crate) const CELLS_MAX: usize = 8192;
 
+/// What the cell of an owner counts from while a blob is shared: more than any owner's number.
+const SHARED: u64 = 1 << 32;
+
 /// The cells.
 pub(crate) struct Arena {
     cells: Box<[Cell<u64>; CELLS_MAX]>,
@@ -112,12 +115,27 @@ impl Arena {
     /// Takes a blob for one owner at a time. The cell `owner` says who has it; 0: nobody.
     ///
     /// # Panics
-    /// If somebody has it.
+    /// If somebody has it, alone or not.
     #[inline(always)]
     pub(crate) fn claim<T>(&self, slot: Slot<T>, owner: u16, who: u64) -> Claim<'_, T> {
         assert!(who != 0 && self.get(owner) == 0, "a lock that is held was taken");
         self.set(owner, who);
         Claim { arena: self, slot, owner }
+    }
+
+    /// Shares a blob with others that share it. The cell `owner` counts them, from [`SHARED`] on.
+    ///
+    /// # Panics
+    /// If somebody has it alone.
+    #[inline(always)]
+    pub(crate) fn share<T>(&self, slot: Slot<T>, owner: u16) -> Share<'_, T> {
+        let count = self.get(owner).max(SHARED);
+        assert!(
+            self.get(owner) == 0 || self.get(owner) > SHARED,
+            "a lock with a writer was shared"
+        );
+        self.set(owner, count + 1);
+        Share { arena: self, slot, owner }
     }
 
     /// Appends an image of every cell in use.
@@ -202,6 +220,33 @@ impl<T> DerefMut for Claim<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`, and `&mut self` makes this the only reference made by the claim.
         unsafe { &mut *self.arena.at(self.slot) }
+    }
+}
+
+/// A part in a blob that is not changed, until [`Share::release`]. As with a [`Claim`], restoring a
+/// snapshot brings back the count together with the stacks of those who are counted.
+pub(crate) struct Share<'a, T> {
+    arena: &'a Arena,
+    slot: Slot<T>,
+    owner: u16,
+}
+
+impl<T> Share<'_, T> {
+    /// Gives the part back. It must not be used again.
+    #[inline(always)]
+    pub(crate) fn release(&mut self) {
+        let count = self.arena.get(self.owner) - 1;
+        self.arena.set(self.owner, if count == SHARED { 0 } else { count });
+    }
+}
+
+impl<T> Deref for Share<'_, T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: aligned, in bounds and a `T` as in `read`; nobody writes while this part lives,
+        // because `claim` refuses a blob that is shared.
+        unsafe { &*self.arena.at(self.slot) }
     }
 }
 

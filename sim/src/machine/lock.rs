@@ -100,10 +100,7 @@ impl<T: Guarded> Lock<T> for SimLock<T> {
             m.pause(Pending { kind: Kind::Acquire, loc, cell, arg, site });
             let claim = m.arena.claim(self.slot, cell, m.running.get() as u64 + 1);
             m.did_acquire(self.lock);
-            let hash = m.blob_hash(self.hash_cell);
-            m.did_read(loc, hash as u64);
-            m.thread().note(hash as u64);
-            m.thread().note((hash >> 64) as u64);
+            m.did_see(loc, self.hash_cell);
             claim
         } else {
             m.arena.claim(self.slot, cell, m.running.get() as u64 + 1)
@@ -136,8 +133,7 @@ impl<T: Guarded> DerefMut for SimGuard<'_, T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         // Until the release: the reference that is made here may live across steps.
-        let dirty = &self.lock.machine.thread().dirty;
-        dirty.set(dirty.get() | 1 << self.lock.lock);
+        self.lock.machine.will_change(self.lock.lock);
         &mut self.claim
     }
 }

@@ -141,7 +141,7 @@ impl Platform for Sim {
     type Word = SimWord;
     type Lock<T: Guarded> = SimLock<T>;
     type Local = SimWord;
-    type RwLock = SimRwLock;
+    type RwLock<T: Guarded> = SimRwLock<T>;
     type Srcu = SimSrcu;
 
     fn word(&self, tag: Tag, init: u64) -> SimWord {
@@ -156,8 +156,8 @@ impl Platform for Sim {
         SimWord::new(self.machine, Tag::nth(Object::Local, self.machine.locations()), init)
     }
 
-    fn rw_lock(&self, id: LockId) -> SimRwLock {
-        SimRwLock::new(self.machine, id)
+    fn rw_lock<T: Guarded>(&self, id: LockId, init: T) -> SimRwLock<T> {
+        SimRwLock::new(self.machine, id, init)
     }
 
     fn srcu(&self, id: LockId) -> SimSrcu {

@@ -187,9 +187,7 @@ impl Machine {
     /// Makes a lock of data that exists already, and returns its number.
     pub(crate) fn new_lock(&self, id: LockId, info: LockInfo) -> u8 {
         let lock = self.new_bit(id, Held::Exclusive);
-        if let Some(data) = self.data.borrow_mut().last_mut() {
-            *data = Some(info);
-        }
+        self.guards(lock, info);
         self.mix(word_part(OWNERS + u16::from(lock), 0));
         lock
     }
@@ -198,6 +196,11 @@ impl Machine {
     pub(crate) fn new_bit(&self, id: LockId, mode: Held) -> u8 {
         self.data.borrow_mut().push(None);
         self.locks.add(id, mode)
+    }
+
+    /// The lock of this number guards data.
+    pub(crate) fn guards(&self, lock: u8, info: LockInfo) {
+        self.data.borrow_mut()[usize::from(lock)] = Some(info);
     }
 
     /// The tag of a location.
@@ -347,15 +350,37 @@ impl Machine {
         self.mix(word_part(OWNERS + lock, 0) ^ word_part(OWNERS + lock, owner));
     }
 
-    /// The step is about to give a lock back.
+    /// The step took a lock and saw its data, which has this hash.
     #[inline(always)]
-    pub(crate) fn will_release(&self, lock: u8) {
+    pub(crate) fn did_see(&self, loc: u16, hash_cell: u16) {
+        let hash = self.blob_hash(hash_cell);
+        self.did_read(loc, hash as u64);
+        self.thread().note(hash as u64);
+        self.thread().note((hash >> 64) as u64);
+    }
+
+    /// The data of a lock may be changed until it is given back.
+    #[inline(always)]
+    pub(crate) fn will_change(&self, lock: u8) {
+        let dirty = &self.thread().dirty;
+        dirty.set(dirty.get() | 1 << lock);
+    }
+
+    /// The data of a lock is not changed any more.
+    #[inline(always)]
+    pub(crate) fn did_change(&self, lock: u8) {
         let thread = self.thread();
         let bit = 1 << lock;
         if thread.dirty.get() & bit != 0 {
             self.rehash(bit);
             thread.dirty.set(thread.dirty.get() & !bit);
         }
+    }
+
+    /// The step is about to give a lock back.
+    #[inline(always)]
+    pub(crate) fn will_release(&self, lock: u8) {
+        self.did_change(lock);
         let lock = u16::from(lock);
         self.released.set(self.released.get() | Footprint::lock_bit(lock));
         let owner = self.running.get() as u64 + 1;

@@ -35,6 +35,10 @@ enum Op {
     Read(usize, Box<Op>),
     /// Has it alone.
     Write(usize, Box<Op>),
+    /// Has it for reading, and does the second operation if its data is the value.
+    See(usize, u8, Box<Op>),
+    /// Has it alone, and changes its data before and after the second operation.
+    Change(usize, Box<Op>),
     /// Is in a read section.
     Section(usize, Box<Op>),
     Synchronize(usize),
@@ -69,7 +73,7 @@ struct Built {
     sim: Sim,
     words: Vec<SimWord>,
     locks: Vec<SimLock<()>>,
-    rw_locks: Vec<SimRwLock>,
+    rw_locks: Vec<SimRwLock<u8>>,
     srcus: Vec<SimSrcu>,
     owners: Vec<SimCell<Owners>>,
     sections: Vec<SimCell<Sections>>,
@@ -88,7 +92,7 @@ impl Program for Random {
             sim: *sim,
             words: (0..WORDS).map(|i| sim.word(Tag::nth(Object::Var, i), 0)).collect(),
             locks: (0..LOCKS).map(|i| sim.lock(LockClass::VarLock.nth(i), ())).collect(),
-            rw_locks: (0..LOCKS).map(|i| sim.rw_lock(LockClass::VarRwLock.nth(i))).collect(),
+            rw_locks: (0..LOCKS).map(|i| sim.rw_lock(LockClass::VarRwLock.nth(i), 0)).collect(),
             srcus: (0..SRCUS).map(|i| sim.srcu(LockClass::VarSrcu.nth(i))).collect(),
             owners: (0..LOCKS).map(|_| sim.cell(Owners::default())).collect(),
             sections: (0..SRCUS).map(|_| sim.cell(Sections::default())).collect(),
@@ -140,6 +144,27 @@ impl Built {
                 self.change_owners(*l, |o| o.writers |= me);
                 let mine = Owners { writers: mine.writers | 1 << l, ..mine };
                 self.op(t, inner, mine, inside);
+                self.change_owners(*l, |o| o.writers &= !me);
+            }
+            Op::See(l, _, inner) if self.program.watched && mine.readers >> l & 1 == 1 => {
+                self.op(t, inner, mine, inside);
+            }
+            Op::See(l, value, inner) => {
+                let guard = self.rw_locks[*l].read();
+                self.change_owners(*l, |o| o.readers |= me);
+                if *guard == *value {
+                    let mine = Owners { readers: mine.readers | 1 << l, ..mine };
+                    self.op(t, inner, mine, inside);
+                }
+                self.change_owners(*l, |o| o.readers &= !me);
+            }
+            Op::Change(l, inner) => {
+                let mut guard = self.rw_locks[*l].write();
+                self.change_owners(*l, |o| o.writers |= me);
+                *guard = 9;
+                let mine = Owners { writers: mine.writers | 1 << l, ..mine };
+                self.op(t, inner, mine, inside);
+                *guard = t as u8;
                 self.change_owners(*l, |o| o.writers &= !me);
             }
             Op::Section(s, inner) => {
@@ -225,6 +250,8 @@ fn op(depth: u32) -> BoxedStrategy<Op> {
         2 => (0..LOCKS, inner()).prop_map(|(l, op)| Op::Locked(l, op)),
         4 => (0..LOCKS, inner()).prop_map(|(l, op)| Op::Read(l, op)),
         4 => (0..LOCKS, inner()).prop_map(|(l, op)| Op::Write(l, op)),
+        2 => (0..LOCKS, 0..3u8, inner()).prop_map(|(l, v, op)| Op::See(l, v, op)),
+        2 => (0..LOCKS, inner()).prop_map(|(l, op)| Op::Change(l, op)),
         5 => (0..SRCUS, inner()).prop_map(|(s, op)| Op::Section(s, op)),
         1 => (inner(), inner()).prop_map(|(a, b)| Op::Both(a, b)),
     ]

@@ -38,7 +38,7 @@ fn breach<F: Fn(&Sim) -> AdInstance>(threads: usize, build: F) -> (&'static str,
 fn writers_exclude_everybody_and_readers_share() {
     for second in [Mode::Read, Mode::Exclusive] {
         let build = move |sim: &Sim| {
-            let (sim, lock) = (*sim, sim.rw_lock(LockClass::VarRwLock.one()));
+            let (sim, lock) = (*sim, sim.rw_lock(LockClass::VarRwLock.one(), ()));
             // 0: free; a reader adds 1, a writer 16.
             let (state, word) = (sim.word(var(0), 0), sim.word(var(1), 0));
             let wrong = move |others: u64, write: bool| {
@@ -68,7 +68,7 @@ fn writers_exclude_everybody_and_readers_share() {
 #[test]
 fn two_readers_can_be_inside_at_once() {
     let build = |sim: &Sim| {
-        let (sim, lock) = (*sim, sim.rw_lock(LockClass::VarRwLock.one()));
+        let (sim, lock) = (*sim, sim.rw_lock(LockClass::VarRwLock.one(), ()));
         let state = sim.word(var(0), 0);
         let read = move || {
             let _guard = lock.read();
@@ -85,7 +85,7 @@ fn two_readers_can_be_inside_at_once() {
 /// A thread reads and waits for another reader, who cannot get in past a writer that waits.
 fn readers_and_a_writer(writer: bool) -> Ad<impl Fn(&Sim) -> AdInstance> {
     program(2 + usize::from(writer), move |sim: &Sim| {
-        let lock = sim.rw_lock(LockClass::VarRwLock.one());
+        let lock = sim.rw_lock(LockClass::VarRwLock.one(), ());
         let read = sim.word(var(0), 0);
         let first = move || {
             let _guard = lock.read();
@@ -294,7 +294,7 @@ fn entering_a_read_section_is_no_part_of_a_cycle() {
 fn readers_of_a_semaphore_are_part_of_cycles() {
     let build = |sim: &Sim| {
         let lock = sim.lock(LockClass::SlotsLock.one(), ());
-        let rw_lock = sim.rw_lock(LockClass::MmapLock.one());
+        let rw_lock = sim.rw_lock(LockClass::MmapLock.one(), ());
         let first = move || {
             let _lock = lock.lock();
             drop(rw_lock.read());
@@ -330,7 +330,7 @@ fn nobody_sleeps_under_a_spinlock_or_with_interrupts_off() {
         ),
         (
             |sim| {
-                let rw_lock = sim.rw_lock(LockClass::MmapLock.one());
+                let rw_lock = sim.rw_lock(LockClass::MmapLock.one(), ());
                 Box::new(move || drop(rw_lock.read()))
             },
             "mm->mmap_lock (for reading) may sleep",

@@ -3,4 +3,5 @@
 
 mod ad;
 mod locks;
+mod rw_data;
 mod steps;

@@ -52,11 +52,13 @@ const BA: &str = "lock b, lock a, unlock a, unlock b";
 
 #[test]
 fn two_own_locks_of_one_type_are_two_classes() {
-    for kind in ["mutex", "spinlock_t", "raw_spinlock_t", "rw_semaphore", "percpu_rw_semaphore"] {
+    for kind in
+        ["mutex", "spinlock_t", "raw_spinlock_t", "rwlock_t", "rw_semaphore", "percpu_rw_semaphore"]
+    {
         let locks = [("a", kind), ("b", kind)];
         finds(&locks, [AB, AB], None, None);
         let writing = |name: &str| match kind {
-            "rw_semaphore" | "percpu_rw_semaphore" => format!("{name} (for writing)"),
+            "rwlock_t" | "rw_semaphore" | "percpu_rw_semaphore" => format!("{name} (for writing)"),
             _ => name.to_owned(),
         };
         let (a, b) = (writing("a"), writing("b"));
@@ -100,6 +102,14 @@ fn nobody_sleeps_under_a_spinlock_of_the_file() {
     let program = "lock spin, synchronize s, unlock spin";
     let detail = "a grace period of s may sleep, and spin is held";
     finds(&locks, [program, program], Some(("lock-sleep", detail)), None);
+    let locks = [("rw", "rwlock_t"), ("a", "mutex")];
+    for (program, how) in [
+        ("lock rw, lock a, unlock a, unlock rw", "writing"),
+        ("read-lock rw, lock a, unlock a, read-unlock rw", "reading"),
+    ] {
+        let detail = format!("a may sleep, and rw (for {how}) is held");
+        finds(&locks, [program, program], Some(("lock-sleep", &detail)), None);
+    }
     // By an operation of KVM: slots_lock.
     let program = "lock spin, get-dirty-log slot0, unlock spin";
     let detail = "kvm->slots_lock may sleep, and spin is held";
@@ -126,7 +136,7 @@ fn a_thread_waits_for_itself() {
 
 #[test]
 fn a_reader_again_behind_a_writer() {
-    for kind in ["rw_semaphore", "percpu_rw_semaphore"] {
+    for kind in ["rwlock_t", "rw_semaphore", "percpu_rw_semaphore"] {
         let locks = [("rw", kind)];
         let twice = "read-lock rw, read-lock rw, read-unlock rw, read-unlock rw";
         let detail = "rw (for reading) inside rw (for reading): the thread waits for itself";

@@ -111,6 +111,13 @@ const CASES: &[Case] = &[
         Some("deadlock"),
     ),
     case("writers exclude", writers_exclude, None, None),
+    case("data of a read-write lock", guarded_data, None, None),
+    case(
+        "a mutex inside an rwlock_t",
+        sleeps_reading,
+        Some(("lock-sleep", "rw (for reading) is held")),
+        None,
+    ),
     case("held at the end", held_at_the_end, Some(("lock-usage", "still has lock")), None),
     case(
         "two locks of files, of one type",
@@ -193,22 +200,24 @@ fn inversion_in_turns(search: &Arc<Search>) {
     });
 }
 
-/// Two locks as a scenario file declares them, taken in both orders by one thread.
-fn own_locks(search: &Arc<Search>) {
-    const fn mutex(name: &'static str) -> LockInfo {
-        LockInfo {
-            name,
-            short: name,
-            kind: LockKind::Mutex,
-            arch: Arch::Any,
-            section: Section::File("engines"),
-            leaf: false,
-            protects: &[],
-            comment: "",
-        }
+/// A lock as a scenario file declares one.
+const fn declared(name: &'static str, kind: LockKind) -> LockInfo {
+    LockInfo {
+        name,
+        short: name,
+        kind,
+        arch: Arch::Any,
+        section: Section::File("engines"),
+        leaf: false,
+        protects: &[],
+        comment: "",
     }
-    const MINE: LockInfo = mutex("mine");
-    const OTHER: LockInfo = mutex("other");
+}
+
+/// Two of them, taken in both orders by one thread.
+fn own_locks(search: &Arc<Search>) {
+    const MINE: LockInfo = declared("mine", LockKind::Mutex);
+    const OTHER: LockInfo = declared("other", LockKind::Mutex);
     perform::<Tool, _>(search, 1, |p| {
         let mine = p.lock(LockClass::Own(&MINE).one(), ());
         let other = p.lock(LockClass::Own(&OTHER).one(), ());
@@ -377,7 +386,7 @@ fn sleeps_with_interrupts_off(search: &Arc<Search>) {
 /// Two readers, and a writer that comes between: a reader waits behind it.
 fn reader_behind_a_writer(search: &Arc<Search>) {
     perform::<Tool, _>(search, 2, |p| {
-        let lock = Arc::new(p.rw_lock(LockClass::VarRwLock.one()));
+        let lock = Arc::new(p.rw_lock(LockClass::VarRwLock.one(), ()));
         let other = Arc::clone(&lock);
         let reader = move || {
             let _first = lock.read();
@@ -391,7 +400,7 @@ fn reader_behind_a_writer(search: &Arc<Search>) {
 /// Two writers and a reader of a word that the lock protects.
 fn writers_exclude(search: &Arc<Search>) {
     perform::<Tool, _>(search, 3, |p| {
-        let lock = Arc::new(p.rw_lock(LockClass::CpuHotplugLock.one()));
+        let lock = Arc::new(p.rw_lock(LockClass::CpuHotplugLock.one(), ()));
         let word = Arc::new(p.word(Tag::one(Object::CpuOnlineMask), 0));
         let writer = || -> Body {
             let (lock, word) = (Arc::clone(&lock), Arc::clone(&word));
@@ -409,6 +418,46 @@ fn writers_exclude(search: &Arc<Search>) {
             assert_eq!(seen.load(SeqCst) % 2, 0, "a reader beside a writer");
         }));
         (bodies, move || assert_eq!(word.load(SeqCst), 4, "writers beside one another"))
+    });
+}
+
+const RWLOCK: LockInfo = declared("rw", LockKind::Rwlock);
+
+/// Two writers and a reader of the data of a lock.
+fn guarded_data(search: &Arc<Search>) {
+    perform::<Tool, _>(search, 3, |p| {
+        let lock = Arc::new(p.rw_lock(LockClass::Own(&RWLOCK).one(), [0u64; 2]));
+        let word = Arc::new(p.word(Tag::one(Object::Var), 0));
+        let writer = || -> Body {
+            let (lock, word) = (Arc::clone(&lock), Arc::clone(&word));
+            Box::new(move || {
+                let mut data = lock.write();
+                let old = data[0];
+                data[0] = old + 1;
+                word.load(SeqCst);
+                data[1] = old + 1;
+            })
+        };
+        let mut bodies = vec![writer(), writer()];
+        let reader = Arc::clone(&lock);
+        bodies.push(Box::new(move || {
+            let data = reader.read();
+            assert_eq!(data[0], data[1], "a reader beside a writer");
+        }));
+        (bodies, move || assert_eq!(*lock.read(), [2, 2], "an update is lost"))
+    });
+}
+
+/// A mutex inside an `rwlock_t` that is held for reading.
+fn sleeps_reading(search: &Arc<Search>) {
+    perform::<Tool, _>(search, 1, |p| {
+        let lock = p.rw_lock(LockClass::Own(&RWLOCK).one(), ());
+        let mutex = p.lock(LockClass::VarLock.one().contended(false), ());
+        let body = move || {
+            let _lock = lock.read();
+            let _mutex = mutex.lock();
+        };
+        (vec![Box::new(body) as Body], || ())
     });
 }
 

@@ -85,38 +85,76 @@ impl<T: Guarded> fmt::Debug for SpinGuard<'_, T> {
     }
 }
 
-/// A read-write lock. Writers are not preferred; nothing here has enough readers to starve one.
+/// A read-write lock and its data. Writers are not preferred; nothing here has enough readers to
+/// starve one.
 #[derive(Debug)]
-pub(crate) struct SpinRwLock {
+pub(crate) struct SpinRwLock<T> {
     class: LockClass,
-    lock: spin::RwLock<()>,
+    lock: spin::RwLock<T>,
 }
 
-impl SpinRwLock {
-    pub(crate) fn new(id: LockId) -> Self {
-        SpinRwLock { class: id.class, lock: spin::RwLock::new(()) }
+impl<T: Guarded> SpinRwLock<T> {
+    pub(crate) fn new(id: LockId, init: T) -> Self {
+        SpinRwLock { class: id.class, lock: spin::RwLock::new(init) }
+    }
+
+    /// Spins until `take` has it.
+    fn wait<G>(&self, mut take: impl FnMut() -> Option<G>) -> RwGuard<G> {
+        let mut guard = None;
+        wait::until(self.class.info().short, || {
+            guard = take();
+            guard.is_some()
+        });
+        let spins = self.class.info().kind.spins();
+        if spins {
+            story::begin_holding(Held::Spinlock);
+        }
+        RwGuard { guard, spins }
     }
 }
 
-impl RwLock for SpinRwLock {
-    type Read<'a> = spin::RwLockReadGuard<'a, ()>;
-    type Write<'a> = spin::RwLockWriteGuard<'a, ()>;
+impl<T: Guarded> RwLock<T> for SpinRwLock<T> {
+    type Read<'a> = RwGuard<spin::RwLockReadGuard<'a, T>>;
+    type Write<'a> = RwGuard<spin::RwLockWriteGuard<'a, T>>;
 
     fn read(&self) -> Self::Read<'_> {
-        let mut guard = None;
-        wait::until(self.class.info().short, || {
-            guard = self.lock.try_read();
-            guard.is_some()
-        });
-        guard.unwrap_or_else(|| unreachable!())
+        self.wait(|| self.lock.try_read())
     }
     fn write(&self) -> Self::Write<'_> {
-        let mut guard = None;
-        wait::until(self.class.info().short, || {
-            guard = self.lock.try_write();
-            guard.is_some()
-        });
-        guard.unwrap_or_else(|| unreachable!())
+        self.wait(|| self.lock.try_write())
+    }
+}
+
+/// Ownership of a [`SpinRwLock`], shared or alone.
+#[derive(Debug)]
+pub(crate) struct RwGuard<G> {
+    /// There until it is dropped.
+    guard: Option<G>,
+    /// Nobody may sleep while it lives.
+    spins: bool,
+}
+
+impl<G: Deref> Deref for RwGuard<G> {
+    type Target = G::Target;
+    #[inline]
+    fn deref(&self) -> &G::Target {
+        self.guard.as_ref().unwrap_or_else(|| unreachable!("the lock is held"))
+    }
+}
+
+impl<G: DerefMut> DerefMut for RwGuard<G> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut G::Target {
+        self.guard.as_mut().unwrap_or_else(|| unreachable!("the lock is held"))
+    }
+}
+
+impl<G> Drop for RwGuard<G> {
+    fn drop(&mut self) {
+        self.guard = None;
+        if self.spins {
+            story::end_holding(Held::Spinlock);
+        }
     }
 }
 

@@ -122,7 +122,7 @@ impl Platform for El2 {
     type Word = El2Word;
     type Lock<T: Guarded> = SpinLock<T>;
     type Local = AtomicU64;
-    type RwLock = SpinRwLock;
+    type RwLock<T: Guarded> = SpinRwLock<T>;
     type Srcu = SpinSrcu;
 
     fn word(&self, tag: Tag, init: u64) -> El2Word {
@@ -143,8 +143,8 @@ impl Platform for El2 {
     fn local(&self, init: u64) -> AtomicU64 {
         AtomicU64::new(init)
     }
-    fn rw_lock(&self, id: LockId) -> SpinRwLock {
-        SpinRwLock::new(id)
+    fn rw_lock<T: Guarded>(&self, id: LockId, init: T) -> SpinRwLock<T> {
+        SpinRwLock::new(id, init)
     }
     fn srcu(&self, id: LockId) -> SpinSrcu {
         SpinSrcu::new(id)
