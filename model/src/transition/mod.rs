@@ -108,8 +108,10 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
     /// table is asked only then.
     #[inline]
     pub fn leaf_may_be_writable(&self, guest_writable: bool, host_writable: bool) -> bool {
-        let refuses = !host_writable && self.guarded(Guard::MakeSpteHostReadonly, || true);
-        !refuses && guest_writable
+        if !host_writable && self.guarded(Guard::MakeSpteHostReadonly, || true) {
+            return false;
+        }
+        guest_writable
     }
 
     /// `make_spte`.
@@ -154,7 +156,8 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
         Some(self.format.write_protected(spte))
     }
 
-    /// `mark_spte_for_access_track`. W is dropped, not saved: the restore decides it anew.
+    /// `mark_spte_for_access_track`. W is dropped, not saved: the restore gives back R and X alone,
+    /// and the fast fault sets W again if the access is a write and H and M are still set.
     #[inline]
     pub fn mark_for_access_track(&self, spte: Spte) -> Spte {
         let drops_w = self.guarded(Guard::AccessTrackDropsW, || true);

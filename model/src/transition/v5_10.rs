@@ -47,9 +47,13 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
     /// neither read-only to the guest nor a shadowed guest table (M).
     #[inline]
     fn may_become_writable_v5_10(&self, spte: Spte) -> bool {
-        let (h, m) = (self.format.is_host_writable(spte), self.format.is_mmu_writable(spte));
-        let not_to_host = !h && self.guarded(Guard::FastFaultHostWritable, || true);
-        let not_to_mmu = !m && self.guarded(Guard::FastFaultMmuWritable, || true);
-        !not_to_host && !not_to_mmu
+        let f = self.format;
+        if !f.is_host_writable(spte) && self.guarded(Guard::FastFaultHostWritable, || true) {
+            return false;
+        }
+        if !f.is_mmu_writable(spte) && self.guarded(Guard::FastFaultMmuWritable, || true) {
+            return false;
+        }
+        true
     }
 }

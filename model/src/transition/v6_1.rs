@@ -33,9 +33,7 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
         if f.accessed_mask == 0 && f.is_access_track(spte) {
             new = f.restore_acc_track(new);
         }
-        let not_to_mmu =
-            !f.is_mmu_writable(spte) && self.guarded(Guard::FastFaultMmuWritable, || true);
-        if access == Access::Write && !not_to_mmu {
+        if access == Access::Write && self.may_become_writable_v6_1(spte) {
             if level > 1 && logged {
                 // One bit of the dirty bitmap cannot stand for a large page.
                 return FastFault::Refuse;
@@ -46,5 +44,15 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
             return FastFault::Refuse;
         }
         FastFault::Fix(new)
+    }
+
+    /// `is_mmu_writable_spte`: M, which is never set without H.
+    #[inline]
+    fn may_become_writable_v6_1(&self, spte: Spte) -> bool {
+        if !self.format.is_mmu_writable(spte) && self.guarded(Guard::FastFaultMmuWritable, || true)
+        {
+            return false;
+        }
+        true
     }
 }

@@ -1,11 +1,18 @@
 //! The dirty log: marking pages, and the harvest.
 //!
-//! Guarantee: a page that a guest wrote is in a harvest, or its bit is set, or the vCPU that wrote
-//! it is still inside KVM_RUN. Mechanism: the harvest fetches and clears a word of the bitmap, then
-//! write-protects its pages, both under `mmu_lock`; the flush follows outside the lock and before
-//! user space sees the result, so that a store through a stale TLB entry is covered by it. Linux
-//! v5.10 `virt/kvm/kvm_main.c`, `kvm_get_dirty_log_protect()`. Not modelled: PML, manual protect,
-//! the dirty ring, bitmaps of more than one word.
+//! Guarantee: a page that a guest wrote is in a harvest, or its bit is set, or the vCPU whose fault
+//! let it be written is still inside KVM_RUN. That need not be the vCPU that wrote: a fast fault
+//! sets W and marks after, and in between another vCPU may store by the same SPTE and leave.
+//! Mechanism: the harvest fetches and clears a word of the bitmap, then write-protects its pages,
+//! both under `mmu_lock`; a flush follows before user space sees the result. Linux v5.10
+//! `virt/kvm/kvm_main.c`, `kvm_get_dirty_log_protect()`. Not modelled: PML, manual protect, the
+//! dirty ring, bitmaps of more than one word, logging that is switched on while the VM runs.
+//!
+//! Why the flush may come after `mmu_lock`, here and nowhere else: a store through a stale TLB
+//! entry before the flush is to a page that this harvest names, and user space reads the page after
+//! the ioctl, so the store is in what it reads. `slots_lock`, held over the flush, keeps out the
+//! next harvest, which would find the pages write-protected already. And whoever else finds W clear
+//! meanwhile finds H and M still set, and so flushes for itself (`mmu_spte_update`).
 
 use super::memslots::FoundMemslot;
 use crate::guard::Guard;
@@ -55,7 +62,9 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
 
     /// `kvm_get_dirty_log_protect`: fetches and clears the bitmap, then write-protects what it
     /// named, so that whatever is written from now on is marked anew. A flush is owed whenever the
-    /// bitmap was not zero, whatever the SPTEs were.
+    /// bitmap was not zero, whatever the SPTEs were: a TLB may have what they lost.
+    /// If it was zero none is: what was writable before the last harvest was flushed by that, and a
+    /// page that was made writable since is marked, or about to be, and then in the next harvest.
     ///
     /// Locks: `slots_lock`; takes `mmu_lock`.
     #[kernel]

@@ -5,8 +5,9 @@
 //! fault begins to map it (it is retried: its frames are RAM still); the grace period waits for
 //! those that had found it valid, because KVM_RUN's read section of `kvm->srcu` is held over all of
 //! a fault; what they mapped is zapped then, and flushed. Linux v5.10 `virt/kvm/kvm_main.c`,
-//! `kvm_set_memslot()`, with the retry of commit e0c378684b65. Not modelled: moved slots, changed
-//! flags, what cached MMIO SPTEs need of generation numbers, address spaces.
+//! `kvm_set_memslot()`. Not v5.10: there a fault that meets an invalid slot is not retried but
+//! becomes MMIO, though the frame is RAM (retried since 5.13, commit e0c378684b65). Not modelled:
+//! moved slots, changed flags, what cached MMIO SPTEs need of generation numbers, address spaces.
 
 use super::published::Published;
 use super::{MEMSLOTS, Memslot};
@@ -231,22 +232,23 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             }
             let mut to = to.next_generation();
             // kvm_dup_memslots
-            let mut new = slots.kmalloc_other(&self.p, old);
+            let copy = slots.kmalloc_other(&self.p, old);
+            let (mut new, mut unused) = (copy, old);
             if change == KvmMrChange::Delete {
                 let invalid = set.with_invalid(slot).next_generation();
-                slots.write(new, invalid.0);
+                slots.write(copy, invalid.0);
                 self.install_new_memslots(invalid);
                 to = to.next_generation();
                 if let Some(memslot) = self.kvm.slots.get(slot).and_then(Option::as_ref) {
                     let zap = || M::kvm_arch_flush_shadow_memslot(self, memslot);
                     self.p.guarded(Guard::MemslotDeleteZaps, zap);
                 }
-                new = old;
+                (new, unused) = (old, copy);
             }
             // update_memslots
             slots.write(new, to.0);
             self.install_new_memslots(to);
-            slots.kfree(&self.p, 1 - new);
+            slots.kfree(&self.p, unused);
             self.p.mark(Mark::MemslotsFreed);
         });
     }

@@ -49,7 +49,9 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         self.p.mark(Mark::RangeStarted);
     }
 
-    /// `kvm_mmu_notifier_invalidate_range_end`: the sequence first, then the count.
+    /// `kvm_mmu_notifier_invalidate_range_end`: the sequence first, then the count: who sees no
+    /// invalidation running must see that one has run. Under `mmu_lock`, where
+    /// `mmu_notifier_retry` reads both, the order does not matter.
     ///
     /// Locks: takes `mmu_lock`.
     #[kernel("kvm_mmu_notifier_invalidate_range_end")]

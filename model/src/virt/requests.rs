@@ -2,12 +2,17 @@
 //!
 //! Guarantee: when [`Vm::kvm_flush_remote_tlbs`] returns, no vCPU runs guest code with a
 //! translation that it cached before the call, and no lockless walk that began before it is still
-//! running. It does
-//! *not* mean that the TLBs are empty: each vCPU flushes its own before it enters the guest again.
-//! Mechanism: a request bit for each vCPU, then an IPI to those that are in the guest or walk
-//! (`KVM_REQUEST_WAIT`), all at once. Linux v5.10 `virt/kvm/kvm_main.c`,
-//! `kvm_make_all_cpus_request()`. Not modelled: `tlbs_dirty`, which only unsync pages need; a vCPU
-//! that moves to another CPU.
+//! running. It does *not* mean that the TLBs are empty: each vCPU flushes its own before it enters
+//! the guest again. Mechanism: a request bit for each vCPU, then an IPI to those that are in the
+//! guest or walk (`KVM_REQUEST_WAIT`), all at once.
+//!
+//! The caller's own vCPU needs no IPI: it is here, so it is neither in the guest nor in a walk, and
+//! it serves its request before it enters. Waiting under `mmu_lock` cannot deadlock: a target has
+//! its interrupts off only in the guest, which the IPI ends, on the way into it, and in a lockless
+//! walk; none of these waits for a lock, and who spins on `mmu_lock` has interrupts on.
+//!
+//! Linux v5.10 `virt/kvm/kvm_main.c`, `kvm_make_all_cpus_request()`. Not modelled: `tlbs_dirty`,
+//! which only unsync pages need; a vCPU that moves to another CPU.
 
 use crate::guard::Guard;
 use crate::host::Host;
@@ -77,8 +82,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// `kvm_make_request`.
     #[track_caller]
     pub(crate) fn kvm_make_request(&self, cpu: CpuId, request: u64) {
-        // ORDERING: release pairs with the test in vcpu_enter_guest: what was done before the
-        // request is seen by who serves it.
+        // ORDERING: full, as set_bit is on x86 (release is what is needed: smp_wmb in the kernel):
+        // who serves the request sees what was done before it. Pairs with vcpu_enter_guest.
         self.vcpu(cpu).requests.fetch_or(request, SeqCst);
     }
 }

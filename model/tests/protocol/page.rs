@@ -76,12 +76,13 @@ Everything else is private to the thread or to the owner of the lock. `smp_call_
 with `wait` returns when each target has taken its interrupt: it had interrupts on, or left the
 guest. `might_sleep` and `debug_assert!` (where the kernel WARNs) change nothing.
 
-**Around it.** A vCPU thread holds `vcpu->mutex` and a read section of `kvm->srcu` and goes round:
-serve requests and enter (`vcpu_enter_guest`), let the guest run until it faults or an interrupt
-comes, leave (`vcpu_leave_guest`), handle the fault. What a fault returns (`RetPf`) decides what
-is next: Fixed, Spurious, Invalid, Retry: the guest tries again; RetryAfter and
-RetryAfterMemslots: it tries again, in vain until something has changed; Emulate: KVM carries the
-store out (`emulator_write_phys`); BreakCow: the host gives a shared page its own copy, then
+**Around it.** A vCPU thread in KVM_RUN holds `vcpu->mutex` and goes round: serve requests and enter
+(`vcpu_enter_guest`), let the guest run until it faults or an interrupt comes, leave
+(`vcpu_leave_guest`), handle the fault. It is in a read section of `kvm->srcu` all the time but
+while the guest runs: entering ends the section, leaving begins another. What a fault returns
+(`RetPf`) decides what is next: Fixed, Spurious, Invalid, Retry: the guest tries again; RetryAfter
+and RetryAfterMemslots: it tries again, in vain until something has changed; Emulate: KVM carries
+the store out (`emulator_write_phys`); BreakCow: the host gives a shared page its own copy, then
 again; Mmio: to a device; GuestFault: into the guest. `RetPf::Invalid` of a fast fault means: the
 slow way.
 

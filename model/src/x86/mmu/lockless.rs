@@ -34,8 +34,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// `walk_shadow_page_lockless_end`.
     pub(super) fn walk_shadow_page_lockless_end(&self, cpu: CpuId) {
         self.p.guarded(Guard::LocklessWalkMode, || {
-            // ORDERING: release: no read of the walk moves below it. x86 never does that; loom
-            // could show it.
+            // ORDERING: release (smp_store_release): no read of the walk comes after it, where a
+            // flush would not wait for it.
             self.vcpu(cpu).mode.store(OUTSIDE_GUEST_MODE, Release);
         });
         self.p.guarded(Guard::LocklessWalkIrqOff, || self.p.local_irq_enable(cpu));

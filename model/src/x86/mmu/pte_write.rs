@@ -20,8 +20,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// Locks: takes `mmu_lock`.
     #[kernel]
     pub(super) fn kvm_mmu_pte_write(&self, cpu: CpuId, table: Gfn, index: u8) {
-        // ORDERING: relaxed: pairs with account_shadowed; 5.10 has no full barrier here (6.12
-        // has).
+        // ORDERING: relaxed: pairs with account_shadowed. A full barrier is missing here between
+        // the caller's store of the gpte and this load: a hole in 5.10 to 6.1, closed in 6.12.
         if self.mmu.indirect_shadow_pages.load(Relaxed) == 0 {
             return;
         }

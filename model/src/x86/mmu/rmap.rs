@@ -91,7 +91,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     }
 
     /// `kvm_mmu_changed_pte_notifier_make_spte`: read-only, to the host and in the SPTE, and for
-    /// access tracking.
+    /// access tracking. Not v5.10: there M stays (cleared since 5.18, commit f082d86ea685), which
+    /// does no harm where a fast fault needs H as well.
     fn kvm_mmu_changed_pte_notifier_make_spte(&self, old: Spte, pfn: Pfn) -> Spte {
         let f = &self.mmu.format;
         let new = f.write_protected(f.with_pfn(old, pfn)).without(f.host_writable_mask);
@@ -112,7 +113,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     }
 
     /// `kvm_mmu_invalidate_zap_pages_in_memslot`, for `kvm_arch_flush_shadow_memslot`: zaps what
-    /// maps the frames of a slot, and flushes. 5.10 zaps the whole VM (`kvm_mmu_zap_all_fast`).
+    /// maps the frames of a slot, and flushes. Not v5.10: that zaps every shadow page of the VM
+    /// (`kvm_mmu_zap_all_fast`), and with it what maps the slot.
     ///
     /// Locks: takes `mmu_lock`.
     #[kernel("kvm_arch_flush_shadow_memslot")]

@@ -52,7 +52,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         sp
     }
 
-    /// `kvm_mmu_alloc_page`: its table is all zeroes.
+    /// `kvm_mmu_alloc_page`. The table is all zeroes: the kernel takes zeroed memory; here
+    /// `kvm_mmu_prepare_zap_page` has cleared every entry of a page that is used again.
     fn alloc_page(&self, l: &mut Locked, sp: SpId, gfn: Gfn, role: Role) {
         let table = &self.mmu.tables[usize::from(sp.0)];
         self.p.allocated(&table.spt);
@@ -68,8 +69,11 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
 
     /// `account_shadowed`: counts it, and tracks writes to tables above the 4K level.
     fn account_shadowed(&self, l: &mut Locked, me: Option<CpuId>, sp: SpId) {
-        // ORDERING: relaxed: counts are changed under mmu_lock; kvm_mmu_pte_write peeks (a Dekker
-        // pair with the re-read of the gpte that 5.10 leaves without barriers; needs TSO).
+        // ORDERING: relaxed: counts are changed under mmu_lock. kvm_mmu_pte_write reads this one
+        // without: it stores the gpte, then reads the count; here the count goes up, then
+        // FNAME(fetch) reads the gpte again. If both read the old value, the old gpte is mapped and
+        // nobody zaps it. Each side needs a full barrier between its two steps, on x86 too. 5.10 to
+        // 6.1 have none and so this hole; 6.12 has both.
         self.mmu.indirect_shadow_pages.fetch_add(1, Relaxed);
         let page = *l.mmu.page(sp);
         if page.role.level > PG_LEVEL_4K {
@@ -166,8 +170,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         });
     }
 
-    /// `kvm_mmu_free_page`. Nothing in it is a step: who touches the memory from now on is at
-    /// fault.
+    /// `kvm_mmu_free_page`. Nobody may touch the memory from now on.
     fn kvm_mmu_free_page(&self, l: &mut Locked, sp: SpId) {
         let table = &self.mmu.tables[usize::from(sp.0)];
         debug_assert!(l.mmu.page(sp).in_use, "freed twice");

@@ -90,9 +90,9 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         }
         let can_be = || self.transitions().can_be_made_writable(old);
         let is = || self.mmu.format.is_writable(old);
-        let was_writable = self.p.guarded(Guard::FlushOnLocklesslyWritable, can_be)
+        let could_be_written = self.p.guarded(Guard::FlushOnLocklesslyWritable, can_be)
             || self.p.without(Guard::FlushOnLocklesslyWritable, is) == Some(true);
-        let mut flush = was_writable && !self.mmu.format.is_writable(new);
+        let mut flush = could_be_written && !self.mmu.format.is_writable(new);
         // No guard for A and D: A is a hint for reclaim. D is cleared by no step of 5.10 that is
         // here (PML would); where 6.1 clears it, the host unmaps and flushes before it takes the
         // page as clean.
@@ -144,7 +144,9 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         self.mmu.sptep(loc).store(0, Relaxed);
     }
 
-    /// `mmu_spte_age`: clears the Accessed state; true if it was set. No flush here.
+    /// `mmu_spte_age`: clears the Accessed state; true if it was set. No flush here. Not v5.10: it
+    /// judges W by its first read and ignores what the xchg returned, so the dirty state of a page
+    /// that a fast fault makes writable in between is lost to the host (not to the dirty log).
     ///
     /// Locks: `mmu_lock`.
     #[kernel]
@@ -159,16 +161,16 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             return true;
         }
         let new = self.mark_spte_for_access_track(spte);
-        let replaced = self.mmu_spte_update_no_track(l, loc, new);
+        let old = self.mmu_spte_update_no_track(l, loc, new);
         self.p.mark(Mark::AccessTracked);
-        let old = self.p.without(Guard::AgeUsesXchgResult, || spte).unwrap_or(replaced);
-        if self.mmu.format.is_writable(old) {
+        let judged = self.p.without(Guard::AgeUsesXchgResult, || spte).unwrap_or(old);
+        if self.mmu.format.is_writable(judged) {
             self.host.kvm_set_pfn_dirty(self.mmu.format.pfn(old));
         }
         true
     }
 
-    /// `mark_spte_for_access_track`. W is dropped, not saved: the restore decides it anew.
+    /// `mark_spte_for_access_track`: W is dropped, not saved.
     pub(super) fn mark_spte_for_access_track(&self, spte: Spte) -> Spte {
         self.transitions().mark_for_access_track(spte)
     }
