@@ -34,6 +34,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         self.mark_page_dirty_in_slot(bitmap, gfn.0 - memslot.slot.base_gfn.0);
     }
 
+    /// `mark_page_dirty_in_slot`: sets the bit.
     #[kernel("mark_page_dirty")]
     fn mark_page_dirty_in_slot(&self, bitmap: &P::Word, offset: u64) {
         // ORDERING: acq-rel: set_bit_le is a locked operation; it follows the cmpxchg of a fast

@@ -3,10 +3,10 @@
 //! Guarantee: a device is alive while an access to it goes on. Mechanism: accesses run in a read
 //! section of `kvm->srcu`, which KVM_RUN holds; a device is destroyed, and the array that had it
 //! freed, only after a grace period. Linux v5.10 `virt/kvm/kvm_main.c`, `kvm_io_bus_*()`. Not
-//! v5.10: there, if there is no memory for the smaller array, the other devices are destroyed before
-//! the grace period (after it since 5.13, commit 2ee3757424be). Not modelled: ranges (two
-//! ioeventfds share one address, all other devices are elsewhere), the split into MMIO and port bus,
-//! coalesced MMIO.
+//! v5.10: there, if there is no memory for the smaller array, the others are destroyed before the
+//! grace period (after it since 5.13, commit 2ee3757424be). Not modelled: ranges (two ioeventfds
+//! share one address, all other devices are elsewhere), the split into MMIO and port bus, coalesced
+//! MMIO.
 
 use core::slice;
 

@@ -27,10 +27,31 @@ pub(crate) struct Described {
 }
 
 /// Whose functions are the protocol's: other types' are plumbing.
-const PROTOCOL: [&str; 3] = ["Vm", "Transitions", "SpteFormat"];
+const PROTOCOL: [&str; 2] = ["Vm", "Transitions"];
+
+/// What the protocol does not use, or an observer only.
+const LEFT_OFF: [&str; 16] = [
+    "new",
+    "guarded",
+    "transitions",
+    "is_legal_leaf",
+    "ad_need_write_protect",
+    "fault_is_present",
+    "hardware_update",
+    "hardware_walk",
+    "leaf_table",
+    "zap_all_but_roots",
+    "kvm_mmu_zap_all_fast",
+    "VmConfig",
+    "KvmMrChange",
+    "MemslotConfig",
+    "all_spte_locs",
+    "direct_pages",
+];
 
 /// Whose functions are shown as the methods that they are.
-const METHODS: [&str; 2] = ["ShadowWalk", "GuestWalk"];
+const METHODS: [&str; 8] =
+    ["SpteFormat", "Published", "ShadowWalk", "GuestWalk", "ShadowPage", "Role", "Header", "Gpte"];
 
 /// Takes a file apart. `docs`: what a trait says of the functions that are implemented here.
 pub(crate) fn file(source: &str, docs: &BTreeMap<String, String>) -> File {
@@ -54,7 +75,10 @@ pub(crate) fn file(source: &str, docs: &BTreeMap<String, String>) -> File {
                 });
             }
             Item::Impl(it) if PROTOCOL.contains(&type_name(&it.self_ty).as_str()) => {
-                items.extend(functions(source, &it.items, docs, ""));
+                // What is asked of a value, and not done to shared memory, says of what.
+                let name = type_name(&it.self_ty);
+                let prefix = if name == "Vm" { String::new() } else { name + "::" };
+                items.extend(functions(source, &it.items, docs, &prefix));
             }
             Item::Impl(it)
                 if it
@@ -66,10 +90,29 @@ pub(crate) fn file(source: &str, docs: &BTreeMap<String, String>) -> File {
             }
             Item::Impl(it) if METHODS.contains(&type_name(&it.self_ty).as_str()) => {
                 let name = type_name(&it.self_ty);
-                let text = after_attributes(source, &[], item.span());
-                let code = text.replace("    #[inline]\n", "").replace("    #[must_use]\n", "");
-                let prose = String::new();
-                items.push(Described { name: format!("impl {name}"), prose, code });
+                let kept = it.items.iter().filter(|item| match item {
+                    ImplItem::Fn(f) => !is_left_off(&f.sig.ident.to_string(), &name),
+                    _ => true,
+                });
+                let kept: String =
+                    kept.map(|item| after_attributes(source, &[], item.span())).collect();
+                if kept.is_empty() {
+                    continue;
+                }
+                let head = after_attributes(source, &[], it.impl_token.span());
+                let code = without_links(&format!("{head}{kept}}}\n"))
+                    .replace("pub(crate) ", "")
+                    .replace("pub(super) ", "")
+                    .replace("pub ", "")
+                    .replace("    #[inline]\n", "")
+                    .replace("    #[track_caller]\n", "")
+                    .replace("    #[must_use]\n", "");
+                let plain = ["SpteFormat", "Published"].contains(&name.as_str());
+                let code = if plain { strip(&code) } else { code };
+                let of = it.self_ty.span();
+                let line = source.lines().nth(of.start().line - 1).unwrap_or_default();
+                let name = format!("impl {}", &line[of.start().column..of.end().column]);
+                items.push(Described { name, prose: String::new(), code });
             }
             Item::Fn(it) => {
                 let text = after_attributes(source, &it.attrs, item.span());
@@ -79,7 +122,13 @@ pub(crate) fn file(source: &str, docs: &BTreeMap<String, String>) -> File {
             _ => {}
         }
     }
+    items.retain(|item| !is_left_off(item.name.rsplit("::").next().unwrap_or_default(), ""));
     File { prose: prose(&file.attrs), items }
+}
+
+/// A walk begins with its `new`; what else is called so sets up a run.
+fn is_left_off(name: &str, of: &str) -> bool {
+    LEFT_OFF.contains(&name) && !(name == "new" && of.ends_with("Walk"))
 }
 
 /// What a trait says of each of its functions.
@@ -103,20 +152,32 @@ fn functions(
     prefix: &str,
 ) -> Vec<Described> {
     let functions = items.iter().filter_map(|item| match item {
-        ImplItem::Fn(f) => Some((f, item)),
+        // What has the name of what it calls is on the page already.
+        ImplItem::Fn(f) if forwards_to(f).is_none_or(|to| f.sig.ident != to) => Some((f, item)),
         _ => None,
     });
     let one = |(f, item): (&syn::ImplItemFn, &ImplItem)| {
         let name = f.sig.ident.to_string();
         let text = after_attributes(source, &f.attrs, item.span());
+        if let Some(to) = forwards_to(f) {
+            let prose = format!("`{name}`, of this MMU, is `{to}`.");
+            return Described { name, prose, code: String::new() };
+        }
         let own = prose(&f.attrs);
         Described {
             prose: if own.is_empty() { docs.get(&name).cloned().unwrap_or_default() } else { own },
-            name: prefix.to_owned() + &kernel_name(&f.attrs).unwrap_or(name),
+            name: prefix.to_owned() + &name,
             code: strip(&dedent(&text)),
         }
     };
     functions.map(one).collect()
+}
+
+/// `fn f(vm, x) { vm.g(x) }`: the name of `g`.
+fn forwards_to(f: &syn::ImplItemFn) -> Option<String> {
+    let [syn::Stmt::Expr(Expr::MethodCall(call), _)] = &f.block.stmts[..] else { return None };
+    let to_vm = matches!(&*call.receiver, Expr::Path(path) if path.path.is_ident("vm"));
+    to_vm.then(|| call.method.to_string())
 }
 
 fn data(
@@ -140,12 +201,6 @@ fn type_name(ty: &Type) -> String {
     }
 }
 
-/// `#[kernel("FNAME(fetch)")]`.
-fn kernel_name(attributes: &[Attribute]) -> Option<String> {
-    let kernel = attributes.iter().find(|a| a.path().is_ident("kernel"))?;
-    kernel.parse_args::<syn::LitStr>().ok().map(|name| name.value())
-}
-
 /// The documentation, links as plain names.
 fn prose(attributes: &[Attribute]) -> String {
     let lines = attributes.iter().filter_map(|attribute| match &attribute.meta {
@@ -160,8 +215,15 @@ fn prose(attributes: &[Attribute]) -> String {
     });
     let lines: Vec<String> =
         lines.map(|line| line.strip_prefix(' ').unwrap_or(&line).to_owned()).collect();
-    let text = lines.join("\n").replace("[`Vm::", "`").replace("[`", "`").replace("`]", "`");
-    text.replace("\nLocks: ", "\n**Locks:** ").replace("\n# Panics\n", "\n**Panics** ")
+    without_links(&lines.join("\n"))
+        .replace("\nLocks: ", "\n**Locks:** ")
+        .replace("\n# Panics\n", "\n**Panics** ")
+}
+
+/// Links as plain names.
+pub(crate) fn without_links(text: &str) -> String {
+    let text = text.replace("[`Vm::", "`").replace("[`", "`").replace("`]", "`");
+    text.replace("`crate::vm::", "`").replace("`crate::", "`")
 }
 
 /// The text of an item from behind its attributes on.

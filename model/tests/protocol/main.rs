@@ -32,7 +32,8 @@ fn the_page_is_what_the_model_says() {
     );
 }
 
-/// Each of the tool's words leaves the page; what it was around stays.
+/// Each of the tool's words leaves the page; what it was around stays. Where a lock is released is
+/// said.
 #[test]
 fn the_tools_words_are_taken_out() {
     let source = "
@@ -67,7 +68,7 @@ fn kvm_zap(l: &mut Locked) -> bool {
     }
     copy_to_user();
     there  // guard: range-start-flush
-}
+}  // releases mmu_lock
 ";
     assert_eq!(strip::strip(source), wanted);
 }

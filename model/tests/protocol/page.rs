@@ -1,5 +1,6 @@
 //! docs/protocol.md: what is on it, and in which order.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -17,7 +18,15 @@ const PARTS: [(&str, &str, &[&str]); 9] = [
     (
         "The state of the MMU",
         "Which lock protects what, and how tables are walked.",
-        &["types.rs", "vm.rs", "host.rs", "virt/mod.rs", "x86/mmu/mod.rs", "x86/mmu/walk.rs"],
+        &[
+            "types.rs",
+            "vm.rs",
+            "host.rs",
+            "virt/mod.rs",
+            "x86/mmu/mod.rs",
+            "x86/mmu/paging.rs",
+            "x86/mmu/walk.rs",
+        ],
     ),
     (
         "Changing an SPTE without `mmu_lock`, and changing one under that",
@@ -54,42 +63,8 @@ const PARTS: [(&str, &str, &[&str]); 9] = [
     ),
 ];
 
-const HEAD: &str = "\
-# The protocol of the KVM MMU
-
-<!-- Made from model/src by `KVMMU_BLESS=1 cargo test -p kvmmu-model --test protocol`. -->
-
-How KVM of Linux v5.10 on x86 changes page tables that hardware walks, that vCPUs repair without a
-lock, and that the host may take pages out of at any time. Shadow paging and the legacy direct
-MMU; v6.1 where it says so. Functions have the kernel's names and its order of steps; they are
-written in Rust and from facts, not translated. It is the program that kvmmu explores, with the
-explorer's own lines taken out.
-
-**How to read it.** `// guard: flush-after-harvest` at the end of a line marks a protective step
-that has a name: kvmmu can remove it (`--without flush-after-harvest`) and shows what breaks then.
-All of them are in the table at the end. A step without one says why it needs none, or is no
-protection. `// ORDERING:` says what a memory ordering pairs with. `l: &Locked` is what only the
-owner of `mmu_lock` can have: a function that takes it is called under the lock. `load`, `store`,
-`swap` (xchg), `compare_exchange` (cmpxchg) and `fetch_*` on a word are the accesses that others
-can see; so is taking a lock, `smp_call_function_many`, and what hardware and guests do.
-Everything else is private to the thread or to the owner of the lock. `smp_call_function_many`
-with `wait` returns when each target has taken its interrupt: it had interrupts on, or left the
-guest. `might_sleep` and `debug_assert!` (where the kernel WARNs) change nothing.
-
-**Around it.** A vCPU thread in KVM_RUN holds `vcpu->mutex` and goes round: serve requests and enter
-(`vcpu_enter_guest`), let the guest run until it faults or an interrupt comes, leave
-(`vcpu_leave_guest`), handle the fault. It is in a read section of `kvm->srcu` all the time but
-while the guest runs: entering ends the section, leaving begins another. What a fault returns
-(`RetPf`) decides what is next: Fixed, Spurious, Invalid, Retry: the guest tries again; RetryAfter
-and RetryAfterMemslots: it tries again, in vain until something has changed; Emulate: KVM carries
-the store out (`emulator_write_phys`); BreakCow: the host gives a shared page its own copy, then
-again; Mmio: to a device; GuestFault: into the guest. `RetPf::Invalid` of a fast fault means: the
-slow way.
-
-**Letters.** W: hardware may write. H: `SPTE_HOST_WRITEABLE`, the host maps the page writable. M:
-`SPTE_MMU_WRITEABLE`, the guest may write and the page is no shadowed page table. A, D: accessed
-and dirty.
-";
+/// What stands before the parts: the problem, how to read the page, and what holds.
+const HEAD: &str = include_str!("opening.md");
 
 /// The page.
 pub(crate) fn page(source: &Path) -> String {
@@ -98,6 +73,7 @@ pub(crate) fn page(source: &Path) -> String {
     };
     let docs = items::trait_docs(&read("vm.rs"));
     let mut page = HEAD.to_owned();
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (heading, words, files) in PARTS {
         write!(page, "\n## {heading}\n").expect("a String takes it");
         if !words.is_empty() {
@@ -107,6 +83,16 @@ pub(crate) fn page(source: &Path) -> String {
             let file = items::file(&read(name), &docs);
             write!(page, "\n### {name}\n\n{}\n", file.prose).expect("a String takes it");
             for item in file.items {
+                for guard in marks(&item.code) {
+                    let here = places.entry(guard.to_owned()).or_default();
+                    if !here.contains(&item.name) {
+                        here.push(item.name.clone());
+                    }
+                }
+                if item.code.is_empty() {
+                    write!(page, "\n- {}\n", item.prose).expect("a String takes it");
+                    continue;
+                }
                 if let Some(one) = one_line(&item.code) {
                     let prose = item.prose.replace('\n', " ");
                     write!(page, "\n- `{}`: {prose}\n", one.trim_end_matches(';'))
@@ -114,16 +100,37 @@ pub(crate) fn page(source: &Path) -> String {
                     continue;
                 }
                 write!(page, "\n#### `{}`\n", item.name).expect("a String takes it");
-                if !item.prose.is_empty() {
-                    write!(page, "\n{}\n", item.prose).expect("a String takes it");
+                let prose = without_heading(&item.prose, &item.name);
+                if !prose.is_empty() {
+                    write!(page, "\n{prose}\n").expect("a String takes it");
                 }
                 write!(page, "\n```rust\n{}\n```\n", item.code.trim_end())
                     .expect("a String takes it");
             }
         }
     }
-    let guards = guards(&page);
-    page + &guards
+    page + &guards(&places)
+}
+
+/// The guards that are marked in a text.
+fn marks(code: &str) -> impl Iterator<Item = &str> {
+    code.lines()
+        .filter_map(|line| line.split("// guard: ").nth(1))
+        .flat_map(|tags| tags.split(", "))
+}
+
+/// What an item's documentation says besides its name, which stands above it.
+fn without_heading(prose: &str, name: &str) -> String {
+    let name = name.rsplit("::").next().unwrap_or(name);
+    let rest = prose.strip_prefix(&format!("`{name}`")).and_then(|rest| {
+        let said = rest.strip_prefix(':').or_else(|| rest.strip_prefix('.'));
+        if rest.is_empty() { Some(rest) } else { said }
+    });
+    let text = rest.unwrap_or(prose).trim_start();
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map_or(String::new(), |first| first.to_uppercase().to_string() + letters.as_str())
 }
 
 /// A constant of one line.
@@ -132,22 +139,28 @@ fn one_line(code: &str) -> Option<&str> {
     code.strip_prefix("const ").filter(|rest| !rest.starts_with("fn ") && !rest.contains('\n'))
 }
 
-/// Every guard: where it stands, what it prevents, what takes its place.
-fn guards(page: &str) -> String {
+/// Every guard on the page: where it is marked, what it prevents, what takes its place.
+fn guards(places: &BTreeMap<String, Vec<String>>) -> String {
     let mut table = "\n## The protective steps\n\n\
-        Those in brackets stand in code that is not on this page.\n\n\
+        In: the function of the kernel, and the heading where the page has the step elsewhere.\n\n\
         | guard | in | prevents | without it |\n|---|---|---|---|\n"
         .to_owned();
+    let mut elsewhere = Vec::new();
     for guard in Guard::ALL {
         let i = guard.info();
-        let here = page.lines().any(|line| {
-            line.split("// guard: ")
-                .nth(1)
-                .is_some_and(|tags| tags.split(", ").any(|t| t == i.name))
-        });
-        let name = if here { format!("`{}`", i.name) } else { format!("(`{}`)", i.name) };
-        writeln!(table, "| {name} | `{}` | {} | {} |", i.function, i.prevents, i.without)
+        let Some(here) = places.get(i.name) else {
+            elsewhere.push(format!("`{}`", i.name));
+            continue;
+        };
+        let mut function = format!("`{}`", i.function);
+        if !here.iter().any(|place| place == i.function) {
+            write!(function, " (here `{}`)", here.join("`, `")).expect("a String takes it");
+        }
+        writeln!(table, "| `{}` | {function} | {} | {} |", i.name, i.prevents, i.without)
             .expect("a String takes it");
     }
+    let rest = elsewhere.join(", ");
+    write!(table, "\nOf code that is not on this page (`kvmmu guards` tells them): {rest}.\n")
+        .expect("a String takes it");
     table
 }

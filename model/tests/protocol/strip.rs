@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use crate::items::without_links;
 use kvmmu_model::Guard;
 use proc_macro2::{LineColumn, Span};
 use syn::spanned::Spanned;
@@ -19,7 +20,8 @@ pub(crate) fn strip(source: &str) -> String {
     while let Some(edit) = next_edit(&text) {
         text.replace_range(edit.range, &edit.text);
     }
-    notes_to_line_ends(&plain_names(&text))
+    let text = without_links(&plain_names(&text)).replace(";;", ";");
+    releases(&notes_to_line_ends(&text)).replace(";;", ";")
 }
 
 struct Edit {
@@ -415,6 +417,33 @@ fn plain_names(text: &str) -> String {
         text = text.replace(from, to);
     }
     text
+}
+
+/// Where a block ends that took a lock or began a read section, and did not drop it, it says so.
+fn releases(text: &str) -> String {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for i in 0..lines.len() {
+        let taken = |line: &str| -> Option<(String, String)> {
+            let (name, init) = line.trim_start().strip_prefix("let ")?.split_once(" = kvm.")?;
+            let lock = init.strip_suffix(".lock();").or(init.strip_suffix(".read_lock();"))?;
+            Some((name.trim_start_matches("mut ").to_owned(), lock.to_owned()))
+        };
+        let code = lines[i].split("  // guard: ").next().unwrap_or_default();
+        let Some((name, lock)) = taken(code) else { continue };
+        let indent = |line: &str| line.len() - line.trim_start().len();
+        let depth = indent(&lines[i]);
+        let end = (i + 1..lines.len())
+            .find(|j| !lines[*j].trim().is_empty() && indent(&lines[*j]) < depth);
+        let Some(end) = end else { continue };
+        if lines[i..end].iter().any(|line| line.trim() == format!("drop({name});")) {
+            continue;
+        }
+        lines[end] = match lines[end].split_once("  // releases ") {
+            Some((brace, inner)) => format!("{brace}  // releases {lock}, {inner}"),
+            None => format!("{}  // releases {lock}", lines[end]),
+        };
+    }
+    lines.iter().fold(String::new(), |text, line| text + line + "\n")
 }
 
 /// Each guard's name at the end of its line.

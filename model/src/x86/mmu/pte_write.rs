@@ -19,7 +19,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     ///
     /// Locks: takes `mmu_lock`.
     #[kernel]
-    pub(super) fn kvm_mmu_pte_write(&self, cpu: CpuId, table: Gfn, index: u8) {
+    pub(super) fn kvm_mmu_pte_write(&self, cpu: CpuId, table: Gfn, byte: u8) {
         // ORDERING: relaxed: pairs with account_shadowed. A full barrier is missing here between
         // the caller's store of the gpte and this load: a hole in 5.10 to 6.1, closed in 6.12.
         if self.mmu.indirect_shadow_pages.load(Relaxed) == 0 {
@@ -32,7 +32,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             if !page.is_valid() || page.role.direct || page.gfn != table {
                 continue;
             }
-            let loc = SpteLoc { sp, index };
+            // An entry of a guest table is one byte here (`Gpte`).
+            let loc = SpteLoc { sp, index: byte };
             let entry = self.mmu_spte_get_lockless(loc);
             self.p.guarded(Guard::PteWriteZaps, || self.mmu_page_zap_pte(&mut l, loc));
             remote_flush |= self.mmu.format.is_shadow_present(entry);
