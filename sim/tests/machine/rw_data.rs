@@ -8,6 +8,7 @@ use kvmmu_model::{
 };
 use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::outcome::Verdict;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Goal, Sim};
 
@@ -61,19 +62,19 @@ fn readers_see_what_a_writer_left_and_nothing_of_what_it_is_at() {
                 let before = *guard;
                 word.load(SeqCst);
                 if before[0] != before[1] || before != *guard {
-                    sim.violate("torn", || format!("{before:?}, {:?}", *guard));
+                    sim.violate(Rule::Own("torn"), || format!("{before:?}, {:?}", *guard));
                 }
             };
             let after = move || {
                 word.wait_until(Until::Is(1));
                 if *lock.read() != [1, 1] {
-                    sim.violate("stale", String::new);
+                    sim.violate(Rule::Own("stale"), String::new);
                 }
             };
             let bodies: Vec<Body> = vec![Box::new(done), Box::new(read), Box::new(after)];
             instance(bodies, move || {
                 if *lock.read() != [1, 1] {
-                    sim.violate("lost", String::new);
+                    sim.violate(Rule::Own("lost"), String::new);
                 }
             })
         };
@@ -100,7 +101,7 @@ fn two_add(id: LockId, at_once: bool) -> Ad<impl Fn(&Sim) -> AdInstance> {
         instance(vec![Box::new(add), Box::new(add)], move || {
             let sum = *lock.read();
             if sum != 2 {
-                sim.violate("lost-update", || sum.to_string());
+                sim.violate(Rule::Own("lost-update"), || sum.to_string());
             }
         })
     })
@@ -111,7 +112,7 @@ fn no_update_of_a_writer_is_lost() {
     for id in locks() {
         assert_eq!(verdict(&two_add(id, true)), Verdict::Holds);
         let found = found(verdict(&two_add(id, false)));
-        assert_eq!((found.property, found.detail.as_str()), ("lost-update", "1"));
+        assert_eq!((found.rule.name(), found.detail.as_str()), ("lost-update", "1"));
     }
 }
 
@@ -127,11 +128,11 @@ fn data_and_what_was_seen_of_it_are_parts_of_the_state() {
                 let write = |value| -> Body { Box::new(move || *lock.write() = value) };
                 instance(vec![write(1), write(2)], move || {
                     if *lock.read() == wanted {
-                        sim.violate("wanted", String::new);
+                        sim.violate(Rule::Own("wanted"), String::new);
                     }
                 })
             };
-            assert_eq!(found(verdict(&program(2, last))).property, "wanted");
+            assert_eq!(found(verdict(&program(2, last))).rule.name(), "wanted");
         }
         for wanted in [0u64, 1] {
             // What the reader saw decides after everything is over.
@@ -143,12 +144,12 @@ fn data_and_what_was_seen_of_it_are_parts_of_the_state() {
                     let value = *lock.read();
                     word.load(SeqCst);
                     if value == wanted {
-                        sim.violate("wanted", String::new);
+                        sim.violate(Rule::Own("wanted"), String::new);
                     }
                 };
                 instance(vec![Box::new(write), Box::new(read)], || {})
             };
-            assert_eq!(found(verdict(&program(2, seen))).property, "wanted");
+            assert_eq!(found(verdict(&program(2, seen))).rule.name(), "wanted");
         }
     }
 }
@@ -212,7 +213,7 @@ fn nobody_sleeps_inside_an_rwlock_t() {
         let found = found(verdict(&program(1, build)));
         let how = if write { "writing" } else { "reading" };
         let detail = format!("lock may sleep, and rw (for {how}) is held");
-        assert_eq!((found.property, found.detail), ("lock-sleep", detail));
+        assert_eq!((found.rule.name(), found.detail), ("lock-sleep", detail));
     }
     // The other way round it spins.
     let build = |sim: &Sim| {
