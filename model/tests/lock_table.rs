@@ -135,3 +135,25 @@ fn orders_chain() {
     let Some(Breach::Order(held, order)) = found else { panic!("{found:?}") };
     assert_eq!((held, order.inner.class), (hv_lock, LockClass::VcpuMutex));
 }
+
+#[test]
+fn nothing_sleeps_in_a_section_of_rcu_and_entering_one_waits_for_nothing() {
+    let section = |class| Hold::new(class, Mode::Read);
+    let grace_period = |class| Hold::new(class, Mode::Synchronize);
+    let held = |hold: Hold| [(hold, false)].into_iter();
+    let (rcu, srcu) = (section(LockClass::VarRcu), section(LockClass::VarSrcu));
+    let mutex = exclusive(LockClass::VarLock);
+    assert_eq!(rules::check(held(srcu), false, mutex), None);
+    assert_eq!(rules::check(held(rcu), false, mutex), Some(Breach::SleepsUnder(rcu)));
+    let spinlock = exclusive(LockClass::VarSpinlock);
+    assert_eq!(rules::check(held(rcu), false, spinlock), None);
+    // A section may be entered anywhere; its grace period sleeps.
+    let leaf = exclusive(LockClass::TscWriteLock);
+    assert_eq!(rules::check(held(leaf), true, rcu), None);
+    let found = rules::check(held(leaf), false, grace_period(LockClass::VarRcu));
+    assert_eq!(found, Some(Breach::SleepsUnder(leaf)));
+    // Sections nest, and no thread waits for its own.
+    assert_eq!(rules::check([(rcu, true)].into_iter(), false, rcu), None);
+    let own = rules::check([(rcu, true)].into_iter(), false, grace_period(LockClass::VarRcu));
+    assert_eq!(own, Some(Breach::Recursion(rcu)));
+}

@@ -231,8 +231,8 @@ fn broken(breach: Breach, wanted: Hold) -> Finding {
 /// What is wrong with sleeping here, if anything: `might_sleep()`.
 pub fn might_sleep(held: impl Iterator<Item = Hold>, irqs_off: bool) -> Option<Finding> {
     let mut held = held;
-    let spins = held.find(|hold| hold.class.info().kind.spins());
-    let why = match (spins, irqs_off) {
+    let forbids = held.find(|hold| hold.class.info().kind.forbids_sleep());
+    let why = match (forbids, irqs_off) {
         (Some(hold), _) => format!("{} is held", held_text(hold)),
         (None, true) => "interrupts are off".to_string(),
         (None, false) => return None,
@@ -287,7 +287,7 @@ pub fn unprotected(object: Object, write: bool) -> Finding {
 pub fn held_text(hold: Hold) -> String {
     let name = hold.class.info().name;
     match (hold.class.info().kind, hold.mode) {
-        (LockKind::Srcu, Mode::Read) => format!("a read section of {name}"),
+        (LockKind::Srcu | LockKind::Rcu, Mode::Read) => format!("a read section of {name}"),
         (_, Mode::Read) => format!("{name} (for reading)"),
         (kind, _) if kind.has_readers() => format!("{name} (for writing)"),
         _ => name.to_string(),

@@ -66,7 +66,8 @@ properties! {
     LockOrder = "lock-order",
     /// The orders in which locks are taken, all executions together, have no cycle.
     LockCycle = "lock-cycle",
-    /// Nobody asks for something that may sleep while a spinlock is held or interrupts are off.
+    /// Nobody asks for something that may sleep while a spinlock is held, inside a read section of
+    /// RCU, or while interrupts are off.
     LockSleep = "lock-sleep",
     /// No lock is taken inside a leaf.
     LockLeaf = "lock-leaf",

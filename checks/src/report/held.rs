@@ -1,6 +1,6 @@
 //! Which locks a thread holds at some point of a run, how, and where it took them.
 
-use kvmmu_model::{LockClass, LockKind, Mode, Object, Tag};
+use kvmmu_model::{LockClass, Mode, Object, Tag};
 use kvmmu_sim::event::{Event, What};
 
 use crate::lab::replayed::Replayed;
@@ -46,8 +46,8 @@ pub fn class(tag: Tag) -> Option<LockClass> {
 pub fn held_words(run: &Replayed, tag: Tag, mode: Mode) -> String {
     let name = object_text(&run.names, run.events.len(), tag);
     match (class(tag).map(|class| class.info().kind), mode) {
-        (Some(LockKind::Srcu), Mode::Read) => format!("a read section of {name}"),
-        (Some(LockKind::Srcu), _) => format!("a grace period of {name}"),
+        (Some(kind), Mode::Read) if kind.has_sections() => format!("a read section of {name}"),
+        (Some(kind), _) if kind.has_sections() => format!("a grace period of {name}"),
         (Some(kind), Mode::Read) if kind.has_readers() => format!("{name} for reading"),
         (Some(kind), _) if kind.has_readers() => format!("{name} for writing"),
         _ => name,
@@ -58,8 +58,10 @@ pub fn held_words(run: &Replayed, tag: Tag, mode: Mode) -> String {
 pub fn call(class: LockClass, mode: Mode) -> String {
     let info = class.info();
     match (info.kind, mode) {
-        (LockKind::Srcu, Mode::Read) => format!("srcu_read_lock({})", info.short),
-        (LockKind::Srcu, _) => format!("synchronize_srcu({})", info.short),
+        (kind, Mode::Read) if kind.has_sections() => {
+            format!("{}_read_lock({})", kind.name(), info.short)
+        }
+        (kind, _) if kind.has_sections() => format!("synchronize_{}({})", kind.name(), info.short),
         (_, Mode::Read) => format!("read_lock({})", info.short),
         _ => format!("lock({})", info.short),
     }

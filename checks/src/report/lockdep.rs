@@ -259,8 +259,11 @@ fn rule(violated: Rule, held: &[Hold], wanted: Option<Hold>) -> (Vec<String>, Ve
             (lines, nestings)
         }
         Property::LockSleep => {
-            let spins = held.iter().find(|hold| hold.class.info().kind.spins());
-            let why = match spins {
+            let forbids = held.iter().find(|hold| hold.class.info().kind.forbids_sleep());
+            let why = match forbids {
+                Some(hold) if hold.class.info().kind.has_sections() => {
+                    format!("inside {}", held_text(*hold))
+                }
                 Some(hold) => {
                     let info = hold.class.info();
                     format!("while it holds {}, a {}", info.name, info.kind.name())
@@ -360,7 +363,8 @@ fn typed(lock: &Taken) -> String {
 
 /// What asking for a lock is called.
 fn verb(lock: &Taken) -> &'static str {
-    match (lock.r#type == LockKind::Srcu.name(), lock.mode) {
+    let sections = [LockKind::Srcu, LockKind::Rcu].map(LockKind::name).contains(&lock.r#type);
+    match (sections, lock.mode) {
         (true, "read") => "enter",
         (true, _) => "wait for",
         _ => "acquire",

@@ -105,6 +105,8 @@ pub enum LockKind {
     /// `struct srcu_struct`: entering a read section never waits; a grace period waits, asleep, for
     /// the sections that began before it.
     Srcu,
+    /// RCU: the same, but that nothing sleeps inside a read section.
+    Rcu,
 }
 
 impl LockKind {
@@ -129,11 +131,20 @@ impl LockKind {
             LockKind::RwSemaphore => "rw_semaphore",
             LockKind::PercpuRwSemaphore => "percpu_rw_semaphore",
             LockKind::Srcu => "srcu",
+            LockKind::Rcu => "rcu",
         }
     }
-    /// True if nobody may sleep while holding it, for reading or for writing.
+    /// True if a thread that waits for it spins.
     pub const fn spins(self) -> bool {
         matches!(self, LockKind::Spinlock | LockKind::RawSpinlock | LockKind::Rwlock)
+    }
+    /// True if no thread may sleep while it holds it, or is inside its read section.
+    pub const fn forbids_sleep(self) -> bool {
+        self.spins() || matches!(self, LockKind::Rcu)
+    }
+    /// True if it has read sections, which never wait, and grace periods, which wait for them.
+    pub const fn has_sections(self) -> bool {
+        matches!(self, LockKind::Srcu | LockKind::Rcu)
     }
     /// True if it is taken for reading or for writing.
     pub const fn has_readers(self) -> bool {
@@ -183,7 +194,7 @@ pub enum Section {
 pub enum Mode {
     /// Alone: a mutex, a spinlock, a read-write lock for writing.
     Exclusive,
-    /// With other readers: a read-write lock for reading, an SRCU read section.
+    /// With other readers: a read-write lock for reading, a read section of SRCU or RCU.
     Read,
     /// A grace period: wanted, never held.
     Synchronize,
@@ -203,12 +214,12 @@ impl Hold {
     pub const fn new(class: LockClass, mode: Mode) -> Hold {
         Hold { class, mode }
     }
-    /// True if getting it may sleep. Entering an SRCU read section never waits.
+    /// True if getting it may sleep. Entering a read section of SRCU or RCU never waits.
     pub const fn may_sleep(self) -> bool {
         match self.class.info().kind {
             LockKind::Mutex | LockKind::RwSemaphore | LockKind::PercpuRwSemaphore => true,
             LockKind::Spinlock | LockKind::RawSpinlock | LockKind::Rwlock => false,
-            LockKind::Srcu => matches!(self.mode, Mode::Synchronize),
+            LockKind::Srcu | LockKind::Rcu => matches!(self.mode, Mode::Synchronize),
         }
     }
 }
@@ -516,6 +527,17 @@ locks! {
         name: "srcu_struct",
         short: "srcu_struct",
         kind: Srcu,
+        arch: Any,
+        section: Test,
+        leaf: false,
+        protects: [],
+        comment: "Stand-alone programs make these.",
+    }
+    /// An RCU domain of a small stand-alone program.
+    VarRcu {
+        name: "rcu_domain",
+        short: "rcu_domain",
+        kind: Rcu,
         arch: Any,
         section: Test,
         leaf: false,

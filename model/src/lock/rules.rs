@@ -12,7 +12,7 @@ use super::{Hold, LockClass, Mode};
 pub enum Breach {
     /// The thread has it already, and it cannot be had twice; or it waits for its own read section.
     Recursion(Hold),
-    /// It may sleep, and a spinlock is held.
+    /// It may sleep, and a spinlock is held, or the thread is inside a read section of RCU.
     SleepsUnder(Hold),
     /// It may sleep, and interrupts are off.
     SleepsIrqsOff,
@@ -38,7 +38,7 @@ pub fn check(
         return Some(Breach::Recursion(hold));
     }
     if wanted.may_sleep() {
-        if let Some(hold) = others().find(|h| h.class.info().kind.spins()) {
+        if let Some(hold) = others().find(|h| h.class.info().kind.forbids_sleep()) {
             return Some(Breach::SleepsUnder(hold));
         }
         if irqs_off {
@@ -56,7 +56,7 @@ pub fn check(
 /// True if a thread that holds the one can never get the other.
 fn excludes(held: Hold, wanted: Hold) -> bool {
     match (held.mode, wanted.mode) {
-        // Read sections of SRCU nest; readers of a read-write lock do not: a writer may have come
+        // Read sections of SRCU and RCU nest; readers of a read-write lock do not: a writer may have come
         // between.
         (Mode::Read, Mode::Read) => held.class.info().kind.has_readers(),
         _ => true,
@@ -65,7 +65,7 @@ fn excludes(held: Hold, wanted: Hold) -> bool {
 
 /// True if getting it may have to wait for somebody.
 pub fn waits(wanted: Hold) -> bool {
-    !matches!((wanted.class.info().kind, wanted.mode), (super::LockKind::Srcu, Mode::Read))
+    !(wanted.class.info().kind.has_sections() && wanted.mode == Mode::Read)
 }
 
 /// The documented order that wants `wanted` outside of `held`.

@@ -41,8 +41,13 @@ enum Place<'a, M: Machine> {
 
 /// Locks of the table that no world has: programs cannot name them.
 #[cfg(feature = "loader")]
-pub(crate) const ABSENT: &[LockClass] =
-    &[LockClass::VarLock, LockClass::VarSpinlock, LockClass::VarRwLock, LockClass::VarSrcu];
+pub(crate) const ABSENT: &[LockClass] = &[
+    LockClass::VarLock,
+    LockClass::VarSpinlock,
+    LockClass::VarRwLock,
+    LockClass::VarSrcu,
+    LockClass::VarRcu,
+];
 
 impl<M: Machine> World<M> {
     /// The lock of this name. The one place that knows where each is.
@@ -78,7 +83,8 @@ impl<M: Machine> World<M> {
             LockClass::VarLock
             | LockClass::VarSpinlock
             | LockClass::VarRwLock
-            | LockClass::VarSrcu => unreachable!("the loader refuses what is in ABSENT"),
+            | LockClass::VarSrcu
+            | LockClass::VarRcu => unreachable!("the loader refuses what is in ABSENT"),
         }
     }
 

@@ -25,9 +25,9 @@ pub(super) fn check_mode(
     let (lock, mode) = op.lock();
     let kind = lock.class.info().kind;
     let fits = match mode {
-        Mode::Exclusive => kind != LockKind::Srcu,
-        Mode::Read => kind == LockKind::Srcu || kind.has_readers(),
-        Mode::Synchronize => kind == LockKind::Srcu,
+        Mode::Exclusive => !kind.has_sections(),
+        Mode::Read => kind.has_sections() || kind.has_readers(),
+        Mode::Synchronize => kind.has_sections(),
     };
     if fits {
         return Ok(());
@@ -41,7 +41,7 @@ pub(super) fn check_mode(
         }
         (Mode::Synchronize, _) => {
             let srcu = own.classes().into_iter().chain(all());
-            let srcu = srcu.filter(|class| class.info().kind == LockKind::Srcu);
+            let srcu = srcu.filter(|class| class.info().kind.has_sections());
             format!("only SRCUs have grace periods: {}", listed(srcu.map(text)))
         }
     };
@@ -137,6 +137,7 @@ fn a_kind(kind: LockKind) -> &'static str {
             "a read-write lock"
         }
         LockKind::Srcu => "an SRCU",
+        LockKind::Rcu => "an RCU domain",
     }
 }
 

@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use kvmmu_model::{Guard, LockKind, Mark};
+use kvmmu_model::{Guard, Mark};
 
 use super::locks;
 use crate::ops::VERBS;
