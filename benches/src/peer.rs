@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use kvmmu_model::{Guarded, RwLock, Srcu};
+use kvmmu_model::{Guarded, Rcu, RwLock, Srcu};
 use kvmmu_sim::mini::{FastFault, LastZero};
 
 /// A program that is measured.
@@ -146,6 +146,25 @@ impl Srcu for Absent {
     }
 }
 
+impl Rcu for Absent {
+    type Section<'a> = Absent;
+    fn read_lock(&self) -> Absent {
+        *self
+    }
+    fn synchronize(&self) {
+        match *self {}
+    }
+    fn call(&self, _callback: u64) {
+        match *self {}
+    }
+    fn wait_ripe(&self) -> Option<u64> {
+        match *self {}
+    }
+    fn close(&self) {
+        match *self {}
+    }
+}
+
 /// Implements [`kvmmu_model::Platform`] on the primitives of a peer: what the small programs need,
 /// and nothing more.
 macro_rules! platform {
@@ -215,6 +234,7 @@ macro_rules! platform {
             type Local = std::sync::atomic::AtomicU64;
             type RwLock<T: Guarded> = Absent;
             type Srcu = Absent;
+            type Rcu = Absent;
             fn word(&self, _tag: Tag, init: u64) -> PeerWord {
                 PeerWord(AtomicU64::new(init))
             }
@@ -228,6 +248,9 @@ macro_rules! platform {
                 panic!("no small program has readers")
             }
             fn srcu(&self, _id: LockId) -> Absent {
+                panic!("no small program has readers")
+            }
+            fn rcu(&self, _id: LockId) -> Absent {
                 panic!("no small program has readers")
             }
             fn fence(&self, order: Ordering) {

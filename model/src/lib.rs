@@ -56,7 +56,9 @@ pub use guard::{Guard, GuardInfo, GuardSet};
 pub use host::{Host, PinnedPage};
 pub use lock::{Hold, LockClass, LockId, LockKind, Mode};
 pub use mark::Mark;
-pub use platform::{Guarded, Local, Lock, Ordering, Platform, RwLock, Srcu, Until, Word};
+pub use platform::{
+    Guarded, Local, Lock, Ordering, Platform, RCU_CALLBACKS_MAX, Rcu, RwLock, Srcu, Until, Word,
+};
 pub use spte::{Gpte, Spte, SpteFormat};
 pub use tables::{Leaf, Tables};
 pub use tag::{Object, Protection, Tag};

@@ -191,6 +191,57 @@ pub trait Srcu {
     fn synchronize(&self);
 }
 
+/// How many callbacks may wait in an RCU domain at once. One more is a bug of the program or a reason
+/// to raise this: machines assert it.
+pub const RCU_CALLBACKS_MAX: usize = 8;
+
+/// RCU: read sections that never wait and in which nothing sleeps, grace periods that wait for them,
+/// and callbacks that run after one.
+///
+/// `call_rcu` is a *deferred free that is a step*. In the kernel its callback runs in softirq
+/// context or in a thread (`rcu_core`, `rcuc`, `rcuo`), any time after the grace period. Here it is
+/// run by a thread of the program, which asks for it by [`Rcu::wait_ripe`]. So whatever schedules
+/// threads schedules frees, too: every interleaving of a free with everything else is explored,
+/// schedules and traces need no second kind of actor, and a machine of real threads needs nothing
+/// else. A program without such a thread frees nothing: its grace periods last for ever.
+///
+/// A callback is a number that names what is to be freed, as an `rcu_head` is found in the object
+/// that it frees, and no closure: states are copied and hashed. What it does is up to the thread
+/// that takes it.
+///
+/// *Order.* A thread stands for the CPU that it runs on: callbacks of one thread run in the order
+/// of its calls, those of different threads that are ripe together in any. A machine that does not
+/// explore this takes the oldest, which is one of these orders.
+pub trait Rcu {
+    /// A read section; dropping it ends the section (`rcu_read_unlock`).
+    type Section<'a>
+    where
+        Self: 'a;
+    /// `rcu_read_lock`: begins a read section. One step. Sections nest. Nothing may sleep inside.
+    #[track_caller]
+    fn read_lock(&self) -> Self::Section<'_>;
+    /// `synchronize_rcu`: waits, asleep, until every read section has ended that had begun before
+    /// the call. Sections that begin later do not hold it up. One step, or two: to look who reads,
+    /// and to have waited for them.
+    #[track_caller]
+    fn synchronize(&self);
+    /// `call_rcu`: hands a callback over, which is ripe when every read section has ended that had
+    /// begun before, those of the caller too. One step; it neither sleeps nor waits.
+    ///
+    /// # Panics
+    /// If [`RCU_CALLBACKS_MAX`] callbacks wait already, and after [`Rcu::close`].
+    #[track_caller]
+    fn call(&self, callback: u64);
+    /// Waits, asleep, until a callback is ripe, and takes it: the caller runs it. One step. `None`:
+    /// the domain is closed and every callback was taken.
+    #[track_caller]
+    fn wait_ripe(&self) -> Option<u64>;
+    /// Nothing is called from now on: threads that run callbacks end when they have run all. One
+    /// step. (In the kernel they never end.)
+    #[track_caller]
+    fn close(&self);
+}
+
 /// What the MMU stands on. A cheap handle: the MMU, the host and the hardware each hold a copy.
 pub trait Platform: Clone + Debug {
     /// A shared atomic word.
@@ -203,6 +254,8 @@ pub trait Platform: Clone + Debug {
     type RwLock<T: Guarded>: RwLock<T> + Debug;
     /// A domain of read sections and grace periods.
     type Srcu: Srcu + Debug;
+    /// The same without sleep, and with callbacks.
+    type Rcu: Rcu + Debug;
 
     /// Makes a word. `tag` names it in reports and says which lock should protect it.
     fn word(&self, tag: Tag, init: u64) -> Self::Word;
@@ -214,6 +267,8 @@ pub trait Platform: Clone + Debug {
     fn rw_lock<T: Guarded>(&self, id: LockId, init: T) -> Self::RwLock<T>;
     /// Makes an SRCU domain.
     fn srcu(&self, id: LockId) -> Self::Srcu;
+    /// Makes an RCU domain.
+    fn rcu(&self, id: LockId) -> Self::Rcu;
     /// A memory barrier (`smp_mb()` is `SeqCst`, `smp_rmb()` `Acquire`, `smp_wmb()` `Release`).
     #[track_caller]
     fn fence(&self, order: Ordering);

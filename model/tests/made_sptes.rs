@@ -12,8 +12,8 @@ use kvmmu_model::x86::mmu::paging::all_spte_locs;
 use kvmmu_model::x86::mmu::walk::hardware_walk;
 use kvmmu_model::{
     Access, CpuId, CpuMask, Gfn, Gpte, Guard, GuardSet, Guarded, Host, Lock, LockId, Mmu, Ordering,
-    Pfn, PinnedPage, Platform, RwLock, ShadowMmu, Spte, SpteFormat, SpteLoc, Srcu, Tag, Until, Vm,
-    Word,
+    Pfn, PinnedPage, Platform, Rcu, RwLock, ShadowMmu, Spte, SpteFormat, SpteLoc, Srcu, Tag, Until,
+    Vm, Word,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -80,7 +80,7 @@ impl<T: Guarded> RwLock<T> for PlainLock<T> {
     }
 }
 
-/// An SRCU for one thread: nobody ever waits.
+/// An SRCU or an RCU for one thread: nobody ever waits.
 #[derive(Debug)]
 struct Unshared;
 
@@ -90,12 +90,26 @@ impl Srcu for Unshared {
     fn synchronize(&self) {}
 }
 
+impl Rcu for Unshared {
+    type Section<'a> = ();
+    fn read_lock(&self) {}
+    fn synchronize(&self) {}
+    fn call(&self, _: u64) {
+        unreachable!("nothing here is freed later")
+    }
+    fn wait_ripe(&self) -> Option<u64> {
+        unreachable!("nothing here is freed later")
+    }
+    fn close(&self) {}
+}
+
 impl Platform for Plain {
     type Word = PlainWord;
     type Lock<T: Guarded> = PlainLock<T>;
     type Local = AtomicU64;
     type RwLock<T: Guarded> = PlainLock<T>;
     type Srcu = Unshared;
+    type Rcu = Unshared;
 
     fn word(&self, _: Tag, init: u64) -> PlainWord {
         PlainWord(Cell::new(init))
@@ -110,6 +124,9 @@ impl Platform for Plain {
         self.lock(id, init)
     }
     fn srcu(&self, _: LockId) -> Unshared {
+        Unshared
+    }
+    fn rcu(&self, _: LockId) -> Unshared {
         Unshared
     }
     fn fence(&self, _: Ordering) {}

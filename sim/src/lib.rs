@@ -36,6 +36,7 @@ pub use goal::Goal;
 pub use machine::cell::SimCell;
 pub use machine::lock::{SimGuard, SimLock};
 pub use machine::platform::Sim;
+pub use machine::rcu::SimRcu;
 pub use machine::rw_lock::SimRwLock;
 pub use machine::srcu::SimSrcu;
 pub use machine::word::SimWord;

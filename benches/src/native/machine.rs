@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::kind::Kind;
 use super::lock::{NativeLock, NativeRwLock, NativeSrcu};
+use super::rcu::NativeRcu;
 use super::reclaim::Freed;
 use super::section::{self, Domain};
 
@@ -103,6 +104,7 @@ impl<K: Kind> Platform for Native<K> {
     type Local = AtomicU64;
     type RwLock<T: Guarded> = NativeRwLock<T>;
     type Srcu = NativeSrcu;
+    type Rcu = NativeRcu;
 
     fn word(&self, tag: Tag, init: u64) -> K::Word {
         self.0.kind.word(tag, init)
@@ -118,6 +120,9 @@ impl<K: Kind> Platform for Native<K> {
     }
     fn srcu(&self, id: LockId) -> NativeSrcu {
         NativeSrcu::new(id)
+    }
+    fn rcu(&self, id: LockId) -> NativeRcu {
+        NativeRcu::new(id)
     }
     #[inline(always)]
     fn fence(&self, order: Ordering) {

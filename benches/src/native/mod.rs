@@ -16,6 +16,7 @@
 pub mod kind;
 pub mod lock;
 pub mod machine;
+pub mod rcu;
 pub mod reclaim;
 pub mod section;
 pub mod stress;

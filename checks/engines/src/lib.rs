@@ -20,6 +20,7 @@ pub mod lockdep;
 pub mod loom;
 pub mod machine;
 pub mod primitives;
+pub mod rcu;
 pub mod rw_lock;
 pub mod search;
 pub mod shuttle;

@@ -28,6 +28,7 @@ use kvmmu_scenarios::{Observer, Property, World};
 use crate::lock::EngineLock;
 use crate::lockdep::{IRQS_OFF, LOCKLESS, Locks};
 use crate::primitives::Primitives;
+use crate::rcu::EngineRcu;
 use crate::rw_lock::{EngineRwLock, EngineSrcu};
 use crate::search::{Search, hold};
 use crate::word::EngineWord;
@@ -215,6 +216,7 @@ impl<X: Primitives> Platform for EngineMachine<X> {
     type Local = AtomicU64;
     type RwLock<T: Guarded> = EngineRwLock<X, T>;
     type Srcu = EngineSrcu<X>;
+    type Rcu = EngineRcu<X>;
 
     fn word(&self, tag: Tag, init: u64) -> EngineWord<X> {
         let number = self.0.words.fetch_add(1, Relaxed);
@@ -233,6 +235,10 @@ impl<X: Primitives> Platform for EngineMachine<X> {
     }
     fn srcu(&self, id: LockId) -> EngineSrcu<X> {
         EngineSrcu::new(&self.0, id, self.word(Tag::lock(id), 0))
+    }
+    fn rcu(&self, id: LockId) -> EngineRcu<X> {
+        let word = || self.word(Tag::lock(id), 0);
+        EngineRcu::new(&self.0, id, word(), word())
     }
     #[track_caller]
     fn fence(&self, order: Ordering) {

@@ -173,6 +173,8 @@ impl<X: Primitives, T: Guarded> Drop for WriteGuard<'_, X, T> {
 /// How many threads an SRCU has place for. The stop phase, which comes after them, reads but has
 /// nobody to wait for.
 const THREADS: usize = 7;
+/// The threads and the stop phase.
+pub(crate) const COLUMNS: usize = THREADS + 1;
 /// The readers: the lowest row of as many bits. Above it a row for each thread: the readers that it
 /// waits for.
 const ROW: u64 = 0xff;
@@ -189,16 +191,40 @@ pub struct EngineSrcu<X: Primitives> {
 
 impl<X: Primitives> EngineSrcu<X> {
     pub(crate) fn new(run: &Arc<Run<X>>, id: LockId, word: EngineWord<X>) -> Self {
-        assert!(id.class.info().kind == LockKind::Srcu, "{:?} is no SRCU", id.class);
+        assert!(id.class.info().kind.has_sections(), "{:?} is no SRCU", id.class);
         let bit = run.locks.add(id, Mode::Read);
         EngineSrcu { run: Arc::clone(run), id, word, bit }
     }
 
     /// The column of the running thread.
-    fn me(&self) -> usize {
+    pub(crate) fn me(&self) -> usize {
         let (thread, stop) = (self.run.thread(), self.run.threads());
         assert!(stop <= THREADS, "SRCU is for {THREADS} threads");
         if thread == stop { THREADS } else { thread }
+    }
+
+    /// Waits until every read section has ended that has begun by now.
+    #[track_caller]
+    pub(crate) fn grace_period(&self) {
+        let row = match self.me() {
+            // Alone: nobody comes who reads anew.
+            THREADS => 0,
+            thread => 8 * (thread + 1),
+        };
+        let mut old = self.word.peek();
+        // ORDERING: acq-rel and acquire: what was published before is seen by readers that begin
+        // after.
+        while let Err(now) = self.word.compare_exchange(
+            old,
+            old | (old & ROW) << row,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        ) {
+            old = now;
+        }
+        if old & ROW != 0 {
+            self.word.wait_until(Until::Clear(ROW << row));
+        }
     }
 }
 
@@ -220,25 +246,7 @@ impl<X: Primitives> Srcu for EngineSrcu<X> {
     #[track_caller]
     fn synchronize(&self) {
         self.run.ask_to_synchronize(self.bit);
-        let row = match self.me() {
-            // Alone: nobody comes who reads anew.
-            THREADS => 0,
-            thread => 8 * (thread + 1),
-        };
-        let mut old = self.word.peek();
-        // ORDERING: acq-rel and acquire: what was published before is seen by readers that begin
-        // after.
-        while let Err(now) = self.word.compare_exchange(
-            old,
-            old | (old & ROW) << row,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        ) {
-            old = now;
-        }
-        if old & ROW != 0 {
-            self.word.wait_until(Until::Clear(ROW << row));
-        }
+        self.grace_period();
     }
 }
 

@@ -122,6 +122,7 @@ fn weight(events: &[Event], range: &std::ops::Range<usize>, keep: Keep<'_>) -> W
             if ended(event, &events[range.start + i + 1..]) { LOCAL } else { 1 }
         }
         What::Waited { .. } if locks => 1,
+        What::CallRcu { .. } | What::Callback { .. } => 1,
         _ => LOCAL,
     });
     weights.min().unwrap_or(LOCAL)
@@ -265,6 +266,8 @@ fn interest(what: &What) -> u8 {
         What::Write { .. } | What::Load { .. } => 5,
         What::CmpxchgFailed { .. } | What::Waited { .. } => 5,
         What::Mark(mark) if mark_weight(*mark) < LOCAL => 4,
+        // What a free was for says why it happened when it did.
+        What::CallRcu { .. } | What::Callback { .. } => 2,
         What::Acquire { .. } | What::GracePeriod { .. } => 6,
         What::Release { .. } => 7,
         What::Violation { .. } | What::Fence => 8,

@@ -1,6 +1,6 @@
 //! Events in words: kernel-like statements for the table, one line each for `replay`.
 
-use kvmmu_model::{LockKind, Mode, Object, Tag};
+use kvmmu_model::{Mode, Object, Tag};
 use kvmmu_sim::event::{Event, What, Write as How};
 
 use super::value::Values;
@@ -26,19 +26,27 @@ pub fn statement(what: &What, values: Values<'_>) -> String {
         }
         What::CmpxchgFailed { object, .. } => format!("cmpxchg({}) = lost", name(object)),
         What::Waited { object, .. } => format!("wait for {}", name(object)),
-        What::Acquire { object, mode } => match (is_srcu(*object), mode) {
-            (true, _) => format!("srcu_read_lock({})", name(object)),
-            (false, Mode::Read) => format!("read_lock({})", name(object)),
-            (false, _) => format!("lock({})", name(object)),
+        What::Acquire { object, mode } => match (sections(*object), mode) {
+            (Some(kind), _) => format!("{kind}_read_lock({})", name(object)),
+            (None, Mode::Read) => format!("read_lock({})", name(object)),
+            (None, _) => format!("lock({})", name(object)),
         },
-        What::Release { object } if is_srcu(*object) => {
-            format!("srcu_read_unlock({})", name(object))
+        What::Release { object } => match sections(*object) {
+            Some(kind) => format!("{kind}_read_unlock({})", name(object)),
+            None => format!("unlock({})", name(object)),
+        },
+        What::GracePeriod { object, over } => {
+            let kind = sections(*object).unwrap_or_default();
+            let begins = if *over { "" } else { " begins" };
+            format!("synchronize_{kind}({}){begins}", name(object))
         }
-        What::Release { object } => format!("unlock({})", name(object)),
-        What::GracePeriod { object, over: false } => {
-            format!("synchronize_srcu({}) begins", name(object))
+        What::CallRcu { object, callback } => format!("call_rcu({}, {callback})", name(object)),
+        What::Callback { object, callback: Some(callback) } => {
+            format!("rcu_core({}): callback {callback}", name(object))
         }
-        What::GracePeriod { object, over: true } => format!("synchronize_srcu({})", name(object)),
+        What::Callback { object, callback: None } => {
+            format!("rcu_core({}): nothing is left", name(object))
+        }
         What::Fence => "smp_mb()".to_owned(),
         What::Call(name) => format!("{name} begins"),
         What::Return(name) => format!("{name} returns"),
@@ -48,8 +56,11 @@ pub fn statement(what: &What, values: Values<'_>) -> String {
     }
 }
 
-fn is_srcu(tag: Tag) -> bool {
-    matches!(tag.object, Object::Lock(class) if class.info().kind == LockKind::Srcu)
+/// `srcu` or `rcu`, if it is one.
+fn sections(tag: Tag) -> Option<&'static str> {
+    let Object::Lock(class) = tag.object else { return None };
+    let kind = class.info().kind;
+    kind.has_sections().then(|| kind.name())
 }
 
 /// What an event changed or saw: `pfn1 r-x HM -> 0`, without the object's name.
@@ -104,6 +115,8 @@ pub fn object(what: &What) -> Option<Tag> {
         | What::Waited { object, .. }
         | What::Acquire { object, .. }
         | What::GracePeriod { object, .. }
+        | What::CallRcu { object, .. }
+        | What::Callback { object, .. }
         | What::Release { object } => Some(*object),
         _ => None,
     }
@@ -134,5 +147,48 @@ pub fn list(items: &[String]) -> String {
         [] => String::new(),
         [one] => one.clone(),
         [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kvmmu_model::LockClass;
+    use kvmmu_sim::names::Names;
+
+    use super::*;
+
+    #[test]
+    fn sections_grace_periods_and_callbacks_have_the_kernels_names() {
+        let scenarios = crate::lab::load::builtin(1).expect("built-in files load");
+        let names = Names::default();
+        let values = Values::new(&scenarios[0], &names);
+        let says = |class: LockClass| {
+            let object = Tag::lock(class.one());
+            [
+                What::Acquire { object, mode: Mode::Read },
+                What::Release { object },
+                What::GracePeriod { object, over: false },
+                What::GracePeriod { object, over: true },
+                What::CallRcu { object, callback: 7 },
+                What::Callback { object, callback: Some(7) },
+                What::Callback { object, callback: None },
+            ]
+            .map(|what| statement(&what, values))
+        };
+        let rcu = says(LockClass::VarRcu);
+        let words = [
+            "rcu_read_lock(X)",
+            "rcu_read_unlock(X)",
+            "synchronize_rcu(X) begins",
+            "synchronize_rcu(X)",
+            "call_rcu(X, 7)",
+            "rcu_core(X): callback 7",
+            "rcu_core(X): nothing is left",
+        ];
+        let name = values.name(Tag::lock(LockClass::VarRcu.one()));
+        assert_eq!(rcu, words.map(|word| word.replace('X', &name)));
+        let srcu = says(LockClass::KvmSrcu);
+        assert_eq!(srcu[0], "srcu_read_lock(srcu)");
+        assert_eq!(srcu[3], "synchronize_srcu(srcu)");
     }
 }

@@ -170,6 +170,10 @@ pub fn event_json(replayed: &Replayed, i: usize) -> String {
             let text = if *over { "over" } else { "begins" };
             ("grace-period", tag(object), None, None, Some(text))
         }
+        What::CallRcu { object, callback } => ("call-rcu", tag(object), None, hex(callback), None),
+        What::Callback { object, callback } => {
+            ("callback", tag(object), callback.as_ref().and_then(hex), None, None)
+        }
         What::Release { object } => ("release", tag(object), None, None, None),
         What::Fence => ("fence", None, None, None, None),
         What::Call(name) => ("call", None, None, None, Some(*name)),

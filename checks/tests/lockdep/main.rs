@@ -176,6 +176,14 @@ fn sleeping_under_a_spinlock() {
 }
 
 #[test]
+fn sleeping_in_a_read_section_of_rcu() {
+    let vcpu =
+        vec![read("tdp_mmu_map", LockClass::VarRcu, vec![hold("top_up", SlotsLock, vec![])])];
+    let report = told(&program(vec![vcpu]), &variant(), "lockdep-rcu");
+    insta::assert_snapshot!("rcu", stable(&report));
+}
+
+#[test]
 fn a_lock_inside_a_leaf() {
     let vcpu = vec![hold("map", MmuLock, vec![hold("clock", PvclockGtodSyncLock, vec![])])];
     insta::assert_snapshot!(

@@ -6,7 +6,7 @@ use kvmmu::lab::replayed::{Example, Replayed};
 use kvmmu::lab::run::{self, Machine, Minimised, Progress};
 use kvmmu::lab::search::Search;
 use kvmmu::lab::variant::{Goal, Variant};
-use kvmmu_model::{Lock, LockId, LockKind, Mode, Object, Platform, RwLock, Srcu, Tag};
+use kvmmu_model::{Lock, LockId, LockKind, Mode, Object, Platform, Rcu, RwLock, Srcu, Tag};
 use kvmmu_scenarios::lockdep::Nesting;
 use kvmmu_sim::minimise::minimise;
 use kvmmu_sim::outcome::{Found, Outcome};
@@ -39,6 +39,7 @@ enum Made {
     Alone(<Sim as Platform>::Lock<()>),
     Shared(<Sim as Platform>::RwLock<()>),
     Srcu(<Sim as Platform>::Srcu),
+    Rcu(<Sim as Platform>::Rcu),
 }
 
 struct Running {
@@ -69,6 +70,7 @@ impl Program for Locking {
             if !locks.iter().any(|(known, _)| *known == id) {
                 let made = match id.class.info().kind {
                     LockKind::Srcu => Made::Srcu(sim.srcu(id)),
+                    LockKind::Rcu => Made::Rcu(sim.rcu(id)),
                     kind if kind.has_readers() => Made::Shared(sim.rw_lock(id, ())),
                     _ => Made::Alone(sim.lock(id, ())),
                 };
@@ -126,6 +128,10 @@ impl Running {
             }
             (Made::Srcu(srcu), _) => {
                 let _section = srcu.read_lock();
+                self.all(inside);
+            }
+            (Made::Rcu(rcu), _) => {
+                let _section = rcu.read_lock();
                 self.all(inside);
             }
         }

@@ -17,6 +17,7 @@ pub(crate) mod instance;
 pub(crate) mod irq;
 pub(crate) mod lock;
 pub(crate) mod notice;
+pub(crate) mod rcu;
 pub(crate) mod rw_lock;
 pub(crate) mod srcu;
 pub(crate) mod state;

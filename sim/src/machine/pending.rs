@@ -27,6 +27,8 @@ pub enum Kind {
     WaitNotAll,
     /// Waits until no bit of `arg` is set.
     WaitClear,
+    /// Waits until the word is not 0. There are as many outcomes as it has bits.
+    WaitAny,
     /// A guest access: `arg` is the request, of which the instance knows the outcomes.
     Access,
     /// Waits until a retry could fare differently.
@@ -70,6 +72,7 @@ impl Pending {
                 | Kind::WaitNot
                 | Kind::WaitNotAll
                 | Kind::WaitClear
+                | Kind::WaitAny
                 | Kind::WaitChange
         )
     }

@@ -12,6 +12,7 @@ use super::irq;
 use super::lock::SimLock;
 use super::lockdep::LOCKLESS;
 use super::pending::{Kind, Pending};
+use super::rcu::SimRcu;
 use super::rw_lock::SimRwLock;
 use super::srcu::SimSrcu;
 use super::state::{Machine, Mode};
@@ -143,6 +144,7 @@ impl Platform for Sim {
     type Local = SimWord;
     type RwLock<T: Guarded> = SimRwLock<T>;
     type Srcu = SimSrcu;
+    type Rcu = SimRcu;
 
     fn word(&self, tag: Tag, init: u64) -> SimWord {
         SimWord::new(self.machine, tag, init)
@@ -162,6 +164,10 @@ impl Platform for Sim {
 
     fn srcu(&self, id: LockId) -> SimSrcu {
         SimSrcu::new(self.machine, id)
+    }
+
+    fn rcu(&self, id: LockId) -> SimRcu {
+        SimRcu::new(self.machine, id)
     }
 
     #[inline]

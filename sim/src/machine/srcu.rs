@@ -1,4 +1,4 @@
-//! SRCU: who reads, and whose grace period still waits for whom.
+//! SRCU: who reads, and whose grace period still waits for whom. RCU stands on it, too.
 //!
 //! A grace period waits for just the read sections that had begun when it did: it notes who reads,
 //! and a thread that ends a section removes itself from every such note.
@@ -6,7 +6,7 @@
 use core::fmt;
 use core::panic::Location;
 
-use kvmmu_model::{LockId, LockKind, Mode, Srcu, Tag};
+use kvmmu_model::{LockId, Mode, Srcu, Tag};
 
 use super::pending::{Kind, Pending};
 use super::state::Machine;
@@ -46,7 +46,7 @@ pub struct SimSrcu {
 
 impl SimSrcu {
     pub(crate) fn new(machine: &'static Machine, id: LockId) -> SimSrcu {
-        assert!(id.class.info().kind == LockKind::Srcu, "{:?} is no SRCU", id.class);
+        assert!(id.class.info().kind.has_sections(), "{:?} is no SRCU", id.class);
         let readers = SimWord::new(machine, Tag::lock(id), 0);
         SimSrcu {
             machine,
@@ -60,15 +60,21 @@ impl SimSrcu {
     }
 
     /// The row and column of the running thread; the stop phase has the last.
-    fn me(&self) -> u32 {
+    pub(super) fn me(&self) -> u32 {
         let thread = u32::from(self.machine.running.get());
         let stop = thread == super::THREADS_MAX as u32;
         assert!(stop || thread < THREADS - 1, "SRCU is for {} threads", THREADS - 1);
         thread.min(THREADS - 1)
     }
 
+    /// Who reads, a bit for each thread. The step depends on it.
+    pub(super) fn who(&self, site: &'static Location<'static>) -> u8 {
+        // Each thread has one of as many columns.
+        self.readers.value(site) as u8
+    }
+
     /// In how many sections the running thread is.
-    fn depth(&self) -> u64 {
+    pub(super) fn depth(&self) -> u64 {
         self.machine.arena.get(self.depths) >> (self.me() * THREADS) & 0xff
     }
 
@@ -79,7 +85,7 @@ impl SimSrcu {
         self.machine.arena.set(self.depths, others | depth << shift);
     }
 
-    fn trace(&self, site: &'static Location<'static>, what: impl FnOnce(Tag) -> What) {
+    pub(super) fn trace(&self, site: &'static Location<'static>, what: impl FnOnce(Tag) -> What) {
         let m = self.machine;
         if m.tracer.on() {
             m.tracer.record(m.running.get(), site, what(self.readers.tag()));

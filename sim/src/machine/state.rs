@@ -301,6 +301,7 @@ impl Machine {
             Kind::WaitNot => value() != pending.arg,
             Kind::WaitNotAll => value() & pending.arg != pending.arg,
             Kind::WaitClear => value() & pending.arg == 0,
+            Kind::WaitAny => value() != 0,
             Kind::WaitChange => !self.is_futile(thread),
             _ => true,
         }

@@ -77,12 +77,26 @@ pub enum What {
         /// Which lock.
         object: Tag,
     },
-    /// A grace period of SRCU began or is over.
+    /// A grace period of SRCU or RCU began or is over.
     GracePeriod {
-        /// Which SRCU.
+        /// Which domain.
         object: Tag,
         /// It is over: every read section that it had to wait for has ended.
         over: bool,
+    },
+    /// A callback was handed to RCU.
+    CallRcu {
+        /// Which domain.
+        object: Tag,
+        /// What it is for.
+        callback: u64,
+    },
+    /// A thread took a ripe callback, which it runs.
+    Callback {
+        /// Which domain.
+        object: Tag,
+        /// What it is for; `None`: none is left, and none comes.
+        callback: Option<u64>,
     },
     /// A memory barrier.
     Fence,

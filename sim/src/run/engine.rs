@@ -7,7 +7,7 @@
 use core::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use kvmmu_model::{LockKind, Mode as LockMode, Object};
+use kvmmu_model::{Mode as LockMode, Object};
 use kvmmu_scenarios::lockdep::LockOrders;
 
 use super::program::Program;
@@ -221,6 +221,7 @@ impl Engine {
         let pending = self.pending(t);
         match pending.kind {
             Kind::Access => self.coroutines.instance().choices(pending.arg).max(1),
+            Kind::WaitAny => self.machine.arena.get(pending.cell).count_ones().max(1) as u8,
             _ => 1,
         }
     }
@@ -231,7 +232,7 @@ impl Engine {
         let pending = self.pending(t);
         let (reads, acquired) = match pending.kind {
             Kind::Acquire => (Footprint::bit(pending.loc), Footprint::lock_bit(pending.arg as u16)),
-            Kind::WaitIs | Kind::WaitNot | Kind::WaitNotAll | Kind::WaitClear => {
+            Kind::WaitIs | Kind::WaitNot | Kind::WaitNotAll | Kind::WaitClear | Kind::WaitAny => {
                 (Footprint::bit(pending.loc), 0)
             }
             Kind::WaitChange => (self.machine.threads[t].attempt.mask(), 0),
@@ -381,10 +382,10 @@ impl Engine {
             return None;
         }
         let Object::Lock(class) = self.machine.tag(pending.loc).object else { return None };
-        let srcu = class.info().kind == LockKind::Srcu;
+        let sections = class.info().kind.has_sections();
         match pending.kind {
             Kind::Acquire => Some(LockMode::Exclusive),
-            Kind::Rmw | Kind::WaitClear if srcu => Some(srcu::mode_of(&pending)),
+            Kind::Rmw | Kind::WaitClear if sections => Some(srcu::mode_of(&pending)),
             Kind::Rmw | Kind::WaitClear => Some(rw_lock::mode_of(&pending)),
             _ => None,
         }
@@ -394,6 +395,9 @@ impl Engine {
         let pending = self.pending(t);
         let what = match pending.kind {
             Kind::WaitChange => "a change, before it retries".to_string(),
+            Kind::WaitAny => {
+                format!("a callback of {} to be ripe", self.machine.name(pending.loc))
+            }
             _ => {
                 let name = self.machine.name(pending.loc);
                 match self.asked_mode(pending) {

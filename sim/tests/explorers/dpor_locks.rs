@@ -268,7 +268,11 @@ fn program() -> impl Strategy<Value = Random> {
     (threads, any::<bool>()).prop_map(|(threads, watched)| Random { threads, watched })
 }
 
-fn compare(program: &Random, adds_commute: bool, lowest: bool) -> Result<(), TestCaseError> {
+pub(super) fn compare(
+    program: &dyn Program,
+    adds_commute: bool,
+    lowest: bool,
+) -> Result<(), TestCaseError> {
     let nothing = Goal::of(NOTHING);
     let Agreed { naive, by_naive, record, .. } = agree(program, &nothing, adds_commute, lowest)?;
     let found = others(&by_naive);

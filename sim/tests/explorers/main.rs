@@ -5,6 +5,7 @@ mod counts;
 mod dpor;
 mod dpor_locks;
 mod dpor_random;
+mod dpor_rcu;
 mod dpor_scenarios;
 mod outcomes;
 mod random;

@@ -3,5 +3,6 @@
 
 mod ad;
 mod locks;
+mod rcu;
 mod rw_data;
 mod steps;

@@ -1,5 +1,5 @@
 //! Goal: loom and shuttle find what is wrong with the use of locks, in runs that do not deadlock,
-//! too; and their read-write locks and SRCU keep what they promise. Method: small programs on the
+//! too; and their read-write locks, SRCU and RCU keep what they promise. Method: small programs on the
 //! tool's machine, each with lock checks and without, where the tool alone is left to complain.
 //! The crate that includes this has a type `Tool`.
 
@@ -32,7 +32,7 @@ fn nothing(lock_checks: bool) -> Scenario {
 pub(crate) type Program = fn(&Arc<Search>);
 
 /// What an engine is expected to say of a program with lock checks, and without.
-struct Case {
+pub(super) struct Case {
     /// What it is called.
     name: &'static str,
     /// It.
@@ -43,7 +43,7 @@ struct Case {
     off: Option<&'static str>,
 }
 
-const fn case(
+pub(super) const fn case(
     name: &'static str,
     program: Program,
     on: Option<(&'static str, &'static str)>,
@@ -131,7 +131,7 @@ const CASES: &[Case] = &[
 /// Runs every program with lock checks and without, and returns a line for each surprise.
 pub(crate) fn surprises(check: impl Fn(&Scenario, Program) -> EngineOutcome) -> Vec<String> {
     let mut lines = Vec::new();
-    for Case { name, program, on, off } in CASES {
+    for Case { name, program, on, off } in CASES.iter().chain(super::rcu::CASES) {
         for (lock_checks, expected) in [(true, *on), (false, off.map(|property| (property, "")))] {
             let outcome = check(&nothing(lock_checks), *program);
             println!("{name}, lock checks {lock_checks}: {outcome}");

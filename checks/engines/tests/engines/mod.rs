@@ -2,6 +2,7 @@
 //! of the built-in variants, served on every core.
 
 pub(crate) mod locks;
+mod rcu;
 
 use std::sync::Mutex;
 use std::thread;

@@ -145,6 +145,7 @@ impl Tree {
             | Kind::WaitNot
             | Kind::WaitNotAll
             | Kind::WaitClear
+            | Kind::WaitAny
             | Kind::WaitChange => self.races_of_wait(next, own),
             _ => self.races_since(next, own),
         };

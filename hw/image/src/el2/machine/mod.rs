@@ -7,3 +7,4 @@ pub(crate) mod vcpu;
 pub(crate) mod watch;
 
 mod lock;
+mod rcu;

@@ -22,6 +22,7 @@ use kvmmu_model::{
 use kvmmu_scenarios::Property;
 
 use super::lock::{SpinLock, SpinRwLock, SpinSrcu};
+use super::rcu::SpinRcu;
 use super::watch;
 use crate::el2::cpu::{tlbi, wait};
 use crate::el2::memory::stage2::{self, Descriptor};
@@ -124,6 +125,7 @@ impl Platform for El2 {
     type Local = AtomicU64;
     type RwLock<T: Guarded> = SpinRwLock<T>;
     type Srcu = SpinSrcu;
+    type Rcu = SpinRcu;
 
     fn word(&self, tag: Tag, init: u64) -> El2Word {
         let [i, j] = tag.index.map(usize::from);
@@ -148,6 +150,9 @@ impl Platform for El2 {
     }
     fn srcu(&self, id: LockId) -> SpinSrcu {
         SpinSrcu::new(id)
+    }
+    fn rcu(&self, id: LockId) -> SpinRcu {
+        SpinRcu::new(id)
     }
     #[inline]
     fn fence(&self, order: Ordering) {
