@@ -24,7 +24,7 @@ const BITS: usize = 7;
 
 /// How many callbacks of a thread wait.
 fn count(waiting: u64, thread: usize) -> u64 {
-    waiting >> (BITS * thread) & (1 << BITS) - 1
+    (waiting >> (BITS * thread)) & ((1 << BITS) - 1)
 }
 
 /// An RCU domain.
