@@ -191,12 +191,12 @@ pub trait Srcu {
     fn synchronize(&self);
 }
 
-/// How many callbacks may wait in an RCU domain at once. One more is a bug of the program or a reason
-/// to raise this: machines assert it.
+/// How many callbacks may wait in an RCU domain at once. One more is a bug of the program or a
+/// reason to raise this: machines assert it.
 pub const RCU_CALLBACKS_MAX: usize = 8;
 
-/// RCU: read sections that never wait and in which nothing sleeps, grace periods that wait for them,
-/// and callbacks that run after one.
+/// RCU: read sections that never wait and in which nothing sleeps, grace periods that wait for
+/// them, and callbacks that run after one.
 ///
 /// `call_rcu` is a *deferred free that is a step*. In the kernel its callback runs in softirq
 /// context or in a thread (`rcu_core`, `rcuc`, `rcuo`), any time after the grace period. Here it is

@@ -1,9 +1,9 @@
 //! RCU over a machine's words: the read sections and grace periods of SRCU, and a queue.
 //!
 //! A thread that takes a callback waits for a grace period that begins when it takes it. Callbacks
-//! of one thread are taken in the order of its calls, before those of later threads. `kvmmu-sim` has
-//! more executions, all of which RCU allows: there each callback has a grace period of its own that
-//! begins with the call, and callbacks of different threads run in any order.
+//! of one thread are taken in the order of its calls, before those of later threads. `kvmmu-sim`
+//! has more executions, all of which RCU allows: there each callback has a grace period of its own
+//! that begins with the call, and callbacks of different threads run in any order.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,6 +1,6 @@
 //! Goal: loom and shuttle find what is wrong with the use of locks, in runs that do not deadlock,
-//! too; and their read-write locks, SRCU and RCU keep what they promise. Method: small programs on the
-//! tool's machine, each with lock checks and without, where the tool alone is left to complain.
+//! too; and their read-write locks, SRCU and RCU keep what they promise. Method: small programs on
+//! the tool's machine, each with lock checks and without, where the tool alone is left to complain.
 //! The crate that includes this has a type `Tool`.
 
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The programs of RCU among those of `locks`.
+//! Goal: loom and shuttle free by RCU what no reader sees any more, and find what is wrong with its
+//! use. Method: that of `locks`, which runs these programs, too.
 
 use std::sync::Arc;
 
