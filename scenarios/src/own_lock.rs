@@ -15,6 +15,8 @@ pub(crate) enum OwnLock<M: Machine> {
     Shared(M::RwLock<()>),
     /// An SRCU.
     Srcu(M::Srcu),
+    /// An RCU domain.
+    Rcu(M::Rcu),
 }
 
 impl<M: Machine> OwnLock<M> {
@@ -28,6 +30,7 @@ impl<M: Machine> OwnLock<M> {
                 OwnLock::Shared(m.rw_lock(class.one(), ()))
             }
             LockKind::Srcu => OwnLock::Srcu(m.srcu(class.one())),
+            LockKind::Rcu => OwnLock::Rcu(m.rcu(class.one())),
         };
         classes.iter().map(make).collect()
     }

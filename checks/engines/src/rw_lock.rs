@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
-use kvmmu_model::{Guarded, LockId, LockKind, Mode, Ordering, RwLock, Srcu, Tag, Until, Word};
+use kvmmu_model::{Guarded, LockId, Mode, Ordering, RwLock, Srcu, Tag, Until, Word};
 
 use crate::machine::Run;
 use crate::primitives::Primitives;

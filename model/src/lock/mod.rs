@@ -111,7 +111,7 @@ pub enum LockKind {
 
 impl LockKind {
     /// Every type.
-    pub const ALL: [LockKind; 7] = [
+    pub const ALL: [LockKind; 8] = [
         LockKind::Mutex,
         LockKind::Spinlock,
         LockKind::RawSpinlock,
@@ -119,6 +119,7 @@ impl LockKind {
         LockKind::RwSemaphore,
         LockKind::PercpuRwSemaphore,
         LockKind::Srcu,
+        LockKind::Rcu,
     ];
 
     /// As the document writes it.

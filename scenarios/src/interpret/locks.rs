@@ -5,7 +5,7 @@
 
 use core::mem;
 
-use kvmmu_model::{Lock, LockClass, Mode, RwLock, Srcu};
+use kvmmu_model::{Lock, LockClass, Mode, Rcu, RwLock, Srcu};
 
 use crate::machine::Machine;
 use crate::mmu::MmuState;
@@ -28,6 +28,7 @@ pub(super) enum Held<'a, M: Machine> {
     Reader(<M::RwLock<()> as RwLock<()>>::Read<'a>),
     Writer(<M::RwLock<()> as RwLock<()>>::Write<'a>),
     Section(<M::Srcu as Srcu>::Section<'a>),
+    RcuSection(<M::Rcu as Rcu>::Section<'a>),
 }
 
 /// A lock of the world.
@@ -37,6 +38,7 @@ enum Place<'a, M: Machine> {
     Mmu(&'a M::Lock<MmuState<M>>),
     Rw(&'a M::RwLock<()>),
     Srcu(&'a M::Srcu),
+    Rcu(&'a M::Rcu),
 }
 
 /// Locks of the table that no world has: programs cannot name them.
@@ -79,6 +81,7 @@ impl<M: Machine> World<M> {
                 OwnLock::Alone(l) => Place::Unit(l),
                 OwnLock::Shared(l) => Place::Rw(l),
                 OwnLock::Srcu(l) => Place::Srcu(l),
+                OwnLock::Rcu(l) => Place::Rcu(l),
             },
             LockClass::VarLock
             | LockClass::VarSpinlock
@@ -136,6 +139,7 @@ impl<M: Machine> World<M> {
                 (Place::Rw(l), Mode::Read) => Held::Reader(l.read()),
                 (Place::Rw(l), _) => Held::Writer(l.write()),
                 (Place::Srcu(l), _) => Held::Section(l.read_lock()),
+                (Place::Rcu(l), _) => Held::RcuSection(l.read_lock()),
             };
             *free = Some((lock, mode, guard));
         });
@@ -156,9 +160,11 @@ impl<M: Machine> World<M> {
     /// `synchronize`.
     #[inline(never)]
     fn synchronize(&self, lock: LockRef) {
-        self.m.call("synchronize", || {
-            if let Place::Srcu(srcu) = self.place(lock) {
-                srcu.synchronize();
+        self.m.call("synchronize", || match self.place(lock) {
+            Place::Srcu(srcu) => srcu.synchronize(),
+            Place::Rcu(rcu) => rcu.synchronize(),
+            Place::Unit(_) | Place::Number(_) | Place::Mmu(_) | Place::Rw(_) => {
+                unreachable!("the loader refuses grace periods of other locks")
             }
         });
     }

@@ -40,9 +40,9 @@ pub(super) fn check_mode(
             format!("only its owner has {}: write lock and unlock", a_kind(kind))
         }
         (Mode::Synchronize, _) => {
-            let srcu = own.classes().into_iter().chain(all());
-            let srcu = srcu.filter(|class| class.info().kind.has_sections());
-            format!("only SRCUs have grace periods: {}", listed(srcu.map(text)))
+            let domains = own.classes().into_iter().chain(all());
+            let domains = domains.filter(|class| class.info().kind.has_sections());
+            format!("only SRCU and RCU have grace periods: {}", listed(domains.map(text)))
         }
     };
     let message = format!("'{}' on {}, {}", verb.name, quoted(word.text), a_kind(kind));

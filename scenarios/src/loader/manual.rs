@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use kvmmu_model::{Guard, Mark};
+use kvmmu_model::{Guard, LockKind, Mark};
 
 use super::locks;
 use crate::ops::VERBS;
@@ -44,7 +44,7 @@ fn locks() -> String {
 
 fn operations(kind: LockKind) -> &'static str {
     match kind {
-        LockKind::Srcu => "`read-lock`, `read-unlock`, `synchronize`",
+        kind if kind.has_sections() => "`read-lock`, `read-unlock`, `synchronize`",
         kind if kind.has_readers() => "`lock`, `unlock`, `read-lock`, `read-unlock`",
         _ => "`lock`, `unlock`",
     }
@@ -55,6 +55,9 @@ fn lock_types() -> String {
     for kind in LockKind::ALL {
         let waits = match kind {
             LockKind::Srcu => "sleeps in `synchronize`; `read-lock` never waits",
+            LockKind::Rcu => {
+                "sleeps in `synchronize`; `read-lock` never waits, and nobody may sleep after it"
+            }
             kind if kind.spins() => "spins: nobody may sleep while holding it",
             _ => "sleeps",
         };

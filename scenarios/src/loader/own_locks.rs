@@ -96,7 +96,9 @@ impl OwnLocks {
         let Some(lock) = self.0.iter().find(|lock| !lock.used.get()) else { return Ok(()) };
         let LockInfo { name, kind, .. } = lock.info;
         let verbs = match kind {
-            LockKind::Srcu => format!("read-lock {name}, read-unlock {name} or synchronize {name}"),
+            kind if kind.has_sections() => {
+                format!("read-lock {name}, read-unlock {name} or synchronize {name}")
+            }
             _ => format!("lock {name} and unlock {name}"),
         };
         Err(source.error(

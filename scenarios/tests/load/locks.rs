@@ -127,7 +127,7 @@ fn names_and_modes_of_locks_are_checked() {
                 "synchronize mmu_notifier_srcu",
                 "synchronize mmap_lock",
                 "17:44: 'synchronize' on 'mmap_lock', a read-write lock",
-                "only SRCUs have grace periods: srcu, ",
+                "only SRCU and RCU have grace periods: srcu, ",
             ),
             (
                 "\"unlock vcpu1->mutex\"",

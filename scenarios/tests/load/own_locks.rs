@@ -195,7 +195,7 @@ fn what_is_wrong_with_a_lock_is_said_where_it_is() {
                 "more = [\"synchronize readers\"]",
                 "more = [\"synchronize a\"]",
                 "26:22: 'synchronize' on 'a', a mutex",
-                "only SRCUs have grace periods: readers, srcu",
+                "only SRCU and RCU have grace periods: readers, srcu",
             ),
             (
                 "\"lock a\", \"read-lock",

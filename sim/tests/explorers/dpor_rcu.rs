@@ -4,6 +4,7 @@
 
 use kvmmu_model::{LockClass, Object, Ordering::SeqCst, Platform, Rcu, Tag, Word};
 use kvmmu_sim::program::{Instance, Program};
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::{Sim, SimCell, SimRcu, SimWord};
 use proptest::prelude::*;
 
@@ -104,7 +105,7 @@ impl Instance for Built {
     }
     fn stop(&self) {
         if self.program.drained && self.rcu.wait_ripe().is_some() {
-            self.sim.violate("drained", String::new);
+            self.sim.violate(Rule::Own("drained"), String::new);
         }
     }
 }
@@ -166,10 +167,10 @@ impl Built {
             let (begun, open) = seen.at_call[t][call];
             let still = |t: usize| (open & seen.open) >> t & 1 == 1 && begun[t] == seen.begun[t];
             if (0..THREADS).any(still) {
-                self.sim.violate("grace-period", || format!("{callback}: {seen:?}"));
+                self.sim.violate(Rule::Own("grace-period"), || format!("{callback}: {seen:?}"));
             }
             if usize::from(seen.taken[t]) != call {
-                self.sim.violate("order", || format!("{callback}: {seen:?}"));
+                self.sim.violate(Rule::Own("order"), || format!("{callback}: {seen:?}"));
             }
             seen.taken[t] += 1;
         });

@@ -11,6 +11,7 @@ use kvmmu_model::{
     Srcu, Tag, Until, Word,
 };
 use kvmmu_sim::outcome::{Reason, Verdict};
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Goal, Sim, SimRcu};
 
@@ -27,7 +28,7 @@ fn threads<const N: usize>(bodies: [Body; N]) -> AdInstance {
 /// The property that a program violates, and how.
 fn breach<F: Fn(&Sim) -> AdInstance>(threads: usize, build: F) -> (&'static str, String) {
     let found = found(check(&program(threads, build)));
-    (found.property, found.detail)
+    (found.rule.name(), found.detail)
 }
 
 /// How an object is used that is replaced and freed.
@@ -72,7 +73,7 @@ fn publish(how: Publish) -> Ad<impl Fn(&Sim) -> AdInstance> {
         let bodies: Vec<Body> = vec![Box::new(read), Box::new(update), Box::new(rcu_core)];
         instance(bodies, move || {
             if !freed.get() {
-                sim.violate("leak", String::new);
+                sim.violate(Rule::Own("leak"), String::new);
             }
         })
     })
@@ -84,7 +85,7 @@ fn what_a_reader_sees_is_freed_after_its_section() {
     for how in
         [Publish { section: false, deferred: true }, Publish { section: true, deferred: false }]
     {
-        assert_eq!(found(check(&publish(how))).property, "use-after-free");
+        assert_eq!(found(check(&publish(how))).rule.name(), "use-after-free");
     }
 }
 
@@ -132,7 +133,7 @@ fn reader_that_waits(before: bool) -> Ad<impl Fn(&Sim) -> AdInstance> {
 fn a_section_holds_up_the_callbacks_that_were_called_in_it_and_no_others() {
     assert_eq!(check(&reader_that_waits(false)), Verdict::Holds);
     let found = found(check(&reader_that_waits(true)));
-    assert_eq!(found.property, "deadlock");
+    assert_eq!(found.rule.name(), "deadlock");
     assert!(found.detail.contains("t2 waits for a callback of rcu_domain to be ripe"));
 }
 
@@ -254,7 +255,7 @@ fn callbacks_that_wait_when_the_domain_is_closed_run() {
         let bodies: Vec<Body> = vec![Box::new(caller), Box::new(rcu_core), Box::new(rcu_core)];
         instance(bodies, move || {
             if sum.get() != 3 {
-                sim.violate("ran", || format!("{sum:?}"));
+                sim.violate(Rule::Own("ran"), || format!("{sum:?}"));
             }
         })
     };
@@ -303,7 +304,7 @@ fn nothing_sleeps_in_a_section() {
         ),
         (
             |sim| {
-                let rw_lock = sim.rw_lock(LockClass::MmapLock.one());
+                let rw_lock = sim.rw_lock(LockClass::MmapLock.one(), ());
                 Box::new(move || drop(rw_lock.read()))
             },
             "mm->mmap_lock (for reading) may sleep, and a read section of rcu_domain is held",
@@ -374,7 +375,7 @@ fn waiting_for_rcu_sleeps_and_calling_it_does_not() {
                 })])
             }));
             match verdict {
-                Verdict::Violated(found) if sleeps => assert_eq!(found.property, "lock-sleep"),
+                Verdict::Violated(found) if sleeps => assert_eq!(found.rule.name(), "lock-sleep"),
                 verdict => assert_eq!((verdict, sleeps), (Verdict::Holds, false)),
             }
         }
