@@ -223,7 +223,7 @@ fn prose(attributes: &[Attribute]) -> String {
 /// Links as plain names.
 pub(crate) fn without_links(text: &str) -> String {
     let text = text.replace("[`Vm::", "`").replace("[`", "`").replace("`]", "`");
-    text.replace("`crate::vm::", "`").replace("`crate::", "`")
+    text.replace("crate::vm::", "").replace("crate::", "")
 }
 
 /// The text of an item from behind its attributes on.

@@ -21,7 +21,8 @@ pub(crate) fn strip(source: &str) -> String {
         text.replace_range(edit.range, &edit.text);
     }
     let text = without_links(&plain_names(&text)).replace(";;", ";");
-    releases(&notes_to_line_ends(&text)).replace(";;", ";")
+    let text = notes_to_line_ends(&text).replace(";;", ";");
+    releases(&notes_to_block_heads(&text))
 }
 
 struct Edit {
@@ -402,13 +403,14 @@ fn plain_names(text: &str) -> String {
         ("    vm: &Vm<P, H, Self>,\n", ""),
         ("(vm: &Vm<P, H, Self>, ", "("),
         ("<H: Host>(", "("),
+        ("(&p, ", "("),
+        ("(p: &P, ", "("),
         ("pub(super) ", ""),
         ("pub(crate) ", ""),
         ("pub ", ""),
         ("    &self,\n", ""),
         ("    &'a self,\n", ""),
         ("mmu.format.", ""),
-        ("host.", ""),
         (" if true /*", " /*"),
         ("&mut MmuState<Self::State>", "&mut Locked"),
         ("&MmuState<State>", "&Locked"),
@@ -417,6 +419,34 @@ fn plain_names(text: &str) -> String {
         text = text.replace(from, to);
     }
     text
+}
+
+/// The name of a guard whose step is a whole block stands where the block begins.
+fn notes_to_block_heads(text: &str) -> String {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for i in 0..lines.len() {
+        let code = lines[i].split("  // ").next().unwrap_or_default().to_owned();
+        if code.trim() != "};" {
+            continue;
+        }
+        let indent = code.len() - code.trim_start().len();
+        let heads = |line: &String| {
+            let depth = line.len() - line.trim_start().len();
+            depth == indent && line.trim_end_matches(|c| c != '{').ends_with('{')
+        };
+        let Some(head) = lines[..i].iter().rposition(heads) else { continue };
+        if lines[head].trim_start().starts_with("let ") {
+            continue;
+        }
+        if let Some((_, note)) = lines[i].clone().split_once("  // guard: ") {
+            lines[head] = match lines[head].contains("  // guard: ") {
+                true => format!("{}, {note}", lines[head]),
+                false => format!("{}  // guard: {note}", lines[head]),
+            };
+        }
+        lines[i] = code.replace("};", "}");
+    }
+    lines.iter().fold(String::new(), |text, line| text + line + "\n")
 }
 
 /// Where a block ends that took a lock or began a read section, and did not drop it, it says so.

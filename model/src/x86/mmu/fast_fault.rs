@@ -107,7 +107,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     }
 
     /// The cmpxchg, and then the mark, for what is writable now and was not. `None`: the SPTE held
-    /// another value; the cmpxchg lost.
+    /// another value; the cmpxchg lost. `access` matters only where guard `restore-marks-dirty` is
+    /// removed.
     #[inline]
     pub(super) fn fast_pf_fix_spte(
         &self,
