@@ -45,8 +45,7 @@ pub const MEMSLOTS: usize = 2;
 
 /// `struct kvm`. `S` is what `mmu_lock` guards of the MMU.
 ///
-/// What is an `Option` is there in contended VMs only ([`VmConfig::contended`]): elsewhere nobody
-/// replaces it.
+/// What is an `Option` is there only where something replaces it ([`VmConfig::contended`]).
 #[derive(Debug)]
 pub struct Kvm<P: Platform, S: Guarded> {
     /// `kvm->lock`: the outermost mutex.

@@ -71,7 +71,7 @@ pub(crate) fn file(source: &str, docs: &BTreeMap<String, String>) -> File {
                 items.push(Described {
                     name,
                     prose,
-                    code: text.replace("    #[track_caller]\n", ""),
+                    code: text.replace("    #[track_caller]\n", "").replace("pub ", ""),
                 });
             }
             Item::Impl(it) if PROTOCOL.contains(&type_name(&it.self_ty).as_str()) => {
@@ -223,7 +223,7 @@ fn prose(attributes: &[Attribute]) -> String {
 /// Links as plain names.
 pub(crate) fn without_links(text: &str) -> String {
     let text = text.replace("[`Vm::", "`").replace("[`", "`").replace("`]", "`");
-    text.replace("crate::vm::", "").replace("crate::", "")
+    text.replace("crate::vm::", "").replace("crate::virt::memslots::", "").replace("crate::", "")
 }
 
 /// The text of an item from behind its attributes on.

@@ -59,6 +59,12 @@ impl Finder<'_> {
         }
     }
 
+    /// How far the line of this place is indented.
+    fn indent(&self, at: usize) -> usize {
+        let line = self.text[..at].rfind('\n').map_or(0, |i| i + 1);
+        self.text[line..].len() - self.text[line..].trim_start_matches(' ').len()
+    }
+
     /// A statement, with the lines that it stands on and the comment above it.
     fn lines_of(&self, node: &impl Spanned) -> Range<usize> {
         let Range { start, end } = self.range(node.span());
@@ -254,7 +260,10 @@ impl Finder<'_> {
             Expr::Block(body) => inside(self.of(&body.block)),
             body => self.of(body).to_owned(),
         };
-        (calls.2 == 1).then_some(calls.3?).map(|range| (range, text))
+        let range = calls.3.filter(|_| calls.2 == 1)?;
+        let deeper =
+            self.indent(range.start).saturating_sub(self.indent(self.at(init.span().start())));
+        Some((range, text.replace('\n', &format!("\n{:deeper$}", ""))))
     }
 
     /// What `without` gave is nothing: the statement goes, and what asks for the name is what it is
