@@ -50,8 +50,17 @@ const LEFT_OFF: [&str; 16] = [
 ];
 
 /// Whose functions are shown as the methods that they are.
-const METHODS: [&str; 8] =
-    ["SpteFormat", "Published", "ShadowWalk", "GuestWalk", "ShadowPage", "Role", "Header", "Gpte"];
+const METHODS: [&str; 9] = [
+    "MemslotSet",
+    "SpteFormat",
+    "Published",
+    "ShadowWalk",
+    "GuestWalk",
+    "ShadowPage",
+    "Role",
+    "Header",
+    "Gpte",
+];
 
 /// Takes a file apart. `docs`: what a trait says of the functions that are implemented here.
 pub(crate) fn file(source: &str, docs: &BTreeMap<String, String>) -> File {

@@ -355,6 +355,7 @@ fn free_of_effect(expr: &Expr) -> bool {
     match expr {
         Expr::Closure(_) => true,
         Expr::Path(_) | Expr::Lit(_) => true,
+        Expr::Reference(place) => matches!(&*place.expr, Expr::Index(_)),
         Expr::Binary(both) => free_of_effect(&both.left) && free_of_effect(&both.right),
         _ => false,
     }
