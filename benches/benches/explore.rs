@@ -4,6 +4,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use kvmmu_benches::Unchecked;
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::{builtin, loader};
+use kvmmu_sim::Actor;
 use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::mini::{FastFault, LastZero, Simulated};
 use kvmmu_sim::program::Program;
@@ -35,7 +36,7 @@ fn engine(bench: &mut Criterion) {
             engine.reset();
             while engine.enabled() != 0 {
                 let thread = engine.enabled().trailing_zeros() as u8;
-                engine.step(Move { thread, choice: 0 });
+                engine.step(Move { actor: Actor::Thread(thread), choice: 0 });
             }
         });
     });

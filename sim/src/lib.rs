@@ -26,10 +26,11 @@ pub use explore::sample::{pct, random, rng};
 pub use explore::{dpor, graph, minimise, naive, stateful, trace_hash};
 pub use machine::{footprint, memory, pending, platform, snapshot};
 pub use programs::mini;
-pub use record::{event, goal, names, outcome, rule, schedule};
+pub use record::{actor, event, goal, names, outcome, rule, schedule};
 pub use run::{engine, program, replay};
 pub use scenario::{outcomes, race};
 
+pub use actor::Actor;
 pub use engine::Engine;
 pub use explore::{Auto, Explorer, Limits};
 pub use goal::Goal;
@@ -40,4 +41,4 @@ pub use machine::rcu::SimRcu;
 pub use machine::rw_lock::SimRwLock;
 pub use machine::srcu::SimSrcu;
 pub use machine::word::SimWord;
-pub use machine::{MemoryModel, THREADS_MAX};
+pub use machine::{ACTORS_MAX, MemoryModel, THREADS_MAX};

@@ -167,6 +167,7 @@ fn cycle(run: &Replayed, threads: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use kvmmu_model::{Lock, LockClass, Platform};
+    use kvmmu_sim::Actor;
     use kvmmu_sim::program::{Instance, Program};
     use kvmmu_sim::replay::{Replay, replay};
     use kvmmu_sim::rule::Rule;
@@ -208,7 +209,9 @@ mod tests {
     #[test]
     fn a_deadlock_says_who_waits_for_what_and_holds_what() {
         let mut engine = Engine::new(&TwoLocks, Goal::ANY);
-        let schedule = Schedule([0, 1].map(|thread| Move { thread, choice: 0 }).to_vec());
+        let schedule = Schedule(
+            [0, 1].map(|thread| Move { actor: Actor::Thread(thread), choice: 0 }).to_vec(),
+        );
         let Replay { events, names, waits, violation, asks, .. } =
             replay(&mut engine, &schedule).expect("it fits");
         assert_eq!(violation.expect("it is stuck").rule, Rule::DEADLOCK);

@@ -1,6 +1,7 @@
 //! Compares the broken run with the correct one: where the correct protocol takes another path.
 
 use kvmmu_model::{GuardSet, Mode};
+use kvmmu_sim::Actor;
 use kvmmu_sim::event::{Event, What, Write as How};
 use kvmmu_sim::schedule::{Move, Schedule};
 
@@ -39,7 +40,7 @@ pub fn follow(
         let mut back = None;
         while last.extra.len() < twin.extra.len() + EXTRA_MAX {
             let Some((step, thread)) = idle(run, &last, at) else { break };
-            way.insert(step as usize - 1, Move { thread, choice: 0 });
+            way.insert(step as usize - 1, Move { actor: Actor::Thread(thread), choice: 0 });
             let extra = [last.extra.as_slice(), &[step]].concat();
             last = Replayed { extra, ..machine.replay(whole, &Schedule(way.clone()))? };
             let now = same(run, &last);
@@ -269,8 +270,9 @@ fn stop(facts: &Facts<'_>, twin: &Replayed, threads: &[String]) -> Option<(u32, 
     let (at, _) = twin.stuck.as_ref()?;
     let step = number(twin, *at as u32 + 1);
     let wanted = facts.found.schedule.0.get(step as usize - 1)?;
-    let who = threads.get(usize::from(wanted.thread))?;
-    let wait = twin.waits.iter().find(|w| w.thread == wanted.thread)?;
+    let Actor::Thread(wanted) = wanted.actor;
+    let who = threads.get(usize::from(wanted))?;
+    let wait = twin.waits.iter().find(|w| w.thread == wanted)?;
     let what = wait.object.map_or(String::new(), |object| match wait.mode {
         Some(mode) => format!(" for {}", held_words(twin, object, mode)),
         None => format!(" for {}", object_text(&twin.names, twin.events.len(), object)),

@@ -12,6 +12,7 @@ use kvmmu::lab::variant::{Goal, Variant};
 use kvmmu_model::{Guard, GuardSet, LockClass, Mark, Mode, Object, Tag};
 use kvmmu_scenarios::Property;
 use kvmmu_scenarios::lockdep::{LockOrders, Nesting};
+use kvmmu_sim::Actor;
 use kvmmu_sim::event::{Event, What, Write};
 use kvmmu_sim::outcome::{Found, Outcome, Reason, Seen, Stats, Verdict};
 use kvmmu_sim::schedule::{Move, Schedule};
@@ -216,7 +217,7 @@ pub(crate) fn aba_schedule() -> Schedule {
     let mut last = 0;
     for event in aba_events() {
         if event.step != last && event.thread != Event::STOP {
-            moves.push(Move { thread: event.thread, choice: 0 });
+            moves.push(Move { actor: Actor::Thread(event.thread), choice: 0 });
         }
         last = event.step;
     }

@@ -18,7 +18,7 @@ use kvmmu_sim::race::Race;
 use kvmmu_sim::rule::Rule;
 use kvmmu_sim::schedule::Move;
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits, Sim};
+use kvmmu_sim::{Actor, Engine, Explorer, Goal, Limits, Sim};
 
 /// Variants of so many states are looked at.
 const STATES_MAX: u64 = 100_000;
@@ -66,7 +66,8 @@ fn look(engine: &Engine) -> String {
             return "done; ".to_owned();
         }
         let (line, column) = (p.site.line(), p.site.column());
-        let choices = if engine.is_enabled(t) { engine.choices(t) } else { 0 };
+        let actor = Actor::Thread(t as u8);
+        let choices = if engine.is_enabled(actor) { engine.choices(actor) } else { 0 };
         format!("{:?} {line}:{column} {} {} {choices}; ", p.kind, p.loc, p.arg)
     };
     (0..engine.threads()).map(one).collect()

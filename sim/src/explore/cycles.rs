@@ -1,26 +1,27 @@
-//! Finds cycles in which threads go round for ever, while a depth-first search runs.
+//! Finds cycles in which actors go round for ever, while a depth-first search runs.
 //!
 //! Strongly connected components, by paths (Gabow). A component is a livelock only if it is fair:
-//! each thread that is enabled somewhere in it also moves in it. A vCPU that spins until a
+//! each actor that is enabled somewhere in it also moves in it. A vCPU that spins until a
 //! preempted thread gets on is none. A fair cycle strictly inside an unfair component is not found.
 
 use std::collections::BTreeMap;
 
 use super::visited::{Place, Visited};
 use crate::machine::memory::bytes;
+use crate::record::actor::Actor;
 use crate::record::schedule::Move;
 
 /// What is known of the component of a state on the path.
 #[derive(Debug)]
 pub(crate) struct Part {
     place: Place,
-    /// The thread that led to the state.
+    /// The actor that led to the state.
     by: u32,
     /// The lowest depth of the path that the state reaches.
     low: usize,
     /// How many open states there were when this one was met.
     open: usize,
-    /// Threads that move within the component, and threads that are enabled somewhere in it.
+    /// Actors that move within the component, and actors that are enabled somewhere in it.
     moved: u32,
     enabled: u32,
     /// A cycle of the component, if it has one.
@@ -32,8 +33,8 @@ pub(crate) struct Part {
 pub(crate) struct Lap {
     /// A way from the first state to the cycle and once round it.
     pub(crate) path: Vec<Move>,
-    /// The threads that move in the cycle's component, one bit each.
-    pub(crate) threads: u32,
+    /// The actors that move in the cycle's component, one bit each.
+    pub(crate) actors: u32,
     /// True if the goal's story is complete there; it is everywhere in the component, then.
     pub(crate) story: bool,
 }
@@ -57,10 +58,10 @@ impl Cycles {
         bytes(&self.path) + bytes(&self.open) + self.places.len() * PLACE_BYTES
     }
 
-    /// A new state goes on the path. `by` made the move that led there; `enabled` are its threads.
+    /// A new state goes on the path. `by` made the move that led there; `enabled` are the actors that can go on.
     #[inline]
-    pub(crate) fn push(&mut self, place: Place, by: Option<u8>, enabled: u32) {
-        let by = by.map_or(0, |t| 1 << t);
+    pub(crate) fn push(&mut self, place: Place, by: Option<Actor>, enabled: u32) {
+        let by = by.map_or(0, |actor| 1 << actor.index());
         let (low, open) = (self.path.len(), self.open.len());
         self.path.push(Part { place, by, low, open, moved: 0, enabled, lap: None });
     }
@@ -78,15 +79,15 @@ impl Cycles {
         };
         if let (Some(depth), Some(top)) = (depth, self.path.last_mut()) {
             top.low = top.low.min(depth);
-            top.moved |= 1 << step.thread;
+            top.moved |= 1 << step.actor.index();
             if open.is_none() && top.lap.is_none() {
                 let (path, story) = lap();
-                top.lap = Some(Lap { path, threads: 0, story });
+                top.lap = Some(Lap { path, actors: 0, story });
             }
         }
     }
 
-    /// The last state leaves the path. If that completes a component in which threads can go round
+    /// The last state leaves the path. If that completes a component in which actors can go round
     /// for ever, returns how.
     #[inline]
     pub(crate) fn pop(&mut self, visited: &mut Visited) -> Option<Lap> {
@@ -101,7 +102,7 @@ impl Cycles {
             visited.clear_flag(place);
         }
         let fair = part.enabled & !part.moved == 0;
-        part.lap.filter(|_| fair).map(|lap| Lap { threads: part.moved, ..lap })
+        part.lap.filter(|_| fair).map(|lap| Lap { actors: part.moved, ..lap })
     }
 
     #[cold]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::machine::hash::Chain;
 use crate::machine::pending::Kind;
 use crate::machine::snapshot::Snapshots;
+use crate::record::actor::Actor;
 use crate::record::schedule::Move;
 use crate::run::engine::Engine;
 
@@ -117,10 +118,11 @@ fn label(engine: &Engine) -> u128 {
     let mut chain = Chain::EMPTY.then_hash(&engine.shared_key());
     for t in 0..engine.threads() {
         let pending = engine.pending(t);
-        chain = chain.then_hash(&(pending.kind, engine.is_enabled(t)));
+        let actor = Actor::Thread(t as u8);
+        chain = chain.then_hash(&(pending.kind, engine.is_enabled(actor)));
         if pending.kind != Kind::Done {
             chain = chain.then_site(pending.site);
-            chain = chain.then_hash(&(pending.loc, pending.arg, engine.choices(t)));
+            chain = chain.then_hash(&(pending.loc, pending.arg, engine.choices(actor)));
         }
     }
     chain.part(0)

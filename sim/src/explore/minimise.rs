@@ -1,8 +1,8 @@
 //! Makes a counterexample short: fewest context switches first, then fewest steps.
 //!
-//! Dijkstra's algorithm over (state, last thread) with the cost (switches, steps). States are
+//! Dijkstra's algorithm over (state, last actor) with the cost (switches, steps). States are
 //! reached by replay, so that one costs a few words of memory. If that hits a bound, the schedule
-//! that is there is improved by merging blocks of steps of one thread while the goal is still met.
+//! that is there is improved by merging blocks of steps of one actor while the goal is still met.
 //! Of the time there is, a quarter is kept for that.
 
 use std::time::Instant;
@@ -13,6 +13,7 @@ use super::search::Search;
 use crate::machine::hash::Chain;
 use crate::machine::memory::bytes;
 use crate::machine::snapshot::Snapshots;
+use crate::record::actor::Actor;
 use crate::record::goal::{Goal, Violation};
 use crate::record::outcome::{Reason, Stats};
 use crate::record::schedule::{Move, Schedule};
@@ -104,8 +105,8 @@ fn attempt(
     Ok(met.then(|| moves[..taken].to_vec()))
 }
 
-/// A way to a state: that of another entry, some moves of its thread, and a move, which is of
-/// another thread or not the ordinary one.
+/// A way to a state: that of another entry, some moves of its actor, and a move, which is of
+/// another actor or not the ordinary one.
 #[derive(Clone, Copy)]
 struct Entry {
     parent: u32,
@@ -172,7 +173,7 @@ impl<'e, 's, 'p> Cheapest<'e, 's, 'p> {
         Ok(None)
     }
 
-    /// Lets the entry's thread run on as long as that leads somewhere new, and notes where others
+    /// Lets the entry's actor go on as long as that leads somewhere new, and notes where others
     /// could take over.
     fn expand(&mut self, switches: u32, entry: u32, level: &mut Vec<u32>) -> Result<(), Reason> {
         let path = self.path(entry, 0);
@@ -180,7 +181,7 @@ impl<'e, 's, 'p> Cheapest<'e, 's, 'p> {
         for step in &path {
             self.engine.step(*step);
         }
-        let Entry { step: Move { thread, .. }, mut steps, .. } = self.entries[entry as usize];
+        let Entry { step: Move { actor, .. }, mut steps, .. } = self.entries[entry as usize];
         let mut moves = Vec::new();
         for run in 0.. {
             if self.best.is_some_and(|(best, run)| self.entries[best as usize].steps + run <= steps)
@@ -200,7 +201,7 @@ impl<'e, 's, 'p> Cheapest<'e, 's, 'p> {
                 }
                 return Ok(());
             }
-            let (key, cost) = (key(self.engine, thread), cost(switches, steps));
+            let (key, cost) = (key(self.engine, actor), cost(switches, steps));
             let known = self.costs.get(key);
             // An entry's own first state has its cost already.
             if known < cost || (known == cost && run > 0) {
@@ -212,9 +213,9 @@ impl<'e, 's, 'p> Cheapest<'e, 's, 'p> {
             }
             self.engine.truncate(&mut self.here, 0);
             self.engine.save(&mut self.here);
-            let on = Move { thread, choice: 0 };
+            let on = Move { actor, choice: 0 };
             for step in moves.iter().filter(|step| **step != on) {
-                let other = (step.thread != thread) as u32;
+                let other = (step.actor != actor) as u32;
                 let found = Entry { parent: entry, run, step: *step, steps: steps + 1 };
                 let found = self.discover(switches + other, found)?;
                 let list = if other == 0 { &mut *level } else { &mut self.next };
@@ -246,7 +247,7 @@ impl<'e, 's, 'p> Cheapest<'e, 's, 'p> {
             Some(violation) if !meets(self.engine.goal(), &violation) => return Ok(None),
             Some(_) => {}
             None => {
-                let key = key(self.engine, entry.step.thread);
+                let key = key(self.engine, entry.step.actor);
                 let cost = cost(switches, entry.steps);
                 if self.costs.get(key) <= cost {
                     return Ok(None);
@@ -258,11 +259,11 @@ impl<'e, 's, 'p> Cheapest<'e, 's, 'p> {
         Ok(Some(self.entries.len() as u32 - 1))
     }
 
-    /// The moves of an entry, and `run` more of its thread.
+    /// The moves of an entry, and `run` more of its actor.
     fn path(&self, mut entry: u32, mut run: u32) -> Vec<Move> {
         let mut path = Vec::new();
         while let Some(Entry { parent, run: before, step, .. }) = self.entries.get(entry as usize) {
-            let on = Move { thread: step.thread, choice: 0 };
+            let on = Move { actor: step.actor, choice: 0 };
             path.extend(core::iter::repeat_n(on, run as usize));
             path.push(*step);
             (entry, run) = (*parent, *before);
@@ -276,19 +277,19 @@ fn cost(switches: u32, steps: u32) -> u32 {
     switches.min(0xFF) << 24 | steps.min(0xFF_FFFF)
 }
 
-/// The key of the state and of the thread that led to it.
-fn key(engine: &Engine, last: u8) -> u128 {
-    engine.key() ^ Chain::EMPTY.then(last as u64).part(u8::MAX)
+/// The key of the state and of the actor that led to it.
+fn key(engine: &Engine, last: Actor) -> u128 {
+    engine.key() ^ Chain::EMPTY.then(last.index() as u64).part(u8::MAX)
 }
 
-/// Moves each block of steps next to another block of its thread, as long as that helps and no
+/// Moves each block of steps next to another block of its actor, as long as that helps and no
 /// bound is hit.
 fn merge_blocks(engine: &mut Engine, mut best: Vec<Move>, search: &mut Search<'_>) -> Vec<Move> {
     loop {
         let mut blocks: Vec<Vec<Move>> = Vec::new();
         for step in &best {
             match blocks.last_mut() {
-                Some(block) if block[0].thread == step.thread => block.push(*step),
+                Some(block) if block[0].actor == step.actor => block.push(*step),
                 _ => blocks.push(vec![*step]),
             }
         }
@@ -305,10 +306,10 @@ fn merge_blocks(engine: &mut Engine, mut best: Vec<Move>, search: &mut Search<'_
     }
 }
 
-/// The schedules with one block moved up to, or down to, another block of its thread.
+/// The schedules with one block moved up to, or down to, another block of its actor.
 fn merges(blocks: &[Vec<Move>]) -> impl Iterator<Item = Vec<Move>> + use<'_> {
     let n = blocks.len();
-    let same = move |i: usize, j: usize| blocks[i][0].thread == blocks[j][0].thread;
+    let same = move |i: usize, j: usize| blocks[i][0].actor == blocks[j][0].actor;
     let pairs = (0..n).flat_map(move |i| (i + 1..n).map(move |j| (i, j)));
     pairs.filter(move |(i, j)| same(*i, *j)).flat_map(move |(i, j)| {
         let order = |up: bool| {

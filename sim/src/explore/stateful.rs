@@ -12,6 +12,7 @@ use super::visited::{Insert, Place, Visited};
 use crate::machine::hash::Chain;
 use crate::machine::memory::bytes;
 use crate::machine::snapshot::Snapshots;
+use crate::record::actor::Actor;
 use crate::record::goal::Violation;
 use crate::record::outcome::{Outcome, Reason, Stats, Verdict};
 use crate::record::rule::Rule;
@@ -34,8 +35,8 @@ struct Frame {
     next: usize,
     /// Its snapshot, if it has several moves.
     snapshot: Option<usize>,
-    /// The thread that made the last move, and how often that changed on the way here.
-    last: Option<u8>,
+    /// The actor that made the last move, and how often that changed on the way here.
+    last: Option<Actor>,
     switches: u32,
     /// Its number in the graph.
     node: u32,
@@ -103,7 +104,7 @@ impl Walk<'_, '_, '_> {
             let step = self.moves[frame.next];
             frame.next += 1;
             let (from, last) = (frame.node, frame.last);
-            let switches = frame.switches + last.is_some_and(|last| last != step.thread) as u32;
+            let switches = frame.switches + last.is_some_and(|last| last != step.actor) as u32;
             if self.switches_max.is_some_and(|max| switches > max) {
                 self.cut = self.cut.or(Some(Reason::Switches));
                 continue;
@@ -140,10 +141,11 @@ impl Walk<'_, '_, '_> {
         if self.engine.is_violated() {
             return self.end();
         }
-        let last = by.map(|step| step.thread);
+        let last = by.map(|step| step.actor);
         let mut key = self.engine.key();
         if self.switches_max.is_some() {
-            let bound = (switches as u64) << 8 | last.map_or(u8::MAX, |t| t) as u64;
+            let last = last.map_or(u64::from(u8::MAX), |actor| actor.index() as u64);
+            let bound = (switches as u64) << 8 | last;
             key ^= Chain::EMPTY.then(bound).part(u8::MAX);
         }
         let inserted = self.visited.insert(key);
@@ -171,7 +173,7 @@ impl Walk<'_, '_, '_> {
     fn expand(
         &mut self,
         place: Place,
-        last: Option<u8>,
+        last: Option<Actor>,
         switches: u32,
         node: u32,
     ) -> Option<Verdict> {
@@ -220,8 +222,8 @@ impl Walk<'_, '_, '_> {
             self.engine.truncate(&mut self.snapshots, at);
         }
         let lap = self.cycles.pop(&mut self.visited)?;
-        let names = self.engine.thread_names().iter().enumerate();
-        let names = names.filter(|(t, _)| lap.threads >> t & 1 == 1).map(|(_, name)| name.as_str());
+        let actors = self.engine.actors().filter(|actor| lap.actors >> actor.index() & 1 == 1);
+        let names = actors.map(|actor| self.engine.actor_name(actor));
         let detail = format!("{} can go round for ever", names.collect::<Vec<_>>().join(", "));
         let violation = Violation { rule: Rule::LIVELOCK, detail, story: lap.story };
         self.judge(violation, Some(lap.path))

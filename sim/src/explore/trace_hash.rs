@@ -1,13 +1,13 @@
 //! Hashes of Mazurkiewicz traces: executions that differ only in the order of steps that commute
 //! are one. The happens-before of an execution comes from the footprints of its steps.
 
-use crate::machine::THREADS_MAX;
+use crate::machine::ACTORS_MAX;
 use crate::machine::footprint::Footprint;
 use crate::machine::hash::Chain;
 use crate::record::schedule::Move;
 
-/// For each thread, how many of its steps happened before.
-pub type Clock = [u16; THREADS_MAX];
+/// For each actor, how many of its steps happened before.
+pub type Clock = [u16; ACTORS_MAX];
 
 /// Adds to `clock` what happened before `other` too.
 #[inline]
@@ -19,7 +19,7 @@ pub fn join(clock: &mut Clock, other: &Clock) {
 #[derive(Clone, Debug)]
 pub struct TraceHash {
     adds_commute: bool,
-    threads: [Clock; THREADS_MAX],
+    actors: [Clock; ACTORS_MAX],
     /// For each location bit: everything up to the last writes, reads and adds of it.
     writes: Box<[Clock; 128]>,
     reads: Box<[Clock; 128]>,
@@ -31,10 +31,10 @@ pub struct TraceHash {
 impl TraceHash {
     /// An empty execution.
     pub fn new(adds_commute: bool) -> TraceHash {
-        let zero = [0; THREADS_MAX];
+        let zero = [0; ACTORS_MAX];
         TraceHash {
             adds_commute,
-            threads: [zero; THREADS_MAX],
+            actors: [zero; ACTORS_MAX],
             writes: Box::new([zero; 128]),
             reads: Box::new([zero; 128]),
             adds: Box::new([zero; 128]),
@@ -45,8 +45,8 @@ impl TraceHash {
 
     /// Appends a step and returns its clock.
     pub fn push(&mut self, step: Move, footprint: &Footprint) -> Clock {
-        let t = step.thread as usize;
-        let mut clock = self.threads[t];
+        let t = step.actor.index();
+        let mut clock = self.actors[t];
         clock[t] += 1;
         let pure_adds = footprint.adds & !(footprint.reads | footprint.writes);
         let adds = if self.adds_commute { pure_adds } else { 0 };
@@ -69,8 +69,8 @@ impl TraceHash {
         bits(adds).for_each(|bit| join(&mut self.adds[bit], &clock));
         bits(footprint.reads).for_each(|bit| join(&mut self.reads[bit], &clock));
         bits(footprint.locks() as u128).for_each(|bit| join(&mut self.locks[bit], &clock));
-        self.threads[t] = clock;
-        let mut chain = Chain::EMPTY.then((step.thread as u64) << 8 | step.choice as u64);
+        self.actors[t] = clock;
+        let mut chain = Chain::EMPTY.then((step.actor.index() as u64) << 8 | step.choice as u64);
         for part in clock.chunks_exact(4) {
             chain = chain.then(part.iter().fold(0, |v, c| v << 16 | *c as u64));
         }

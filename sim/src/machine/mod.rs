@@ -32,6 +32,9 @@ mod tracer;
 /// The most threads that a program may have.
 pub const THREADS_MAX: usize = 16;
 
+/// The most actors that a program may have: their indices are below it. Today threads are all.
+pub const ACTORS_MAX: usize = THREADS_MAX;
+
 /// The memory model of the simulated machine. Every verdict names it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum MemoryModel {

@@ -1,6 +1,7 @@
-//! What an exploration is asked for and what it answers, as plain data: goals, stories, schedules,
-//! events and outcomes. Nothing here runs, and nothing here needs another room.
+//! What an exploration is asked for and what it answers, as plain data: goals, stories, actors,
+//! schedules, events and outcomes. Nothing here runs, and nothing here needs another room.
 
+pub mod actor;
 pub mod event;
 pub mod goal;
 pub mod names;

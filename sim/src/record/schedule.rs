@@ -1,15 +1,18 @@
-//! A schedule: which thread took each step, and with which choice. Human-editable text.
+//! A schedule: which actor took each step, and with which choice. Human-editable text.
 //!
 //! `v1-1a2b3c4d:0*3,1*7,0/2` is: thread 0 three steps, thread 1 seven, thread 0 one step with
-//! choice 2. The eight hex digits say what the schedule was made for; a mismatch is refused.
+//! choice 2. The eight hex digits say what the schedule was made for; a mismatch is refused. An
+//! actor that is no thread would have a letter before its index, see [`Actor`].
 
 use core::fmt;
+
+use super::actor::Actor;
 
 /// One step of a schedule.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Move {
-    /// The thread that takes the step.
-    pub thread: u8,
+    /// Who takes the step.
+    pub actor: Actor,
     /// Which of the outcomes that the step may have; 0 is the ordinary one.
     pub choice: u8,
 }
@@ -42,9 +45,9 @@ pub struct ScheduleError {
 pub const MOVES_MAX: usize = 1_000_000;
 
 impl Schedule {
-    /// How often consecutive moves belong to different threads.
+    /// How often consecutive moves belong to different actors.
     pub fn context_switches(&self) -> usize {
-        self.0.windows(2).filter(|w| w[0].thread != w[1].thread).count()
+        self.0.windows(2).filter(|w| w[0].actor != w[1].actor).count()
     }
 }
 
@@ -59,7 +62,7 @@ impl fmt::Display for Schedule {
                 f.write_str(",")?;
             }
             first = false;
-            write!(f, "{}", head.thread)?;
+            write!(f, "{}", head.actor)?;
             if head.choice != 0 {
                 write!(f, "/{}", head.choice)?;
             }
@@ -123,15 +126,15 @@ impl core::str::FromStr for StampedSchedule {
                 Some((who, n)) => (who, n.parse::<usize>().map_err(|_| bad(form))?),
                 None => (token, 1),
             };
-            let (thread, choice) = match who.split_once('/') {
-                Some((t, c)) => (t, c.parse().map_err(|_| bad(form))?),
+            let (actor, choice) = match who.split_once('/') {
+                Some((actor, c)) => (actor, c.parse().map_err(|_| bad(form))?),
                 None => (who, 0),
             };
-            let thread = thread.parse().map_err(|_| bad(form))?;
+            let actor = actor.parse().map_err(|_| bad(form))?;
             if count == 0 || count > MOVES_MAX - schedule.0.len() {
                 return Err(bad("a count from 1 to a total of a million moves"));
             }
-            schedule.0.extend(core::iter::repeat_n(Move { thread, choice }, count));
+            schedule.0.extend(core::iter::repeat_n(Move { actor, choice }, count));
             offset += token.len() + 1;
         }
         Ok(StampedSchedule { fingerprint, schedule })
@@ -156,6 +159,15 @@ mod tests {
         assert!("v2-1a2b3c4d:0".parse::<StampedSchedule>().is_err());
         assert!("v1-1a2b3c4d:0*0".parse::<StampedSchedule>().is_err());
         assert!("v1-1a2b3c4d:0*99999999999".parse::<StampedSchedule>().is_err());
+    }
+
+    #[test]
+    fn a_kind_of_actor_that_this_version_does_not_have_is_refused_by_name() {
+        for (text, offset) in [("f0", 0), ("0*3,f1*2", 4), ("1/2,f0/1,0", 4), ("0,1f", 2)] {
+            let e = format!("v1-1a2b3c4d:{text}").parse::<StampedSchedule>().unwrap_err();
+            let token = text[offset..].split(',').next().unwrap();
+            assert_eq!((e.offset, e.token.as_str()), (12 + offset, token), "{text}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Takes a program step by step, in the order that an explorer chooses.
 //!
-//! Between two steps every thread is suspended before a shared access, with that access published:
-//! [`Engine::moves`] says which threads could take theirs, [`Engine::step`] lets one of them. What
-//! a thread does before its first access has happened before the first step.
+//! Steps are taken by actors. Between two steps every thread, which is one kind of them, is suspended
+//! before a shared access, with that access published: [`Engine::moves`] says which actors could take
+//! theirs, [`Engine::step`] lets one of them. What a thread does before its first access has
+//! happened before the first step.
 
 use core::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +22,7 @@ use crate::machine::platform::Sim;
 use crate::machine::snapshot::Snapshots;
 use crate::machine::state::{Machine, Mode};
 use crate::machine::{rw_lock, srcu};
+use crate::record::actor::Actor;
 use crate::record::event::Event;
 use crate::record::goal::{Goal, Violation};
 use crate::record::names::{Names, Wait};
@@ -170,6 +172,13 @@ impl Engine {
         &self.names
     }
 
+    /// The name of an actor.
+    pub fn actor_name(&self, actor: Actor) -> &str {
+        match actor {
+            Actor::Thread(t) => &self.names[t as usize],
+        }
+    }
+
     /// What is looked for.
     pub fn goal(&self) -> &Goal {
         &self.goal
@@ -186,38 +195,63 @@ impl Engine {
         self.steps
     }
 
+    /// All actors of the program, in the order of [`Actor::index`].
+    #[inline(always)]
+    pub fn actors(&self) -> impl Iterator<Item = Actor> + use<> {
+        (0..self.threads() as u8).map(Actor::Thread)
+    }
+
     /// What thread `t` will do next.
     #[inline]
     pub fn pending(&self, t: usize) -> Pending {
         self.machine.threads[t].pending.get()
     }
 
-    /// True if thread `t` can take its next step now.
+    /// What kind of step the actor takes next.
     #[inline]
-    pub fn is_enabled(&self, t: usize) -> bool {
-        let thread = &self.machine.threads[t];
-        self.machine.is_enabled(thread, &thread.pending.get())
+    pub fn next_kind(&self, actor: Actor) -> Kind {
+        match actor {
+            Actor::Thread(t) => self.pending(t as usize).kind,
+        }
     }
 
-    /// The threads that can take a step now, one bit each; none after a violation.
+    /// True if the actor can take its next step now.
+    #[inline]
+    pub fn is_enabled(&self, actor: Actor) -> bool {
+        match actor {
+            Actor::Thread(t) => {
+                let thread = &self.machine.threads[t as usize];
+                self.machine.is_enabled(thread, &thread.pending.get())
+            }
+        }
+    }
+
+    /// The actors that can take a step now, one bit each; none after a violation.
     #[inline]
     pub fn enabled(&self) -> u32 {
         if self.machine.violation.borrow().is_some() {
             return 0;
         }
-        (0..self.threads()).fold(0, |mask, t| mask | (self.is_enabled(t) as u32) << t)
+        self.actors().fold(0, |mask, actor| mask | (self.is_enabled(actor) as u32) << actor.index())
     }
 
-    /// The threads that have not ended, one bit each.
+    /// The threads that have not ended, one bit each: that of the actor.
     #[inline]
     pub fn unfinished(&self) -> u32 {
         let live = |t: usize| self.machine.threads[t].pending.get().kind != Kind::Done;
         (0..self.threads()).fold(0, |mask, t| mask | (live(t) as u32) << t)
     }
 
-    /// How many outcomes the next step of thread `t` may have: choices `0..n`.
+    /// How many outcomes the next step of the actor may have: choices `0..n`.
     #[inline]
-    pub fn choices(&self, t: usize) -> u8 {
+    pub fn choices(&self, actor: Actor) -> u8 {
+        match actor {
+            Actor::Thread(t) => self.thread_choices(t as usize),
+        }
+    }
+
+    #[inline(always)]
+    fn thread_choices(&self, t: usize) -> u8 {
         let pending = self.pending(t);
         match pending.kind {
             Kind::Access => self.coroutines.instance().choices(pending.arg).max(1),
@@ -226,9 +260,15 @@ impl Engine {
         }
     }
 
-    /// What the pending step of thread `t` waits for, if it may have to wait: what it reads to find
-    /// out whether it can go on, and the lock that it takes.
-    pub fn waits_on(&self, t: usize) -> Footprint {
+    /// What the next step of the actor waits for, if it may have to wait: what it reads to find out
+    /// whether it can go on, and the lock that it takes.
+    pub fn waits_on(&self, actor: Actor) -> Footprint {
+        match actor {
+            Actor::Thread(t) => self.thread_waits_on(t as usize),
+        }
+    }
+
+    fn thread_waits_on(&self, t: usize) -> Footprint {
         let pending = self.pending(t);
         let (reads, acquired) = match pending.kind {
             Kind::Acquire => (Footprint::bit(pending.loc), Footprint::lock_bit(pending.arg as u16)),
@@ -241,28 +281,36 @@ impl Engine {
         Footprint { reads, acquired, ..Footprint::default() }
     }
 
-    /// Appends the moves that can be made now, by thread and choice.
+    /// Appends the moves that can be made now, by actor and choice.
     #[inline]
     pub fn moves(&self, moves: &mut Vec<Move>) {
         let mut enabled = self.enabled();
         while enabled != 0 {
-            let thread = enabled.trailing_zeros() as u8;
+            let actor = Actor::at(enabled.trailing_zeros() as usize);
             enabled &= enabled - 1;
-            let choices = 0..self.choices(thread as usize);
-            moves.extend(choices.map(|choice| Move { thread, choice }));
+            let choices = 0..self.choices(actor);
+            moves.extend(choices.map(|choice| Move { actor, choice }));
         }
     }
 
-    /// Makes a move, which must be one of [`Engine::moves`]: the thread's pending access, and what
-    /// follows up to its next one.
+    /// Makes a move, which must be one of [`Engine::moves`]: of a thread its pending access, and
+    /// what follows up to its next one.
     #[inline]
     pub fn step(&mut self, step: Move) -> Footprint {
         self.steps += 1;
         if self.machine.tracer.on() {
             return self.step_traced(step);
         }
-        self.resume(step.thread as usize, step.thread, step.choice);
+        self.act(step);
         self.machine.footprint()
+    }
+
+    /// Lets the actor act.
+    #[inline(always)]
+    fn act(&mut self, Move { actor, choice }: Move) {
+        match actor {
+            Actor::Thread(thread) => self.resume(thread as usize, thread, choice),
+        }
     }
 
     /// [`Engine::step`] while a trace is taken.
@@ -271,7 +319,7 @@ impl Engine {
         let tracer = &self.machine.tracer;
         tracer.step.set(tracer.step.get() + 1);
         let before = tracer.count();
-        self.resume(step.thread as usize, step.thread, step.choice);
+        self.act(step);
         let footprint = self.machine.footprint();
         if self.machine.tracer.wrote(before, Object::SpHeader) {
             self.ask_names(before);
@@ -281,8 +329,10 @@ impl Engine {
 
     /// True if the move can be made now.
     pub fn can(&self, step: Move) -> bool {
-        let t = step.thread as usize;
-        t < self.threads() && self.enabled() >> t & 1 == 1 && step.choice < self.choices(t)
+        let mut actors = self.actors();
+        actors.any(|actor| actor == step.actor)
+            && self.enabled() >> step.actor.index() & 1 == 1
+            && step.choice < self.choices(step.actor)
     }
 
     /// The violation that ended the execution, if one did.
@@ -355,7 +405,7 @@ impl Engine {
             Wait { thread: t as u8, object, mode: self.asked_mode(pending), file, line }
         };
         let live = self.unfinished();
-        let waits = |t: &usize| live >> t & 1 == 1 && !self.is_enabled(*t);
+        let waits = |t: &usize| live >> t & 1 == 1 && !self.is_enabled(Actor::at(*t));
         (0..self.threads()).filter(waits).map(wait).collect()
     }
 

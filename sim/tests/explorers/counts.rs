@@ -1,6 +1,7 @@
 //! Goal: the explorers reach exactly what independent checkers reach (ENGINE.md's table).
 //! Method: small programs with known numbers of traces, and the naive explorer as the oracle.
 
+use kvmmu_sim::Actor;
 use kvmmu_sim::graph::Graph;
 use kvmmu_sim::mini::{FastFault, LastZero, Mini, Readers, Simulated, StoreBuffering};
 use kvmmu_sim::minimise::minimise;
@@ -143,7 +144,7 @@ fn minimise_finds_the_fewest_switches_and_then_the_fewest_steps() {
 #[test]
 fn a_schedule_that_does_not_fit_names_the_step() {
     let mut engine = Engine::new(&Simulated(Readers(1)), Goal::ANY);
-    let moves = [0, 0].map(|thread| Move { thread, choice: 0 });
+    let moves = [0, 0].map(|thread| Move { actor: Actor::Thread(thread), choice: 0 });
     let error = replay(&mut engine, &Schedule(moves.to_vec())).expect_err("one step is all it has");
     assert_eq!(error.to_string(), "step 2: move 0 is not possible; possible are: 1");
 }

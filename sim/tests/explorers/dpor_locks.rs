@@ -5,6 +5,7 @@
 use kvmmu_model::{
     Lock, LockClass, Object, Ordering::SeqCst, Platform, RwLock, Srcu, Tag, Until, Word,
 };
+use kvmmu_sim::Actor;
 use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::graph::Graph;
 use kvmmu_sim::outcome::Verdict;
@@ -301,10 +302,10 @@ pub(super) fn compare(
 /// Takes steps of these threads, one after the other, and returns who can go on.
 fn step(engine: &mut Engine, threads: &[u8]) -> Vec<usize> {
     for &thread in threads {
-        assert!(engine.is_enabled(usize::from(thread)), "thread {thread} cannot go on");
-        engine.step(Move { thread, choice: 0 });
+        assert!(engine.is_enabled(Actor::Thread(thread)), "thread {thread} cannot go on");
+        engine.step(Move { actor: Actor::Thread(thread), choice: 0 });
     }
-    (0..engine.threads()).filter(|t| engine.is_enabled(*t)).collect()
+    (0..engine.threads()).filter(|t| engine.is_enabled(Actor::Thread(*t as u8))).collect()
 }
 
 fn inside(op: fn(usize, Box<Op>) -> Op) -> Vec<Op> {

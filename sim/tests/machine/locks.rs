@@ -9,6 +9,7 @@ use kvmmu_model::{
     CpuId, Hold, Lock, LockClass, Mode, Object, Ordering::SeqCst, Platform, RwLock, Srcu, Tag, Word,
 };
 use kvmmu_scenarios::lockdep::Nesting;
+use kvmmu_sim::Actor;
 use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
 use kvmmu_sim::replay::replay;
@@ -229,7 +230,7 @@ fn a_cycle_is_found_without_the_deadlock() {
     let mut engine = Engine::new(&program, Goal::ANY);
     for thread in [0, 0, 1] {
         assert!(!engine.is_violated());
-        engine.step(Move { thread, choice: 0 });
+        engine.step(Move { actor: Actor::Thread(thread), choice: 0 });
     }
     assert_eq!(engine.violation().expect("a cycle").rule.name(), "lock-cycle");
     let found = found(check(&program));

@@ -10,7 +10,7 @@
 //! 1. Sleep sets hold steps with the footprint that they had; it stays right until something that
 //!    they depend on happens, and then they wake.
 //! 2. A step with several outcomes has all of them explored, each asleep on its own.
-//! 3. Threads may block. A blocked thread's step never ran, so at the end of each execution, cut or
+//! 3. Actors may block. A blocked actor's step never ran, so at the end of each execution, cut or
 //!    not, what it waits for takes the place of its footprint. Steps that follow a violation never
 //!    run either: a violating step depends on everything else that was possible then.
 //! 4. What a step touches may depend on what it reads. `Tree::promise` and
@@ -27,6 +27,7 @@ use super::search::Search;
 use super::trace_hash::TraceHash;
 use crate::machine::memory::bytes;
 use crate::machine::snapshot::Snapshots;
+use crate::record::actor::Actor;
 use crate::record::outcome::{Outcome, Reason, Stats, Verdict};
 use crate::record::schedule::Move;
 use crate::run::engine::Engine;
@@ -39,11 +40,11 @@ const STEPS_MAX: u32 = u16::MAX as u32 - 1;
 /// A way of so many steps is worth a snapshot at its end.
 const SNAPSHOT_STEPS: usize = 2;
 
-/// Which of several threads is explored first. Complete executions are the same, up to the order of
+/// Which of several actors is explored first. Complete executions are the same, up to the order of
 /// steps that commute; how many are cut, and so the time, depends on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Order {
-    /// The last one. Programs name their vCPUs first, and those have the longest threads.
+    /// The last one. Programs name their vCPUs first, and those have the longest ones.
     #[default]
     HighestFirst,
     /// The first one.
@@ -52,10 +53,10 @@ pub enum Order {
 
 impl Order {
     #[inline(always)]
-    fn pick(self, threads: u32) -> usize {
+    fn pick(self, actors: u32) -> usize {
         match self {
-            Order::HighestFirst => threads.ilog2() as usize,
-            Order::LowestFirst => threads.trailing_zeros() as usize,
+            Order::HighestFirst => actors.ilog2() as usize,
+            Order::LowestFirst => actors.trailing_zeros() as usize,
         }
     }
 }
@@ -63,7 +64,7 @@ impl Order {
 /// Dynamic partial-order reduction.
 #[derive(Clone, Debug, Default)]
 pub struct Dpor {
-    /// Which thread is explored first.
+    /// Which actor is explored first.
     pub order: Order,
     /// Take two `fetch_add`s to commute: right for programs that ignore what `fetch_add` returns.
     pub adds_commute: bool,
@@ -176,45 +177,45 @@ impl Walk<'_, '_, '_> {
             if self.tree.nodes.len() as u32 >= self.limits.steps_max {
                 return Err(Reason::Steps);
             }
-            // Staying with the thread makes schedules that people can read.
-            let last = self.tree.trail.events.last().map_or(0, |event| event.thread());
-            let thread = if awake >> last & 1 == 1 { last } else { self.order.pick(awake) };
-            node.backtrack = 1 << thread;
+            // Staying with the actor makes schedules that people can read.
+            let last = self.tree.trail.events.last().map_or(0, |event| event.actor());
+            let actor = if awake >> last & 1 == 1 { last } else { self.order.pick(awake) };
+            node.backtrack = 1 << actor;
             self.tree.nodes.push(node);
-            self.take_first(thread);
+            self.take_first(Actor::at(actor));
         }
     }
 
-    /// The threads all of whose steps are asleep.
+    /// The actors all of whose steps are asleep.
     #[inline(always)]
     fn all_asleep(&self, node: &Node) -> u32 {
         let sleepers = self.tree.asleep(node);
         sleepers.iter().fold(0, |done, sleeper| {
-            let thread = sleeper.step.thread;
-            let count = || sleepers.iter().filter(|s| s.step.thread == thread).count();
-            let choices = self.engine.choices(thread as usize) as usize;
-            done | u32::from(choices == 1 || choices == count()) << thread
+            let actor = sleeper.step.actor;
+            let count = || sleepers.iter().filter(|s| s.step.actor == actor).count();
+            let choices = self.engine.choices(actor) as usize;
+            done | u32::from(choices == 1 || choices == count()) << actor.index()
         })
     }
 
-    /// Takes the step of this thread from the last node, with the first outcome that is not asleep.
+    /// Takes the step of this actor from the last node, with the first outcome that is not asleep.
     #[inline(always)]
-    fn take_first(&mut self, thread: usize) {
-        let choices = self.engine.choices(thread);
+    fn take_first(&mut self, actor: Actor) {
+        let choices = self.engine.choices(actor);
         if let Some(node) = self.tree.nodes.last_mut() {
             node.choices = choices;
         }
-        let choice = if choices == 1 { Some(0) } else { self.awake_choice(thread, 0) };
-        debug_assert!(choice.is_some(), "a thread that is asleep was picked");
-        self.take(Move { thread: thread as u8, choice: choice.unwrap_or(0) });
+        let choice = if choices == 1 { Some(0) } else { self.awake_choice(actor, 0) };
+        debug_assert!(choice.is_some(), "an actor that is asleep was picked");
+        self.take(Move { actor, choice: choice.unwrap_or(0) });
     }
 
-    /// The first outcome from `choice` on, of this thread's step from the last node, that is not
+    /// The first outcome from `choice` on, of this actor's step from the last node, that is not
     /// asleep.
-    fn awake_choice(&self, thread: usize, choice: u8) -> Option<u8> {
+    fn awake_choice(&self, actor: Actor, choice: u8) -> Option<u8> {
         let node = self.tree.nodes.last()?;
         let asleep = |choice: &u8| {
-            let step = Move { thread: thread as u8, choice: *choice };
+            let step = Move { actor, choice: *choice };
             self.tree.asleep(node).iter().any(|sleeper| sleeper.step == step)
         };
         (choice..node.choices).find(|choice| !asleep(choice))
@@ -223,19 +224,19 @@ impl Walk<'_, '_, '_> {
     /// Takes a step from the last node.
     #[inline(always)]
     fn take(&mut self, step: Move) {
-        let thread = step.thread as usize;
-        let kind = self.engine.pending(thread).kind;
+        let actor = step.actor.index();
+        let kind = self.engine.next_kind(step.actor);
         let footprint = self.engine.step(step);
         self.search.stats.transitions += 1;
-        let past = self.tree.races(&Next { thread, kind, footprint });
-        self.tree.pass_sleepers(thread, &footprint);
-        self.tree.check_promises(thread, &footprint);
+        let past = self.tree.races(&Next { actor, kind, footprint });
+        self.tree.pass_sleepers(actor, &footprint);
+        self.tree.check_promises(actor, &footprint);
         self.tree.trail.push(step, footprint, past);
         let events = &self.tree.trail.events;
         Search::note_cycle(self.engine, || events.iter().map(|event| event.step).collect());
     }
 
-    /// The execution ended with threads that could not go on: finds the races of what they wait
+    /// The execution ended with actors that could not go on: finds the races of what they wait
     /// for. Those that a violating step has kept from going on are to go on before it.
     fn races_of_blocked(&mut self) {
         let mut blocked = self.engine.unfinished();
@@ -251,11 +252,11 @@ impl Walk<'_, '_, '_> {
             blocked &= !self.engine.enabled();
         }
         while blocked != 0 {
-            let thread = blocked.trailing_zeros() as usize;
+            let actor = blocked.trailing_zeros() as usize;
             blocked &= blocked - 1;
-            let footprint = self.engine.waits_on(thread);
-            let kind = self.engine.pending(thread).kind;
-            self.tree.races(&Next { thread, kind, footprint });
+            let footprint = self.engine.waits_on(Actor::at(actor));
+            let kind = self.engine.next_kind(Actor::at(actor));
+            self.tree.races(&Next { actor, kind, footprint });
         }
     }
 
@@ -294,25 +295,25 @@ impl Walk<'_, '_, '_> {
             let at = self.tree.trail.len();
             self.tree.forget_watches();
             let node = &mut self.tree.nodes[at];
-            let thread = event.thread();
+            let actor = event.actor();
             // What the nodes below had asleep goes, and the step that was explored falls asleep.
             self.tree.sleepers.truncate(node.asleep.1 as usize);
             self.tree.sleepers.push(Sleeper { step: event.step, footprint: event.footprint });
             node.asleep.1 += 1;
             let choices = node.choices;
             if choices > 1
-                && let Some(choice) = self.awake_choice(thread, event.step.choice + 1)
+                && let Some(choice) = self.awake_choice(event.step.actor, event.step.choice + 1)
             {
                 self.return_to(at);
                 self.take(Move { choice, ..event.step });
                 return true;
             }
             let node = &mut self.tree.nodes[at];
-            node.done |= 1 << thread;
+            node.done |= 1 << actor;
             let rest = node.backtrack & !node.done;
             if rest != 0 {
                 self.return_to(at);
-                self.take_first(self.order.pick(rest));
+                self.take_first(Actor::at(self.order.pick(rest)));
                 return true;
             }
             self.tree.leave();

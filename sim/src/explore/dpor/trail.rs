@@ -1,7 +1,7 @@
 //! The execution so far: its steps, what they touched, and which happened before which.
 
 use crate::explore::trace_hash::{Clock, join};
-use crate::machine::THREADS_MAX;
+use crate::machine::ACTORS_MAX;
 use crate::machine::footprint::Footprint;
 use crate::record::schedule::Move;
 
@@ -9,26 +9,26 @@ use crate::record::schedule::Move;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Event {
     pub(super) footprint: Footprint,
-    /// For each thread, how many of its steps happened before, this one included.
+    /// For each actor, how many of its steps happened before, this one included.
     pub(super) clock: Clock,
     pub(super) step: Move,
-    /// Its number among the steps of its thread, from 1.
+    /// Its number among the steps of its actor, from 1.
     pub(super) number: u16,
-    /// Where the thread's step before it is, plus 1; 0: nowhere.
+    /// Where the actor's step before it is, plus 1; 0: nowhere.
     before: u32,
 }
 
 impl Event {
-    /// The thread, as an index.
+    /// The index of its actor.
     #[inline(always)]
-    pub(super) fn thread(&self) -> usize {
-        self.step.thread as usize % THREADS_MAX
+    pub(super) fn actor(&self) -> usize {
+        self.step.actor.index() % ACTORS_MAX
     }
 
     /// True if it happened before what has this clock.
     #[inline(always)]
     pub(super) fn is_before(&self, clock: &Clock) -> bool {
-        self.number <= clock[self.thread()]
+        self.number <= clock[self.actor()]
     }
 }
 
@@ -36,8 +36,8 @@ impl Event {
 #[derive(Debug, Default)]
 pub(super) struct Trail {
     pub(super) events: Vec<Event>,
-    /// Where the last step of each thread is, plus 1; 0: nowhere.
-    last: [u32; THREADS_MAX],
+    /// Where the last step of each actor is, plus 1; 0: nowhere.
+    last: [u32; ACTORS_MAX],
 }
 
 impl Trail {
@@ -45,41 +45,41 @@ impl Trail {
         self.events.len()
     }
 
-    /// The clock of the last step of a thread.
+    /// The clock of the last step of an actor.
     #[inline(always)]
-    pub(super) fn clock(&self, thread: usize) -> Clock {
-        match self.last[thread] {
-            0 => [0; THREADS_MAX],
+    pub(super) fn clock(&self, actor: usize) -> Clock {
+        match self.last[actor] {
+            0 => [0; ACTORS_MAX],
             last => self.events[last as usize - 1].clock,
         }
     }
 
-    /// How many steps there were when the thread published what it will do next.
+    /// How many steps there were when the actor published what it will do next.
     #[inline(always)]
-    pub(super) fn published(&self, thread: usize) -> usize {
-        self.last[thread] as usize
+    pub(super) fn published(&self, actor: usize) -> usize {
+        self.last[actor] as usize
     }
 
     /// Appends a step. `past` is what happened before it.
     #[inline(always)]
     pub(super) fn push(&mut self, step: Move, footprint: Footprint, past: Clock) {
-        let thread = step.thread as usize % THREADS_MAX;
-        let before = self.last[thread];
+        let actor = step.actor.index() % ACTORS_MAX;
+        let before = self.last[actor];
         // All of it at once: a change of one count, then a copy of all, would stall the CPU.
-        let clock: Clock = core::array::from_fn(|t| past[t] + u16::from(t == thread));
+        let clock: Clock = core::array::from_fn(|t| past[t] + u16::from(t == actor));
         let number = match before {
             0 => 1,
             before => self.events[before as usize - 1].number + 1,
         };
         self.events.push(Event { footprint, clock, step, number, before });
-        self.last[thread] = self.events.len() as u32;
+        self.last[actor] = self.events.len() as u32;
     }
 
     /// Takes the last step off.
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<Event> {
         let event = self.events.pop()?;
-        self.last[event.thread()] = event.before;
+        self.last[event.actor()] = event.before;
         Some(event)
     }
 

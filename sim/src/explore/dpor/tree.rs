@@ -3,7 +3,7 @@
 
 use super::trail::Trail;
 use crate::explore::trace_hash::Clock;
-use crate::machine::THREADS_MAX;
+use crate::machine::ACTORS_MAX;
 use crate::machine::footprint::Footprint;
 use crate::machine::memory::bytes;
 use crate::machine::pending::Kind;
@@ -12,11 +12,11 @@ use crate::record::schedule::Move;
 /// A state on the current execution.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node {
-    /// The threads that can take a step.
+    /// The actors that can take a step.
     pub(super) enabled: u32,
-    /// The threads whose steps are explored from here: when the node is left, a source set.
+    /// The actors whose steps are explored from here: when the node is left, a source set.
     pub(super) backtrack: u32,
-    /// The threads all of whose steps are asleep: explored from here, or from a node above in an
+    /// The actors all of whose steps are asleep: explored from here, or from a node above in an
     /// order that differs by steps that commute.
     pub(super) done: u32,
     /// Its part of [`Tree::sleepers`].
@@ -25,7 +25,7 @@ pub(super) struct Node {
     pub(super) inherited: u32,
     /// How many outcomes the step that is being explored may have.
     pub(super) choices: u8,
-    /// The threads that [`Tree::promises`] has something about.
+    /// The actors that [`Tree::promises`] has something about.
     pub(super) promised: u32,
 }
 
@@ -37,12 +37,12 @@ pub(super) struct Sleeper {
     pub(super) footprint: Footprint,
 }
 
-/// A thread is to be explored from a node because its step seems to commute with some others,
-/// judging by what it touched elsewhere. Should it turn out not to, other threads take its place.
+/// An actor is to be explored from a node because its step seems to commute with some others,
+/// judging by what it touched elsewhere. Should it turn out not to, other actors take its place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Promise {
     node: u32,
-    thread: u32,
+    actor: u32,
     /// What the others touched.
     footprint: Footprint,
     /// Who takes its place.
@@ -58,10 +58,11 @@ pub(super) struct Watch {
     footprint: Footprint,
 }
 
-/// A step that was taken, or that a blocked thread would take.
+/// A step that was taken, or that a blocked actor would take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Next {
-    pub(super) thread: usize,
+    /// The index of its actor.
+    pub(super) actor: usize,
     pub(super) kind: Kind,
     pub(super) footprint: Footprint,
 }
@@ -92,11 +93,11 @@ impl Tree {
 
     /// A step was taken from the last node: passes on what stays asleep.
     #[inline(always)]
-    pub(super) fn pass_sleepers(&mut self, thread: usize, footprint: &Footprint) {
+    pub(super) fn pass_sleepers(&mut self, actor: usize, footprint: &Footprint) {
         let Some(node) = self.nodes.last() else { return };
         for i in node.asleep.0..node.asleep.1 {
             let sleeper = self.sleepers[i as usize];
-            if sleeper.step.thread as usize == thread {
+            if sleeper.step.actor.index() == actor {
                 continue;
             }
             if !sleeper.footprint.depends(footprint, self.adds_commute) {
@@ -134,11 +135,11 @@ impl Tree {
         }
     }
 
-    /// Finds the races of a step that comes next, or would come next if its thread were not
+    /// Finds the races of a step that comes next, or would come next if its actor were not
     /// blocked, and returns what happened before it.
     #[inline]
     pub(super) fn races(&mut self, next: &Next) -> Clock {
-        let own = self.trail.clock(next.thread);
+        let own = self.trail.clock(next.actor);
         let past = match next.kind {
             Kind::Acquire => self.races_of_acquire(next, own),
             Kind::WaitIs
@@ -201,7 +202,7 @@ impl Tree {
     /// one.
     fn races_of_wait(&mut self, next: &Next, own: Clock) -> Clock {
         let (mut past, mut covered) = (own, own);
-        let published = self.trail.published(next.thread);
+        let published = self.trail.published(next.actor);
         for at in (0..self.trail.len()).rev() {
             let event = &self.trail.events[at];
             if event.is_before(&covered)
@@ -218,7 +219,7 @@ impl Tree {
     }
 
     /// The step at `at` and `next` race: sees to it that some execution is explored in which `next`
-    /// comes first. `own` is the past of `next` as far as its thread is concerned. Returns true if
+    /// comes first. `own` is the past of `next` as far as its actor is concerned. Returns true if
     /// `next` itself may be the first step of that execution.
     fn reverse(&mut self, at: usize, next: &Next, own: &Clock) -> bool {
         let node = &self.nodes[at];
@@ -227,17 +228,17 @@ impl Tree {
             return false;
         }
         let event = &self.trail.events[at];
-        let (thread, number) = (event.thread(), event.number);
-        // Of the steps that did not happen after `event`: the first one of each thread, the threads
+        let (actor, number) = (event.actor(), event.number);
+        // Of the steps that did not happen after `event`: the first one of each actor, the actors
         // whose first one can come before all others, and what they all touched.
-        let mut firsts = [0u16; THREADS_MAX];
+        let mut firsts = [0u16; ACTORS_MAX];
         let (mut seen, mut initials) = (0u32, 0u32);
         let mut touched = Footprint::default();
         for other in &self.trail.events[at + 1..] {
-            if other.clock[thread] >= number {
+            if other.clock[actor] >= number {
                 continue;
             }
-            let (t, bit) = (other.thread(), 1 << other.thread());
+            let (t, bit) = (other.actor(), 1 << other.actor());
             if seen & bit == 0 {
                 if !any_before(seen, &firsts, &other.clock) {
                     initials |= bit;
@@ -251,13 +252,13 @@ impl Tree {
             touched = touched.union(&other.footprint);
         }
         debug_assert_eq!(initials & !node.enabled, 0);
-        let me = 1 << next.thread & node.enabled;
+        let me = 1 << next.actor & node.enabled;
         if seen == 0 {
             self.nodes[at].backtrack |= me;
             return me != 0;
         }
         let depends = touched.depends(&next.footprint, self.adds_commute);
-        if me == 0 && seen >> next.thread & 1 == 0 && !depends {
+        if me == 0 && seen >> next.actor & 1 == 0 && !depends {
             // It is blocked at the node, and nothing of this would let it go on.
             return false;
         }
@@ -266,23 +267,23 @@ impl Tree {
             self.nodes[at].backtrack |= if initials & me != 0 { me } else { instead };
             return false;
         }
-        let (node, thread) = (at as u32, next.thread as u32);
-        self.promise(Promise { node, thread, footprint: touched, instead });
+        let (node, actor) = (at as u32, next.actor as u32);
+        self.promise(Promise { node, actor, footprint: touched, instead });
         true
     }
 
-    /// Has a thread explored from a node in the belief that its step depends on nothing of a
+    /// Has an actor explored from a node in the belief that its step depends on nothing of a
     /// footprint.
     fn promise(&mut self, promise: Promise) {
         let (at, adds_commute) = (promise.node as usize, self.adds_commute);
         let node = self.nodes[at];
         let broken = |sleeper: &Sleeper| {
-            sleeper.step.thread as u32 == promise.thread
+            sleeper.step.actor.index() as u32 == promise.actor
                 && sleeper.footprint.depends(&promise.footprint, adds_commute)
         };
         let broken = self.asleep(&node).iter().any(broken);
         let node = &mut self.nodes[at];
-        let bit = 1 << promise.thread;
+        let bit = 1 << promise.actor;
         if broken {
             node.backtrack |= promise.instead;
             return;
@@ -296,24 +297,24 @@ impl Tree {
             self.promises.push(promise);
             return;
         }
-        let same = |p: &&mut Promise| p.node == promise.node && p.thread == promise.thread;
+        let same = |p: &&mut Promise| p.node == promise.node && p.actor == promise.actor;
         if let Some(known) = self.promises.iter_mut().find(same) {
             known.footprint = known.footprint.union(&promise.footprint);
             known.instead |= promise.instead;
         }
     }
 
-    /// A thread took its step from the last node: looks whether what was promised about it is true.
+    /// An actor took its step from the last node: looks whether what was promised about it is true.
     #[inline(always)]
-    pub(super) fn check_promises(&mut self, thread: usize, footprint: &Footprint) {
+    pub(super) fn check_promises(&mut self, actor: usize, footprint: &Footprint) {
         let Some(node) = self.nodes.last() else { return };
-        if node.promised >> thread & 1 == 1 {
-            self.check_promise(self.nodes.len() as u32 - 1, thread as u32, footprint);
+        if node.promised >> actor & 1 == 1 {
+            self.check_promise(self.nodes.len() as u32 - 1, actor as u32, footprint);
         }
     }
 
-    fn check_promise(&mut self, node: u32, thread: u32, footprint: &Footprint) {
-        for promise in self.promises.iter().filter(|p| p.node == node && p.thread == thread) {
+    fn check_promise(&mut self, node: u32, actor: u32, footprint: &Footprint) {
+        for promise in self.promises.iter().filter(|p| p.node == node && p.actor == actor) {
             if promise.footprint.depends(footprint, self.adds_commute) {
                 self.nodes[node as usize].backtrack |= promise.instead;
             }
@@ -339,12 +340,12 @@ fn total(clock: &Clock) -> usize {
     clock.iter().fold(0, |sum: u16, count| sum.wrapping_add(*count)) as usize
 }
 
-/// True if the first step of one of these threads happened before what has this clock.
+/// True if the first step of one of these actors happened before what has this clock.
 #[inline(always)]
-fn any_before(threads: u32, firsts: &[u16; THREADS_MAX], clock: &Clock) -> bool {
-    let mut rest = threads;
+fn any_before(actors: u32, firsts: &[u16; ACTORS_MAX], clock: &Clock) -> bool {
+    let mut rest = actors;
     while rest != 0 {
-        let t = rest.trailing_zeros() as usize % THREADS_MAX;
+        let t = rest.trailing_zeros() as usize % ACTORS_MAX;
         rest &= rest - 1;
         if clock[t] >= firsts[t] {
             return true;

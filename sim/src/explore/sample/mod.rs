@@ -16,7 +16,7 @@ const EXECUTIONS: u64 = 10_000;
 /// Picks moves.
 pub(crate) trait Pick {
     /// An execution begins.
-    fn begin(&mut self, threads: usize);
+    fn begin(&mut self, actors: usize);
     /// Picks one of `moves`, which is not empty.
     fn pick(&mut self, moves: &[Move]) -> usize;
 }
@@ -39,7 +39,7 @@ pub(crate) fn sample(
     while search.stats.executions < executions_max {
         path.clear();
         engine.reset();
-        pick.begin(engine.threads());
+        pick.begin(engine.actors().count());
         let verdict = loop {
             if let Some(reason) = search.tick(|| 0) {
                 break Some(Verdict::Inconclusive(reason));

@@ -49,9 +49,9 @@ impl Explorer for Pct {
 struct Priorities {
     rng: Rng,
     depths: Cycle<RangeInclusive<u32>>,
-    /// Of each thread; higher goes first. Initial ones are above all that they fall back to.
+    /// Of each actor; higher goes first. Initial ones are above all that they fall back to.
     of: Vec<u32>,
-    /// The steps at which the running thread falls back.
+    /// The steps at which the running actor falls back.
     changes: Vec<usize>,
     step: usize,
     /// The longest execution so far: from where the changes are drawn.
@@ -59,12 +59,12 @@ struct Priorities {
 }
 
 impl Pick for Priorities {
-    fn begin(&mut self, threads: usize) {
+    fn begin(&mut self, actors: usize) {
         self.longest = self.longest.max(self.step);
         self.step = 0;
         let depth = self.depths.next().unwrap_or(1);
-        self.of = (0..threads as u32).map(|t| depth + t).collect();
-        for i in (1..threads).rev() {
+        self.of = (0..actors as u32).map(|i| depth + i).collect();
+        for i in (1..actors).rev() {
             self.of.swap(i, self.rng.below(i + 1));
         }
         let changes = 1..depth;
@@ -73,16 +73,16 @@ impl Pick for Priorities {
 
     fn pick(&mut self, moves: &[Move]) -> usize {
         let first = |moves: &[Move], of: &[u32]| {
-            moves.iter().map(|m| m.thread).max_by_key(|t| of[*t as usize]).unwrap_or(0)
+            moves.iter().map(|m| m.actor).max_by_key(|actor| of[actor.index()])
         };
-        let mut thread = first(moves, &self.of);
+        let Some(mut actor) = first(moves, &self.of) else { return 0 };
         for (i, _) in self.changes.iter().enumerate().filter(|(_, at)| **at == self.step) {
-            self.of[thread as usize] = i as u32;
-            thread = first(moves, &self.of);
+            self.of[actor.index()] = i as u32;
+            actor = first(moves, &self.of).unwrap_or(actor);
         }
         self.step += 1;
-        let start = moves.iter().position(|m| m.thread == thread).unwrap_or(0);
-        let choices = moves.iter().filter(|m| m.thread == thread).count();
+        let start = moves.iter().position(|m| m.actor == actor).unwrap_or(0);
+        let choices = moves.iter().filter(|m| m.actor == actor).count();
         start + if choices > 1 { self.rng.below(choices) } else { 0 }
     }
 }

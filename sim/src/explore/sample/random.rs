@@ -25,7 +25,7 @@ impl Explorer for Random {
 struct Uniform(Rng);
 
 impl Pick for Uniform {
-    fn begin(&mut self, _threads: usize) {}
+    fn begin(&mut self, _actors: usize) {}
     fn pick(&mut self, moves: &[Move]) -> usize {
         self.0.below(moves.len())
     }
