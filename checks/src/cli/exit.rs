@@ -54,7 +54,11 @@ impl Exit {
             "bad usage or input",
             "bad usage, scenario or trace file, or an output that cannot be written",
         ),
-        (Exit::Inconclusive, "a bound was hit", "a bound was hit before a verdict"),
+        (
+            Exit::Inconclusive,
+            "no verdict",
+            "no verdict: a bound was hit, or a guard is missing that is not judged under SC",
+        ),
         (Exit::Nothing, "nothing selected", "nothing was selected"),
         (
             Exit::Diverged,

@@ -56,6 +56,9 @@ struct VerdictLine<'a> {
     #[serde(skip_serializing_if = "is_false")]
     vacuous: bool,
     complete: bool,
+    /// Missing guards of which the memory model shows nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unjudged: Vec<&'a str>,
     reason: Option<&'a str>,
     model: &'a str,
     /// Of the simulated machine only, as `transitions` and `depth_max`.
@@ -135,6 +138,9 @@ pub struct Counts {
     pub caught: usize,
     /// [`Word::Breaks`].
     pub breaks: usize,
+    /// [`Word::Unjudged`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unjudged: usize,
     /// [`Word::Bound`].
     pub bound: usize,
     /// [`Word::Unexpected`].
@@ -169,6 +175,7 @@ impl Counts {
             Word::Holds => &mut self.holds,
             Word::Caught => &mut self.caught,
             Word::Breaks => &mut self.breaks,
+            Word::Unjudged => &mut self.unjudged,
             Word::Bound => &mut self.bound,
             Word::Unexpected => &mut self.unexpected,
         } += 1;
@@ -176,7 +183,8 @@ impl Counts {
 
     /// How many there are.
     pub fn total(&self) -> usize {
-        self.holds + self.caught + self.breaks + self.bound + self.unexpected + self.errors
+        let verdicts = self.holds + self.caught + self.breaks + self.unjudged + self.bound;
+        verdicts + self.unexpected + self.errors
     }
 }
 
@@ -256,6 +264,7 @@ impl<W: Write> Output<W> {
                 unseen: &judged.unseen,
                 vacuous: judged.vacuous,
                 complete: judged.complete,
+                unjudged: unjudged(variant),
                 reason: judged.reason.map(reason_name),
                 model: self.model,
                 states: Some(judged.stats.states),
@@ -310,6 +319,7 @@ impl<W: Write> Output<W> {
             unseen: &[],
             vacuous: false,
             complete: false,
+            unjudged: unjudged(variant),
             reason: None,
             model: self.model,
             states: None,
@@ -454,7 +464,12 @@ impl<W: Write> Output<W> {
             false => format!("{} of {selected} variants", counts.total()),
         };
         write!(self.to, "{of}: {} hold, {} caught, ", counts.holds, counts.caught)?;
-        for (count, what) in [(counts.breaks, "break"), (counts.errors, "with errors")] {
+        let rare = [
+            (counts.breaks, "break"),
+            (counts.unjudged, "not judged"),
+            (counts.errors, "with errors"),
+        ];
+        for (count, what) in rare {
             if count != 0 {
                 write!(self.to, "{count} {what}, ")?;
             }
@@ -478,6 +493,11 @@ fn guard_names(variant: &Variant) -> Vec<&'static str> {
     variant.without.iter().map(|g| g.info().name).collect()
 }
 
+/// Those of them of which the memory model shows nothing.
+fn unjudged(variant: &Variant) -> Vec<&'static str> {
+    variant.without.unjudged_under_sc().iter().map(|g| g.info().name).collect()
+}
+
 /// The name of a bound in JSON.
 pub fn reason_name(reason: Reason) -> &'static str {
     match reason {
@@ -498,7 +518,7 @@ fn style(word: Word) -> Style {
     let color = match word {
         Word::Holds | Word::Caught => AnsiColor::Green,
         Word::Breaks => AnsiColor::Cyan,
-        Word::Bound => AnsiColor::Yellow,
+        Word::Unjudged | Word::Bound => AnsiColor::Yellow,
         Word::Unexpected => AnsiColor::Red,
     };
     color.on_default()

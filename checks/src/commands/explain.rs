@@ -15,8 +15,8 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::interrupt;
 use crate::cli::progress::Progress as Bar;
 use crate::cli::shown;
-use crate::lab::judge::{bound, never_reached, next};
-use crate::lab::run::{Machine, Progress, Simulated};
+use crate::lab::judge::{bound, never_reached, next, unjudged};
+use crate::lab::run::{MEMORY_MODEL, Machine, Progress, Simulated};
 use crate::lab::search::Search;
 use crate::lab::select::{self, Selected};
 use crate::lab::variant::{Goal, Variant};
@@ -261,6 +261,12 @@ fn none(variant: &Variant, search: &Search, outcome: &Outcome) -> Failure {
                 bound(search, *reason)
             ),
             next(*reason),
+        ),
+        _ if let Some(unjudged) = unjudged(variant.without, MEMORY_MODEL) => Failure::new(
+            Exit::Inconclusive,
+            format!("{name}: there is no counterexample; {unjudged}{other}{idle}"),
+            "only a memory model weaker than sequential consistency shows that a fence is missing; \
+             'kvmmu guards' says which guards are fences",
         ),
         _ if !variant.lock_checks => Failure::new(
             Exit::Unexpected,

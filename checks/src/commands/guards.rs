@@ -53,7 +53,7 @@ pub fn failing(scenarios: &[Arc<Scenario>], guard: Guard) -> Vec<Fails<'_>> {
 
 /// One paragraph for each guard.
 fn table(scenarios: &[Arc<Scenario>], to: &mut dyn Write) -> Result<(), Failure> {
-    let mut redundant = 0;
+    let (mut redundant, mut unjudged) = (0, 0);
     for guard in Guard::ALL {
         let info = guard.info();
         writeln!(to, "{}", info.name)?;
@@ -84,6 +84,11 @@ fn table(scenarios: &[Arc<Scenario>], to: &mut dyn Write) -> Result<(), Failure>
                 let list = if none { "no set of guards that a scenario names" } else { &list };
                 field(to, "fails", list)?;
             }
+            (None, _) if !guard.is_judged_under_sc() => {
+                unjudged += 1;
+                let why = "not judged under SC: only a weaker memory model shows it missing";
+                field(to, "fails", why)?;
+            }
             (None, true) => field(to, "fails", "NOTHING: no scenario notices")?,
             (None, false) => field(to, "fails", &list)?,
         }
@@ -92,9 +97,13 @@ fn table(scenarios: &[Arc<Scenario>], to: &mut dyn Write) -> Result<(), Failure>
     let count = Guard::ALL.len();
     writeln!(
         to,
-        "{count} guards, {redundant} of them redundant. 'kvmmu check' shows each 'fails', within"
+        "{count} guards, {redundant} of them redundant, {unjudged} not judged under SC. \
+         'kvmmu check' shows"
     )?;
-    writeln!(to, "its bounds; see one by 'kvmmu explain SCENARIO --without GUARD,...'")?;
+    writeln!(
+        to,
+        "each 'fails', within its bounds; see one by 'kvmmu explain SCENARIO --without GUARD,...'"
+    )?;
     Ok(())
 }
 
@@ -104,7 +113,8 @@ fn matrix(scenarios: &[Arc<Scenario>], to: &mut dyn Write) -> Result<(), Failure
         writeln!(to, "{:>2} {}", i + 1, scenario.name)?;
     }
     writeln!(to, "\nX fails without it, p fails without it and others, o holds, . not tried")?;
-    writeln!(to, "r redundant: missing alone it is not missed; 'kvmmu guards' says why\n")?;
+    writeln!(to, "r redundant: missing alone it is not missed; 'kvmmu guards' says why")?;
+    writeln!(to, "w not judged under SC: only a weaker memory model shows it missing\n")?;
     let width = Guard::ALL.iter().map(|g| g.info().name.len()).max().unwrap_or(0);
     // A column for each scenario: its number is written downwards.
     for digit in [|i: usize| i / 10, |i: usize| i % 10] {
@@ -113,8 +123,12 @@ fn matrix(scenarios: &[Arc<Scenario>], to: &mut dyn Write) -> Result<(), Failure
         writeln!(to, "{:<width$}   {}", "", columns.trim_end())?;
     }
     for guard in Guard::ALL {
-        let redundant = if guard.info().masked.is_some() { 'r' } else { ' ' };
-        let mut line = format!("{:<width$} {redundant} ", guard.info().name);
+        let kind = match guard.info().masked {
+            Some(_) => 'r',
+            None if !guard.is_judged_under_sc() => 'w',
+            None => ' ',
+        };
+        let mut line = format!("{:<width$} {kind} ", guard.info().name);
         for scenario in scenarios {
             line += &format!(" {}", cell(scenario, *guard));
         }

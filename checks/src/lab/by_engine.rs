@@ -6,7 +6,7 @@ use kvmmu_engines::shuttle::Strategy;
 use kvmmu_engines::{EngineOutcome, LOOM_MODEL, SHUTTLE_MODEL, loom, shuttle};
 use kvmmu_scenarios::scenario::{self, Expected};
 
-use crate::lab::judge::{Word, wanted};
+use crate::lab::judge::{Word, unjudged, wanted};
 use crate::lab::variant::Variant;
 
 /// Samples of shuttle for each strategy, unless the command line says otherwise.
@@ -86,6 +86,9 @@ fn judge(
         _ if expect.is_some() || variant.without.is_empty() => Some(Expected::Holds),
         _ => None,
     };
+    // shuttle runs fences and is sequentially consistent; loom is not, and runs none of them: they
+    // belong to the protocol of requests and IPIs, which is not part of its core.
+    let unjudged = unjudged(variant.without, model);
     let word = match (&outcome, expected) {
         (EngineOutcome::Inconclusive { .. }, _) => Word::Bound,
         (EngineOutcome::Holds { complete: false, .. }, Some(Expected::Violated)) if narrowed => {
@@ -105,6 +108,7 @@ fn judge(
         {
             Word::Unexpected
         }
+        (EngineOutcome::Holds { .. }, _) if unjudged.is_some() => Word::Unjudged,
         (EngineOutcome::Holds { .. }, _) => Word::Holds,
         (EngineOutcome::Violated { .. }, None) => Word::Breaks,
         (EngineOutcome::Violated { story_matched: true, .. }, Some(Expected::Violated)) => {
@@ -117,6 +121,10 @@ fn judge(
             format!("{outcome}, but {} was expected, {model}", wanted(variant))
         }
         _ => format!("{outcome}, {model}"),
+    };
+    let text = match (&outcome, unjudged) {
+        (EngineOutcome::Violated { .. }, _) | (_, None) => text,
+        (_, Some(unjudged)) => format!("{unjudged}; {text}"),
     };
     Judged { word, text, outcome }
 }

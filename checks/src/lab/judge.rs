@@ -10,7 +10,7 @@ use crate::lab::memory::size_text;
 use crate::lab::run::MEMORY_MODEL;
 use crate::lab::search::Search;
 use crate::lab::search::Strategy;
-use crate::lab::variant::Variant;
+use crate::lab::variant::{Variant, join};
 
 /// The first word of a verdict line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -21,6 +21,8 @@ pub enum Word {
     Caught,
     /// A violation was found where nothing was expected either way.
     Breaks,
+    /// Nothing was violated, but a guard is missing whose loss the memory model cannot show.
+    Unjudged,
     /// A bound was hit before a verdict.
     Bound,
     /// Not what was expected.
@@ -34,6 +36,7 @@ impl Word {
             Word::Holds => "holds",
             Word::Caught => "caught",
             Word::Breaks => "breaks",
+            Word::Unjudged => "unjudged",
             Word::Bound => "bound",
             Word::Unexpected => "UNEXPECTED",
         }
@@ -43,7 +46,7 @@ impl Word {
     pub const fn exit(self) -> Exit {
         match self {
             Word::Holds | Word::Caught | Word::Breaks => Exit::Expected,
-            Word::Bound => Exit::Inconclusive,
+            Word::Unjudged | Word::Bound => Exit::Inconclusive,
             Word::Unexpected => Exit::Unexpected,
         }
     }
@@ -111,6 +114,9 @@ pub fn judge(variant: &Variant, search: &Search, outcome: &Outcome) -> Judged {
                 None => String::new(),
             };
             judged.text = format!("{extent}{other}; {}", next(*reason));
+            if let Some(unjudged) = unjudged(variant.without, MEMORY_MODEL) {
+                judged.text += &format!("; {unjudged}, whatever the bound");
+            }
         }
     }
     judged
@@ -148,10 +154,22 @@ fn held(
     judged.word = Word::Holds;
     judged.text = format!("{extent}{idle}");
     judged.vacuous = variant.shows_nothing();
+    if let Some(unjudged) = unjudged(variant.without, MEMORY_MODEL) {
+        judged.word = Word::Unjudged;
+        judged.vacuous = false;
+        judged.text = format!("{unjudged}; {}", judged.text);
+    }
     if !judged.unseen.is_empty() {
         judged.word = Word::Unexpected;
         judged.text = format!("holds, but never saw {}; {extent}", judged.unseen.join("; nor "));
     }
+}
+
+/// Says of which of these missing guards a run that violates nothing has judged nothing, if there
+/// are any: the machine, whose memory model is named, orders the steps of a thread by itself.
+pub fn unjudged(without: GuardSet, model: &str) -> Option<String> {
+    let unjudged = without.unjudged_under_sc();
+    (!unjudged.is_empty()).then(|| format!("not judged under {model}: {}", join(unjudged, ", ")))
 }
 
 /// The missing guards to whose place no step came: their absence says nothing here.

@@ -7,8 +7,10 @@ use crate::common::{Fake, aba_found, all_variants, outcome, scratch, variant};
 use kvmmu::cli::args::{MessageFormat, SearchArgs};
 use kvmmu::cli::exit::Exit;
 use kvmmu::commands::check::run_plan;
+use kvmmu::commands::counts::Table;
 use kvmmu::commands::plan::Plan;
-use kvmmu::lab::search::Strategy;
+use kvmmu::lab::judge::judge;
+use kvmmu::lab::search::{Search, Strategy};
 use kvmmu::lab::variant::Variant;
 use kvmmu_model::{Hold, LockClass, Mode};
 use kvmmu_scenarios::Property;
@@ -202,6 +204,55 @@ fn without_an_expectation_a_violation_is_reported_and_exit_is_0() {
     let unnamed = variant("aba-direct", "range-start-flush");
     let text = line(unnamed, outcome(Verdict::Violated(aba_found())), Exit::Expected);
     assert!(text.starts_with("breaks  aba-direct without range-start-flush  migration"), "{text}");
+}
+
+/// Goal: where a fence is missing, a search under sequential consistency that finds nothing is no
+/// verdict, in any form; one that finds a violation is. Method: outcomes of all three kinds.
+#[test]
+fn without_a_fence_nothing_holds_and_exit_is_3() {
+    let fence = || variant("aba-direct", "smp-mb-after-in-guest-mode");
+    let text = line(fence(), outcome(Verdict::Holds), Exit::Inconclusive);
+    assert_eq!(
+        text,
+        "unjudged aba-direct without smp-mb-after-in-guest-mode  not judged under SC: \
+         smp-mb-after-in-guest-mode; 4711 states, all explored, SC"
+    );
+    let cut = outcome(Verdict::Inconclusive(Reason::States));
+    let text = line(fence(), cut, Exit::Inconclusive);
+    assert!(text.starts_with("bound   aba-direct without smp-mb-after-in-guest-mode  "), "{text}");
+    assert!(
+        text.ends_with("; not judged under SC: smp-mb-after-in-guest-mode, whatever the bound")
+    );
+    let text = line(fence(), outcome(Verdict::Violated(aba_found())), Exit::Expected);
+    assert!(text.starts_with("breaks  aba-direct without smp-mb-after-in-guest-mode  migration"));
+
+    let directory = scratch("check-unjudged");
+    let (exit, text) =
+        check(&Fake::obedient(), vec![fence()], 1, MessageFormat::Human, &directory, false);
+    assert_eq!(exit, Exit::Inconclusive);
+    let summary = "1 variant: 0 hold, 0 caught, 1 not judged, 0 bound, 0 unexpected; SC, seed 1\n";
+    assert!(text.ends_with(summary), "{text}");
+    let (_, text) =
+        check(&Fake::obedient(), vec![fence()], 1, MessageFormat::Json, &directory, false);
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|l| serde_json::from_str(l).expect("each line is JSON")).collect();
+    assert_eq!(lines[1]["verdict"], "unjudged");
+    assert_eq!(lines[1]["unjudged"], serde_json::json!(["smp-mb-after-in-guest-mode"]));
+    assert_eq!(lines[2]["counts"]["unjudged"], 1);
+    assert_eq!(lines[2]["counts"]["holds"], 0);
+    assert_eq!(lines[2]["exit"], 3);
+}
+
+/// Goal: a table of counts says so, too. Method: its row.
+#[test]
+fn a_row_of_counts_without_a_fence_is_unjudged() {
+    let fence = variant("aba-direct", "smp-mb-before-exiting-guest-mode");
+    let search = Search::default();
+    let mut table = Table::new(&search, 1);
+    table.add(&fence, &judge(&fence, &search, &outcome(Verdict::Holds)));
+    let row = &table.rows[&Table::key(&fence)];
+    assert_eq!(row[3], "unjudged");
+    assert_eq!(Table::parse(&table.to_string()), Ok(table));
 }
 
 #[test]

@@ -84,6 +84,20 @@ fn json_lines_are_those_of_the_simulator_without_what_a_tool_cannot_say() {
 }
 
 #[test]
+fn without_a_fence_neither_tool_says_that_it_holds() {
+    let fence = "smp-mb-after-reading-shadow-pages";
+    for (engine, model) in
+        [("loom", "C11 subset (loom)"), ("shuttle", "SC interleavings, sampled (shuttle)")]
+    {
+        let arguments = ["check", "mark-dirty-order", "--without", fence, "--engine", engine];
+        let text = prints(&[&arguments[..], &["--executions-max", "2000"]].concat(), 3);
+        let word = if engine == "loom" { "unjudged" } else { "bound  " };
+        assert!(text.starts_with(&format!("{word} mark-dirty-order without {fence}  ")), "{text}");
+        assert!(text.contains(&format!("not judged under {model}: {fence}; ")), "{text}");
+    }
+}
+
+#[test]
 fn a_bound_is_exit_3() {
     let scenario = "mark-dirty-order";
     let text = prints(&["check", scenario, "--engine", "loom", "--executions-max", "1"], 3);

@@ -11,6 +11,7 @@ use kvmmu::commands::explain::{Request, tell};
 use kvmmu::lab::run::Simulated;
 use kvmmu::lab::select;
 use kvmmu::report;
+use kvmmu_model::Guard;
 
 /// A slot that is deleted while a vCPU faults. Nothing says which property breaks.
 const DELETED: &str = r#"title  = "A fault meets a deletion"
@@ -216,4 +217,38 @@ because  = "nothing"
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("UNEXPECTED") && said.contains("was expected"), "{said}");
     assert!(said.contains("; never reached: pin-hold"), "{said}");
+}
+
+#[test]
+fn a_fence_has_no_counterexample_under_sc_and_none_was_to_be_expected() {
+    let directory = scratch("explain-fence");
+    let fence = "smp-mb-after-reading-shadow-pages";
+    let output = kvmmu_in(&directory, &["explain", "-q", "mark-dirty-order", "--without", fence]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    let why = format!("there is no counterexample; not judged under SC: {fence}");
+    assert!(said.contains(&why), "{said}");
+    assert!(said.contains("weaker than sequential consistency"), "{said}");
+}
+
+#[test]
+fn the_list_of_guards_says_which_are_not_judged() {
+    let directory = scratch("guards-fences");
+    let printed = |arguments: &[&str]| {
+        let output = kvmmu_in(&directory, arguments);
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).expect("output is text")
+    };
+    let list = printed(&["guards"]);
+    let of = |name: &str| list.split("\n\n").find(|part| part.starts_with(name)).expect("a guard");
+    let matrix = printed(&["guards", "--matrix"]);
+    for guard in Guard::ALL {
+        let (name, judged) = (guard.info().name, guard.is_judged_under_sc());
+        assert_eq!(of(&format!("{name}\n")).contains("not judged under SC"), !judged, "{name}");
+        let row = matrix.lines().find(|line| line.starts_with(&format!("{name} ")));
+        let cells = row.expect("a row")[name.len()..].trim_start();
+        assert_eq!(cells.starts_with("w "), !judged, "{name}");
+        assert!(judged || !cells.contains(['X', 'p', 'o']), "{name}");
+    }
+    assert!(list.contains(", 3 not judged under SC."), "{list}");
 }

@@ -87,6 +87,29 @@ fn a_set_that_was_cut_says_so_and_is_exit_3() {
     }
 }
 
+/// Goal: a set without a fence is that of sequential consistency, and no more is said of it.
+/// Method: its extent in each form, and an outcome that is not in it.
+#[test]
+fn a_set_without_a_fence_is_not_said_to_be_complete() {
+    let fence = || variant("mark-dirty-order", "smp-mb-after-in-guest-mode");
+    for (format, said) in [
+        (OutcomesFormat::Text, "perhaps more: not judged under SC: smp-mb-after-in-guest-mode ("),
+        (
+            OutcomesFormat::Json,
+            r#""complete":false,"bound":null,"unjudged":"not judged under SC: "#,
+        ),
+        (OutcomesFormat::Markdown, "| at least "),
+    ] {
+        let (exit, text) = outcomes(&[fence()], format, 1);
+        assert_eq!(exit, Exit::Inconclusive);
+        assert!(text.contains(said), "{text}");
+    }
+    let lost = lines(fence()).replace("stop.slot0={gfn0}", "stop.slot0={}");
+    let (exit, text) = judged("fence", &lost, OutcomesFormat::Text, 1_000_000);
+    assert_eq!(exit, Exit::Inconclusive, "{text}");
+    assert!(text.contains("open    mark-dirty-order without "), "{text}");
+}
+
 /// Goal: what the simulator allows is inside of what it allows. Method: its own lines, with counts
 /// that add up.
 #[test]

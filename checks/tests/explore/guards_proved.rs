@@ -1,8 +1,9 @@
 //! Goal: every guard is either necessary by itself, and a run shows what breaks without it, or
 //! masked, and runs show that nothing breaks without it alone and what breaks without it and those
-//! that mask it. Method: the expectations of the built-in scenarios, carried out by sampling and
-//! then exhaustive search, and judged as the command judges. Variants of many states are proved by
-//! the main job alone: `LARGE` names their scenarios, and nothing else may be left out here.
+//! that mask it; or a fence, whose loss sequential consistency cannot show. Method: the
+//! expectations of the built-in scenarios, carried out by sampling and then exhaustive search, and
+//! judged as the command judges. Variants of many states are proved by the main job alone: `LARGE`
+//! names their scenarios, and nothing else may be left out here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use kvmmu::lab::load::builtin;
 use kvmmu::lab::run::{Machine, Simulated};
 use kvmmu::lab::search::Search;
 use kvmmu::lab::search::Strategy;
-use kvmmu::lab::variant::Variant;
+use kvmmu::lab::variant::{Goal, Variant};
 use kvmmu_model::{Guard, GuardSet};
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::scenario::Expected;
@@ -102,7 +103,8 @@ fn is_alone(variant: &Variant) -> bool {
 #[test]
 fn a_guard_that_is_not_masked_is_necessary_alone() {
     let mut proofs = Proofs::new();
-    for guard in Guard::ALL.iter().filter(|g| g.info().masked.is_none()) {
+    let judged = Guard::ALL.iter().filter(|g| g.is_judged_under_sc());
+    for guard in judged.filter(|g| g.info().masked.is_none()) {
         let mut variants = proofs.variants(*guard);
         variants.retain(|v| is_alone(v) && expects(v) == Some(Expected::Violated));
         // Large ones last: one proof is enough.
@@ -161,4 +163,37 @@ fn no_set_that_fails_is_larger_than_it_must_be() {
             proofs.prove(&alone);
         }
     }
+}
+
+/// Goal: no guard is exempt from evidence that could have some. Method: every small scenario
+/// without each guard that is declared to be shown by weaker models alone: under sequential
+/// consistency the search is the same, state by state, and it is judged as no verdict.
+#[test]
+fn a_guard_that_is_not_judged_under_sc_changes_nothing_there() {
+    let search = Search { strategy: Strategy::Stateful, states_max: 5_000, ..Search::default() };
+    let exempt: Vec<Guard> =
+        Guard::ALL.iter().copied().filter(|g| !g.is_judged_under_sc()).collect();
+    let mut reached = GuardSet::EMPTY;
+    for scenario in builtin(1).expect("built-in files load") {
+        let explore = |without| {
+            let variant = Variant::of(&scenario, None, without);
+            let outcome = Simulated.explore(&variant, &Goal::default(), &search, &mut |_| true);
+            let outcome = outcome.expect("no internal error");
+            (judge(&variant, &search, &outcome), outcome.seen)
+        };
+        let (with, all) = explore(GuardSet::EMPTY);
+        if !with.complete {
+            continue;
+        }
+        for guard in &exempt {
+            let (name, guard_name) = (&scenario.name, guard.info().name);
+            assert!(guard.info().masked.is_none(), "{guard_name}: nothing shows what masks it");
+            let (without, seen) = explore(GuardSet::EMPTY.with(*guard));
+            assert_eq!(without.stats, with.stats, "{name} without {guard_name}");
+            assert_eq!(without.word, Word::Unjudged, "{name} without {guard_name}");
+            assert_eq!(seen.marks, all.marks, "{name} without {guard_name}");
+            reached = seen.missed.iter().fold(reached, GuardSet::with);
+        }
+    }
+    assert_eq!(reached, exempt.into_iter().collect(), "some guard was asked for by no run");
 }

@@ -15,8 +15,21 @@ pub struct GuardInfo {
     pub prevents: &'static str,
     /// What takes its place when it is removed.
     pub without: &'static str,
+    /// The memory models under which a run can show that it is missing.
+    pub shown_under: ShownUnder,
     /// Set if removing this guard alone breaks nothing.
     pub masked: Option<Masked>,
+}
+
+/// The memory models under which a run can show that a guard is missing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ShownUnder {
+    /// Every model: without the guard, threads take other steps.
+    Every,
+    /// Only a model weaker than sequential consistency (SC): the guard orders the steps of one
+    /// thread, which SC does anyway. Without it a run under SC is the run with it, so that a search
+    /// that finds no violation there says nothing of the guard.
+    WeakerThanSc,
 }
 
 /// Why removing a guard alone breaks nothing.

@@ -4,50 +4,13 @@
 //! functions. Where a guard is removed, something definite replaces it; `without` says exactly
 //! what.
 
+#[macro_use]
+mod define;
 mod info;
 mod set;
 
-pub use info::{GuardInfo, Masked};
+pub use info::{GuardInfo, Masked, ShownUnder};
 pub use set::GuardSet;
-
-macro_rules! guards {
-    (@optional) => { None };
-    (@optional $masked:expr) => { Some($masked) };
-    ($($variant:ident {
-        name: $name:literal,
-        function: $function:literal,
-        source: $source:literal,
-        since: $since:literal,
-        prevents: $prevents:literal,
-        without: $without:literal,
-        $(masked: $masked:expr,)?
-    })+) => {
-        /// A protective step that can be removed.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-        #[repr(u8)]
-        pub enum Guard { $(#[doc = $prevents] $variant,)+ }
-
-        impl Guard {
-            /// Every guard, in the order of the table.
-            pub const ALL: &'static [Guard] = &[$(Guard::$variant,)+];
-
-            /// What is known about this guard.
-            pub const fn info(self) -> &'static GuardInfo {
-                match self {
-                    $(Guard::$variant => &GuardInfo {
-                        name: $name,
-                        function: $function,
-                        source: $source,
-                        since: $since,
-                        prevents: $prevents,
-                        without: $without,
-                        masked: guards!(@optional $($masked)?),
-                    },)+
-                }
-            }
-        }
-    };
-}
 
 guards! {
     FastFaultDirectOnly {
@@ -577,9 +540,42 @@ guards! {
         prevents: "The raw tsc_write_lock, taken with interrupts off, is held while the spinlock of the clock is waited for.",
         without: "kvm_synchronize_tsc takes pvclock_gtod_sync_lock before it releases tsc_write_lock.",
     }
+
+    // Fences.
+    SmpMbAfterInGuestMode {
+        name: "smp-mb-after-in-guest-mode",
+        function: "vcpu_enter_guest",
+        source: "commit 6b7e2d099148; Documentation/virt/kvm/vcpu-requests.rst; arch/x86/kvm/x86.c, smp_mb__after_srcu_read_unlock()",
+        since: "2.6.39",
+        prevents: "A vCPU looks at its requests before others can see IN_GUEST_MODE: it misses the request, and the sender the IPI.",
+        without: "The vCPU may read its requests while its store of the mode is on its way.",
+        shown_under: WeakerThanSc,
+    }
+    SmpMbBeforeExitingGuestMode {
+        name: "smp-mb-before-exiting-guest-mode",
+        function: "kvm_vcpu_exiting_guest_mode",
+        source: "commit 6b7e2d099148; Documentation/virt/kvm/vcpu-requests.rst; include/linux/kvm_host.h, smp_mb__before_atomic()",
+        since: "2.6.39",
+        prevents: "Who makes a request, or has unlinked an SPTE, looks at the mode of a vCPU before that can see either: no IPI is sent, and the vCPU goes on without.",
+        without: "The mode may be read while the request and the stores before it are on their way. The cmpxchg itself orders them on x86, where this barrier costs nothing.",
+        shown_under: WeakerThanSc,
+    }
+    SmpMbAfterReadingShadowPages {
+        name: "smp-mb-after-reading-shadow-pages",
+        function: "walk_shadow_page_lockless_begin",
+        source: "commit c142786c6291; arch/x86/kvm/mmu/mmu.c, smp_store_mb()",
+        since: "3.5",
+        prevents: "A lockless walk reads SPTEs before others can see READING_SHADOW_PAGE_TABLES: a flush does not wait for it, and the page under it is freed.",
+        without: "The walk may read SPTEs while its store of the mode is on its way.",
+        shown_under: WeakerThanSc,
+    }
 }
 
 impl Guard {
+    /// False: under sequential consistency nothing can show that it is missing.
+    pub const fn is_judged_under_sc(self) -> bool {
+        matches!(self.info().shown_under, ShownUnder::Every)
+    }
     /// The guard with this name.
     pub fn by_name(name: &str) -> Option<Guard> {
         Guard::ALL.iter().copied().find(|g| g.info().name == name)

@@ -26,6 +26,12 @@ impl GuardSet {
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
+    /// Those of the set that nothing shows to be missing under sequential consistency. Unless it is
+    /// empty, a search under SC that finds no violation has judged nothing.
+    #[must_use]
+    pub fn unjudged_under_sc(self) -> GuardSet {
+        self.iter().filter(|guard| !guard.is_judged_under_sc()).collect()
+    }
     /// The guards of the set, in the order of the table.
     pub fn iter(self) -> impl Iterator<Item = Guard> {
         Guard::ALL.iter().copied().filter(move |g| self.contains(*g))

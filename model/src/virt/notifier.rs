@@ -66,7 +66,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
 
     #[track_caller]
     fn bump_notifier_seq(&self) {
-        // ORDERING: release (smp_wmb in the kernel): pairs with the read before gfn_to_pfn.
+        // ORDERING: release (smp_wmb in the kernel): pairs with the read before gfn_to_pfn. Not
+        // judged under SC.
         self.kvm.notifier_seq.fetch_add(1, Release);
     }
 

@@ -35,6 +35,7 @@ impl<P: Platform, const N: usize> Published<P, N> {
     #[track_caller]
     pub(super) fn dereference(&self) -> Option<usize> {
         // ORDERING: acquire: the array is read after the pointer (a data dependency in the kernel).
+        // Not judged under SC.
         (self.pointer.load(Acquire) as u8 as usize).checked_sub(1)
     }
 
@@ -68,7 +69,8 @@ impl<P: Platform, const N: usize> Published<P, N> {
     /// was.
     #[track_caller]
     pub(super) fn assign_generation(&self, array: Option<usize>, generation: u64) {
-        // ORDERING: release: a reader that finds the array finds what was written to it.
+        // ORDERING: release: a reader that finds the array finds what was written to it. Not judged
+        // under SC.
         self.pointer.store(pointer_to(array, generation), Release);
     }
 

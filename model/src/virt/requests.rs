@@ -18,7 +18,7 @@ use crate::guard::Guard;
 use crate::host::Host;
 use crate::kernel;
 use crate::mark::Mark;
-use crate::platform::Ordering::SeqCst;
+use crate::platform::Ordering::{Release, SeqCst};
 use crate::platform::{Platform, Word};
 use crate::types::{CpuId, CpuMask};
 use crate::vm::{Mmu, Vm};
@@ -54,10 +54,11 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         let mut targets = CpuMask::default();
         for cpu in (0..self.kvm.nr_vcpus).map(CpuId) {
             self.kvm_make_request(cpu, request);
-            // ORDERING: full barrier, pairs with vcpu_enter_guest, which sees the request or we see
-            // its mode, and with walk_shadow_page_lockless_begin: it sees the unlinked SPTE or we
-            // see its mode. Only a memory model weaker than SC shows it missing.
-            self.p.fence(SeqCst);
+            // ORDERING: full barrier (smp_mb__before_atomic of kvm_vcpu_exiting_guest_mode), pairs
+            // with vcpu_enter_guest, which sees the request or we see its mode, and with
+            // walk_shadow_page_lockless_begin: it sees the unlinked SPTE or we see its mode. Not
+            // judged under SC.
+            self.p.guarded(Guard::SmpMbBeforeExitingGuestMode, || self.p.fence(SeqCst));
             if Some(cpu) != me && self.kvm_request_needs_ipi(cpu, wait) {
                 targets.insert(cpu);
             }
@@ -73,7 +74,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// walks shadow pages is interrupted too, to wait for it.
     fn kvm_request_needs_ipi(&self, cpu: CpuId, wait: bool) -> bool {
         let mode = &self.vcpu(cpu).mode;
-        // ORDERING: full, as every x86 cmpxchg: it comes after the request was set.
+        // ORDERING: full, as every x86 cmpxchg: it comes after the request was set. Not judged
+        // under SC.
         let old = mode.compare_exchange(IN_GUEST_MODE, EXITING_GUEST_MODE, SeqCst, SeqCst);
         let old = old.unwrap_or_else(|other| other);
         if wait { old != OUTSIDE_GUEST_MODE } else { old == IN_GUEST_MODE }
@@ -82,8 +84,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// `kvm_make_request`.
     #[track_caller]
     pub(crate) fn kvm_make_request(&self, cpu: CpuId, request: u64) {
-        // ORDERING: full, as set_bit is on x86 (release is what is needed: smp_wmb in the kernel):
-        // who serves the request sees what was done before it. Pairs with vcpu_enter_guest.
-        self.vcpu(cpu).requests.fetch_or(request, SeqCst);
+        // ORDERING: release (smp_wmb in the kernel) pairs with the test in vcpu_enter_guest: what
+        // was done before the request is seen by who serves it. Not judged under SC.
+        self.vcpu(cpu).requests.fetch_or(request, Release);
     }
 }

@@ -28,7 +28,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         }
         let vcpu = {
             let _lock = self.kvm.lock.lock();
-            // ORDERING: release (smp_wmb in the kernel): who sees the count sees the vCPU.
+            // ORDERING: release (smp_wmb in the kernel): who sees the count sees the vCPU. Not
+            // judged under SC.
             let vcpu = system.online_vcpus.fetch_add(1, Release);
             self.p.mark(Mark::VcpuCreated);
             vcpu

@@ -34,22 +34,24 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         let vcpu = self.vcpu(cpu);
         // xfer_to_guest_mode_work, and what requests ask for.
         self.p.might_sleep();
-        // ORDERING: acquire pairs with kvm_make_request.
+        // ORDERING: acquire pairs with kvm_make_request. Not judged under SC.
         if vcpu.requests.load(Acquire) != 0 {
             // No guard for the order of the two: a CPU outside the guest caches nothing, so that a
             // request that is made after the flush and cleared finds the TLB empty.
-            // ORDERING: full, as every locked operation of x86; needed is acquire, as above.
+            // ORDERING: full, as every locked operation of x86; needed is acquire, as above. Not judged
+            // under SC.
             vcpu.requests.fetch_and(!(KVM_REQ_TLB_FLUSH | KVM_REQ_TLB_FLUSH_CURRENT), SeqCst);
             flush();
             self.p.mark(Mark::TlbFlushed);
         }
         self.p.checkpoint(());
         self.p.guarded(Guard::EntryIrqOff, || self.p.local_irq_disable(cpu));
-        // ORDERING: full barrier between the mode and the second look at the requests, pairs
-        // with kvm_make_all_cpus_request. Only a memory model weaker than SC shows it missing.
-        vcpu.mode.store(IN_GUEST_MODE, SeqCst);
+        // ORDERING: release: who sees the mode sees that interrupts are off. Not judged under SC.
+        vcpu.mode.store(IN_GUEST_MODE, Release);
         *srcu = None;
-        self.p.fence(SeqCst);
+        // ORDERING: full barrier (smp_mb__after_srcu_read_unlock) between the mode and the second
+        // look at the requests, pairs with kvm_make_all_cpus_request. Not judged under SC.
+        self.p.guarded(Guard::SmpMbAfterInGuestMode, || self.p.fence(SeqCst));
         if self.p.guarded(Guard::EntryRequestCheck, || self.kvm_vcpu_exit_request(cpu)) {
             self.vcpu_leave_guest(cpu, srcu);
             return false;
@@ -62,7 +64,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// `kvm_vcpu_exit_request`: was it kicked, or is there a request?
     fn kvm_vcpu_exit_request(&self, cpu: CpuId) -> bool {
         let vcpu = self.vcpu(cpu);
-        // ORDERING: after the full barrier in vcpu_enter_guest.
+        // ORDERING: after the full barrier in vcpu_enter_guest. Not judged under SC.
         vcpu.mode.load(Acquire) == EXITING_GUEST_MODE || vcpu.requests.load(Acquire) != 0
     }
 

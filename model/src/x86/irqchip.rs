@@ -51,7 +51,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             self.register_on_bus("kvm_pic_init", IoDevice::Pic);
             self.register_on_bus("kvm_ioapic_init", IoDevice::Ioapic);
             self.kvm_set_irq_routing();
-            // ORDERING: release (smp_wmb in the kernel): pairs with irqchip_in_kernel.
+            // ORDERING: release (smp_wmb in the kernel): pairs with irqchip_in_kernel. Not judged
+            // under SC.
             irqchip.irqchip_mode.store(1, Release);
             self.p.mark(Mark::IrqchipCreated);
         });

@@ -28,7 +28,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     #[kernel]
     pub fn sev_launch_update_vmsa(&self) {
         let _lock = self.kvm.lock.lock();
-        // ORDERING: acquire pairs with the release in kvm_vm_ioctl_create_vcpu.
+        // ORDERING: acquire pairs with the release in kvm_vm_ioctl_create_vcpu. Not judged under
+        // SC.
         let online = self.kvm.system().online_vcpus.load(Acquire);
         for mutex in self.kvm.vcpu_mutex.iter().take(online as usize) {
             drop(mutex.lock());

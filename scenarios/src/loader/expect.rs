@@ -220,7 +220,8 @@ fn guards(table: &Table<'_>) -> Result<GuardSet, LoadError> {
     let mut without = GuardSet::EMPTY;
     for text in table.texts("without")? {
         let Some(guard) = Guard::by_name(text.value) else {
-            let legal: Vec<&str> = Guard::ALL.iter().map(|g| g.info().name).collect();
+            let judged = Guard::ALL.iter().filter(|g| g.is_judged_under_sc());
+            let legal: Vec<&str> = judged.map(|g| g.info().name).collect();
             return Err(text.source.unknown(text.at(0), "guard", text.value, &legal));
         };
         if without.contains(guard) {
@@ -228,9 +229,19 @@ fn guards(table: &Table<'_>) -> Result<GuardSet, LoadError> {
                 text.error(format!("{} twice", quoted(text.value)), "remove one of the two")
             );
         }
+        if !guard.is_judged_under_sc() {
+            return Err(unjudged(&text));
+        }
         without = without.with(guard);
     }
     Ok(without)
+}
+
+/// A guard of which no run of an expectation can say anything.
+fn unjudged(text: &Text<'_>) -> LoadError {
+    let message = format!("{} is a fence: not judged under SC", quoted(text.value));
+    let help = "remove it from 'without': sequential consistency cannot show that it is missing";
+    text.error(message, help)
 }
 
 /// A property of locks, where they are not checked.

@@ -86,8 +86,12 @@ fn guards() -> String {
     let mut table = String::from("| guard | what it prevents |\n|---|---|\n");
     for guard in Guard::ALL {
         let info = guard.info();
-        let alone = if info.masked.is_some() { " Alone redundant." } else { "" };
-        table += &format!("| `{}` | {}{alone} |\n", info.name, info.prevents);
+        let note = match info.masked {
+            Some(_) => " Alone redundant.",
+            None if !guard.is_judged_under_sc() => " Not judged under SC.",
+            None => "",
+        };
+        table += &format!("| `{}` | {}{note} |\n", info.name, info.prevents);
     }
     table
 }

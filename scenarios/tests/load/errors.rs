@@ -23,6 +23,12 @@ fn unknown_names_are_answered_with_the_legal_ones_and_the_nearest() {
                 "did you mean 'fast-fault-cmpxchg'?",
             ),
             (
+                "\"fast-fault-cmpxchg\"",
+                "\"smp-mb-after-in-guest-mode\"",
+                "40:13: 'smp-mb-after-in-guest-mode' is a fence: not judged under SC",
+                "remove it from 'without'",
+            ),
+            (
                 "[\"migration\"]",
                 "[\"migraton\"]",
                 "32:12: unknown property 'migraton'",

@@ -6,7 +6,6 @@ use core::panic::Location;
 
 use kvmmu_model::{CpuId, CpuMask, Guard, Guarded, LockId, Mark, Object, Ordering, Platform, Tag};
 
-use super::THREADS_MAX;
 use super::cell::SimCell;
 use super::irq;
 use super::lock::SimLock;
@@ -17,6 +16,7 @@ use super::rw_lock::SimRwLock;
 use super::srcu::SimSrcu;
 use super::state::{Machine, Mode};
 use super::word::SimWord;
+use super::{MemoryModel, THREADS_MAX};
 use crate::record::event::{What, Write};
 use crate::record::rule::Rule;
 
@@ -170,9 +170,17 @@ impl Platform for Sim {
         SimRcu::new(self.machine, id)
     }
 
+    /// Under sequential consistency a fence is no step: each store was visible at once, so that
+    /// no explorer can see whether it was there. That is the one arm of the match. A machine with
+    /// store buffers waits here, in an arm of its own, until the running thread's own buffer is
+    /// empty: it pauses (one step, with a footprint) before the event, and only for an order that
+    /// drains, `SeqCst`. Where stores go into the buffer is `Word::store`, by the same match.
     #[inline]
     #[track_caller]
     fn fence(&self, _order: Ordering) {
+        match self.machine.model.get() {
+            MemoryModel::Sc => {}
+        }
         self.trace(Location::caller(), || What::Fence);
     }
 

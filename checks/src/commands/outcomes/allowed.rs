@@ -12,8 +12,9 @@ use kvmmu_sim::outcome::{Reason, Stats, Verdict};
 use super::Request;
 use crate::cli::exit::Failure;
 use crate::cli::progress::Progress;
+use crate::lab::judge::unjudged;
 use crate::lab::pool;
-use crate::lab::run;
+use crate::lab::run::{self, MEMORY_MODEL};
 use crate::lab::variant::Variant;
 
 /// What the simulator allows for one variant.
@@ -23,6 +24,9 @@ pub struct Allowed {
     pub outcomes: BTreeMap<Outcome, u64>,
     /// The bound that cut the search: there may be more outcomes.
     pub cut: Option<Reason>,
+    /// Of which missing guards the set says nothing, in words: without them there may be more
+    /// outcomes on a machine whose memory is weaker.
+    pub unjudged: Option<String>,
     /// What ended executions before they had an outcome, in order of names.
     pub broken: Vec<&'static str>,
     /// What the search took.
@@ -32,7 +36,7 @@ pub struct Allowed {
 impl Allowed {
     /// True if there are no other outcomes.
     pub fn is_complete(&self) -> bool {
-        self.cut.is_none()
+        self.cut.is_none() && self.unjudged.is_none()
     }
 }
 
@@ -108,5 +112,6 @@ fn collect(
     let mut broken: Vec<&'static str> = collected.broken.iter().map(|f| f.rule.name()).collect();
     broken.sort_unstable();
     broken.dedup();
-    Ok(Allowed { outcomes: collected.outcomes, cut, broken, stats: collected.stats })
+    let unjudged = unjudged(variant.without, MEMORY_MODEL);
+    Ok(Allowed { outcomes: collected.outcomes, cut, unjudged, broken, stats: collected.stats })
 }

@@ -35,6 +35,9 @@ struct SetLine<'a> {
     outcomes: usize,
     complete: bool,
     bound: Option<String>,
+    /// Missing guards of which the set says nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unjudged: Option<&'a str>,
     /// What ends executions before they have an outcome.
     broken: &'a [&'static str],
     states: u64,
@@ -114,9 +117,10 @@ fn set_text(
     let (name, layout) = (variant.name(), layout_of(variant));
     let count = counted(allowed.outcomes.len() as u64, "outcome");
     let states = counted(allowed.stats.states, "state");
-    let extent = match allowed.cut {
-        None => "all explored".to_owned(),
-        Some(reason) => format!("perhaps more: cut at {}", bound(&request.search, reason)),
+    let extent = match (allowed.cut, &allowed.unjudged) {
+        (Some(reason), _) => format!("perhaps more: cut at {}", bound(&request.search, reason)),
+        (None, Some(unjudged)) => format!("perhaps more: {unjudged}"),
+        (None, None) => "all explored".to_owned(),
     };
     writeln!(to, "{name}: {count}, {extent} ({states}, {layout}, {MEMORY_MODEL})")?;
     for outcome in allowed.outcomes.keys() {
@@ -144,6 +148,7 @@ fn set_json(
         outcomes: allowed.outcomes.len(),
         complete: allowed.is_complete(),
         bound: allowed.cut.map(|reason| bound(&request.search, reason)),
+        unjudged: allowed.unjudged.as_deref(),
         broken: &allowed.broken,
         states: allowed.stats.states,
     };
@@ -233,9 +238,12 @@ fn text(
 
 /// Why nothing can be said of what is not in the set.
 fn open(allowed: &Allowed, request: &Request) -> String {
-    match allowed.cut {
-        Some(reason) => format!("not among those found before {}", bound(&request.search, reason)),
-        None => "freed memory is used, which may leave anything".to_owned(),
+    match (allowed.cut, &allowed.unjudged) {
+        (Some(reason), _) => {
+            format!("not among those found before {}", bound(&request.search, reason))
+        }
+        (None, Some(unjudged)) => unjudged.clone(),
+        (None, None) => "freed memory is used, which may leave anything".to_owned(),
     }
 }
 

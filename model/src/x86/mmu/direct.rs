@@ -96,7 +96,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// noticed, one before it has already changed what the second returns.
     pub(super) fn lookup(&self, gfn: Gfn, write: bool) -> Result<(u64, PinnedPage), RetPf> {
         // ORDERING: acquire (smp_rmb in the kernel): the sequence is read before the page is looked
-        // up; after it, it is too late, whatever the ordering.
+        // up; after it, it is too late, whatever the ordering. Not judged under SC.
         let read = || self.kvm.notifier_seq.load(Acquire);
         let seq = self.p.guarded(Guard::NotifierSeqBeforeGup, read);
         let page = self.try_async_pf(gfn, write)?;

@@ -23,11 +23,13 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     pub(super) fn walk_shadow_page_lockless_begin(&self, cpu: CpuId) {
         self.p.guarded(Guard::LocklessWalkIrqOff, || self.p.local_irq_disable(cpu));
         self.p.guarded(Guard::LocklessWalkMode, || {
-            // ORDERING: smp_store_mb, pairs with the cmpxchg of the mode in kvm_request_needs_ipi:
-            // no SPTE is read before the mode can be seen. Only a memory model weaker than SC shows
-            // it missing.
-            self.vcpu(cpu).mode.store(READING_SHADOW_PAGE_TABLES, SeqCst);
-            self.p.fence(SeqCst);
+            // ORDERING: release: who sees the mode sees that interrupts are off. Not judged under
+            // SC.
+            self.vcpu(cpu).mode.store(READING_SHADOW_PAGE_TABLES, Release);
+            // ORDERING: full barrier (smp_store_mb of the mode), pairs with the cmpxchg in
+            // kvm_request_needs_ipi: no SPTE is read before the mode can be seen. Not judged under
+            // SC.
+            self.p.guarded(Guard::SmpMbAfterReadingShadowPages, || self.p.fence(SeqCst));
         });
     }
 
@@ -35,7 +37,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     pub(super) fn walk_shadow_page_lockless_end(&self, cpu: CpuId) {
         self.p.guarded(Guard::LocklessWalkMode, || {
             // ORDERING: release (smp_store_release): no read of the walk comes after it, where a
-            // flush would not wait for it.
+            // flush would not wait for it. Not judged under SC.
             self.vcpu(cpu).mode.store(OUTSIDE_GUEST_MODE, Release);
         });
         self.p.guarded(Guard::LocklessWalkIrqOff, || self.p.local_irq_enable(cpu));

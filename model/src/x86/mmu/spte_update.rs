@@ -22,7 +22,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     #[track_caller]
     pub fn mmu_spte_get_lockless(&self, loc: SpteLoc) -> Spte {
         // ORDERING: acquire pairs with the release of mmu_spte_set: who sees a link sees the
-        // child.
+        // child. Not judged under SC.
         Spte(self.mmu.sptep(loc).load(Acquire))
     }
 
@@ -31,7 +31,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// Locks: `mmu_lock`.
     #[track_caller]
     pub(super) fn mmu_spte_set(&self, _: &Locked, loc: SpteLoc, new: Spte) {
-        // ORDERING: release pairs with mmu_spte_get_lockless; x86 stores are never weaker.
+        // ORDERING: release pairs with mmu_spte_get_lockless; x86 stores are never weaker. Not
+        // judged under SC.
         self.mmu.sptep(loc).store(new.0, Release);
     }
 
