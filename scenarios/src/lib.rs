@@ -19,7 +19,7 @@ pub mod observer;
 pub mod ops;
 pub mod oracle;
 pub mod outcome;
-pub mod own_lock;
+mod own_lock;
 pub mod program;
 pub mod property;
 pub mod scenario;

@@ -76,8 +76,9 @@ fn scenario_expression(s: &Scenario) -> Option<String> {
         "Scenario {{ name: {:?}.into(), title: {:?}.into(), source: String::new(), \
          about: String::new(), profile: Profile::Fixed, paging: Paging::Direct, \
          spte: Format::{spte}, indirect: IndirectFastFault::Gfns, slots: {}, host_pages: {}, \
-         backing: {}, guest_tables: Vec::new(), guest_root: None, map: {}, locks: Vec::new(), threads: {}, \
-         at_stop: {}, always: {}, sometimes: {}, lock_checks: false, expects: {}, size: 1 }}",
+         backing: {}, guest_tables: Vec::new(), guest_root: None, map: {}, locks: Vec::new(), \
+         threads: {}, at_stop: {}, always: {}, sometimes: {}, lock_checks: false, \
+         expects: {}, size: 1 }}",
         s.name,
         s.title,
         vec_of(slots),

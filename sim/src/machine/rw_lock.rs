@@ -1,5 +1,5 @@
-//! Read-write locks: one word, with the writer, the readers, and the writers that wait; and the data
-//! that readers see and a writer changes.
+//! Read-write locks: one word, with the writer, the readers, and the writers that wait; and the
+//! data that readers see and a writer changes.
 //!
 //! A reader waits for the writer and for those that wait to be one, as with `rw_semaphore`,
 //! `percpu_rw_semaphore` and the queued `rwlock_t`: so two readers can block one another through a

@@ -20,7 +20,7 @@ pub struct Survey {
     pub r#type: &'static str,
     /// Where and how orders were looked for.
     pub observed: How,
-    /// The table, and the locks of their own that scenario files declare, as far as they were taken.
+    /// The table, and the locks that scenario files declare, as far as they were taken.
     pub locks: Vec<Lock>,
     /// The document's orders.
     pub documented: Vec<Seen>,
