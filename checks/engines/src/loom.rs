@@ -26,6 +26,13 @@ primitives!(Loom, loom, core_only: true, thread: thread_number());
 /// The machine on loom.
 pub type LoomMachine = EngineMachine<Loom>;
 
+/// loom's primitives, and nothing is left out: for small programs of the request, mode and IPI
+/// protocol. Of a scenario loom would not come to an end with it.
+#[derive(Clone, Copy, Debug)]
+pub struct LoomWithRequests;
+
+primitives!(LoomWithRequests, loom, core_only: false, thread: thread_number());
+
 /// How far a search goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {

@@ -19,7 +19,7 @@ use kvmmu_scenarios::loader;
 use crate::Tool;
 
 /// A scenario that expects nothing, and whose threads nobody runs.
-fn nothing(lock_checks: bool) -> Scenario {
+pub(crate) fn nothing(lock_checks: bool) -> Scenario {
     let (name, text) = FILES.iter().find(|(name, _)| name.contains("canary")).expect("a canary");
     let mut scenario = loader::load(name, text, 1).expect("a built-in scenario");
     scenario.expects.clear();
