@@ -169,6 +169,7 @@ impl Rcu for Absent {
 /// and nothing more.
 macro_rules! platform {
     ($machine:ident, $peer:ident) => {
+        use kvmmu_model::arm64::{Dsb, TlbiScope};
         use kvmmu_model::{
             CpuId, CpuMask, Guarded, Lock, LockId, Ordering, Platform, Tag, Until, Word,
         };
@@ -264,6 +265,12 @@ macro_rules! platform {
             }
             fn smp_call_function_many(&self, _me: Option<CpuId>, _targets: CpuMask, _wait: bool) {
                 panic!("no small program has interrupts")
+            }
+            fn tlbi(&self, _scope: TlbiScope) {
+                panic!("no small program has TLBs")
+            }
+            fn dsb(&self, _dsb: Dsb) {
+                panic!("no small program has TLBs")
             }
         }
 

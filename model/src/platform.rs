@@ -17,6 +17,7 @@ use core::sync::atomic::AtomicU64;
 
 pub use core::sync::atomic::Ordering;
 
+use crate::arm64::{Dsb, TlbiScope};
 use crate::guard::Guard;
 use crate::lock::LockId;
 use crate::mark::Mark;
@@ -284,6 +285,21 @@ pub trait Platform: Clone + Debug {
     /// after each target has handled its interrupt, that is, had interrupts on or left the guest.
     #[track_caller]
     fn smp_call_function_many(&self, me: Option<CpuId>, targets: CpuMask, wait: bool);
+
+    /// A TLB invalidation of arm64: one step, which begins it. CPUs in its scope may go on using
+    /// what it drops until a [`Platform::dsb`] of the same thread completes it. What they cache
+    /// after this step is not dropped.
+    #[track_caller]
+    fn tlbi(&self, scope: TlbiScope);
+    /// A data synchronisation barrier of arm64. It publishes this thread's stores, as
+    /// [`Platform::fence`] does; one that completes invalidations ([`Dsb::completes`]) is a step,
+    /// after which no CPU uses what the thread's earlier [`Platform::tlbi`] drop.
+    #[track_caller]
+    fn dsb(&self, dsb: Dsb);
+    /// An instruction synchronisation barrier of arm64: it concerns what the issuing CPU has
+    /// fetched, and is nothing to machines that do not fetch.
+    #[inline(always)]
+    fn isb(&self) {}
 
     /// False if this protective step is removed in this run. Constant `true` outside simulators.
     /// The model asks by [`Platform::guarded`] and [`Platform::without`] alone.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 
 use kvmmu_model::Tables;
+use kvmmu_model::arm64::{Dsb, TlbiScope};
 use kvmmu_model::virt::{MemslotConfig, VmConfig};
 use kvmmu_model::x86::mmu::paging::all_spte_locs;
 use kvmmu_model::x86::mmu::walk::hardware_walk;
@@ -133,6 +134,8 @@ impl Platform for Plain {
     fn local_irq_disable(&self, _: CpuId) {}
     fn local_irq_enable(&self, _: CpuId) {}
     fn smp_call_function_many(&self, _: Option<CpuId>, _: CpuMask, _: bool) {}
+    fn tlbi(&self, _: TlbiScope) {}
+    fn dsb(&self, _: Dsb) {}
     fn guard(&self, guard: Guard) -> bool {
         !self.without.contains(guard)
     }

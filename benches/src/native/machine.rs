@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, fence};
 
 use crossbeam_utils::CachePadded;
 use kvmmu_model::Word as _;
+use kvmmu_model::arm64::{Dsb, TlbiScope};
 use kvmmu_model::platform::Ordering::{self, Acquire, Relaxed, Release};
 use kvmmu_model::virt::VCPUS;
 use kvmmu_model::{CpuId, CpuMask, Guard, Guarded, LockId, Mark, Platform, Spte, SpteLoc, Tag};
@@ -152,6 +153,16 @@ impl<K: Kind> Platform for Native<K> {
             let mine = me.map_or(VCPUS, |cpu| usize::from(cpu.0));
             self.0.irqs.synchronize(|| self.0.kick((0..VCPUS).filter(|cpu| *cpu != mine)));
         }
+    }
+
+    /// Nothing: what runs here is x86's protocol, whose vCPUs flush their own TLBs when they are
+    /// asked to.
+    #[inline(always)]
+    fn tlbi(&self, _scope: TlbiScope) {}
+    #[inline(always)]
+    fn dsb(&self, _dsb: Dsb) {
+        // ORDERING: seq-cst: every kind publishes what was stored.
+        fence(Ordering::SeqCst);
     }
 
     #[inline(always)]

@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
+use kvmmu_model::arm64::{Dsb, TlbiOn, TlbiScope};
 use kvmmu_model::virt::{GFNS, VCPUS};
 use kvmmu_model::x86::mmu::walk::hardware_walk;
 use kvmmu_model::{
@@ -59,6 +60,13 @@ pub struct Run<X: Primitives> {
     irqs: OnceLock<[EngineWord<X>; VCPUS]>,
     /// CPUs that run guest code, a bit each.
     in_guest: AtomicU64,
+    /// CPUs whose TLBs were invalidated by instruction, a bit each: before its next access such a
+    /// CPU empties its TLB.
+    invalidated: AtomicU64,
+    /// CPUs in the middle of a guest access.
+    in_access: AtomicU64,
+    /// Threads that wait for the end of such accesses.
+    access_waiters: AtomicU64,
     /// Core only: held over a guest access.
     cpus: [X::Mutex<()>; VCPUS],
 }
@@ -105,6 +113,9 @@ pub fn perform<X: Primitives, S: FnOnce()>(
         opened: X::condvar(),
         irqs: OnceLock::new(),
         in_guest: AtomicU64::new(0),
+        invalidated: AtomicU64::new(0),
+        in_access: AtomicU64::new(0),
+        access_waiters: AtomicU64::new(0),
         cpus: std::array::from_fn(|_| X::mutex(())),
     }));
     let run = Arc::clone(&machine.0);
@@ -169,6 +180,17 @@ impl<X: Primitives> Run<X> {
         }
         drop(gate);
         self.search.waiters.fetch_sub(1, Relaxed);
+    }
+
+    /// Runs a guest access; who waits for its end is told.
+    fn accessing<R>(&self, cpu: CpuId, access: impl FnOnce() -> R) -> R {
+        self.in_access.fetch_or(1 << cpu.0, Relaxed);
+        let result = access();
+        self.in_access.fetch_and(!(1 << cpu.0), Relaxed);
+        if self.access_waiters.load(Relaxed) > 0 {
+            self.changed();
+        }
+        result
     }
 
     /// Something happened in the step that runs.
@@ -275,6 +297,30 @@ impl<X: Primitives> Platform for EngineMachine<X> {
         }
     }
 
+    /// A CPU drops all that it has cached, whatever the scope, at its next access.
+    fn tlbi(&self, scope: TlbiScope) {
+        let reached = (0..VCPUS as u8).map(CpuId).filter(|cpu| scope.reaches(*cpu));
+        let reached = reached.fold(0, |cpus, cpu| cpus | 1 << cpu.0);
+        self.0.invalidated.fetch_or(reached, Relaxed);
+    }
+    /// Waits for accesses that began before a `tlbi` and so may use what they had cached.
+    #[track_caller]
+    fn dsb(&self, dsb: Dsb) {
+        // ORDERING: seq-cst: every kind publishes what was stored.
+        self.fence(Ordering::SeqCst);
+        if !dsb.completes(TlbiOn::InnerShareable) {
+            return;
+        }
+        if X::CORE_ONLY {
+            self.0.cpus.iter().for_each(|cpu| drop(X::lock(cpu)));
+            return;
+        }
+        let run = &self.0;
+        run.access_waiters.fetch_add(1, Relaxed);
+        run.wait_while(|| run.in_access.load(Relaxed) & run.invalidated.load(Relaxed) != 0);
+        run.access_waiters.fetch_sub(1, Relaxed);
+    }
+
     fn guard(&self, guard: Guard) -> bool {
         !self.0.search.without.contains(guard)
     }
@@ -352,7 +398,12 @@ impl<X: Primitives> Machine for EngineMachine<X> {
     #[track_caller]
     fn guest_access(w: &World<Self>, cpu: CpuId, access: GuestAccess) -> AccessResult {
         if !X::CORE_ONLY {
-            return software_tlb::access(w, cpu, access);
+            return w.m.0.accessing(cpu, || {
+                if w.m.0.invalidated.fetch_and(!(1 << cpu.0), Relaxed) >> cpu.0 & 1 == 1 {
+                    software_tlb::flush(w, cpu);
+                }
+                software_tlb::access(w, cpu, access)
+            });
         }
         let _in_guest = X::lock(&w.m.0.cpus[usize::from(cpu.0)]);
         software_tlb::flush(w, cpu);

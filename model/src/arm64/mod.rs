@@ -1,4 +1,8 @@
-//! KVM for arm64 (`arch/arm64/kvm`): so far, powering vCPUs on, and one flush.
+//! KVM for arm64 (`arch/arm64/kvm`): so far, powering vCPUs on, one flush, and the instructions
+//! that an MMU of arm64 flushes by.
 
 mod psci;
 mod relax_perms;
+mod tlbi;
+
+pub use tlbi::{Dsb, Tlbi, TlbiOn, TlbiScope};

@@ -1,6 +1,7 @@
 //! What runs on the machine: threads over its shared words, and the answers that it needs of them.
 
 use kvmmu_model::Tag;
+use kvmmu_model::arm64::{Dsb, TlbiScope};
 use kvmmu_scenarios::Observer;
 
 /// A built program. All of its methods take `&self`: what changes lives on the platform.
@@ -19,6 +20,10 @@ pub trait Instance {
     fn choices(&self, _request: u64) -> u8 {
         1
     }
+    /// The running thread begins an invalidation of TLBs. Called inside the step.
+    fn tlbi(&self, _scope: TlbiScope) {}
+    /// A barrier of the running thread that completes invalidations. Called inside the step.
+    fn dsb(&self, _dsb: Dsb) {}
     /// Who watches what happens in the steps of threads.
     fn observer(&self) -> Option<&dyn Observer> {
         None

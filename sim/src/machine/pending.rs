@@ -33,6 +33,8 @@ pub enum Kind {
     Access,
     /// Waits until a retry could fare differently.
     WaitChange,
+    /// Invalidates TLBs, or completes invalidations: `arg` says which.
+    Tlb,
 }
 
 /// The pending operation of a thread.

@@ -4,9 +4,11 @@ use core::fmt;
 use core::hash::Hash;
 use core::panic::Location;
 
+use kvmmu_model::arm64::{Dsb, Tlbi, TlbiOn, TlbiScope};
 use kvmmu_model::{CpuId, CpuMask, Guard, Guarded, LockId, Mark, Object, Ordering, Platform, Tag};
 
 use super::cell::SimCell;
+use super::instance::Instance;
 use super::irq;
 use super::lock::SimLock;
 use super::lockdep::LOCKLESS;
@@ -132,10 +134,34 @@ impl Sim {
         }
     }
 
+    /// A step of TLB maintenance. The instance has the TLBs.
+    #[track_caller]
+    fn tlb_step(&self, arg: u64, what: impl fmt::Display, does: impl FnOnce(&dyn Instance)) {
+        let (m, site) = (self.machine, Location::caller());
+        m.pause(Pending { kind: Kind::Tlb, loc: Pending::NOWHERE, cell: 0, arg, site });
+        m.thread().note(1);
+        self.trace(site, || What::Note(what.to_string()));
+        m.switch.with_instance(does);
+    }
+
     /// True while the program is being built.
     pub fn building(&self) -> bool {
         self.machine.mode.get() == Mode::Build
     }
+}
+
+/// An invalidation as a number: threads that are about to make different ones differ.
+fn code_of(TlbiScope { what, on }: TlbiScope) -> u64 {
+    let on = match on {
+        TlbiOn::InnerShareable => 0,
+        TlbiOn::Local(cpu) => 1 + u64::from(cpu.0),
+    };
+    let (what, ipa) = match what {
+        Tlbi::Vmalls12e1 => (1, 0),
+        Tlbi::Ipas2e1 { ipa, level } => (2 + level.map_or(0, |level| 1 + u64::from(level)), ipa.0),
+        Tlbi::Vmalle1 => (0, 0),
+    };
+    1 << 40 | on << 32 | what << 24 | ipa & 0xff_ffff
 }
 
 impl Platform for Sim {
@@ -197,6 +223,22 @@ impl Platform for Sim {
     #[track_caller]
     fn smp_call_function_many(&self, me: Option<CpuId>, targets: CpuMask, wait: bool) {
         irq::call_many(self.machine, me, targets, wait, Location::caller());
+    }
+
+    #[track_caller]
+    fn tlbi(&self, scope: TlbiScope) {
+        self.tlb_step(code_of(scope), scope, |instance| instance.tlbi(scope));
+    }
+
+    /// Every `DSB` publishes stores as a fence does, and there is nothing to publish under
+    /// sequential consistency; one that completes invalidations is a step in addition.
+    #[track_caller]
+    fn dsb(&self, dsb: Dsb) {
+        // ORDERING: seq-cst: it waits for all stores of the thread.
+        self.fence(Ordering::SeqCst);
+        if matches!(dsb, Dsb::Ish | Dsb::Nsh) {
+            self.tlb_step(dsb as u64, dsb, |instance| instance.dsb(dsb));
+        }
     }
 
     #[inline]

@@ -400,7 +400,7 @@ impl Engine {
         let wait = |t: usize| {
             let pending = self.pending(t);
             let (file, line) = (pending.site.file(), pending.site.line());
-            let named = !matches!(pending.kind, Kind::WaitChange | Kind::Access);
+            let named = !matches!(pending.kind, Kind::WaitChange | Kind::Access | Kind::Tlb);
             let object = named.then(|| self.machine.tag(pending.loc));
             Wait { thread: t as u8, object, mode: self.asked_mode(pending), file, line }
         };

@@ -36,7 +36,7 @@ pub struct Tlbs {
 }
 
 impl Tlbs {
-    fn of(&self, cpu: CpuId) -> &SimCell<Tlb> {
+    pub(super) fn of(&self, cpu: CpuId) -> &SimCell<Tlb> {
         &self.cpus[usize::from(cpu.0)]
     }
 }
@@ -75,7 +75,11 @@ impl Translations {
         let mut all = Translations { list: [Translation::Walk(None); WAYS_MAX], len: 0 };
         all.push(Translation::Walk(walk));
         let mut denies = false;
-        tlb.leaves(ShadowWalk::new(root, page), &|loc| child(w, loc), &mut |leaf| {
+        tlb.entries(ShadowWalk::new(root, page), &|loc| child(w, loc), &mut |at| {
+            if at.level > PG_LEVEL_4K {
+                return;
+            }
+            let leaf = at.loc;
             if Some(leaf) != walk {
                 all.push(Translation::Walk(Some(leaf)));
             }
@@ -102,7 +106,7 @@ fn leaf_of_walk(w: &World<Sim>, root: SpId, page: u64) -> Option<SpteLoc> {
 }
 
 /// The table that an entry of an upper level leads hardware to.
-fn child(w: &World<Sim>, loc: SpteLoc) -> Option<SpId> {
+pub(super) fn child(w: &World<Sim>, loc: SpteLoc) -> Option<SpId> {
     let (format, entry) = (w.vm.mmu.format(), peek(w, loc));
     format.allows(entry, Access::Read).then(|| format.child(entry))
 }
@@ -149,6 +153,13 @@ fn cache(w: &World<Sim>, tlb: &mut Tlb, loc: SpteLoc, spte: Spte) {
         for below in entries_of(SpId(table as u8)) {
             cache(w, tlb, below, peek(w, below));
         }
+    }
+}
+
+/// A CPU that runs guest code may cache all that the tables give, now as ever.
+pub(super) fn refill(w: &World<Sim>, tlb: &mut Tlb, cpu: CpuId) {
+    if tlb.running {
+        entries_of(w.vm.mmu.root(cpu)).for_each(|upper| cache(w, tlb, upper, peek(w, upper)));
     }
 }
 
@@ -353,10 +364,9 @@ impl Machine for Sim {
     }
 
     fn guest_entered(w: &World<Sim>, cpu: CpuId) {
-        let root = w.vm.mmu.root(cpu);
         w.hardware.of(cpu).with(|tlb| {
             tlb.running = true;
-            entries_of(root).for_each(|upper| cache(w, tlb, upper, peek(w, upper)));
+            refill(w, tlb, cpu);
         });
     }
 

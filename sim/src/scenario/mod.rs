@@ -6,3 +6,4 @@ pub mod race;
 
 mod hardware;
 mod tlb;
+mod tlbi;

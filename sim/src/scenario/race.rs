@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use kvmmu_model::arm64::{Dsb, TlbiScope};
 use kvmmu_model::x86::mmu::Header;
 use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES};
 use kvmmu_model::x86::mmu::walk::GuestWalk;
@@ -14,7 +15,7 @@ use kvmmu_scenarios::outcome::Outcome;
 use kvmmu_scenarios::scenario::{Paging, read_gpte};
 use kvmmu_scenarios::{Observer, Scenario, World};
 
-use super::hardware;
+use super::{hardware, tlbi};
 use crate::machine::platform::Sim;
 use crate::machine::word::SimWord;
 use crate::record::goal::Goal;
@@ -31,12 +32,24 @@ pub struct Race {
     without: GuardSet,
     record: Option<Record>,
     ignored_checkpoint: Option<(&'static str, u32)>,
+    bodies: Vec<(usize, Body)>,
 }
+
+/// What a thread does to the world of a scenario.
+pub type Body = fn(&World<Sim>);
 
 impl Race {
     /// This scenario without these guards.
     pub fn new(scenario: Scenario, without: GuardSet) -> Race {
-        Race { scenario, without, record: None, ignored_checkpoint: None }
+        Race { scenario, without, record: None, bodies: Vec::new(), ignored_checkpoint: None }
+    }
+
+    /// The same, and a thread runs `body` in place of its program: steps for which there is no
+    /// operation.
+    #[must_use]
+    pub fn with_body(mut self, thread: usize, body: Body) -> Race {
+        self.bodies.push((thread, body));
+        self
     }
 
     /// The same, and each execution that ends leaves its outcome in `record`.
@@ -89,7 +102,8 @@ impl Program for Race {
         if self.record.is_some() {
             world.record_harvests();
         }
-        Box::new(RaceInstance { world, scenario, record: self.record.clone() })
+        let (record, bodies) = (self.record.clone(), self.bodies.clone());
+        Box::new(RaceInstance { world, scenario, record, bodies })
     }
 }
 
@@ -98,11 +112,15 @@ struct RaceInstance {
     world: World<Sim>,
     scenario: Scenario,
     record: Option<Record>,
+    bodies: Vec<(usize, Body)>,
 }
 
 impl Instance for RaceInstance {
     fn run(&self, thread: usize) {
-        self.world.run_thread(&self.scenario, thread);
+        match self.bodies.iter().find(|(of, _)| *of == thread) {
+            Some((_, body)) => body(&self.world),
+            None => self.world.run_thread(&self.scenario, thread),
+        }
     }
     fn stop(&self) {
         self.world.run_stop(&self.scenario);
@@ -116,6 +134,12 @@ impl Instance for RaceInstance {
     }
     fn observer(&self) -> Option<&dyn Observer> {
         Some(&self.world)
+    }
+    fn tlbi(&self, scope: TlbiScope) {
+        tlbi::begin(&self.world, scope);
+    }
+    fn dsb(&self, dsb: Dsb) {
+        tlbi::complete(&self.world, dsb);
     }
     fn object_names(&self) -> Vec<(Tag, String)> {
         let mmu = &self.world.vm.mmu;

@@ -6,12 +6,15 @@
 
 use core::hash::{Hash, Hasher};
 
+use kvmmu_model::arm64::TlbiOn;
 use kvmmu_model::x86::mmu::paging::{
-    PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES, entries_of, index_at,
+    PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES, SpteSet, entries_of, index_at,
 };
 use kvmmu_model::x86::mmu::walk::ShadowWalk;
 use kvmmu_model::{Access, SpId, SpteLoc};
 use kvmmu_scenarios::host_mm::PFNS;
+
+use crate::machine::THREADS_MAX;
 
 /// A set of host pages, or of shadow pages: a bit each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -66,12 +69,43 @@ impl Cached {
     }
 }
 
+/// Who has begun an invalidation that is not complete: a bit for each thread that did by broadcast,
+/// and one for each that did on its own CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Posted(u32);
+
+const _: () = assert!(2 * THREADS_MAX <= u32::BITS as usize, "Posted has two bits for each thread");
+
+impl Posted {
+    pub(crate) const NONE: Posted = Posted(0);
+
+    /// This thread, in this way.
+    pub(crate) fn by(thread: usize, on: TlbiOn) -> Posted {
+        let local = on != TlbiOn::InnerShareable;
+        Posted(1 << (thread % THREADS_MAX + if local { THREADS_MAX } else { 0 }))
+    }
+    pub(crate) const fn with(self, others: Posted) -> Posted {
+        Posted(self.0 | others.0)
+    }
+}
+
+/// What a CPU may have cached, by table place.
+type Places = [[Cached; PT_ENTRIES]; SHADOW_PAGES];
+
+fn place(places: &mut Places, loc: SpteLoc) -> &mut Cached {
+    &mut places[usize::from(loc.sp.0)][usize::from(loc.index)]
+}
+
 /// What one CPU may have cached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Tlb {
     /// It runs guest code now, and so may cache what it can reach.
     pub(crate) running: bool,
-    places: [[Cached; PT_ENTRIES]; SHADOW_PAGES],
+    places: Places,
+    /// Who has begun to invalidate what is in `leaving`; none if nothing is.
+    posted: Posted,
+    /// What is usable until one of them completes its invalidation.
+    leaving: Places,
 }
 
 /// Two entries at a time: a view is hashed whenever it changes.
@@ -81,11 +115,17 @@ impl Hash for Tlb {
             let bytes = [c.read.0, c.write.0, c.tables.0, u8::from(c.denies)];
             u64::from(u32::from_le_bytes(bytes))
         };
-        self.running.hash(state);
-        for table in &self.places {
-            for two in table.chunks(2) {
-                state.write_u64(two.iter().fold(0, |all, cached| all << 32 | packed(cached)));
+        let mut hash = |places: &Places| {
+            for table in places {
+                for two in table.chunks(2) {
+                    state.write_u64(two.iter().fold(0, |all, cached| all << 32 | packed(cached)));
+                }
             }
+        };
+        hash(&self.places);
+        if self.posted != Posted::NONE {
+            hash(&self.leaving);
+            self.posted.hash(state);
         }
     }
 }
@@ -93,26 +133,47 @@ impl Hash for Tlb {
 impl Tlb {
     /// What it may have cached of an entry.
     pub(crate) fn of(&self, loc: SpteLoc) -> Cached {
-        self.places[usize::from(loc.sp.0)][usize::from(loc.index)]
-    }
-
-    fn at(&mut self, loc: SpteLoc) -> &mut Cached {
-        &mut self.places[usize::from(loc.sp.0)][usize::from(loc.index)]
+        let mut cached = self.places[usize::from(loc.sp.0)][usize::from(loc.index)];
+        if self.posted != Posted::NONE {
+            cached.add(self.leaving[usize::from(loc.sp.0)][usize::from(loc.index)]);
+        }
+        cached
     }
 
     /// It may cache this of an entry from now on, in addition to what it has.
     pub(crate) fn add(&mut self, loc: SpteLoc, cached: Cached) {
-        self.at(loc).add(cached);
+        place(&mut self.places, loc).add(cached);
     }
 
     /// It has this of an entry and nothing else.
     pub(crate) fn replace(&mut self, loc: SpteLoc, cached: Cached) {
-        *self.at(loc) = cached;
+        *place(&mut self.places, loc) = cached;
+        *place(&mut self.leaving, loc) = Cached::default();
     }
 
     /// Everything is dropped.
     pub(crate) fn flush(&mut self) {
         self.places = Default::default();
+        self.complete(self.posted);
+    }
+
+    /// An invalidation of these places begins.
+    pub(crate) fn post(&mut self, places: SpteSet, by: Posted) {
+        for loc in places.iter() {
+            let dropped = core::mem::take(place(&mut self.places, loc));
+            place(&mut self.leaving, loc).add(dropped);
+        }
+        if self.leaving != Places::default() {
+            self.posted = self.posted.with(by);
+        }
+    }
+
+    /// The invalidations that these have begun are complete.
+    pub(crate) fn complete(&mut self, by: Posted) {
+        if self.posted.0 & by.0 != 0 {
+            self.leaving = Default::default();
+            self.posted = Posted::NONE;
+        }
     }
 
     /// What is cached of leaves that may translate a page is dropped, by whatever way the CPU may
@@ -120,13 +181,17 @@ impl Tlb {
     pub(crate) fn flush_leaves(&mut self, root: SpId, page: u64) {
         for sp in (0..SHADOW_PAGES as u8).map(SpId).filter(|sp| *sp != root) {
             let loc = SpteLoc { sp, index: index_at(PG_LEVEL_4K, page) };
-            self.replace(loc, Cached { tables: self.of(loc).tables, ..Cached::default() });
+            for places in [&mut self.places, &mut self.leaving] {
+                let cached = place(places, loc);
+                *cached = Cached { tables: cached.tables, ..Cached::default() };
+            }
         }
     }
 
     /// Every page that it may write without touching an entry again.
     pub(crate) fn writable(&self) -> Few {
-        self.places.iter().flatten().fold(Few::NONE, |all, cached| all.with(cached.write))
+        let all = self.places.iter().chain(&self.leaving).flatten();
+        all.fold(Few::NONE, |all, cached| all.with(cached.write))
     }
 
     /// The tables that it may walk, if its root is this one.
@@ -139,22 +204,23 @@ impl Tlb {
         tables
     }
 
-    /// Calls `each` with every leaf that it may come to on the way to a page: first that of the
-    /// tables as they are, if there is one, then those of tables that it has cached.
-    /// `child` says which table an entry in memory leads to, if it leads to any.
-    pub(crate) fn leaves(
+    /// Calls `each` with every entry that it may come to on the way to a page, upper ones before
+    /// those below them: first through the tables as they are, then through those that it has
+    /// cached. `child` says which table an entry in memory leads to, if it leads to any.
+    pub(crate) fn entries(
         &self,
         at: ShadowWalk,
         child: &impl Fn(SpteLoc) -> Option<SpId>,
-        each: &mut impl FnMut(SpteLoc),
+        each: &mut impl FnMut(ShadowWalk),
     ) {
+        each(at);
         if at.level == PG_LEVEL_4K {
-            return each(at.loc);
+            return;
         }
         let now = child(at.loc);
         let cached = self.of(at.loc).tables.iter().map(|sp| SpId(sp as u8));
         for sp in now.into_iter().chain(cached.filter(|sp| Some(*sp) != now)) {
-            self.leaves(at.next(sp), child, each);
+            self.entries(at.next(sp), child, each);
         }
     }
 }

@@ -10,3 +10,4 @@ mod own_locks;
 mod profiles;
 mod shadow;
 mod small;
+mod tlbi;

@@ -1,4 +1,4 @@
-//! TLB maintenance, instruction by instruction.
+//! TLB maintenance, instruction by instruction, and what flushes are made of.
 //!
 //! What Linux 5.10 does on arm64: a page that was changed is flushed by `IPAS2E1IS`, which reaches
 //! entries of stage 2 alone, *then* by `VMALLE1IS`, which reaches those that combine both stages
@@ -7,49 +7,77 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
-use crate::args::Tlbi;
+use kvmmu_model::Gfn;
+use kvmmu_model::arm64::{Dsb, Tlbi, TlbiOn, TlbiScope};
+
+use super::sysreg;
+use crate::args::Tlbi as Kind;
+use crate::el2::memory::stage2;
 
 /// Cortex-A55 erratum 2441007: a broadcast invalidation may complete before the stores of another
 /// CPU that used the entry. Doing it twice is what covers for it.
 static TWICE: AtomicBool = AtomicBool::new(false);
 /// What a flush does.
-static KIND: AtomicU8 = AtomicU8::new(Tlbi::Vm as u8);
+static KIND: AtomicU8 = AtomicU8::new(Kind::Vm as u8);
 
-macro_rules! tlbi {
-    ($($(#[$doc:meta])* $name:ident = $($line:literal),+;)+) => {$(
-        $(#[$doc])*
+macro_rules! instructions {
+    ($($name:ident($($operand:ident)?) = $text:literal;)+) => {$(
         #[expect(unsafe_code, reason = "TLB maintenance is an instruction")]
-        fn $name() {
-            // SAFETY: dropping translations of guests changes nothing for this program.
-            unsafe { asm!($($line),+, options(nostack)) };
+        fn $name($($operand: u64)?) {
+            // SAFETY: dropping translations of guests changes nothing for this program, and
+            // barriers order it alone.
+            unsafe { asm!($text, $(in(reg) $operand,)? options(nostack)) };
         }
     )+};
 }
 
-tlbi! {
-    /// What was written to tables before is seen by walks after.
-    publish = "dsb ishst";
-    /// Waits for all CPUs.
-    complete = "dsb ish", "isb";
-    /// Stage 1 and what combines both stages, of this VMID, on all CPUs.
-    vmalle1is = "tlbi vmalle1is";
-    /// Everything of this VMID, on all CPUs.
-    vmalls12e1is = "tlbi vmalls12e1is";
-    /// Everything of this VMID, on this CPU.
-    vmalls12e1 = "dsb nshst", "tlbi vmalls12e1", "dsb nsh", "isb";
+instructions! {
+    vmalls12e1is() = "tlbi vmalls12e1is";
+    vmalls12e1() = "tlbi vmalls12e1";
+    vmalle1is() = "tlbi vmalle1is";
+    vmalle1() = "tlbi vmalle1";
+    ipas2e1is(page) = "tlbi ipas2e1is, {}";
+    ipas2e1(page) = "tlbi ipas2e1, {}";
+    dsb_ishst() = "dsb ishst";
+    dsb_ish() = "dsb ish";
+    dsb_nshst() = "dsb nshst";
+    dsb_nsh() = "dsb nsh";
 }
 
-/// Stage 2 alone, one page, on all CPUs.
-#[expect(unsafe_code, reason = "TLB maintenance is an instruction")]
-fn ipas2e1is(ipa: u64) {
-    // SAFETY: dropping translations of guests changes nothing for this program.
-    unsafe { asm!("tlbi ipas2e1is, {}", in(reg) ipa >> 12, options(nostack)) };
+/// The instruction. Where there is a core with erratum 2441007 a broadcast is done twice, with a
+/// barrier between: the second waits for what the first does not. Level hints are left out, which
+/// drops no less.
+pub(crate) fn tlbi(TlbiScope { what, on }: TlbiScope) {
+    let broadcast = on == TlbiOn::InnerShareable;
+    let instruction = || match (what, broadcast) {
+        (Tlbi::Vmalls12e1, true) => vmalls12e1is(),
+        (Tlbi::Vmalls12e1, false) => vmalls12e1(),
+        (Tlbi::Vmalle1, true) => vmalle1is(),
+        (Tlbi::Vmalle1, false) => vmalle1(),
+        (Tlbi::Ipas2e1 { ipa, .. }, true) => ipas2e1is(stage2::ipa(ipa.0) >> 12),
+        (Tlbi::Ipas2e1 { ipa, .. }, false) => ipas2e1(stage2::ipa(ipa.0) >> 12),
+    };
+    instruction();
+    if broadcast && is_twice() {
+        dsb(Dsb::Ish);
+        instruction();
+    }
+}
+
+/// The barrier.
+pub(crate) fn dsb(dsb: Dsb) {
+    match dsb {
+        Dsb::Ishst => dsb_ishst(),
+        Dsb::Ish => dsb_ish(),
+        Dsb::Nshst => dsb_nshst(),
+        Dsb::Nsh => dsb_nsh(),
+    }
 }
 
 /// Sets what [`flush`] does, and returns what it did.
-pub(crate) fn set_kind(kind: Tlbi) -> Tlbi {
+pub(crate) fn set_kind(kind: Kind) -> Kind {
     // ORDERING: relaxed: set while no other CPU flushes.
-    Tlbi::ALL[usize::from(KIND.swap(kind as u8, Relaxed))]
+    Kind::ALL[usize::from(KIND.swap(kind as u8, Relaxed))]
 }
 
 /// Says whether there is a core that has erratum 2441007.
@@ -58,48 +86,45 @@ pub(crate) fn set_twice(twice: bool) {
     TWICE.store(twice, Relaxed);
 }
 
-/// True if every invalidation is done twice.
+/// True if every broadcast is done twice.
 pub(crate) fn is_twice() -> bool {
     // ORDERING: relaxed: constant by now.
     TWICE.load(Relaxed)
 }
 
-/// The broadcast flush of a VM whose pages are at these addresses.
-pub(crate) fn flush(pages: impl Iterator<Item = u64> + Clone) {
+/// The broadcast flush of a VM whose pages are these.
+pub(crate) fn flush(pages: impl Iterator<Item = Gfn>) {
     // ORDERING: relaxed: see set_kind.
-    flush_by(Tlbi::ALL[usize::from(KIND.load(Relaxed))], pages);
+    flush_by(Kind::ALL[usize::from(KIND.load(Relaxed))], pages);
 }
 
 /// The same, by this kind.
-pub(crate) fn flush_by(kind: Tlbi, pages: impl Iterator<Item = u64> + Clone) {
-    if kind == Tlbi::None {
+pub(crate) fn flush_by(kind: Kind, pages: impl Iterator<Item = Gfn>) {
+    if kind == Kind::None {
         return;
     }
-    publish();
-    once(kind, pages.clone());
-    if is_twice() {
-        complete();
-        once(kind, pages);
-    }
-    complete();
-}
-
-fn once(kind: Tlbi, pages: impl Iterator<Item = u64>) {
+    dsb(Dsb::Ishst);
     match kind {
-        Tlbi::None => {}
-        Tlbi::Vm => vmalls12e1is(),
-        Tlbi::Ipa => pages.for_each(ipas2e1is),
-        Tlbi::Page => {
-            pages.for_each(ipas2e1is);
-            complete();
-            vmalle1is();
+        Kind::None => {}
+        Kind::Vm => tlbi(TlbiScope::broadcast(Tlbi::Vmalls12e1)),
+        Kind::Ipa | Kind::Page => {
+            pages.for_each(|ipa| tlbi(TlbiScope::broadcast(Tlbi::Ipas2e1 { ipa, level: None })));
         }
     }
+    if kind == Kind::Page {
+        dsb(Dsb::Ish);
+        tlbi(TlbiScope::broadcast(Tlbi::Vmalle1));
+    }
+    dsb(Dsb::Ish);
+    sysreg::isb();
 }
 
 /// The flush of this CPU alone.
 pub(crate) fn flush_local() {
+    dsb(Dsb::Nshst);
     vmalls12e1();
+    dsb(Dsb::Nsh);
+    sysreg::isb();
 }
 
 /// Drops the translations of this program itself, after one was added.

@@ -10,9 +10,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::{AcqRel, Acquire};
 
-use kvmmu_model::CpuId;
-use kvmmu_model::SpteFormat;
 use kvmmu_model::virt::VCPUS;
+use kvmmu_model::{CpuId, Gfn, SpteFormat};
 
 use super::stress::{self, Host, Load, Pages};
 use super::tests::{migrating, set_stop};
@@ -178,7 +177,7 @@ impl Bench {
             }
             // ORDERING: acquire: as above.
             wait::until("guests to run", || running.load(Acquire) == guests);
-            let page = || core::iter::once(stage2::ipa(0));
+            let page = || core::iter::once(Gfn(0));
             let (ticks, cycles) = (sysreg::now(), sysreg::cycles());
             for _ in 0..FLUSHES {
                 match kind {

@@ -8,11 +8,13 @@
 //! when no CPU uses the old translations any more, and then waits for CPUs that are in a section
 //! with interrupts off *outside* the guest: those read tables as software. A CPU in the guest is
 //! asked to leave it, and not waited for. Without `wait` it is only asked: it flushes when it
-//! enters again.
+//! enters again. That is x86's protocol on arm64's instructions; a protocol of arm64 uses these by
+//! [`Platform::tlbi`] and [`Platform::dsb`].
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering as Order, fence};
 
+use kvmmu_model::arm64::{Dsb, TlbiScope};
 use kvmmu_model::virt::VCPUS;
 use kvmmu_model::{
     CpuId, CpuMask, Guard, GuardSet, Guarded, LockId, Mark, Object, Ordering, Platform, Tag, Until,
@@ -24,7 +26,7 @@ use kvmmu_scenarios::Property;
 use super::lock::{SpinLock, SpinRwLock, SpinSrcu};
 use super::rcu::SpinRcu;
 use super::watch;
-use crate::el2::cpu::{tlbi, wait};
+use crate::el2::cpu::{sysreg, tlbi, wait};
 use crate::el2::memory::stage2::{self, Descriptor};
 use crate::el2::record::recorder;
 use crate::el2::record::story::{self, Held};
@@ -177,9 +179,22 @@ impl Platform for El2 {
         // ORDERING: release: what was done before the interrupt is seen by who takes it.
         others().for_each(|cpu| irq(cpu).pending.store(true, Order::Release));
         if wait {
-            tlbi::flush(stage2::all_ipas());
+            tlbi::flush(stage2::all_pages());
             others().for_each(|cpu| irq(cpu).wait_for());
         }
+    }
+
+    #[inline]
+    fn tlbi(&self, scope: TlbiScope) {
+        tlbi::tlbi(scope);
+    }
+    #[inline]
+    fn dsb(&self, dsb: Dsb) {
+        tlbi::dsb(dsb);
+    }
+    #[inline]
+    fn isb(&self) {
+        sysreg::isb();
     }
 
     #[inline]

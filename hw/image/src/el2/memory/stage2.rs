@@ -18,10 +18,10 @@ use aarch64_paging::descriptor::{PhysicalAddress, Stage2Attributes};
 use aarch64_paging::paging::{
     Constraints, MemoryRegion, PageTable, RootTable, Stage2, Translation,
 };
-use kvmmu_model::SpId;
 use kvmmu_model::spte::SHADOW_PAGES_BASE;
 use kvmmu_model::virt::GFNS;
 use kvmmu_model::x86::mmu::paging::{PT_ENTRIES, SHADOW_PAGES};
+use kvmmu_model::{Gfn, SpId};
 use kvmmu_scenarios::host_mm::PFNS;
 
 use crate::el2::cpu::sysreg;
@@ -84,9 +84,9 @@ pub(crate) fn page_of(ipa: u64) -> u64 {
     (offset >> 21) * PT_ENTRIES as u64 + (offset >> 12 & 0x1ff)
 }
 
-/// The IPA of every page of the model.
-pub(crate) fn all_ipas() -> impl Iterator<Item = u64> + Clone {
-    (0..GFNS as u64).map(ipa)
+/// Every page of the model.
+pub(crate) fn all_pages() -> impl Iterator<Item = Gfn> {
+    (0..GFNS as u64).map(Gfn)
 }
 
 /// Where a guest reads the name of its page.

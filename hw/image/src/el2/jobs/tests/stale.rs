@@ -4,8 +4,7 @@
 use alloc::format;
 use core::sync::atomic::Ordering::Relaxed;
 
-use kvmmu_model::Tables;
-use kvmmu_model::Word;
+use kvmmu_model::{Gfn, Tables, Word};
 
 use super::{VCPU, content, migrating, on_vcpu, place, set_stop, spte, store_by_guest};
 use crate::args::Tlbi;
@@ -73,12 +72,12 @@ fn second_store(kind: Tlbi) -> Option<bool> {
         let word = world.vm.mmu.sptep(place(&world, PAGE));
         // ORDERING: relaxed: this CPU alone is concerned; barriers follow.
         word.store(spte(&world, PAGE).with(format.writable_mask).0, Relaxed);
-        tlbi::flush_by(Tlbi::Vm, stage2::all_ipas());
+        tlbi::flush_by(Tlbi::Vm, stage2::all_pages());
         if store_by_guest(PAGE, 1) {
             // ORDERING: relaxed: as above.
             word.fetch_and(!format.write_protect_mask, Relaxed);
             sysreg::dsb();
-            tlbi::flush_by(kind, core::iter::once(stage2::ipa(PAGE)));
+            tlbi::flush_by(kind, core::iter::once(Gfn(PAGE)));
             *went_through.lock() = Some(store_by_guest(PAGE, 2));
         }
     });

@@ -1,0 +1,65 @@
+//! TLB maintenance by instruction, on the exact TLBs.
+//!
+//! A `TLBI` posts an invalidation: what each CPU in its scope may have cached by then may be used
+//! until a `DSB` of the thread that issued it completes, or until any other flush drops it. What a
+//! CPU caches after the `TLBI` stays, and a CPU that runs guest code may at once cache again what
+//! the tables give: a descriptor that is changed after the `TLBI` was not flushed.
+//!
+//! A TLB here holds what stage 2 gives (`IPA` to page, and the tables on the way), by place. So
+//! `IPAS2E1` drops what may translate its address, from whatever level, and `VMALLE1`, which is
+//! about entries that stage 1 is part of, nothing. Level hints are ignored, as by a CPU without
+//! FEAT_TTL.
+//!
+//! Of two threads whose invalidations of one CPU overlap, the `DSB` that completes first completes
+//! both: that a thread forgot its own is not seen in such a run.
+
+use kvmmu_model::arm64::{Dsb, Tlbi, TlbiOn, TlbiScope};
+use kvmmu_model::x86::mmu::paging::{SpteSet, all_spte_locs};
+use kvmmu_model::x86::mmu::walk::ShadowWalk;
+use kvmmu_model::{CpuId, Tables};
+use kvmmu_scenarios::World;
+
+use super::hardware::{self, child};
+use super::tlb::{Posted, Tlb};
+use crate::machine::platform::Sim;
+
+/// The thread that runs begins an invalidation.
+pub(crate) fn begin(w: &World<Sim>, scope: TlbiScope) {
+    let posted = Posted::by(w.m.thread(), scope.on);
+    for cpu in cpus(w).filter(|cpu| scope.reaches(*cpu)) {
+        w.hardware.of(cpu).with(|tlb| {
+            tlb.post(in_scope(w, tlb, cpu, scope.what), posted);
+            hardware::refill(w, tlb, cpu);
+        });
+    }
+}
+
+/// A barrier of the thread that runs is complete, and with it what the thread has begun.
+pub(crate) fn complete(w: &World<Sim>, dsb: Dsb) {
+    let thread = w.m.thread();
+    let shared = dsb.completes(TlbiOn::InnerShareable);
+    for cpu in cpus(w) {
+        let local = dsb.completes(TlbiOn::Local(cpu));
+        let of = |on, completes| if completes { Posted::by(thread, on) } else { Posted::NONE };
+        let posted = of(TlbiOn::InnerShareable, shared).with(of(TlbiOn::Local(cpu), local));
+        w.hardware.of(cpu).with(|tlb| tlb.complete(posted));
+    }
+}
+
+fn cpus(w: &World<Sim>) -> impl Iterator<Item = CpuId> {
+    (0..w.vm.kvm.nr_vcpus).map(CpuId)
+}
+
+/// The places of what an invalidation drops of a TLB.
+fn in_scope(w: &World<Sim>, tlb: &Tlb, cpu: CpuId, what: Tlbi) -> SpteSet {
+    let mut places = SpteSet::default();
+    match what {
+        Tlbi::Vmalls12e1 => all_spte_locs().for_each(|loc| places.insert(loc)),
+        Tlbi::Ipas2e1 { ipa, .. } => {
+            let root = ShadowWalk::new(w.vm.mmu.root(cpu), ipa.0);
+            tlb.entries(root, &|loc| child(w, loc), &mut |at| places.insert(at.loc));
+        }
+        Tlbi::Vmalle1 => {}
+    }
+    places
+}
