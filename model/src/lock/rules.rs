@@ -56,8 +56,8 @@ pub fn check(
 /// True if a thread that holds the one can never get the other.
 fn excludes(held: Hold, wanted: Hold) -> bool {
     match (held.mode, wanted.mode) {
-        // Read sections of SRCU and RCU nest; readers of a read-write lock do not: a writer may have come
-        // between.
+        // Read sections of SRCU and RCU nest; readers of a read-write lock do not: a writer may
+        // have come between.
         (Mode::Read, Mode::Read) => held.class.info().kind.has_readers(),
         _ => true,
     }

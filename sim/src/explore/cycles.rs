@@ -58,7 +58,8 @@ impl Cycles {
         bytes(&self.path) + bytes(&self.open) + self.places.len() * PLACE_BYTES
     }
 
-    /// A new state goes on the path. `by` made the move that led there; `enabled` are the actors that can go on.
+    /// A new state goes on the path. `by` made the move that led there; `enabled` are the actors
+    /// that can go on.
     #[inline]
     pub(crate) fn push(&mut self, place: Place, by: Option<Actor>, enabled: u32) {
         let by = by.map_or(0, |actor| 1 << actor.index());

@@ -1,9 +1,9 @@
 //! Takes a program step by step, in the order that an explorer chooses.
 //!
-//! Steps are taken by actors. Between two steps every thread, which is one kind of them, is suspended
-//! before a shared access, with that access published: [`Engine::moves`] says which actors could take
-//! theirs, [`Engine::step`] lets one of them. What a thread does before its first access has
-//! happened before the first step.
+//! Steps are taken by actors. Between two steps every thread, which is one kind of them, is
+//! suspended before a shared access, with that access published: [`Engine::moves`] says which
+//! actors could take theirs, [`Engine::step`] lets one of them. What a thread does before its first
+//! access has happened before the first step.
 
 use core::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

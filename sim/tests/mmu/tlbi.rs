@@ -172,7 +172,7 @@ fn what_was_cached_is_used_until_the_right_flush_is_complete() {
 #[test]
 fn an_invalidation_is_a_step_and_a_barrier_for_stores_is_none() {
     let states = |host: Body| explore(host, &mut Stateful::default()).stats.states;
-    let bare = states(|w| unmap(w));
+    let bare = states(unmap);
     let published = states(|w| {
         unmap(w);
         w.m.dsb(Dsb::Ishst);
