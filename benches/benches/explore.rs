@@ -14,9 +14,8 @@ use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Limits};
 
 fn explore(bench: &mut Criterion, name: &str, program: &dyn Program, explorer: &mut dyn Explorer) {
-    let mut engine = Engine::new(program, Goal::ANY);
     bench.bench_function(name, |bencher| {
-        bencher.iter(|| explorer.explore(&mut engine, &Limits::default(), &mut |_| true).stats);
+        bencher.iter(|| explorer.explore(program, &Goal::ANY, &Limits::default(), &|_| true).stats);
     });
 }
 

@@ -8,7 +8,7 @@ use kvmmu_scenarios::loader;
 use kvmmu_scenarios::scenario::{Expect, Expected, Scenario};
 use kvmmu_sim::outcome::Verdict;
 use kvmmu_sim::race::Race;
-use kvmmu_sim::{Auto, Engine, Explorer, Limits};
+use kvmmu_sim::{Auto, Explorer, Limits};
 
 /// Those that take longer; the main job has them.
 const SLOW: &[&str] = &[
@@ -40,10 +40,9 @@ fn every_quick_scenario_comes_out_as_its_file_says() {
 /// Explores a variant. Why it is not as expected.
 fn come_out(scenario: &Scenario, expect: &Expect) -> Result<(), String> {
     let race = Race::new(scenario.clone(), expect.without);
-    let mut engine = Engine::new(&race, race.goal());
     // Far more than any of them has: a mutant may have no end.
     let limits = Limits { states_max: 2_000_000, executions_max: 1_000_000, ..Limits::default() };
-    let outcome = Auto::default().explore(&mut engine, &limits, &mut |_| true);
+    let outcome = Auto::default().explore(&race, &race.goal(), &limits, &|_| true);
     match (&outcome.verdict, expect.verdict) {
         (Verdict::Holds, _) if let Some(other) = outcome.others.first() => {
             Err(format!("another violation: {} ({})", other.rule, other.detail))

@@ -17,7 +17,7 @@ use kvmmu_sim::program::Program;
 use kvmmu_sim::race::Race;
 use kvmmu_sim::random::Random;
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits};
+use kvmmu_sim::{Explorer, Goal, Limits};
 
 /// How long a peer runs on a program that it cannot finish.
 const PEER_TIME: Duration = Duration::from_secs(3);
@@ -61,9 +61,8 @@ fn main() {
 
 /// Explores a program and takes the time.
 fn timed(program: &dyn Program, explorer: &mut dyn Explorer, limits: &Limits) -> (Outcome, f64) {
-    let mut engine = Engine::new(program, Goal::ANY);
     let started = Instant::now();
-    let outcome = explorer.explore(&mut engine, limits, &mut |_| true);
+    let outcome = explorer.explore(program, &Goal::ANY, limits, &|_| true);
     (outcome, started.elapsed().as_secs_f64())
 }
 
@@ -234,11 +233,10 @@ fn print_cost(
     explorer: &mut dyn Explorer,
     limits: &Limits,
 ) -> f64 {
-    let mut engines = [on, off].map(|program| Engine::new(program, Goal::ANY));
     let mut best = [0.0_f64; 2];
     let mut costs = Vec::new();
     for _ in 0..TURNS {
-        let rates = engines.each_mut().map(|engine| rate(engine, explorer, limits));
+        let rates = [on, off].map(|program| rate(program, explorer, limits));
         costs.push((1.0 - rates[0] / rates[1]) * 100.0);
         best = [best[0].max(rates[0]), best[1].max(rates[1])];
     }
@@ -250,11 +248,11 @@ fn print_cost(
 }
 
 /// Explores a program for a turn: steps in a second.
-fn rate(engine: &mut Engine, explorer: &mut dyn Explorer, limits: &Limits) -> f64 {
+fn rate(program: &dyn Program, explorer: &mut dyn Explorer, limits: &Limits) -> f64 {
     let started = Instant::now();
     let mut steps = 0;
     while started.elapsed() < TURN {
-        let outcome = explorer.explore(engine, limits, &mut |_| true);
+        let outcome = explorer.explore(program, &Goal::ANY, limits, &|_| true);
         assert!(!matches!(outcome.verdict, Verdict::Violated(_)), "{:?}", outcome.verdict);
         steps += outcome.stats.transitions;
     }

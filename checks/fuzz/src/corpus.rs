@@ -68,7 +68,7 @@ fn violations() -> Vec<Found> {
             let variant = Variant::of(&scenario, None, without);
             let search = Search { states_max: 3_000, ..targets::search(0).clone() };
             let goal = Goal::default();
-            let Ok(outcome) = Simulated.explore(&variant, &goal, &search, &mut |_| true) else {
+            let Ok(outcome) = Simulated.explore(&variant, &goal, &search, &|_| true) else {
                 continue;
             };
             let Verdict::Violated(found) = outcome.verdict else { continue };

@@ -199,11 +199,11 @@ fn explore(
     interrupted: &(dyn Fn() -> bool + Sync),
 ) -> Result<Explored, Failure> {
     let name = variant.name();
-    let mut tick = |stats: &kvmmu_sim::outcome::Stats| {
+    let tick = |stats: &kvmmu_sim::outcome::Stats| {
         progress.tick(&name, stats);
         !interrupted()
     };
-    let outcome = machine.explore(variant, &variant.goal(), &plan.search, &mut tick)?;
+    let outcome = machine.explore(variant, &variant.goal(), &plan.search, &tick)?;
     let judged = judge(variant, &plan.search, &outcome);
     let trace = match &judged.found {
         Some(found) if matches!(judged.word, Word::Unexpected | Word::Breaks) => {

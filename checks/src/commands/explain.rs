@@ -135,11 +135,11 @@ pub fn tell(
     let (goal, begun) = (variant.goal(), Instant::now());
     let progress = Bar::new(1, request.quiet);
     let name = variant.name();
-    let mut tick = |stats: &Stats| {
+    let tick = |stats: &Stats| {
         progress.tick(&name, stats);
         !interrupted()
     };
-    let outcome = machine.explore(variant, &goal, request.search, &mut tick)?;
+    let outcome = machine.explore(variant, &goal, request.search, &tick)?;
     let Verdict::Violated(found) = &outcome.verdict else {
         progress.finish();
         return Err(none(variant, request.search, &outcome));
@@ -148,18 +148,18 @@ pub fn tell(
     let time_max = request.search.time_max.map(|time| time.saturating_sub(begun.elapsed()));
     let search = &Search { time_max, ..request.search.clone() };
     let name = format!("{name}, made shorter");
-    let mut tick = |stats: &Stats| {
+    let tick = |stats: &Stats| {
         progress.tick(&name, stats);
         !interrupted()
     };
     if found.rule == Property::LockCycle.into() {
-        let told = tell_cycle(machine, variant, request, search, &outcome, found, &mut tick);
+        let told = tell_cycle(machine, variant, request, search, &outcome, found, &tick);
         progress.finish();
         return told;
     }
     // A shorter way to something else would be another counterexample than the one that was found.
     let goal = Goal { rule: Some(found.rule), ..goal };
-    let minimised = machine.minimise(variant, &goal, found, search, &mut tick)?;
+    let minimised = machine.minimise(variant, &goal, found, search, &tick)?;
     progress.finish();
     let replayed = machine.replay(variant, &minimised.found.schedule)?;
     let twin = match variant.without.is_empty() {

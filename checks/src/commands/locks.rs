@@ -104,11 +104,11 @@ pub fn look(
     let (mut exit, mut cut_short) = (Exit::Expected, false);
     let work = |job: usize| {
         let name = variants[job].name();
-        let mut tick = |stats: &Stats| {
+        let tick = |stats: &Stats| {
             progress.tick(&name, stats);
             !interrupted()
         };
-        machine.explore(variants[job], &variants[job].goal(), &request.search, &mut tick)
+        machine.explore(variants[job], &variants[job].goal(), &request.search, &tick)
     };
     pool::run(variants.len(), request.jobs, request.quiet, work, |job, result| {
         let name = &variants[job].scenario.name;

@@ -4,10 +4,11 @@
 
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::lockdep::Nesting;
+pub use kvmmu_sim::Progress;
 use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::minimise::minimise;
 use kvmmu_sim::naive::Naive;
-use kvmmu_sim::outcome::{Found, Outcome, Reason, Stats, Verdict};
+use kvmmu_sim::outcome::{Found, Outcome, Reason, Verdict};
 use kvmmu_sim::outcomes::{Collected, collect};
 use kvmmu_sim::pct::Pct;
 use kvmmu_sim::program::Program;
@@ -37,9 +38,6 @@ pub struct Minimised {
     /// The budget that did.
     pub cut: Option<Reason>,
 }
-
-/// Called now and then with what a search took so far; returns false to end it.
-pub type Progress<'a> = &'a mut dyn FnMut(&Stats) -> bool;
 
 /// What runs variants. Tests have one of their own.
 pub trait Machine: Sync {
@@ -101,10 +99,15 @@ fn program(variant: &Variant) -> Race {
     Race::new(Scenario::clone(&variant.scenario), variant.without)
 }
 
+/// A goal as the simulator looks for it.
+fn looked_for(goal: &Goal) -> kvmmu_sim::Goal {
+    let story = goal.story.as_ref().map(|witness| witness.story.clone());
+    kvmmu_sim::Goal { rule: goal.rule, story, nesting: None }
+}
+
 /// An engine that runs `variant` and looks for `goal`.
 fn engine(variant: &Variant, goal: &Goal) -> Engine {
-    let story = goal.story.as_ref().map(|witness| witness.story.clone());
-    Engine::new(&program(variant), kvmmu_sim::Goal { rule: goal.rule, story, nesting: None })
+    Engine::new(&program(variant), looked_for(goal))
 }
 
 /// The strategy that `search` names.
@@ -149,8 +152,8 @@ impl Machine for Simulated {
         search: &Search,
         progress: Progress<'_>,
     ) -> Result<Outcome, Failure> {
-        let mut engine = engine(variant, goal);
-        let outcome = explorer(search).explore(&mut engine, &limits(search), progress);
+        let (program, goal) = (program(variant), looked_for(goal));
+        let outcome = explorer(search).explore(&program, &goal, &limits(search), progress);
         internal(&outcome).map_or(Ok(outcome), Err)
     }
 
@@ -216,13 +219,14 @@ pub fn witness(
     search: &Search,
     progress: Progress<'_>,
 ) -> Result<Option<Example>, Failure> {
-    let mut engine = Engine::new(program, kvmmu_sim::Goal::nesting(nesting));
-    let outcome = explorer(search).explore(&mut engine, &limits(search), progress);
+    let goal = kvmmu_sim::Goal::nesting(nesting);
+    let outcome = explorer(search).explore(program, &goal, &limits(search), progress);
     if let Some(failure) = internal(&outcome) {
         return Err(failure);
     }
     let Verdict::Violated(found) = outcome.verdict else { return Ok(None) };
     let limits = limits(&search.minimising());
+    let mut engine = Engine::new(program, goal);
     let schedule = minimise(&mut engine, &found.schedule, &limits, progress).schedule;
     let run = replay(&mut engine, &schedule)
         .map_err(|error| Failure::internal(format!("a schedule does not replay: {error}")))?;

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cli::{kvmmu_in, refused};
 use crate::common::{scratch, variant};
@@ -346,11 +347,12 @@ fn random_workloads_are_those_of_their_seed_and_go_round() {
 #[test]
 fn an_interruption_ends_the_draw_of_a_workload() {
     for (asked, index) in [(0, 2), (3, 1)] {
-        let times = std::cell::Cell::new(0);
-        let interrupted = || times.replace(times.get() + 1) >= asked;
+        let times = AtomicU32::new(0);
+        // ORDERING: a number, with which nothing else is published.
+        let interrupted = || times.fetch_add(1, Ordering::Relaxed) >= asked;
         // The first workload of seed 7 has half a million states, the second a few thousand.
         let failure = random::workload(7, index, &interrupted).expect_err("it is interrupted");
         assert_eq!(failure.exit, Exit::Interrupted);
-        assert_eq!(times.get(), asked + 1, "it went on");
+        assert_eq!(times.into_inner(), asked + 1, "it went on");
     }
 }

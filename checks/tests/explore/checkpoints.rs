@@ -10,7 +10,7 @@ use kvmmu_sim::outcome::Verdict;
 use kvmmu_sim::race::Race;
 use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits};
+use kvmmu_sim::{Explorer, Goal, Limits};
 
 /// Larger variants are left out: each checkpoint shows itself in a small one.
 const STATES_MAX: u64 = 20_000;
@@ -47,8 +47,8 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
 /// States and transitions of everything that a program can do, if there are few.
 fn counted(race: &Race) -> Option<(u64, u64)> {
     let limits = Limits { states_max: STATES_MAX, ..Limits::default() };
-    let mut engine = Engine::new(race, Goal::of(Rule::Own("no-such-rule")));
-    let outcome = Stateful::default().explore(&mut engine, &limits, &mut |_| true);
+    let goal = Goal::of(Rule::Own("no-such-rule"));
+    let outcome = Stateful::default().explore(race, &goal, &limits, &|_| true);
     let whole = matches!(outcome.verdict, Verdict::Holds);
     whole.then_some((outcome.stats.states, outcome.stats.transitions))
 }

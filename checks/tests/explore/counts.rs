@@ -80,7 +80,7 @@ fn small_variants_take_and_show_what_their_rows_say() {
     assert!(small.len() * 4 > variants.len() * 3, "most are small");
     for variant in small {
         let outcome = Simulated
-            .explore(variant, &variant.goal(), &search, &mut |_: &Stats| true)
+            .explore(variant, &variant.goal(), &search, &|_: &Stats| true)
             .unwrap_or_else(|failure| panic!("{}: {failure}", variant.name()));
         fresh.add(variant, &judge(variant, &search, &outcome));
     }

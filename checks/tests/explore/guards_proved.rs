@@ -58,7 +58,7 @@ impl Proofs {
         *self.known.entry(key).or_insert_with(|| {
             let run = |search: &Search| -> Judged {
                 let goal = variant.goal();
-                let outcome = Simulated.explore(variant, &goal, search, &mut |_: &Stats| true);
+                let outcome = Simulated.explore(variant, &goal, search, &|_: &Stats| true);
                 judge(variant, search, &outcome.expect("no internal error"))
             };
             let name = variant.name();

@@ -30,14 +30,13 @@ const EXECUTIONS: u32 = 300;
 /// The graph of everything that a program can reach; `None`: it is too large.
 fn graph(program: &dyn Program, goal: &Goal) -> Option<Graph> {
     let limits = Limits { states_max: STATES_MAX, ..Limits::default() };
-    let mut engine = Engine::new(program, goal.clone());
-    let mut progress = |_: &Stats| true;
+    let progress = |_: &Stats| true;
     let mut quick = Stateful::default();
-    if quick.explore(&mut engine, &limits, &mut progress).verdict != Verdict::Holds {
+    if quick.explore(program, goal, &limits, &progress).verdict != Verdict::Holds {
         return None;
     }
     let mut recorded = Stateful { graph: Some(Graph::default()), ..Stateful::default() };
-    let outcome = recorded.explore(&mut engine, &limits, &mut progress);
+    let outcome = recorded.explore(program, goal, &limits, &progress);
     assert_eq!(outcome.verdict, Verdict::Holds);
     let graph = recorded.graph.expect("it was asked for");
     assert_eq!(graph.states() as u64, outcome.stats.states, "a state has no place in the graph");

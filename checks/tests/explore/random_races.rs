@@ -21,7 +21,7 @@ use kvmmu_sim::outcome::{Outcome, Reason, Stats, Verdict};
 use kvmmu_sim::race::Race;
 use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits};
+use kvmmu_sim::{Explorer, Goal, Limits};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestError, TestRunner};
 
@@ -182,8 +182,7 @@ fn case() -> impl Strategy<Value = Case> {
 const NOTHING: Goal = Goal::of(Rule::Own("no-such-rule"));
 
 fn explore(race: &Race, explorer: &mut dyn Explorer, limits: &Limits) -> Outcome {
-    let mut engine = Engine::new(race, NOTHING);
-    explorer.explore(&mut engine, limits, &mut |_: &Stats| true)
+    explorer.explore(race, &NOTHING, limits, &|_: &Stats| true)
 }
 
 /// What was violated.

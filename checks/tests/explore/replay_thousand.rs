@@ -37,7 +37,7 @@ fn search(variant: &Variant, strategy: Strategy, seed: u64, executions_max: u64)
     let states_max = u64::MAX;
     let search = Search { strategy, seed, states_max, executions_max, ..Search::default() };
     let goal = Goal { story: None, ..variant.goal() };
-    let outcome = Simulated.explore(variant, &goal, &search, &mut |_: &Stats| true);
+    let outcome = Simulated.explore(variant, &goal, &search, &|_: &Stats| true);
     match outcome.expect("no internal error").verdict {
         Verdict::Violated(found) => Some(found),
         _ => None,

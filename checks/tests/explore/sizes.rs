@@ -24,7 +24,7 @@ fn surprises(size: u8) -> Vec<String> {
     let mut surprises = Vec::new();
     for variant in &variants {
         let outcome = Simulated
-            .explore(variant, &variant.goal(), &search, &mut |_: &Stats| true)
+            .explore(variant, &variant.goal(), &search, &|_: &Stats| true)
             .unwrap_or_else(|failure| panic!("{}: {failure}", variant.name()));
         let judged = judge(variant, &search, &outcome);
         if !matches!(judged.word, Word::Holds | Word::Caught | Word::Bound) {

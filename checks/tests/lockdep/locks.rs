@@ -48,8 +48,7 @@ fn race(threads: &[Program<'_>], check: &str) -> Race {
 }
 
 fn explore(race: &Race, explorer: &mut dyn Explorer, limits: &Limits, goal: Goal) -> Outcome {
-    let mut engine = Engine::new(race, goal);
-    explorer.explore(&mut engine, limits, &mut |_: &Stats| true)
+    explorer.explore(race, &goal, limits, &|_: &Stats| true)
 }
 
 /// What was violated, by property.

@@ -246,7 +246,7 @@ fn without_checks_only_the_deadlock_is_left() {
     for (machine, property) in [(inverted(), None), (two(), Some("deadlock"))] {
         let machine = Locking { lock_checks: false, ..machine };
         let outcome =
-            machine.explore(&variant, &goal, &Search::default(), &mut |_| true).expect("it runs");
+            machine.explore(&variant, &goal, &Search::default(), &|_| true).expect("it runs");
         let found = match outcome.verdict {
             kvmmu_sim::outcome::Verdict::Violated(found) => Some(found.rule),
             _ => None,

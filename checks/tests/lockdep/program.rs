@@ -149,7 +149,7 @@ impl Machine for Locking {
     ) -> Result<Outcome, Failure> {
         let goal = kvmmu_sim::Goal { rule: goal.rule, ..kvmmu_sim::Goal::ANY };
         let limits = Limits { seed: search.seed, ..Limits::default() };
-        Ok(Auto::default().explore(&mut Engine::new(self, goal), &limits, progress))
+        Ok(Auto::default().explore(self, &goal, &limits, progress))
     }
 
     fn minimise(

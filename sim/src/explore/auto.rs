@@ -1,10 +1,12 @@
 //! The strategy for those who name none: a sample, short stories, then everything.
 
-use super::explorer::{Explorer, Limits};
+use super::explorer::{Explorer, Limits, Progress};
 use super::sample::random::Random;
 use super::stateful::Stateful;
-use crate::record::outcome::{Outcome, Reason, Stats, Verdict};
+use crate::record::goal::Goal;
+use crate::record::outcome::{Outcome, Reason, Verdict};
 use crate::run::engine::Engine;
+use crate::run::program::Program;
 
 /// A short seeded search, which finds most bugs at once; if one property is looked for, a search of
 /// executions with few context switches, which finds most of the rest by short runs; and
@@ -44,13 +46,15 @@ fn is_final(verdict: &Verdict) -> bool {
 impl Explorer for Auto {
     fn explore(
         &mut self,
-        engine: &mut Engine,
+        program: &dyn Program,
+        goal: &Goal,
         limits: &Limits,
-        progress: &mut dyn FnMut(&Stats) -> bool,
+        progress: Progress<'_>,
     ) -> Outcome {
+        let engine = &mut Engine::new(program, goal.clone());
         let executions_max = self.executions.min(limits.executions_max);
         let short = Limits { executions_max, ..*limits };
-        let outcome = Random.explore(engine, &short, progress);
+        let outcome = Random.explore_by(engine, &short, progress);
         if is_final(&outcome.verdict) {
             return outcome;
         }
@@ -60,7 +64,7 @@ impl Explorer for Auto {
                 break;
             }
             let mut search = Stateful { switches_max: Some(switches), ..Stateful::default() };
-            let outcome = search.explore(engine, &few, progress);
+            let outcome = search.explore_by(engine, &few, progress);
             if is_final(&outcome.verdict) {
                 return outcome;
             }
@@ -68,6 +72,6 @@ impl Explorer for Auto {
                 break;
             }
         }
-        self.then.explore(engine, limits, progress)
+        self.then.explore_by(engine, limits, progress)
     }
 }

@@ -3,18 +3,28 @@
 use std::time::Duration;
 
 use crate::machine::memory::Memory;
+use crate::record::goal::Goal;
 use crate::record::outcome::{Outcome, Stats};
-use crate::run::engine::Engine;
+use crate::run::program::Program;
+
+/// Called from time to time, by any worker of a search; if it returns false, the search ends there.
+pub type Progress<'a> = &'a (dyn Fn(&Stats) -> bool + Sync);
 
 /// A strategy: which executions of a program to look at, and in which order.
+///
+/// It makes its engines itself. An engine cannot go from one thread to another, and neither can its
+/// snapshots, which hold addresses of stacks; a program can, and so can schedules.
 pub trait Explorer {
-    /// Looks at executions until the engine's goal is met, none is left or a limit is hit.
-    /// `progress` is called from time to time; if it returns false, the exploration ends there.
+    /// Looks at executions until the goal is met, none is left or a limit is hit.
+    ///
+    /// # Panics
+    /// As [`crate::Engine::new`] does.
     fn explore(
         &mut self,
-        engine: &mut Engine,
+        program: &dyn Program,
+        goal: &Goal,
         limits: &Limits,
-        progress: &mut dyn FnMut(&Stats) -> bool,
+        progress: Progress<'_>,
     ) -> Outcome;
 }
 

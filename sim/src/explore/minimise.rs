@@ -8,14 +8,14 @@
 use std::time::Instant;
 
 use super::costs::Costs;
-use super::explorer::Limits;
+use super::explorer::{Limits, Progress};
 use super::search::Search;
 use crate::machine::hash::Chain;
 use crate::machine::memory::bytes;
 use crate::machine::snapshot::Snapshots;
 use crate::record::actor::Actor;
 use crate::record::goal::{Goal, Violation};
-use crate::record::outcome::{Reason, Stats};
+use crate::record::outcome::Reason;
 use crate::record::schedule::{Move, Schedule};
 use crate::run::engine::Engine;
 
@@ -39,7 +39,7 @@ pub fn minimise(
     engine: &mut Engine,
     schedule: &Schedule,
     limits: &Limits,
-    progress: &mut dyn FnMut(&Stats) -> bool,
+    progress: Progress<'_>,
 ) -> Minimised {
     let begun = Instant::now();
     let most = Limits { time_max: limits.time_max.map(|time| time / 4 * 3), ..*limits };

@@ -21,4 +21,4 @@ mod search;
 mod visited;
 
 pub use auto::Auto;
-pub use explorer::{Explorer, Limits};
+pub use explorer::{Explorer, Limits, Progress};

@@ -3,13 +3,15 @@
 
 use std::collections::BTreeSet;
 
-use super::explorer::{Explorer, Limits};
+use super::explorer::{Explorer, Limits, Progress};
 use super::search::Search;
 use super::trace_hash::TraceHash;
 use crate::machine::footprint::Footprint;
-use crate::record::outcome::{Outcome, Reason, Stats, Verdict};
+use crate::record::goal::Goal;
+use crate::record::outcome::{Outcome, Reason, Verdict};
 use crate::record::schedule::Move;
 use crate::run::engine::Engine;
+use crate::run::program::Program;
 
 /// Every interleaving. The sets are filled by [`Explorer::explore`].
 #[derive(Clone, Debug, Default)]
@@ -35,10 +37,12 @@ const KEY_BYTES: usize = 40;
 impl Explorer for Naive {
     fn explore(
         &mut self,
-        engine: &mut Engine,
+        program: &dyn Program,
+        goal: &Goal,
         limits: &Limits,
-        progress: &mut dyn FnMut(&Stats) -> bool,
+        progress: Progress<'_>,
     ) -> Outcome {
+        let engine = &mut Engine::new(program, goal.clone());
         let mut search = Search::new(engine, limits, progress);
         let verdict = self.all(engine, limits, &mut search);
         search.stats.states = self.states.len() as u64;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use kvmmu_scenarios::Property;
 
-use super::explorer::Limits;
+use super::explorer::{Limits, Progress};
 use crate::machine::memory::Account;
 use crate::record::goal::{Goal, Violation};
 use crate::record::outcome::{Found, Outcome, Reason, Stats, Verdict};
@@ -18,7 +18,7 @@ const TICKS: u32 = 4096;
 /// An exploration that runs.
 pub(crate) struct Search<'a> {
     limits: Limits,
-    progress: &'a mut dyn FnMut(&Stats) -> bool,
+    progress: Progress<'a>,
     started: Instant,
     ticks: u32,
     steps_before: u64,
@@ -29,11 +29,7 @@ pub(crate) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    pub(crate) fn new(
-        engine: &mut Engine,
-        limits: &Limits,
-        progress: &'a mut dyn FnMut(&Stats) -> bool,
-    ) -> Search<'a> {
+    pub(crate) fn new(engine: &mut Engine, limits: &Limits, progress: Progress<'a>) -> Search<'a> {
         engine.set_tracing(false);
         engine.forget_seen();
         Search {

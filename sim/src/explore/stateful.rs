@@ -5,7 +5,7 @@
 //! where more than one move is possible, and restored instead of replaying.
 
 use super::cycles::Cycles;
-use super::explorer::{Explorer, Limits};
+use super::explorer::{Explorer, Limits, Progress};
 use super::graph::Graph;
 use super::search::Search;
 use super::visited::{Insert, Place, Visited};
@@ -13,11 +13,12 @@ use crate::machine::hash::Chain;
 use crate::machine::memory::bytes;
 use crate::machine::snapshot::Snapshots;
 use crate::record::actor::Actor;
-use crate::record::goal::Violation;
-use crate::record::outcome::{Outcome, Reason, Stats, Verdict};
+use crate::record::goal::{Goal, Violation};
+use crate::record::outcome::{Outcome, Reason, Verdict};
 use crate::record::rule::Rule;
 use crate::record::schedule::Move;
 use crate::run::engine::Engine;
+use crate::run::program::Program;
 
 /// Depth-first search over states.
 #[derive(Clone, Debug, Default)]
@@ -60,9 +61,22 @@ struct Walk<'e, 's, 'p> {
 impl Explorer for Stateful {
     fn explore(
         &mut self,
+        program: &dyn Program,
+        goal: &Goal,
+        limits: &Limits,
+        progress: Progress<'_>,
+    ) -> Outcome {
+        self.explore_by(&mut Engine::new(program, goal.clone()), limits, progress)
+    }
+}
+
+impl Stateful {
+    /// [`Explorer::explore`] by an engine that is there.
+    pub(crate) fn explore_by(
+        &mut self,
         engine: &mut Engine,
         limits: &Limits,
-        progress: &mut dyn FnMut(&Stats) -> bool,
+        progress: Progress<'_>,
     ) -> Outcome {
         let mut search = Search::new(engine, limits, progress);
         let visited = Visited::new(search.account());

@@ -9,7 +9,7 @@ use crate::record::rule::Rule;
 use crate::run::program::{Instance, Program};
 
 /// A small program, not yet on a machine.
-pub trait Mini {
+pub trait Mini: Sync {
     /// The program on a machine.
     type On<P: Platform>: OnMachine;
     /// The names of its threads.

@@ -6,8 +6,8 @@ pub use kvmmu_scenarios::{Moment, Story};
 pub use crate::machine::instance::Instance;
 use crate::machine::platform::Sim;
 
-/// A program: how to build its shared state. Explorers run it many times.
-pub trait Program {
+/// A program: how to build its shared state. Explorers run it many times, on any number of threads.
+pub trait Program: Sync {
     /// The names of its threads, in schedule order. At most [`crate::machine::THREADS_MAX`].
     fn threads(&self) -> Vec<String>;
     /// The guards that this run removes.

@@ -8,17 +8,17 @@
 //! says which of these there were, since such an execution has no outcome.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::outcome::Outcome;
 
 use super::race::{Race, Record};
-use crate::explore::{Explorer, Limits};
+use crate::explore::{Explorer, Limits, Progress};
 use crate::record::goal::Goal;
 use crate::record::outcome::{Found, Stats, Verdict};
 use crate::record::rule::Rule;
-use crate::run::engine::Engine;
 
 /// No rule is called so: whatever is violated, the search goes on.
 const NOTHING: Rule = Rule::Own("nothing");
@@ -42,7 +42,7 @@ pub fn collect(
     without: GuardSet,
     explorer: &mut dyn Explorer,
     limits: &Limits,
-    progress: &mut dyn FnMut(&Stats) -> bool,
+    progress: Progress<'_>,
 ) -> Collected {
     let bare = Scenario {
         always: Vec::new(),
@@ -52,8 +52,7 @@ pub fn collect(
     };
     let record = Record::default();
     let race = Race::new(bare, without).recording(&record);
-    let mut engine = Engine::new(&race, Goal::of(NOTHING));
-    let found = explorer.explore(&mut engine, limits, progress);
-    let outcomes = record.take();
+    let found = explorer.explore(&race, &Goal::of(NOTHING), limits, progress);
+    let outcomes = core::mem::take(&mut *record.lock().unwrap_or_else(PoisonError::into_inner));
     Collected { outcomes, verdict: found.verdict, broken: found.others, stats: found.stats }
 }

@@ -1,8 +1,7 @@
 //! A scenario as a program of the simulator.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kvmmu_model::arm64::{Dsb, TlbiScope};
 use kvmmu_model::x86::mmu::Header;
@@ -23,7 +22,7 @@ use crate::record::rule::Rule;
 use crate::run::program::{Instance, Program, Story};
 
 /// Where the executions of a [`Race`] leave their outcomes, and how often each was left.
-pub type Record = Rc<RefCell<BTreeMap<Outcome, u64>>>;
+pub type Record = Arc<Mutex<BTreeMap<Outcome, u64>>>;
 
 /// A scenario with some guards removed.
 #[derive(Clone, Debug)]
@@ -126,7 +125,8 @@ impl Instance for RaceInstance {
         self.world.run_stop(&self.scenario);
         if let Some(record) = &self.record {
             let outcome = self.world.outcome(&self.scenario);
-            *record.borrow_mut().entry(outcome).or_insert(0) += 1;
+            let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
+            *record.entry(outcome).or_insert(0) += 1;
         }
     }
     fn choices(&self, request: u64) -> u8 {

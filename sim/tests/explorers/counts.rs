@@ -17,8 +17,7 @@ use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Auto, Engine, Explorer, Goal, Limits};
 
 fn run(program: &dyn Program, explorer: &mut dyn Explorer) -> Outcome {
-    let mut engine = Engine::new(program, Goal::ANY);
-    explorer.explore(&mut engine, &Limits::default(), &mut |_: &Stats| true)
+    explorer.explore(program, &Goal::ANY, &Limits::default(), &|_: &Stats| true)
 }
 
 fn naive<M: Mini>(mini: M) -> Naive
@@ -122,7 +121,7 @@ fn minimise_finds_the_fewest_switches_and_then_the_fewest_steps() {
     let outcome = run(&broken, &mut Random);
     let Verdict::Violated(found) = outcome.verdict else { panic!("{:?}", outcome.verdict) };
     let mut engine = Engine::new(&broken, Goal::ANY);
-    let exact = minimise(&mut engine, &found.schedule, &Limits::default(), &mut |_| true);
+    let exact = minimise(&mut engine, &found.schedule, &Limits::default(), &|_| true);
     assert!(exact.exact);
     let switches = exact.schedule.context_switches() as u32;
     for bound in 0..=switches {
@@ -132,7 +131,7 @@ fn minimise_finds_the_fewest_switches_and_then_the_fewest_steps() {
     }
     assert_eq!(exact.cut, None);
     let few = Limits { states_max: 10, ..Limits::default() };
-    let rough = minimise(&mut engine, &found.schedule, &few, &mut |_| true);
+    let rough = minimise(&mut engine, &found.schedule, &few, &|_| true);
     assert!(!rough.exact && rough.schedule.context_switches() >= switches as usize);
     assert_eq!(rough.cut, Some(Reason::States));
     for schedule in [exact.schedule, rough.schedule] {

@@ -13,8 +13,7 @@ fn run<M: Mini>(mini: M, dpor: &mut Dpor) -> Outcome
 where
     M::On<Sim>: 'static,
 {
-    let mut engine = Engine::new(&Simulated(mini), Goal::ANY);
-    dpor.explore(&mut engine, &Limits::default(), &mut |_: &Stats| true)
+    dpor.explore(&Simulated(mini), &Goal::ANY, &Limits::default(), &|_: &Stats| true)
 }
 
 /// Complete executions and, lowest thread first, cut ones, of a program that holds.

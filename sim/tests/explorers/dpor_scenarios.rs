@@ -9,13 +9,12 @@ use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
 use kvmmu_sim::race::Race;
 use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits};
+use kvmmu_sim::{Explorer, Goal, Limits};
 
 const EXECUTIONS_MAX: u64 = 20_000;
 
 fn explore(race: &Race, goal: &Goal, explorer: &mut dyn Explorer, limits: &Limits) -> Outcome {
-    let mut engine = Engine::new(race, goal.clone());
-    explorer.explore(&mut engine, limits, &mut |_: &Stats| true)
+    explorer.explore(race, goal, limits, &|_: &Stats| true)
 }
 
 /// What was violated, by rule and story; nothing counts twice.

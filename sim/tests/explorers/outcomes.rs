@@ -16,7 +16,7 @@ use kvmmu_sim::race::Race;
 use kvmmu_sim::random::Random;
 use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits};
+use kvmmu_sim::{Explorer, Goal, Limits};
 
 /// Scenarios with more states are left to the command.
 const STATES_MAX: u64 = 30_000;
@@ -26,7 +26,7 @@ fn limits() -> Limits {
 }
 
 fn search(scenario: &Scenario, without: GuardSet, explorer: &mut dyn Explorer) -> Collected {
-    collect(scenario, without, explorer, &limits(), &mut |_| true)
+    collect(scenario, without, explorer, &limits(), &|_| true)
 }
 
 /// Every variant of every built-in scenario.
@@ -55,7 +55,7 @@ fn searches_over_states_and_over_executions_find_the_same_outcomes() {
         }
         let name = format!("{} without {without:?}", scenario.name);
         let bounds = Limits { executions_max: 20_000, ..Limits::default() };
-        let executions = collect(&scenario, without, &mut Dpor::default(), &bounds, &mut |_| true);
+        let executions = collect(&scenario, without, &mut Dpor::default(), &bounds, &|_| true);
         if executions.verdict == Verdict::Holds {
             assert_eq!(set(&executions), set(&states), "{name}");
             compared += 1;
@@ -64,7 +64,7 @@ fn searches_over_states_and_over_executions_find_the_same_outcomes() {
             assert!(set(&executions).is_subset(&set(&states)), "{name}");
         }
         let some = Limits { executions_max: 200, ..Limits::default() };
-        let drawn = collect(&scenario, without, &mut Random, &some, &mut |_| true);
+        let drawn = collect(&scenario, without, &mut Random, &some, &|_| true);
         assert!(set(&drawn).is_subset(&set(&states)), "{name}");
     }
     println!("{compared} compared with dpor, {several} of them with several outcomes");
@@ -81,7 +81,7 @@ fn every_interleaving_of_the_smallest_scenarios_gives_no_other_outcome() {
             continue;
         }
         let bounds = Limits { executions_max: 20_000, ..Limits::default() };
-        let all = collect(&scenario, without, &mut Naive::default(), &bounds, &mut |_| true);
+        let all = collect(&scenario, without, &mut Naive::default(), &bounds, &|_| true);
         assert!(set(&all).is_subset(&set(&states)), "{}", scenario.name);
         if all.verdict == Verdict::Holds {
             assert_eq!(set(&all), set(&states), "{} without {without:?}", scenario.name);
@@ -106,9 +106,12 @@ fn a_copy_differs_where_the_migration_property_is_violated() {
         let differs = |o: &Outcome| o.frames().iter().any(|f| f.copy != Some(f.content));
         let differs = states.outcomes.keys().any(differs);
         let watching = Scenario { always: vec![Property::Migration], ..scenario.clone() };
-        let mut engine =
-            Engine::new(&Race::new(watching, without), Goal::of(Property::Migration.into()));
-        let found = Stateful::default().explore(&mut engine, &limits(), &mut |_| true);
+        let found = Stateful::default().explore(
+            &Race::new(watching, without),
+            &Goal::of(Property::Migration.into()),
+            &limits(),
+            &|_| true,
+        );
         let violated = matches!(found.verdict, Verdict::Violated(_));
         assert_eq!(differs, violated, "{} without {without:?}", scenario.name);
         (lossless, lossy) = (lossless + u32::from(!violated), lossy + u32::from(violated));
@@ -130,8 +133,12 @@ fn a_scenario_without_harvests_has_no_more_states() {
             ..scenario.clone()
         };
         let collected = search(&scenario, without, &mut Stateful::default());
-        let mut engine = Engine::new(&Race::new(bare, without), Goal::of(Rule::Own("nothing")));
-        let plain = Stateful::default().explore(&mut engine, &limits(), &mut |_| true);
+        let plain = Stateful::default().explore(
+            &Race::new(bare, without),
+            &Goal::of(Rule::Own("nothing")),
+            &limits(),
+            &|_| true,
+        );
         let user = |s: &Scenario| s.threads.iter().any(|t| t.kind == ThreadKind::User);
         if plain.verdict == Verdict::Holds && !user(&scenario) {
             assert_eq!(collected.stats, plain.stats, "{} without {without:?}", scenario.name);
@@ -152,14 +159,14 @@ fn a_search_that_was_cut_is_not_complete() {
         (Limits { steps_max: 5, ..Limits::default() }, Reason::Steps),
     ] {
         let mut stateful = Stateful::default();
-        let cut = collect(&scenario, without, &mut stateful, &limits, &mut |_| true);
+        let cut = collect(&scenario, without, &mut stateful, &limits, &|_| true);
         assert_eq!(cut.verdict, Verdict::Inconclusive(reason));
     }
     // The first few thousand states are free.
     static LITTLE: Memory = Memory::new(1 << 17);
     let limits = Limits { memory: Some(&LITTLE), ..Limits::default() };
     let (large, whole) = variants().find(|(s, _)| s.name == "aba-direct").expect("it is built in");
-    let cut = collect(&large, whole, &mut Stateful::default(), &limits, &mut |_| true);
+    let cut = collect(&large, whole, &mut Stateful::default(), &limits, &|_| true);
     assert_eq!(cut.verdict, Verdict::Inconclusive(Reason::Memory));
     assert_eq!(LITTLE.taken(), 0, "it was not given back");
     let drawn = search(&scenario, without, &mut Random);

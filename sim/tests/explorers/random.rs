@@ -6,7 +6,7 @@ use kvmmu_sim::naive::Naive;
 use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
 use kvmmu_sim::program::Program;
 use kvmmu_sim::rule::Rule;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits};
+use kvmmu_sim::{Explorer, Goal, Limits};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -40,10 +40,9 @@ pub(crate) fn threads<Op: std::fmt::Debug + 'static>(
 }
 
 pub(crate) fn explore(program: &dyn Program, goal: &Goal, explorer: &mut dyn Explorer) -> Outcome {
-    let mut engine = Engine::new(program, goal.clone());
     // Enough for most programs; the others would take naive too long.
     let limits = Limits { executions_max: 20_000, ..Limits::default() };
-    explorer.explore(&mut engine, &limits, &mut |_: &Stats| true)
+    explorer.explore(program, goal, &limits, &|_: &Stats| true)
 }
 
 /// What was violated beside the goal, by rule and story.

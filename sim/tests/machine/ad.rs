@@ -6,7 +6,7 @@ use kvmmu_sim::naive::Naive;
 use kvmmu_sim::outcome::{Found, Outcome, Stats, Verdict};
 use kvmmu_sim::program::{Instance, Program, Story};
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits, Sim};
+use kvmmu_sim::{Explorer, Goal, Limits, Sim};
 
 pub(crate) type Body = Box<dyn Fn()>;
 
@@ -24,7 +24,7 @@ pub(crate) struct AdInstance {
     pub(crate) choices: Box<dyn Fn(u64) -> u8>,
 }
 
-impl<F: Fn(&Sim) -> AdInstance> Program for Ad<F> {
+impl<F: Fn(&Sim) -> AdInstance + Sync> Program for Ad<F> {
     fn threads(&self) -> Vec<String> {
         (0..self.threads).map(|t| format!("t{t}")).collect()
     }
@@ -55,7 +55,7 @@ pub(crate) fn instance(bodies: Vec<Body>, stop: impl Fn() + 'static) -> AdInstan
     AdInstance { bodies, stop: Box::new(stop), choices: Box::new(|_| 1) }
 }
 
-pub(crate) fn program<F: Fn(&Sim) -> AdInstance>(threads: usize, build: F) -> Ad<F> {
+pub(crate) fn program<F: Fn(&Sim) -> AdInstance + Sync>(threads: usize, build: F) -> Ad<F> {
     Ad { threads, witnesses: Vec::new(), lock_checks: true, build }
 }
 
@@ -64,8 +64,7 @@ pub(crate) fn var(i: usize) -> Tag {
 }
 
 pub(crate) fn explore(program: &dyn Program, explorer: &mut dyn Explorer, goal: Goal) -> Outcome {
-    let mut engine = Engine::new(program, goal);
-    explorer.explore(&mut engine, &Limits::default(), &mut |_: &Stats| true)
+    explorer.explore(program, &goal, &Limits::default(), &|_: &Stats| true)
 }
 
 /// Explores by states, checks that naive agrees on them and that the keys are honest.

@@ -25,12 +25,12 @@ fn threads<const N: usize>(bodies: [Body; N]) -> AdInstance {
 }
 
 /// What a program without lock checks amounts to.
-fn unchecked<F: Fn(&Sim) -> AdInstance>(program: Ad<F>) -> Verdict {
+fn unchecked<F: Fn(&Sim) -> AdInstance + Sync>(program: Ad<F>) -> Verdict {
     check(&Ad { lock_checks: false, ..program })
 }
 
 /// The property that a program violates, and how.
-fn breach<F: Fn(&Sim) -> AdInstance>(threads: usize, build: F) -> (&'static str, String) {
+fn breach<F: Fn(&Sim) -> AdInstance + Sync>(threads: usize, build: F) -> (&'static str, String) {
     let found = found(check(&program(threads, build)));
     (found.rule.name(), found.detail)
 }
@@ -84,7 +84,7 @@ fn two_readers_can_be_inside_at_once() {
 }
 
 /// A thread reads and waits for another reader, who cannot get in past a writer that waits.
-fn readers_and_a_writer(writer: bool) -> Ad<impl Fn(&Sim) -> AdInstance> {
+fn readers_and_a_writer(writer: bool) -> Ad<impl Fn(&Sim) -> AdInstance + Sync> {
     program(2 + usize::from(writer), move |sim: &Sim| {
         let lock = sim.rw_lock(LockClass::VarRwLock.one(), ());
         let read = sim.word(var(0), 0);
@@ -112,7 +112,7 @@ fn readers_wait_behind_a_writer_that_waits() {
 }
 
 /// A pointer to one of two values is moved from the first to the second, and the first is freed.
-fn publish(wait: bool) -> Ad<impl Fn(&Sim) -> AdInstance> {
+fn publish(wait: bool) -> Ad<impl Fn(&Sim) -> AdInstance + Sync> {
     program(3, move |sim: &Sim| {
         let (sim, srcu) = (*sim, sim.srcu(LockClass::VarSrcu.one()));
         let pointer = sim.word(var(0), 0);
@@ -191,7 +191,7 @@ fn read_sections_nest() {
 }
 
 /// Two mutexes of different classes, in two orders: of the document, or of nobody's.
-fn inversion(outer: LockClass, inner: LockClass) -> Ad<impl Fn(&Sim) -> AdInstance> {
+fn inversion(outer: LockClass, inner: LockClass) -> Ad<impl Fn(&Sim) -> AdInstance + Sync> {
     program(2, move |sim: &Sim| {
         let (outer, inner) = (sim.lock(outer.one(), ()), sim.lock(inner.one(), ()));
         let right = move || {
@@ -526,8 +526,12 @@ fn a_nesting_can_be_looked_for_and_its_schedule_replays() {
 fn counts_of_nestings_do_not_depend_on_the_run() {
     let run = || -> Outcome {
         let program = inversion(LockClass::KvmMutex, LockClass::IrqLock);
-        let mut engine = Engine::new(&program, Goal::of(Rule::Own("no-such-rule")));
-        Dpor::default().explore(&mut engine, &Limits::default(), &mut |_: &Stats| true)
+        Dpor::default().explore(
+            &program,
+            &Goal::of(Rule::Own("no-such-property")),
+            &Limits::default(),
+            &|_: &Stats| true,
+        )
     };
     let (first, second) = (run(), run());
     assert!(first.locks.nestings().count() == 2);

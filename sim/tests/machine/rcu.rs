@@ -2,9 +2,8 @@
 //! what is wrong with their use is found. Method: programs of a few lines, explored completely by
 //! states and by the naive explorer.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use kvmmu_model::{
     CpuId, Lock, LockClass, Object, Ordering::SeqCst, Platform, RCU_CALLBACKS_MAX, Rcu, RwLock,
@@ -26,7 +25,7 @@ fn threads<const N: usize>(bodies: [Body; N]) -> AdInstance {
 }
 
 /// The property that a program violates, and how.
-fn breach<F: Fn(&Sim) -> AdInstance>(threads: usize, build: F) -> (&'static str, String) {
+fn breach<F: Fn(&Sim) -> AdInstance + Sync>(threads: usize, build: F) -> (&'static str, String) {
     let found = found(check(&program(threads, build)));
     (found.rule.name(), found.detail)
 }
@@ -41,7 +40,7 @@ struct Publish {
 }
 
 /// A pointer to one of two tables is moved from the first to the second, and the first is freed.
-fn publish(how: Publish) -> Ad<impl Fn(&Sim) -> AdInstance> {
+fn publish(how: Publish) -> Ad<impl Fn(&Sim) -> AdInstance + Sync> {
     program(3, move |sim: &Sim| {
         let (sim, rcu) = (*sim, domain(sim));
         let pointer = sim.word(var(0), 0);
@@ -102,7 +101,7 @@ fn states_are_as_many_as_there_are_and_the_same_in_each_run() {
 
 /// A reader stays in its section until the callback has run. It begins the section before the
 /// call, or after.
-fn reader_that_waits(before: bool) -> Ad<impl Fn(&Sim) -> AdInstance> {
+fn reader_that_waits(before: bool) -> Ad<impl Fn(&Sim) -> AdInstance + Sync> {
     program(3, move |sim: &Sim| {
         let rcu = domain(sim);
         let (turn, ran) = (sim.word(var(0), 0), sim.word(var(1), 0));
@@ -188,8 +187,8 @@ fn a_grace_period_and_a_callback_wait_for_the_same_sections() {
 /// The orders in which callbacks 1 and 2 run that are called in this order, by these threads, and
 /// ripe together.
 fn orders(callers: [usize; 2]) -> BTreeSet<u64> {
-    let seen: Rc<RefCell<BTreeSet<u64>>> = Rc::default();
-    let orders = Rc::clone(&seen);
+    let seen: Arc<Mutex<BTreeSet<u64>>> = Arc::default();
+    let orders = Arc::clone(&seen);
     let verdict = check(&program(4, move |sim: &Sim| {
         let (sim, rcu) = (*sim, domain(sim));
         // Callback `i` is called at `i`, and the section ends at 3.
@@ -220,13 +219,13 @@ fn orders(callers: [usize; 2]) -> BTreeSet<u64> {
             Box::new(reader),
             Box::new(rcu_core),
         ];
-        let orders = Rc::clone(&orders);
+        let orders = Arc::clone(&orders);
         instance(bodies, move || {
-            orders.borrow_mut().insert(order.get());
+            orders.lock().expect("one thread").insert(order.get());
         })
     }));
     assert_eq!(verdict, Verdict::Holds);
-    seen.take()
+    std::mem::take(&mut *seen.lock().expect("one thread"))
 }
 
 #[test]

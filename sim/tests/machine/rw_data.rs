@@ -33,7 +33,7 @@ fn locks() -> [LockId; 2] {
 
 /// What naive and states agree on; dpor must, too.
 #[track_caller]
-fn verdict(program: &Ad<impl Fn(&Sim) -> AdInstance>) -> Verdict {
+fn verdict(program: &Ad<impl Fn(&Sim) -> AdInstance + Sync>) -> Verdict {
     let verdict = check(program);
     let dpor = explore(program, &mut Dpor::default(), Goal::ANY).verdict;
     assert_eq!(kind(&dpor), kind(&verdict));
@@ -83,7 +83,7 @@ fn readers_see_what_a_writer_left_and_nothing_of_what_it_is_at() {
 }
 
 /// Two threads add 1 to the data: by one critical section, or reading and writing by one each.
-fn two_add(id: LockId, at_once: bool) -> Ad<impl Fn(&Sim) -> AdInstance> {
+fn two_add(id: LockId, at_once: bool) -> Ad<impl Fn(&Sim) -> AdInstance + Sync> {
     program(2, move |sim: &Sim| {
         let (sim, lock) = (*sim, sim.rw_lock(id, 0u64));
         let word = sim.word(var(0), 0);
@@ -155,7 +155,7 @@ fn data_and_what_was_seen_of_it_are_parts_of_the_state() {
 }
 
 /// How many states two threads reach of which each takes the lock once.
-fn states(build: impl Fn(&Sim) -> AdInstance) -> u64 {
+fn states(build: impl Fn(&Sim) -> AdInstance + Sync) -> u64 {
     let outcome = explore(&program(2, build), &mut Stateful::default(), Goal::ANY);
     assert_eq!(outcome.verdict, Verdict::Holds);
     outcome.stats.states

@@ -1,7 +1,7 @@
 //! Goal: the simulated machine does what its documentation says.
 //! Method: programs of a few lines, explored completely.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use kvmmu_model::{
     CpuId, CpuMask, Lock, LockClass, Mark, Object, Ordering::SeqCst, Platform, Tag, Until, Word,
@@ -65,7 +65,7 @@ fn locks_taken_in_two_orders_deadlock() {
 }
 
 /// Thread `t` spins until word `t` is 1; the last thread writes these words.
-fn spins(writes: &'static [usize]) -> impl Fn(&Sim) -> AdInstance {
+fn spins(writes: &'static [usize]) -> impl Fn(&Sim) -> AdInstance + Sync {
     move |sim: &Sim| {
         let (words, platform) = ([0, 1].map(|i| sim.word(var(i), 0)), *sim);
         let spin = move |i: usize| {
@@ -102,7 +102,7 @@ fn going_round_for_ever_is_a_livelock_unless_a_preempted_thread_would_end_it() {
 }
 
 /// One thread retries until a word is 1; the other writes these values to it.
-fn retries(values: &'static [u64]) -> impl Fn(&Sim) -> AdInstance {
+fn retries(values: &'static [u64]) -> impl Fn(&Sim) -> AdInstance + Sync {
     move |sim: &Sim| {
         let (word, noise, platform) = (sim.word(var(0), 0), sim.word(var(1), 0), *sim);
         let retry = move || {
@@ -134,7 +134,7 @@ fn a_retry_that_changed_nothing_waits_for_a_change() {
 }
 
 /// CPU 0 works with interrupts off; an IPI that is waited for must not overlap its work.
-fn interrupts(wait: bool) -> impl Fn(&Sim) -> AdInstance {
+fn interrupts(wait: bool) -> impl Fn(&Sim) -> AdInstance + Sync {
     move |sim: &Sim| {
         let (platform, inside) = (*sim, sim.cell(false));
         let target = move || {
@@ -337,7 +337,7 @@ fn engines_on_several_os_threads_do_not_disturb_each_other() {
 
 #[test]
 fn an_engine_frees_its_instance_and_reuses_its_machine() {
-    let witness = Rc::new(());
+    let witness = Arc::new(());
     for _ in 0..3 {
         let held = witness.clone();
         let build = move |sim: &Sim| {
@@ -346,7 +346,7 @@ fn an_engine_frees_its_instance_and_reuses_its_machine() {
         };
         explore(&program(1, build), &mut Random, Goal::ANY);
     }
-    assert_eq!(Rc::strong_count(&witness), 1);
+    assert_eq!(Arc::strong_count(&witness), 1);
 }
 
 #[test]

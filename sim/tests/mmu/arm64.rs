@@ -12,15 +12,14 @@ use kvmmu_sim::outcome::{Outcome, Verdict};
 use kvmmu_sim::outcomes::collect;
 use kvmmu_sim::race::Race;
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits};
+use kvmmu_sim::{Explorer, Goal, Limits};
 
 const LAYOUTS: [Format; 6] =
     [Format::Ept, Format::EptNoAd, Format::Npt, Format::NptV6_1, Format::Stage2, Format::Stage2Hd];
 
 fn explore(scenario: &Scenario, without: GuardSet, goal: Goal) -> Outcome {
-    let mut engine = Engine::new(&Race::new(scenario.clone(), without), goal);
     let limits = Limits { states_max: 100_000, ..Limits::default() };
-    Stateful::default().explore(&mut engine, &limits, &mut |_| true)
+    Stateful::default().explore(&Race::new(scenario.clone(), without), &goal, &limits, &|_| true)
 }
 
 /// A page that is mapped read-only and may be written: its vCPU has it in its TLB.
@@ -125,7 +124,7 @@ fn searches_agree_on_stage_2() {
         }
         for without in scenario.expects.iter().map(|e| e.without) {
             let states = |explorer: &mut dyn Explorer| {
-                collect(&scenario, without, explorer, &bounds, &mut |_| true)
+                collect(&scenario, without, explorer, &bounds, &|_| true)
             };
             let by_state = states(&mut Stateful::default());
             let by_execution = states(&mut Dpor::default());

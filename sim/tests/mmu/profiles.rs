@@ -7,12 +7,12 @@ use kvmmu_scenarios::{Scenario, builtin, loader};
 use kvmmu_sim::outcome::{Outcome, Verdict};
 use kvmmu_sim::race::Race;
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits};
+use kvmmu_sim::{Explorer, Goal, Limits};
 
 fn explore(scenario: &Scenario, without: GuardSet) -> Outcome {
-    let mut engine = Engine::new(&Race::new(scenario.clone(), without), Goal::ANY);
     let limits = Limits { states_max: 100_000, ..Limits::default() };
-    Stateful::default().explore(&mut engine, &limits, &mut |_| true)
+    Stateful::default()
+        .explore(&Race::new(scenario.clone(), without), &Goal::ANY, &limits, &|_| true)
 }
 
 /// A built-in scenario, as its file has it.

@@ -64,8 +64,7 @@ fn an_emulated_store_breaks_a_shared_page() {
         [("vcpu0", r#""set-gpte gva1[1] gfn0""#), ("vcpu1", r#""set-gpte gva1[1] gfn0""#)];
     let scenario = shadowed(&format!("{shared}{SELF_MAP}"), &threads, "");
     let mut stateful = Stateful::default();
-    let found =
-        collect(&scenario, GuardSet::EMPTY, &mut stateful, &Limits::default(), &mut |_| true);
+    let found = collect(&scenario, GuardSet::EMPTY, &mut stateful, &Limits::default(), &|_| true);
     assert_eq!((found.verdict, found.broken.len()), (Verdict::Holds, 0));
     let outcomes: Vec<String> = found.outcomes.keys().map(ToString::to_string).collect();
     assert!(outcomes.iter().any(|o| !o.contains("gfn0=0x0 ")), "none stores to gfn0: {outcomes:?}");

@@ -5,7 +5,7 @@ use kvmmu_scenarios::{Scenario, loader};
 use kvmmu_sim::outcome::Outcome;
 use kvmmu_sim::race::Race;
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits};
+use kvmmu_sim::{Explorer, Goal, Limits};
 
 /// The scenario with this paging, these SPTEs, and these tables of the file.
 pub(crate) fn scenario(paging: &str, spte: &str, tables: &str) -> Scenario {
@@ -17,7 +17,6 @@ pub(crate) fn scenario(paging: &str, spte: &str, tables: &str) -> Scenario {
 /// Explores every interleaving, without some guards.
 pub(crate) fn explore(scenario: Scenario, without: &[Guard]) -> Outcome {
     let without = without.iter().copied().collect::<GuardSet>();
-    let mut engine = Engine::new(&Race::new(scenario, without), Goal::ANY);
     let limits = Limits { states_max: 2_000_000, ..Limits::default() };
-    Stateful::default().explore(&mut engine, &limits, &mut |_| true)
+    Stateful::default().explore(&Race::new(scenario, without), &Goal::ANY, &limits, &|_| true)
 }

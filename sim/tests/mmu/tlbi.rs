@@ -13,7 +13,7 @@ use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::outcome::{Outcome, Verdict};
 use kvmmu_sim::race::{Body, Race};
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Explorer, Goal, Limits, Sim};
+use kvmmu_sim::{Explorer, Goal, Limits, Sim};
 
 /// The vCPU, and the CPU of the host thread.
 const VCPU: CpuId = CpuId(0);
@@ -145,8 +145,7 @@ const CASES: &[(&str, bool, Body)] = &[
 fn explore(host: Body, explorer: &mut dyn Explorer) -> Outcome {
     let race = Race::new(scenario(), kvmmu_model::GuardSet::EMPTY);
     let race = race.with_body(0, store).with_body(1, host);
-    let mut engine = Engine::new(&race, Goal::ANY);
-    let outcome = explorer.explore(&mut engine, &Limits::default(), &mut |_| true);
+    let outcome = explorer.explore(&race, &Goal::ANY, &Limits::default(), &|_| true);
     assert_eq!(outcome.verdict, Verdict::Holds);
     outcome
 }
@@ -207,8 +206,7 @@ fn flushes_of_two_threads_do_not_keep_each_other_from_completing() {
     };
     let host: Body = |w| flush(w, TlbiScope::broadcast(page(0)), Dsb::Ish);
     let race = race.with_body(0, store).with_body(1, host).with_body(2, other);
-    let mut engine = Engine::new(&race, Goal::ANY);
-    let outcome = Stateful::default().explore(&mut engine, &Limits::default(), &mut |_| true);
+    let outcome = Stateful::default().explore(&race, &Goal::ANY, &Limits::default(), &|_| true);
     assert_eq!(outcome.verdict, Verdict::Holds);
     assert!(!is_stale_after(&outcome) && outcome.seen.mark(Mark::StaleTranslation));
 }

@@ -28,7 +28,7 @@ pub(super) fn run([strategy, guard, size, _]: Knobs, text: &[u8]) {
         }
     };
     let variant = Variant::of(&scenario, Some("fuzz.toml"), without(guard));
-    let explored = Simulated.explore(&variant, &Goal::default(), search(strategy), &mut |_| true);
+    let explored = Simulated.explore(&variant, &Goal::default(), search(strategy), &|_| true);
     let Some(outcome) = no_internal_error(explored) else { return };
     let Verdict::Violated(found) = &outcome.verdict else { return };
     let replayed = no_internal_error(Simulated.replay(&variant, &found.schedule));

@@ -100,11 +100,11 @@ fn collect(
     interrupted: &(dyn Fn() -> bool + Sync),
 ) -> Result<Allowed, Failure> {
     let name = variant.name();
-    let mut tick = |stats: &Stats| {
+    let tick = |stats: &Stats| {
         progress.tick(&name, stats);
         !interrupted()
     };
-    let collected = run::outcomes(variant, &request.search, &mut tick)?;
+    let collected = run::outcomes(variant, &request.search, &tick)?;
     let cut = match collected.verdict {
         Verdict::Inconclusive(reason) => Some(reason),
         Verdict::Holds | Verdict::Violated(_) => None,

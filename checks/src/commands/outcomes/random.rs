@@ -132,7 +132,7 @@ fn cut_short() -> Failure {
 pub fn workload(
     seed: u64,
     index: u16,
-    interrupted: &dyn Fn() -> bool,
+    interrupted: &(dyn Fn() -> bool + Sync),
 ) -> Result<Workload, Failure> {
     for draw in 0..DRAWS_MAX {
         // Most draws are too small for their searches to ask.
@@ -186,11 +186,11 @@ fn load(workload: &Workload) -> Result<Arc<Scenario>, Failure> {
 fn set(
     variant: &Variant,
     states_max: u64,
-    interrupted: &dyn Fn() -> bool,
+    interrupted: &(dyn Fn() -> bool + Sync),
 ) -> Result<Option<(usize, u64)>, Failure> {
     // So few states fit in any memory.
     let search = Search { strategy: Strategy::Stateful, states_max, ..Search::default() };
-    let collected = run::outcomes(variant, &search, &mut |_: &Stats| !interrupted())?;
+    let collected = run::outcomes(variant, &search, &|_: &Stats| !interrupted())?;
     if collected.verdict == Verdict::Inconclusive(Reason::Interrupted) {
         return Err(cut_short());
     }

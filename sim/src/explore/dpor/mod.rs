@@ -22,15 +22,17 @@ mod tree;
 
 use std::collections::BTreeSet;
 
-use super::explorer::{Explorer, Limits};
+use super::explorer::{Explorer, Limits, Progress};
 use super::search::Search;
 use super::trace_hash::TraceHash;
 use crate::machine::memory::bytes;
 use crate::machine::snapshot::Snapshots;
 use crate::record::actor::Actor;
-use crate::record::outcome::{Outcome, Reason, Stats, Verdict};
+use crate::record::goal::Goal;
+use crate::record::outcome::{Outcome, Reason, Verdict};
 use crate::record::schedule::Move;
 use crate::run::engine::Engine;
+use crate::run::program::Program;
 
 use tree::{Next, Node, Sleeper, Tree};
 
@@ -106,10 +108,12 @@ enum End {
 impl Explorer for Dpor {
     fn explore(
         &mut self,
-        engine: &mut Engine,
+        program: &dyn Program,
+        goal: &Goal,
         limits: &Limits,
-        progress: &mut dyn FnMut(&Stats) -> bool,
+        progress: Progress<'_>,
     ) -> Outcome {
+        let engine = &mut Engine::new(program, goal.clone());
         let mut search = Search::new(engine, limits, progress);
         let mut walk = Walk {
             engine,

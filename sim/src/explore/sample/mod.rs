@@ -4,9 +4,9 @@ pub mod pct;
 pub mod random;
 pub mod rng;
 
-use super::explorer::Limits;
+use super::explorer::{Limits, Progress};
 use super::search::Search;
-use crate::record::outcome::{Outcome, Reason, Stats, Verdict};
+use crate::record::outcome::{Outcome, Reason, Verdict};
 use crate::record::schedule::Move;
 use crate::run::engine::Engine;
 
@@ -25,7 +25,7 @@ pub(crate) trait Pick {
 pub(crate) fn sample(
     engine: &mut Engine,
     limits: &Limits,
-    progress: &mut dyn FnMut(&Stats) -> bool,
+    progress: Progress<'_>,
     pick: &mut dyn Pick,
 ) -> Outcome {
     let mut search = Search::new(engine, limits, progress);

@@ -7,10 +7,12 @@ use std::ops::RangeInclusive;
 
 use super::rng::Rng;
 use super::{Pick, sample};
-use crate::explore::explorer::{Explorer, Limits};
-use crate::record::outcome::{Outcome, Stats};
+use crate::explore::explorer::{Explorer, Limits, Progress};
+use crate::record::goal::Goal;
+use crate::record::outcome::Outcome;
 use crate::record::schedule::Move;
 use crate::run::engine::Engine;
+use crate::run::program::Program;
 
 /// PCT.
 #[derive(Clone, Copy, Debug)]
@@ -30,10 +32,12 @@ impl Default for Pct {
 impl Explorer for Pct {
     fn explore(
         &mut self,
-        engine: &mut Engine,
+        program: &dyn Program,
+        goal: &Goal,
         limits: &Limits,
-        progress: &mut dyn FnMut(&Stats) -> bool,
+        progress: Progress<'_>,
     ) -> Outcome {
+        let engine = &mut Engine::new(program, goal.clone());
         let mut pick = Priorities {
             rng: Rng::new(limits.seed),
             depths: (self.depth..=self.depth_max).cycle(),

@@ -2,10 +2,12 @@
 
 use super::rng::Rng;
 use super::{Pick, sample};
-use crate::explore::explorer::{Explorer, Limits};
-use crate::record::outcome::{Outcome, Stats};
+use crate::explore::explorer::{Explorer, Limits, Progress};
+use crate::record::goal::Goal;
+use crate::record::outcome::Outcome;
 use crate::record::schedule::Move;
 use crate::run::engine::Engine;
+use crate::run::program::Program;
 
 /// Draws each move from those that can be made.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,9 +16,22 @@ pub struct Random;
 impl Explorer for Random {
     fn explore(
         &mut self,
+        program: &dyn Program,
+        goal: &Goal,
+        limits: &Limits,
+        progress: Progress<'_>,
+    ) -> Outcome {
+        self.explore_by(&mut Engine::new(program, goal.clone()), limits, progress)
+    }
+}
+
+impl Random {
+    /// [`Explorer::explore`] by an engine that is there.
+    pub(crate) fn explore_by(
+        &mut self,
         engine: &mut Engine,
         limits: &Limits,
-        progress: &mut dyn FnMut(&Stats) -> bool,
+        progress: Progress<'_>,
     ) -> Outcome {
         sample(engine, limits, progress, &mut Uniform(Rng::new(limits.seed)))
     }
