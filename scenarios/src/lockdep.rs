@@ -150,6 +150,16 @@ pub struct Lockdep {
 }
 
 impl Lockdep {
+    /// Forgets what was seen.
+    pub fn forget(&mut self) {
+        *self = Lockdep { cycles_first: self.cycles_first, ..Lockdep::default() };
+    }
+
+    /// True if a cycle is known that is not reported yet.
+    pub fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
     /// A thread asks for a lock. `held` is what it holds, and whether that is this very lock.
     pub fn ask(
         &mut self,

@@ -131,6 +131,7 @@ fn limits(search: &Search) -> Limits {
         time_max: search.time_max,
         memory: search.memory,
         seed: search.seed,
+        workers: 1,
     }
 }
 

@@ -44,6 +44,9 @@ pub struct Limits {
     pub memory: Option<&'static Memory>,
     /// Seeds the strategies that draw lots.
     pub seed: u64,
+    /// How many engines may work at the same time, each on a thread of its own. No outcome depends
+    /// on it, but for the clock. `random` and `pct` make use of it; each other strategy takes one.
+    pub workers: usize,
 }
 
 impl Default for Limits {
@@ -55,6 +58,7 @@ impl Default for Limits {
             time_max: None,
             memory: None,
             seed: 0,
+            workers: 1,
         }
     }
 }

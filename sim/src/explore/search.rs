@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use kvmmu_scenarios::Property;
+use kvmmu_scenarios::lockdep::LockOrders;
 
 use super::explorer::{Limits, Progress};
 use crate::machine::memory::Account;
 use crate::record::goal::{Goal, Violation};
-use crate::record::outcome::{Found, Outcome, Reason, Stats, Verdict};
+use crate::record::outcome::{Found, Outcome, Reason, Seen, Stats, Verdict};
 use crate::record::rule::Rule;
 use crate::record::schedule::{Move, Schedule};
 use crate::run::engine::Engine;
@@ -26,6 +27,8 @@ pub(crate) struct Search<'a> {
     /// What the search takes, but for tables that have accounts of their own.
     account: Account,
     pub(crate) stats: Stats,
+    /// What other engines saw, and the steps that they took.
+    elsewhere: (u64, Seen, LockOrders),
 }
 
 impl<'a> Search<'a> {
@@ -41,6 +44,7 @@ impl<'a> Search<'a> {
             others: Vec::new(),
             account: Account::new(limits.memory),
             stats: Stats::default(),
+            elsewhere: Default::default(),
         }
     }
 
@@ -60,8 +64,9 @@ impl<'a> Search<'a> {
         self.look(bytes())
     }
 
+    /// [`Search::tick`], now.
     #[cold]
-    fn look(&mut self, bytes: usize) -> Option<Reason> {
+    pub(crate) fn look(&mut self, bytes: usize) -> Option<Reason> {
         if !self.account.hold(bytes) {
             return Some(Reason::Memory);
         }
@@ -107,11 +112,28 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// Another engine looked at an execution.
+    pub(crate) fn add_elsewhere(&mut self, steps: u32, seen: &Seen, locks: &LockOrders) {
+        self.elsewhere.0 += u64::from(steps);
+        self.elsewhere.1.merge(seen);
+        self.elsewhere.2.merge(locks);
+    }
+
+    /// Forgets the violations that were not looked for. True if there were any.
+    pub(crate) fn forget_others(&mut self) -> bool {
+        let any = !self.others.is_empty();
+        self.others.clear();
+        any
+    }
+
     /// The result.
     pub(crate) fn outcome(mut self, engine: &Engine, verdict: Verdict) -> Outcome {
         self.others.extend(engine.cycle.clone());
-        self.stats.steps = engine.steps_taken() - self.steps_before;
-        let (seen, locks) = (engine.seen(), engine.lock_orders());
+        let (steps, other, others) = &self.elsewhere;
+        self.stats.steps = engine.steps_taken() - self.steps_before + steps;
+        let (mut seen, mut locks) = (engine.seen(), engine.lock_orders());
+        seen.merge(other);
+        locks.merge(others);
         Outcome { verdict, others: self.others, seen, locks, stats: self.stats }
     }
 }

@@ -84,13 +84,24 @@ impl Locks {
         self.on.set(true);
         self.bits.borrow_mut().clear();
         self.by_class.iter().for_each(|bits| bits.set(0));
+        self.lockdep.borrow_mut().cycles_first = false;
+        self.forget();
+        self.wanted.set(None);
+        self.cycles_end.set(true);
+    }
+
+    /// Forgets what was seen.
+    pub(crate) fn forget(&self) {
         self.contexts.iter().for_each(|context| context.set(Context::default()));
         self.others.borrow_mut().clear();
         self.refused.borrow_mut().clear();
-        *self.lockdep.borrow_mut() = Lockdep::default();
-        self.wanted.set(None);
-        self.cycles_end.set(true);
+        self.lockdep.borrow_mut().forget();
         self.has_cycle.set(false);
+    }
+
+    /// True if a cycle was closed while something else was reported, and is not reported yet.
+    pub(crate) fn has_untold_cycle(&self) -> bool {
+        self.lockdep.borrow().has_untold()
     }
 
     /// Checks locks from now on, or not; ends an execution at the nesting that is looked for.

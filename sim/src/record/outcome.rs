@@ -87,6 +87,13 @@ const _: () = assert!(Mark::ALL.len() <= u128::BITS as usize);
 const _: () = assert!(SOMETIMES_MAX <= u64::BITS as usize);
 
 impl Seen {
+    /// Adds what was seen elsewhere.
+    pub fn merge(&mut self, other: &Seen) {
+        self.marks |= other.marks;
+        self.witnesses |= other.witnesses;
+        self.missed = other.missed.iter().fold(self.missed, GuardSet::with);
+    }
+
     /// True if the mark was seen.
     pub fn mark(&self, mark: Mark) -> bool {
         self.marks >> mark as u8 & 1 == 1

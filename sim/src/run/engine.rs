@@ -499,6 +499,16 @@ impl Engine {
         self.machine.locks.orders()
     }
 
+    /// Forgets what was seen of locks.
+    pub(crate) fn forget_locks(&mut self) {
+        self.machine.locks.forget();
+    }
+
+    /// True if a cycle of lock orders is known that is not reported yet.
+    pub(crate) fn has_untold_cycle(&self) -> bool {
+        self.machine.locks.has_untold_cycle()
+    }
+
     /// Forgets what was seen after the first state.
     pub fn forget_seen(&mut self) {
         self.machine.seen_marks.set(self.initial_seen.marks);

@@ -52,7 +52,9 @@ pub fn collect(
     };
     let record = Record::default();
     let race = Race::new(bare, without).recording(&record);
-    let found = explorer.explore(&race, &Goal::of(NOTHING), limits, progress);
+    // A worker may make an execution that another makes again: each is to be counted once.
+    let limits = Limits { workers: 1, ..*limits };
+    let found = explorer.explore(&race, &Goal::of(NOTHING), &limits, progress);
     let outcomes = core::mem::take(&mut *record.lock().unwrap_or_else(PoisonError::into_inner));
     Collected { outcomes, verdict: found.verdict, broken: found.others, stats: found.stats }
 }

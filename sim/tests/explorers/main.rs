@@ -9,3 +9,4 @@ mod dpor_rcu;
 mod dpor_scenarios;
 mod outcomes;
 mod random;
+mod workers;

@@ -4,11 +4,15 @@ pub mod pct;
 pub mod random;
 pub mod rng;
 
+mod workers;
+
 use super::explorer::{Limits, Progress};
 use super::search::Search;
 use crate::record::outcome::{Outcome, Reason, Verdict};
 use crate::record::schedule::Move;
 use crate::run::engine::Engine;
+
+pub(crate) use workers::sample;
 
 /// How many executions there are if there is no limit: sampling never ends by itself.
 const EXECUTIONS: u64 = 10_000;
@@ -21,22 +25,35 @@ pub(crate) trait Pick {
     fn pick(&mut self, moves: &[Move]) -> usize;
 }
 
-/// Runs executions until the goal is met or a limit is hit.
-pub(crate) fn sample(
-    engine: &mut Engine,
-    limits: &Limits,
-    progress: Progress<'_>,
-    pick: &mut dyn Pick,
-) -> Outcome {
-    let mut search = Search::new(engine, limits, progress);
-    let executions_max = match limits.executions_max {
+/// How many executions are looked at.
+fn executions(limits: &Limits) -> u64 {
+    match limits.executions_max {
         u64::MAX => EXECUTIONS,
         n => n,
-    };
-    let mut path = Vec::new();
-    let mut moves = Vec::new();
-    let mut cut = false;
-    while search.stats.executions < executions_max {
+    }
+}
+
+/// One engine that samples.
+struct Sampling<'e, 'p> {
+    engine: &'e mut Engine,
+    search: Search<'p>,
+    steps_max: u32,
+    path: Vec<Move>,
+    moves: Vec<Move>,
+    /// An execution was cut.
+    cut: bool,
+}
+
+impl<'e, 'p> Sampling<'e, 'p> {
+    fn new(engine: &'e mut Engine, limits: &Limits, progress: Progress<'p>) -> Sampling<'e, 'p> {
+        let search = Search::new(engine, limits, progress);
+        let (path, moves) = (Vec::new(), Vec::new());
+        Sampling { engine, search, steps_max: limits.steps_max, path, moves, cut: false }
+    }
+
+    /// An execution: the verdict, if it settles that.
+    fn run(&mut self, pick: &mut dyn Pick) -> Option<Verdict> {
+        let Sampling { engine, search, path, moves, .. } = self;
         path.clear();
         engine.reset();
         pick.begin(engine.actors().count());
@@ -45,28 +62,49 @@ pub(crate) fn sample(
                 break Some(Verdict::Inconclusive(reason));
             }
             moves.clear();
-            engine.moves(&mut moves);
+            engine.moves(moves);
             if moves.is_empty() {
                 let goal = engine.goal().clone();
                 let violation = engine.finish();
                 break violation.and_then(|v| search.judge(&goal, v, || path.clone()));
             }
-            if path.len() as u32 >= limits.steps_max {
-                cut = true;
+            if path.len() as u32 >= self.steps_max {
+                self.cut = true;
                 break None;
             }
-            let step = moves[pick.pick(&moves)];
+            let step = moves[pick.pick(moves)];
             engine.step(step);
             path.push(step);
             Search::note_cycle(engine, || path.clone());
         };
-        search.stats.executions += 1;
-        search.stats.transitions += path.len() as u64;
-        search.stats.depth_max = search.stats.depth_max.max(path.len() as u32);
-        if let Some(verdict) = verdict {
-            return search.outcome(engine, verdict);
-        }
+        self.count(self.path.len() as u32);
+        verdict
     }
-    let reason = if cut { Reason::Steps } else { Reason::NotExhaustive };
-    search.outcome(engine, Verdict::Inconclusive(reason))
+
+    /// An execution of so many steps was looked at.
+    fn count(&mut self, steps: u32) {
+        let stats = &mut self.search.stats;
+        stats.executions += 1;
+        stats.transitions += u64::from(steps);
+        stats.depth_max = stats.depth_max.max(steps);
+    }
+
+    /// The result; without a verdict nothing was found.
+    fn outcome(self, verdict: Option<Verdict>) -> Outcome {
+        let reason = if self.cut { Reason::Steps } else { Reason::NotExhaustive };
+        self.search.outcome(self.engine, verdict.unwrap_or(Verdict::Inconclusive(reason)))
+    }
+}
+
+/// Runs executions by one engine, one `pick` for all of them, until the goal is met or a limit is
+/// hit.
+pub(crate) fn sample_by(
+    engine: &mut Engine,
+    limits: &Limits,
+    progress: Progress<'_>,
+    pick: &mut dyn Pick,
+) -> Outcome {
+    let mut sampling = Sampling::new(engine, limits, progress);
+    let verdict = (0..executions(limits)).find_map(|_| sampling.run(pick));
+    sampling.outcome(verdict)
 }

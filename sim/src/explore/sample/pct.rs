@@ -2,16 +2,13 @@
 //! at a few random moments. Finds a bug that needs `depth` ordered steps with probability at least
 //! 1 / (threads * steps^(depth - 1)).
 
-use std::iter::Cycle;
-use std::ops::RangeInclusive;
-
 use super::rng::Rng;
+use super::workers::Strategy;
 use super::{Pick, sample};
 use crate::explore::explorer::{Explorer, Limits, Progress};
 use crate::record::goal::Goal;
 use crate::record::outcome::Outcome;
 use crate::record::schedule::Move;
-use crate::run::engine::Engine;
 use crate::run::program::Program;
 
 /// PCT.
@@ -37,36 +34,46 @@ impl Explorer for Pct {
         limits: &Limits,
         progress: Progress<'_>,
     ) -> Outcome {
-        let engine = &mut Engine::new(program, goal.clone());
-        let mut pick = Priorities {
-            rng: Rng::new(limits.seed),
-            depths: (self.depth..=self.depth_max).cycle(),
+        sample(program, goal, limits, progress, &Seeded { pct: *self, seed: limits.seed })
+    }
+}
+
+struct Seeded {
+    pct: Pct,
+    seed: u64,
+}
+
+impl Strategy for Seeded {
+    fn pick(&self, run: u64, longest: usize) -> Box<dyn Pick> {
+        let Pct { depth, depth_max } = self.pct;
+        let depths = u64::from(depth_max.saturating_sub(depth)) + 1;
+        Box::new(Priorities {
+            rng: Rng::of_run(self.seed, run),
+            depth: depth + (run % depths) as u32,
             of: Vec::new(),
             changes: Vec::new(),
             step: 0,
-            longest: 1,
-        };
-        sample(engine, limits, progress, &mut pick)
+            longest,
+        })
     }
 }
 
 struct Priorities {
     rng: Rng,
-    depths: Cycle<RangeInclusive<u32>>,
+    depth: u32,
     /// Of each actor; higher goes first. Initial ones are above all that they fall back to.
     of: Vec<u32>,
     /// The steps at which the running actor falls back.
     changes: Vec<usize>,
     step: usize,
-    /// The longest execution so far: from where the changes are drawn.
+    /// How long executions are: from where the changes are drawn.
     longest: usize,
 }
 
 impl Pick for Priorities {
     fn begin(&mut self, actors: usize) {
-        self.longest = self.longest.max(self.step);
         self.step = 0;
-        let depth = self.depths.next().unwrap_or(1);
+        let depth = self.depth;
         self.of = (0..actors as u32).map(|i| depth + i).collect();
         for i in (1..actors).rev() {
             self.of.swap(i, self.rng.below(i + 1));

@@ -1,7 +1,8 @@
 //! Random schedules: each move is drawn from those that can be made. Seeded, so repeatable.
 
 use super::rng::Rng;
-use super::{Pick, sample};
+use super::workers::Strategy;
+use super::{Pick, sample, sample_by};
 use crate::explore::explorer::{Explorer, Limits, Progress};
 use crate::record::goal::Goal;
 use crate::record::outcome::Outcome;
@@ -21,19 +22,27 @@ impl Explorer for Random {
         limits: &Limits,
         progress: Progress<'_>,
     ) -> Outcome {
-        self.explore_by(&mut Engine::new(program, goal.clone()), limits, progress)
+        sample(program, goal, limits, progress, &Seed(limits.seed))
     }
 }
 
 impl Random {
-    /// [`Explorer::explore`] by an engine that is there.
+    /// Random schedules by an engine that is there, one stream of draws for all of them.
     pub(crate) fn explore_by(
         &mut self,
         engine: &mut Engine,
         limits: &Limits,
         progress: Progress<'_>,
     ) -> Outcome {
-        sample(engine, limits, progress, &mut Uniform(Rng::new(limits.seed)))
+        sample_by(engine, limits, progress, &mut Uniform(Rng::new(limits.seed)))
+    }
+}
+
+pub(super) struct Seed(pub(super) u64);
+
+impl Strategy for Seed {
+    fn pick(&self, run: u64, _longest: usize) -> Box<dyn Pick> {
+        Box::new(Uniform(Rng::of_run(self.0, run)))
     }
 }
 
