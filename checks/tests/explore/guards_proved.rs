@@ -177,7 +177,7 @@ fn a_guard_that_is_not_judged_under_sc_changes_nothing_there() {
     for scenario in builtin(1).expect("built-in files load") {
         let explore = |without| {
             let variant = Variant::of(&scenario, None, without);
-            let outcome = Simulated.explore(&variant, &Goal::default(), &search, &mut |_| true);
+            let outcome = Simulated.explore(&variant, &Goal::default(), &search, &|_| true);
             let outcome = outcome.expect("no internal error");
             (judge(&variant, &search, &outcome), outcome.seen)
         };

@@ -13,8 +13,8 @@ impl Rng {
         Rng(seed)
     }
 
-    /// The generator of one execution: what is drawn in it depends on seed and number alone. Streams
-    /// of different executions are 2^32 draws apart.
+    /// The generator of one execution: what is drawn in it depends on seed and number alone.
+    /// Streams of different executions are 2^32 draws apart.
     pub fn of_run(seed: u64, run: u64) -> Rng {
         Rng(seed.wrapping_add(STEP.wrapping_mul(run << 32)))
     }

@@ -1,12 +1,12 @@
 //! Samples one program by several workers, each with an engine of its own.
 //!
-//! Guarantee: but for the clock and interruptions, the outcome is a function of program, goal, limits
-//! and seed, not of the number of workers. What is drawn in an execution depends on its number alone,
-//! and results are merged in the order of these numbers. One thing depends on the executions
-//! before: whether the locks that one takes close a cycle of lock orders, and whether a violation is
-//! the first of its kind. So a worker looks at each execution as if it were the first. The engine
-//! that merges takes over what is known already, and makes an execution again, after all that come
-//! before it, if it violates something or takes locks in an order that is new.
+//! Guarantee: but for the clock and interruptions, the outcome is a function of program, goal,
+//! limits and seed, not of the number of workers. What is drawn in an execution depends on its
+//! number alone, and results are merged in the order of these numbers. One thing depends on the
+//! executions before: whether the locks that one takes close a cycle of lock orders, and whether a
+//! violation is the first of its kind. So a worker looks at each execution as if it were the first.
+//! The engine that merges takes over what is known already, and makes an execution again, after all
+//! that come before it, if it violates something or takes locks in an order that is new.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -210,6 +210,7 @@ mod tests {
     use super::*;
     use crate::explore::sample::random::Seed;
     use crate::programs::mini::{FastFault, Simulated};
+    use crate::record::rule::Rule;
 
     const RUNS: u64 = 100;
 
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_order_in_which_workers_end_makes_no_difference() {
-        for goal in [Goal::ANY, Goal::of("no-such-property")] {
+        for goal in [Goal::ANY, Goal::of(Rule::Own("no-such-rule"))] {
             let in_order = merged(&goal, 0..RUNS);
             assert_eq!(in_order.contains("Violated"), goal == Goal::ANY, "{in_order}");
             assert_eq!(merged(&goal, (0..RUNS).rev()), in_order);
