@@ -110,6 +110,13 @@ fn nobody_sleeps_under_a_spinlock_of_the_file() {
         let detail = format!("a may sleep, and rw (for {how}) is held");
         finds(&locks, [program, program], Some(("lock-sleep", &detail)), None);
     }
+    // Nor in a read section of RCU, where a mutex outside and a section inside are fine.
+    let locks = [("r", "rcu"), ("a", "mutex")];
+    let program = "read-lock r, lock a, unlock a, read-unlock r";
+    let detail = "a may sleep, and a read section of r is held";
+    finds(&locks, [program, program], Some(("lock-sleep", detail)), None);
+    let program = "lock a, read-lock r, read-unlock r, synchronize r, unlock a";
+    finds(&locks, [program, program], None, None);
     // By an operation of KVM: slots_lock.
     let program = "lock spin, get-dirty-log slot0, unlock spin";
     let detail = "kvm->slots_lock may sleep, and spin is held";
