@@ -35,8 +35,15 @@ impl<M: Machine> World<M> {
     }
 
     fn get_dirty_log(&self, to: Asker, slot: u8) {
+        let mask = self.vm.kvm_vm_ioctl_get_dirty_log(usize::from(slot));
+        self.keep_harvest(to, slot, mask);
+    }
+
+    /// In a frame of its own, which is not there while KVM fetches the log and which no image of
+    /// the thread's stack has, therefore.
+    #[inline(never)]
+    fn keep_harvest(&self, to: Asker, slot: u8, mask: u64) {
         let index = usize::from(slot);
-        let mask = self.vm.kvm_vm_ioctl_get_dirty_log(index);
         let base = self.vm.kvm.slots[index].as_ref().map_or(0, |s| s.base_gfn.0);
         let frames = mask << base;
         self.user.with(|u| u.harvested |= frames);

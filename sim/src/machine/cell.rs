@@ -41,6 +41,9 @@ impl<T: Guarded> SimCell<T> {
     /// Replaces the value.
     #[inline]
     pub fn set(&self, value: T) {
+        if self.machine.arena.with(self.slot, |old| *old == value) {
+            return;
+        }
         self.machine.arena.write(self.slot, value);
         self.machine.replace_hash(self.loc, self.hash_cell, blob_part(self.loc, &value));
     }

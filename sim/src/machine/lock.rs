@@ -53,7 +53,7 @@ impl<T: Guarded> SimLock<T> {
             // Hashed in place: a copy of a large table would cost as much as the hash.
             arena.with(slot, |data| blob_part(loc, data))
         });
-        let lock = machine.new_lock(id, LockInfo { loc, hash_cell, hash });
+        let lock = machine.new_lock(id, LockInfo { loc, hash_cell, hash, data: slot.extent() });
         SimLock { machine, slot, lock, loc, owner_cell, hash_cell, contended }
     }
 

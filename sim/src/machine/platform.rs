@@ -260,7 +260,7 @@ impl Platform for Sim {
         thread.seen.set(here);
         thread.frame.set(here);
         self.trace(site, || What::Call(name));
-        let result = body();
+        let result = apart(body);
         thread.frame.set(frame);
         thread.seen.set(here.then_hash(&result));
         self.trace(site, || What::Return(name));
@@ -314,4 +314,11 @@ impl fmt::Debug for Sim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sim")
     }
+}
+
+/// Runs a function in a stack frame of its own. A frame that it shared with its caller would have
+/// room for all that the caller calls, and each image of a stack would copy it.
+#[inline(never)]
+fn apart<R>(body: impl FnOnce() -> R) -> R {
+    body()
 }

@@ -69,7 +69,7 @@ impl<T: Guarded> SimRwLock<T> {
         } else {
             let (hash_cell, slot, loc) = blob(machine, tag, init);
             let hash = Box::new(move |arena: &Arena| arena.with(slot, |data| blob_part(loc, data)));
-            machine.guards(write_bit, LockInfo { loc, hash_cell, hash });
+            machine.guards(write_bit, LockInfo { loc, hash_cell, hash, data: slot.extent() });
             (slot, Some((loc, hash_cell)))
         };
         let contended = id.contended;

@@ -9,7 +9,7 @@ use core::panic::Location;
 
 use kvmmu_model::{GuardSet, LockClass, LockId, Mode as Held, Object, Tag};
 
-use super::arena::Arena;
+use super::arena::{Arena, Extent};
 use super::coroutine::Switch;
 use super::footprint::Footprint;
 use super::hash::word_part;
@@ -52,6 +52,7 @@ pub(crate) struct LockInfo {
     pub(crate) loc: u16,
     pub(crate) hash_cell: u16,
     pub(crate) hash: Box<dyn Fn(&Arena) -> u128>,
+    pub(crate) data: Extent,
 }
 
 /// The machine.
@@ -395,7 +396,10 @@ impl Machine {
             let info = &data[dirty.trailing_zeros() as usize];
             dirty &= dirty - 1;
             if let Some(info) = info {
-                self.replace_hash(info.loc, info.hash_cell, (info.hash)(&self.arena));
+                let hash = (info.hash)(&self.arena);
+                if self.replace_hash(info.loc, info.hash_cell, hash) {
+                    self.arena.touch(info.data);
+                }
             }
         }
     }
@@ -407,9 +411,9 @@ impl Machine {
         (high as u128) << 64 | low as u128
     }
 
-    /// A blob may have a new value, which has this hash.
+    /// A blob may have a new value, which has this hash. False if it has none.
     #[inline(always)]
-    pub(crate) fn replace_hash(&self, loc: u16, hash_cell: u16, new: u128) {
+    pub(crate) fn replace_hash(&self, loc: u16, hash_cell: u16, new: u128) -> bool {
         let old = self.blob_hash(hash_cell);
         if old != new {
             self.mix(old ^ new);
@@ -417,6 +421,7 @@ impl Machine {
             self.arena.set(hash_cell + 1, (new >> 64) as u64);
             self.did_write(loc, old as u64, new as u64);
         }
+        old != new
     }
 
     // Freed memory.

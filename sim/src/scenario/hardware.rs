@@ -290,6 +290,38 @@ impl<T: Guarded> Cell<T> for SimCell<T> {
     }
 }
 
+/// The access, by the translation that was chosen. In a frame of its own, which is not there while
+/// the thread waits for its turn and which no image of its stack has, therefore.
+#[inline(never)]
+fn carry_out(w: &World<Sim>, cpu: CpuId, access: GuestAccess, choice: u8) -> AccessResult {
+    let all = Translations::of(w, cpu, access.page, access.access);
+    let result = match all.list[usize::from(choice)] {
+        Translation::Cached(_, pfn) => Ok((pfn, true)),
+        Translation::Denied => {
+            w.m.note(|| format!("guest: vcpu{} is denied the store by its TLB", cpu.0));
+            w.m.mark(Mark::StaleTranslation);
+            Err((true, None))
+        }
+        Translation::Walk(None) => Err((false, None)),
+        Translation::Walk(Some(leaf)) => match use_leaf(w, cpu, leaf, access.access) {
+            Ok(pfn) => Ok((pfn, choice > 0)),
+            Err(present) => Err((present, Some(leaf))),
+        },
+    };
+    let result = match result {
+        Ok((pfn, stale)) => {
+            touch(w, cpu, access, pfn, stale);
+            AccessResult::Done
+        }
+        Err((present, leaf)) => {
+            drop_stale(w, cpu, access.page, leaf);
+            AccessResult::Fault(present)
+        }
+    };
+    w.m.observe(&result);
+    result
+}
+
 impl Machine for Sim {
     type Cell<T: Guarded> = SimCell<T>;
     type Hardware = Tlbs;
@@ -330,32 +362,7 @@ impl Machine for Sim {
     #[track_caller]
     fn guest_access(w: &World<Sim>, cpu: CpuId, access: GuestAccess) -> AccessResult {
         let choice = w.m.access(request(cpu, access));
-        let all = Translations::of(w, cpu, access.page, access.access);
-        let result = match all.list[usize::from(choice)] {
-            Translation::Cached(_, pfn) => Ok((pfn, true)),
-            Translation::Denied => {
-                w.m.note(|| format!("guest: vcpu{} is denied the store by its TLB", cpu.0));
-                w.m.mark(Mark::StaleTranslation);
-                Err((true, None))
-            }
-            Translation::Walk(None) => Err((false, None)),
-            Translation::Walk(Some(leaf)) => match use_leaf(w, cpu, leaf, access.access) {
-                Ok(pfn) => Ok((pfn, choice > 0)),
-                Err(present) => Err((present, Some(leaf))),
-            },
-        };
-        let result = match result {
-            Ok((pfn, stale)) => {
-                touch(w, cpu, access, pfn, stale);
-                AccessResult::Done
-            }
-            Err((present, leaf)) => {
-                drop_stale(w, cpu, access.page, leaf);
-                AccessResult::Fault(present)
-            }
-        };
-        w.m.observe(&result);
-        result
+        carry_out(w, cpu, access, choice)
     }
 
     fn for_each_writable_in_tlb(w: &World<Sim>, cpu: CpuId, each: impl FnMut(Pfn)) {

@@ -67,6 +67,31 @@ fn writers_exclude_everybody_and_readers_share() {
 }
 
 #[test]
+fn what_is_written_through_a_reference_of_an_earlier_step_is_taken_back() {
+    let build = |sim: &Sim| {
+        // More than one block of the arena: its end is not beside the words of the lock.
+        let (sim, lock) = (*sim, sim.lock(LockClass::VarLock.one(), [0_u16; 512]));
+        let word = sim.word(var(0), 0);
+        let owner = move || {
+            let mut guard = lock.lock();
+            let data = &mut *guard;
+            word.load(SeqCst);
+            if data[511] != 0 {
+                sim.violate(Rule::Own("taken back"), || format!("{} is left", data[511]));
+            }
+            data[511] = 1;
+            word.load(SeqCst);
+        };
+        let other = move || {
+            word.fetch_add(1, SeqCst);
+            word.fetch_add(1, SeqCst);
+        };
+        threads([Box::new(owner), Box::new(other)])
+    };
+    assert_eq!(check(&program(2, build)), Verdict::Holds);
+}
+
+#[test]
 fn two_readers_can_be_inside_at_once() {
     let build = |sim: &Sim| {
         let (sim, lock) = (*sim, sim.rw_lock(LockClass::VarRwLock.one(), ()));
