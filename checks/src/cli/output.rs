@@ -277,6 +277,13 @@ impl<W: Write> Output<W> {
             });
         }
         self.line(variant, judged.word, &judged.text)?;
+        if let n @ 1.. = judged.stats.lumped {
+            writeln!(
+                self.to,
+                "        note:   dpor takes {n} shared objects for one and explores more; try \
+                 --strategy stateful"
+            )?;
+        }
         if judged.vacuous {
             for line in VACUOUS {
                 writeln!(self.to, "        {line}")?;

@@ -2,7 +2,7 @@
 //! are one. The happens-before of an execution comes from the footprints of its steps.
 
 use crate::machine::ACTORS_MAX;
-use crate::machine::footprint::Footprint;
+use crate::machine::footprint::{Footprint, LOCS, Locs, bits};
 use crate::machine::hash::Chain;
 use crate::record::schedule::Move;
 
@@ -20,10 +20,10 @@ pub fn join(clock: &mut Clock, other: &Clock) {
 pub struct TraceHash {
     adds_commute: bool,
     actors: [Clock; ACTORS_MAX],
-    /// For each location bit: everything up to the last writes, reads and adds of it.
-    writes: Box<[Clock; 128]>,
-    reads: Box<[Clock; 128]>,
-    adds: Box<[Clock; 128]>,
+    /// For each location: everything up to the last writes, reads and adds of it.
+    writes: Box<[Clock; LOCS]>,
+    reads: Box<[Clock; LOCS]>,
+    adds: Box<[Clock; LOCS]>,
     locks: Box<[Clock; 64]>,
     hash: u128,
 }
@@ -35,9 +35,9 @@ impl TraceHash {
         TraceHash {
             adds_commute,
             actors: [zero; ACTORS_MAX],
-            writes: Box::new([zero; 128]),
-            reads: Box::new([zero; 128]),
-            adds: Box::new([zero; 128]),
+            writes: Box::new([zero; LOCS]),
+            reads: Box::new([zero; LOCS]),
+            adds: Box::new([zero; LOCS]),
             locks: Box::new([zero; 64]),
             hash: 0,
         }
@@ -48,27 +48,27 @@ impl TraceHash {
         let t = step.actor.index();
         let mut clock = self.actors[t];
         clock[t] += 1;
-        let pure_adds = footprint.adds & !(footprint.reads | footprint.writes);
-        let adds = if self.adds_commute { pure_adds } else { 0 };
-        let writes = footprint.written() & !adds;
-        for bit in bits(writes | adds) {
+        let pure_adds = footprint.adds - (footprint.reads | footprint.writes);
+        let adds = if self.adds_commute { pure_adds } else { Locs::NONE };
+        let writes = footprint.written() - adds;
+        for bit in (writes | adds).numbers() {
             join(&mut clock, &self.writes[bit]);
             join(&mut clock, &self.reads[bit]);
         }
-        for bit in bits(writes) {
+        for bit in writes.numbers() {
             join(&mut clock, &self.adds[bit]);
         }
-        for bit in bits(footprint.reads) {
+        for bit in footprint.reads.numbers() {
             join(&mut clock, &self.writes[bit]);
             join(&mut clock, &self.adds[bit]);
         }
-        for bit in bits(footprint.locks() as u128) {
+        for bit in bits(footprint.locks()) {
             join(&mut clock, &self.locks[bit]);
         }
-        bits(writes).for_each(|bit| join(&mut self.writes[bit], &clock));
-        bits(adds).for_each(|bit| join(&mut self.adds[bit], &clock));
-        bits(footprint.reads).for_each(|bit| join(&mut self.reads[bit], &clock));
-        bits(footprint.locks() as u128).for_each(|bit| join(&mut self.locks[bit], &clock));
+        writes.numbers().for_each(|bit| join(&mut self.writes[bit], &clock));
+        adds.numbers().for_each(|bit| join(&mut self.adds[bit], &clock));
+        footprint.reads.numbers().for_each(|bit| join(&mut self.reads[bit], &clock));
+        bits(footprint.locks()).for_each(|bit| join(&mut self.locks[bit], &clock));
         self.actors[t] = clock;
         let mut chain = Chain::EMPTY.then((step.actor.index() as u64) << 8 | step.choice as u64);
         for part in clock.chunks_exact(4) {
@@ -92,13 +92,4 @@ impl TraceHash {
         }
         trace.hash()
     }
-}
-
-/// The numbers of the bits that are set.
-pub(crate) fn bits(mut mask: u128) -> impl Iterator<Item = usize> {
-    core::iter::from_fn(move || {
-        let bit = mask.trailing_zeros() as usize;
-        mask &= mask.wrapping_sub(1);
-        (bit < 128).then_some(bit)
-    })
 }

@@ -3,7 +3,7 @@
 
 use core::cell::Cell;
 
-use super::footprint::Footprint;
+use super::footprint::Locs;
 use super::hash::Chain;
 
 /// How many locations an attempt may touch; one that touches more never waits.
@@ -34,7 +34,7 @@ pub(crate) struct Attempt {
     overflow: Cell<bool>,
     len: Cell<u8>,
     /// Locations that may be in the log: a filter before the search.
-    mask: Cell<u128>,
+    mask: Cell<Locs>,
     /// Xor of the entries' hashes: the log is part of the state.
     key: Cell<u128>,
     entries: Box<[Cell<Entry>; ENTRIES_MAX]>,
@@ -46,7 +46,7 @@ pub(crate) struct Header {
     active: bool,
     overflow: bool,
     len: u8,
-    mask: u128,
+    mask: Locs,
     key: u128,
 }
 
@@ -56,7 +56,7 @@ impl Attempt {
             active: Cell::new(false),
             overflow: Cell::new(false),
             len: Cell::new(0),
-            mask: Cell::new(0),
+            mask: Cell::new(Locs::NONE),
             key: Cell::new(0),
             entries: Box::new(
                 [const { Cell::new(Entry { first: 0, last: 0, loc: 0, written: false }) }; _],
@@ -69,7 +69,7 @@ impl Attempt {
         self.active.set(active);
         self.overflow.set(false);
         self.len.set(0);
-        self.mask.set(0);
+        self.mask.set(Locs::NONE);
         self.key.set(if active { Chain::EMPTY.part(1) } else { 0 });
     }
 
@@ -90,23 +90,23 @@ impl Attempt {
     }
 
     /// The locations of the log.
-    pub(crate) fn mask(&self) -> u128 {
+    pub(crate) fn mask(&self) -> Locs {
         self.mask.get()
     }
 
-    /// Notes a read.
+    /// Notes a read of a location, which has this number in footprints.
     #[inline(always)]
-    pub(crate) fn read(&self, loc: u16, value: u64) {
+    pub(crate) fn read(&self, loc: u16, bit: u8, value: u64) {
         if self.active.get() {
-            self.note(loc, None, value);
+            self.note(loc, bit, None, value);
         }
     }
 
     /// Notes a write.
     #[inline(always)]
-    pub(crate) fn write(&self, loc: u16, old: u64, new: u64) {
+    pub(crate) fn write(&self, loc: u16, bit: u8, old: u64, new: u64) {
         if self.active.get() {
-            self.note(loc, Some(old), new);
+            self.note(loc, bit, Some(old), new);
         }
     }
 
@@ -114,19 +114,19 @@ impl Attempt {
     fn give_up(&self) {
         self.overflow.set(true);
         self.len.set(0);
-        self.mask.set(0);
+        self.mask.set(Locs::NONE);
         self.key.set(Chain::EMPTY.part(2));
     }
 
-    fn note(&self, loc: u16, old: Option<u64>, value: u64) {
+    fn note(&self, loc: u16, bit: u8, old: Option<u64>, value: u64) {
         if self.overflow.get() {
             return;
         }
         let len = self.len.get() as usize;
-        let bit = Footprint::bit(loc);
-        let known = match self.mask.get() & bit {
-            0 => None,
-            _ => self.entries[..len].iter().find(|e| e.get().loc == loc),
+        let bit = Locs::of(bit);
+        let known = match (self.mask.get() & bit).is_empty() {
+            true => None,
+            false => self.entries[..len].iter().find(|e| e.get().loc == loc),
         };
         let Some(place) = known.or_else(|| self.entries.get(len)) else {
             return self.give_up();

@@ -1,39 +1,130 @@
 //! Which locations a step touched. Two steps of different threads commute if their footprints do
 //! not conflict; reductions rest on executed footprints alone.
 
-/// The locations that a step touched, one bit each. Locations from 127 on share bit 127, so that
-/// they seem to conflict with each other.
+use core::cell::Cell;
+use core::ops::{BitAnd, BitOr, Sub};
+
+/// How many locations a set tells apart. The machine numbers them in the order in which they are
+/// first touched, so that those that no thread comes to do not count; from the last number on they
+/// share it, and seem to conflict with each other ([`Stats::lumped`] says so).
+///
+/// [`Stats::lumped`]: crate::outcome::Stats::lumped
+pub const LOCS: usize = 256;
+
+/// A set of locations.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Locs([u64; LOCS / 64]);
+
+impl Locs {
+    /// No location.
+    pub const NONE: Locs = Locs([0; LOCS / 64]);
+
+    /// One location.
+    #[inline(always)]
+    pub(crate) const fn of(bit: u8) -> Locs {
+        let mut one = Locs::NONE;
+        one.0[bit as usize / 64] = 1 << (bit % 64);
+        one
+    }
+
+    /// True if there is none.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        *self == Locs::NONE
+    }
+
+    /// Their numbers.
+    pub(crate) fn numbers(self) -> impl Iterator<Item = usize> {
+        self.0.into_iter().enumerate().flat_map(|(i, word)| bits(word).map(move |bit| i * 64 + bit))
+    }
+
+    #[inline(always)]
+    fn zip(self, other: Locs, f: impl Fn(u64, u64) -> u64) -> Locs {
+        Locs(core::array::from_fn(|i| f(self.0[i], other.0[i])))
+    }
+}
+
+impl BitOr for Locs {
+    type Output = Locs;
+    #[inline(always)]
+    fn bitor(self, other: Locs) -> Locs {
+        self.zip(other, |a, b| a | b)
+    }
+}
+
+impl BitAnd for Locs {
+    type Output = Locs;
+    #[inline(always)]
+    fn bitand(self, other: Locs) -> Locs {
+        self.zip(other, |a, b| a & b)
+    }
+}
+
+/// Those of the first that are not in the second.
+impl Sub for Locs {
+    type Output = Locs;
+    #[inline(always)]
+    fn sub(self, other: Locs) -> Locs {
+        self.zip(other, |a, b| a & !b)
+    }
+}
+
+/// The numbers of the bits that are set.
+pub(crate) fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let bit = mask.trailing_zeros() as usize;
+        mask &= mask.wrapping_sub(1);
+        (bit < 64).then_some(bit)
+    })
+}
+
+/// A set of locations that grows while a step runs.
+#[derive(Debug, Default)]
+pub(crate) struct Touched([Cell<u64>; LOCS / 64]);
+
+impl Touched {
+    #[inline(always)]
+    pub(crate) fn clear(&self) {
+        self.0.iter().for_each(|word| word.set(0));
+    }
+
+    #[inline(always)]
+    pub(crate) fn add(&self, bit: u8) {
+        let word = &self.0[bit as usize / 64];
+        word.set(word.get() | 1 << (bit % 64));
+    }
+
+    #[inline(always)]
+    pub(crate) fn add_all(&self, locs: Locs) {
+        self.0.iter().zip(locs.0).for_each(|(word, more)| word.set(word.get() | more));
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self) -> Locs {
+        Locs(core::array::from_fn(|i| self.0[i].get()))
+    }
+}
+
+/// What a step touched.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Footprint {
     /// Read.
-    pub reads: u128,
+    pub reads: Locs,
     /// Written, other than by `fetch_add`.
-    pub writes: u128,
+    pub writes: Locs,
     /// Written by `fetch_add` alone; its result may have been observed.
-    pub adds: u128,
-    /// The lock that was acquired. Locks have bits of their own; those from 63 on share bit 63.
+    pub adds: Locs,
+    /// The lock that was acquired. Each lock has a bit of its own, and so has each way to hold it.
     pub acquired: u64,
     /// The locks that were released.
     pub released: u64,
 }
 
 impl Footprint {
-    /// The bit of a location.
-    #[inline(always)]
-    pub(crate) const fn bit(loc: u16) -> u128 {
-        1 << if loc < 127 { loc } else { 127 }
-    }
-
-    /// The bit of a lock.
-    #[inline(always)]
-    pub(crate) const fn lock_bit(lock: u16) -> u64 {
-        1 << if lock < 63 { lock } else { 63 }
-    }
-
     /// What either touched.
     #[inline(always)]
     #[must_use]
-    pub const fn union(&self, other: &Footprint) -> Footprint {
+    pub fn union(&self, other: &Footprint) -> Footprint {
         Footprint {
             reads: self.reads | other.reads,
             writes: self.writes | other.writes,
@@ -46,11 +137,11 @@ impl Footprint {
     /// What was touched of locations outside of a set, and no locks.
     #[inline(always)]
     #[must_use]
-    pub const fn data_without(&self, set: u128) -> Footprint {
+    pub fn data_without(&self, set: Locs) -> Footprint {
         Footprint {
-            reads: self.reads & !set,
-            writes: self.writes & !set,
-            adds: self.adds & !set,
+            reads: self.reads - set,
+            writes: self.writes - set,
+            adds: self.adds - set,
             acquired: 0,
             released: 0,
         }
@@ -58,7 +149,7 @@ impl Footprint {
 
     /// Every location that was written.
     #[inline(always)]
-    pub const fn written(&self) -> u128 {
+    pub fn written(&self) -> Locs {
         self.writes | self.adds
     }
 
@@ -71,19 +162,19 @@ impl Footprint {
     /// The locations over which the steps conflict. With `adds_commute`, two `fetch_add`s do not:
     /// right for programs that ignore what `fetch_add` returns.
     #[inline(always)]
-    pub const fn conflicts(&self, other: &Footprint, adds_commute: bool) -> u128 {
+    pub fn conflicts(&self, other: &Footprint, adds_commute: bool) -> Locs {
         let (w, v) = (self.written(), other.written());
         let all = w & (other.reads | v) | self.reads & v;
         if !adds_commute {
             return all;
         }
-        let pure = self.adds & !(self.reads | self.writes) & !(other.reads | other.writes);
-        all & !(pure & other.adds)
+        let pure = self.adds - (self.reads | self.writes | other.reads | other.writes);
+        all - (pure & other.adds)
     }
 
     /// True if the order of the steps matters.
     #[inline(always)]
-    pub const fn depends(&self, other: &Footprint, adds_commute: bool) -> bool {
-        self.locks() & other.locks() != 0 || self.conflicts(other, adds_commute) != 0
+    pub fn depends(&self, other: &Footprint, adds_commute: bool) -> bool {
+        self.locks() & other.locks() != 0 || !self.conflicts(other, adds_commute).is_empty()
     }
 }

@@ -5,7 +5,6 @@ use core::panic::Location;
 use kvmmu_model::{Mark, Object, Tag};
 use kvmmu_scenarios::{Observer, Story};
 
-use super::footprint::Footprint;
 use super::hash::word_part;
 use super::state::Machine;
 use crate::record::event::What;
@@ -77,12 +76,12 @@ impl Machine {
             }
             let Some((cell, loc)) = automaton.progress else { continue };
             if automaton.marks() >> mark as u8 & 1 == 1 {
-                self.reads.set(self.reads.get() | Footprint::bit(loc));
+                self.reads.add(self.bit(loc));
             }
             if next != progress {
                 self.arena.set(cell, next);
                 self.mix(word_part(loc, progress) ^ word_part(loc, next));
-                self.writes.set(self.writes.get() | Footprint::bit(loc));
+                self.writes.add(self.bit(loc));
             }
         }
     }
@@ -93,7 +92,7 @@ impl Machine {
         let done = |a: &Automaton| {
             a.progress.is_none_or(|(cell, loc)| {
                 // A violating step depends on each thread that advances the story.
-                self.reads.set(self.reads.get() | Footprint::bit(loc));
+                self.reads.add(self.bit(loc));
                 self.arena.get(cell) == a.complete()
             })
         };

@@ -11,7 +11,7 @@ use kvmmu_model::{GuardSet, LockClass, LockId, Mode as Held, Object, Tag};
 
 use super::arena::{Arena, Extent};
 use super::coroutine::Switch;
-use super::footprint::Footprint;
+use super::footprint::{Footprint, LOCS, Touched};
 use super::hash::word_part;
 use super::lockdep::Locks;
 use super::pending::{Kind, Pending};
@@ -66,12 +66,15 @@ pub(crate) struct Machine {
     pub(crate) mode: Cell<Mode>,
     pub(crate) choice: Cell<u8>,
     pub(crate) switch: Switch,
-    pub(crate) reads: Cell<u128>,
-    pub(crate) writes: Cell<u128>,
-    adds: Cell<u128>,
+    pub(super) reads: Touched,
+    pub(super) writes: Touched,
+    adds: Touched,
     acquired: Cell<u64>,
     released: Cell<u64>,
     locs: RefCell<Vec<Place>>,
+    /// The number of each location in footprints, plus 1; 0: it was not touched yet.
+    numbers: Box<[Cell<u16>; LOCS_MAX]>,
+    touched: Cell<u16>,
     /// Locks with data, by number; others have none.
     data: RefCell<Vec<Option<LockInfo>>>,
     pub(crate) locks: Locks,
@@ -119,12 +122,14 @@ impl Machine {
             mode: Cell::new(Mode::Build),
             choice: Cell::new(0),
             switch: Switch::new(),
-            reads: Cell::new(0),
-            writes: Cell::new(0),
-            adds: Cell::new(0),
+            reads: Touched::default(),
+            writes: Touched::default(),
+            adds: Touched::default(),
             acquired: Cell::new(0),
             released: Cell::new(0),
             locs: RefCell::default(),
+            numbers: Box::new([const { Cell::new(0) }; LOCS_MAX]),
+            touched: Cell::new(0),
             data: RefCell::default(),
             locks: Locks::new(),
             poison: Cell::new(0),
@@ -150,6 +155,8 @@ impl Machine {
         self.mode.set(Mode::Build);
         self.begin_step(THREADS_MAX as u8, 0);
         self.locs.borrow_mut().clear();
+        self.numbers.iter().for_each(|n| n.set(0));
+        self.touched.set(0);
         self.data.borrow_mut().clear();
         self.locks.clear();
         self.automata.borrow_mut().clear();
@@ -229,9 +236,9 @@ impl Machine {
     /// Clears the footprint and names the thread that runs from now on.
     #[inline(always)]
     pub(crate) fn begin_step(&self, thread: u8, choice: u8) {
-        self.reads.set(0);
-        self.writes.set(0);
-        self.adds.set(0);
+        self.reads.clear();
+        self.writes.clear();
+        self.adds.clear();
         self.acquired.set(0);
         self.released.set(0);
         self.running.set(thread);
@@ -315,30 +322,58 @@ impl Machine {
 
     // Footprints.
 
+    /// The number of a location in footprints.
+    #[inline(always)]
+    pub(crate) fn bit(&self, loc: u16) -> u8 {
+        match self.numbers[loc as usize].get() {
+            0 => self.first_touch(loc),
+            n => (n - 1) as u8,
+        }
+    }
+
+    #[cold]
+    fn first_touch(&self, loc: u16) -> u8 {
+        self.touched.set(self.touched.get() + 1);
+        let n = self.touched.get().min(LOCS as u16);
+        self.numbers[loc as usize].set(n);
+        (n - 1) as u8
+    }
+
+    /// How many locations share a number in footprints.
+    pub(crate) fn lumped(&self) -> u16 {
+        match self.touched.get().saturating_sub(LOCS as u16) {
+            0 => 0,
+            others => others + 1,
+        }
+    }
+
     /// The step read a location.
     #[inline(always)]
     pub(crate) fn did_read(&self, loc: u16, value: u64) {
-        self.reads.set(self.reads.get() | Footprint::bit(loc));
-        self.thread().attempt.read(loc, value);
+        let bit = self.bit(loc);
+        self.reads.add(bit);
+        self.thread().attempt.read(loc, bit, value);
     }
 
     /// The step wrote a location.
     #[inline(always)]
     pub(crate) fn did_write(&self, loc: u16, old: u64, new: u64) {
-        self.writes.set(self.writes.get() | Footprint::bit(loc));
-        self.thread().attempt.write(loc, old, new);
+        let bit = self.bit(loc);
+        self.writes.add(bit);
+        self.thread().attempt.write(loc, bit, old, new);
     }
 
     /// The step added to a location.
     #[inline(always)]
     pub(crate) fn did_add(&self, loc: u16, old: u64, new: u64) {
-        self.adds.set(self.adds.get() | Footprint::bit(loc));
-        self.thread().attempt.write(loc, old, new);
+        let bit = self.bit(loc);
+        self.adds.add(bit);
+        self.thread().attempt.write(loc, bit, old, new);
     }
 
     /// The step depends on everything that the running attempt touched.
     pub(crate) fn did_read_attempt(&self) {
-        self.reads.set(self.reads.get() | self.thread().attempt.mask());
+        self.reads.add_all(self.thread().attempt.mask());
     }
 
     // Locks.
@@ -347,7 +382,7 @@ impl Machine {
     #[inline(always)]
     pub(crate) fn did_acquire(&self, lock: u8) {
         let lock = u16::from(lock);
-        self.acquired.set(self.acquired.get() | Footprint::lock_bit(lock));
+        self.acquired.set(self.acquired.get() | 1 << lock);
         let owner = self.running.get() as u64 + 1;
         self.mix(word_part(OWNERS + lock, 0) ^ word_part(OWNERS + lock, owner));
     }
@@ -384,7 +419,7 @@ impl Machine {
     pub(crate) fn will_release(&self, lock: u8) {
         self.did_change(lock);
         let lock = u16::from(lock);
-        self.released.set(self.released.get() | Footprint::lock_bit(lock));
+        self.released.set(self.released.get() | 1 << lock);
         let owner = self.running.get() as u64 + 1;
         self.mix(word_part(OWNERS + lock, 0) ^ word_part(OWNERS + lock, owner));
     }
@@ -433,7 +468,7 @@ impl Machine {
         let new = if freed { old | bit } else { old & !bit };
         self.arena.set(cell, new);
         self.mix(word_part(POISON + loc / 64, old) ^ word_part(POISON + loc / 64, new));
-        self.writes.set(self.writes.get() | Footprint::bit(loc));
+        self.writes.add(self.bit(loc));
     }
 
     /// A thread accesses the location.
@@ -441,7 +476,7 @@ impl Machine {
     pub(crate) fn check_freed(&self, loc: u16, site: &'static Location<'static>) {
         if self.arena.get(self.poison.get() + loc / 64) >> (loc % 64) & 1 == 1 {
             // The step depends on the one that freed it: dpor must see that they race.
-            self.reads.set(self.reads.get() | Footprint::bit(loc));
+            self.reads.add(self.bit(loc));
             let detail = || format!("{} is accessed after it was freed", self.name(loc));
             self.violate(Rule::USE_AFTER_FREE, detail, site);
         }

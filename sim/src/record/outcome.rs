@@ -115,4 +115,7 @@ pub struct Stats {
     pub steps: u64,
     /// The longest execution, in steps.
     pub depth_max: u32,
+    /// Shared objects that dpor takes for one, because more of them were touched than it tells
+    /// apart: steps on them seem to conflict, so that more orders are explored than need be.
+    pub lumped: u16,
 }

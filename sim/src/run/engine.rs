@@ -14,7 +14,7 @@ use kvmmu_scenarios::lockdep::LockOrders;
 use super::program::Program;
 use crate::machine::THREADS_MAX;
 use crate::machine::coroutine::Coroutines;
-use crate::machine::footprint::Footprint;
+use crate::machine::footprint::{Footprint, Locs};
 use crate::machine::irq;
 use crate::machine::notice;
 use crate::machine::pending::{Kind, Pending};
@@ -195,6 +195,11 @@ impl Engine {
         self.steps
     }
 
+    /// How many shared objects share a number in footprints.
+    pub(crate) fn lumped(&self) -> u16 {
+        self.machine.lumped()
+    }
+
     /// All actors of the program, in the order of [`Actor::index`].
     #[inline(always)]
     pub fn actors(&self) -> impl Iterator<Item = Actor> + use<> {
@@ -269,14 +274,15 @@ impl Engine {
     }
 
     fn thread_waits_on(&self, t: usize) -> Footprint {
-        let pending = self.pending(t);
+        let (m, pending) = (self.machine, self.pending(t));
+        let place = || Locs::of(m.bit(pending.loc));
         let (reads, acquired) = match pending.kind {
-            Kind::Acquire => (Footprint::bit(pending.loc), Footprint::lock_bit(pending.arg as u16)),
+            Kind::Acquire => (place(), 1 << pending.arg),
             Kind::WaitIs | Kind::WaitNot | Kind::WaitNotAll | Kind::WaitClear | Kind::WaitAny => {
-                (Footprint::bit(pending.loc), 0)
+                (place(), 0)
             }
-            Kind::WaitChange => (self.machine.threads[t].attempt.mask(), 0),
-            _ => (0, 0),
+            Kind::WaitChange => (m.threads[t].attempt.mask(), 0),
+            _ => (Locs::NONE, 0),
         };
         Footprint { reads, acquired, ..Footprint::default() }
     }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use kvmmu_model::{
     CpuId, CpuMask, Lock, LockClass, Mark, Object, Ordering::SeqCst, Platform, Tag, Until, Word,
 };
+use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::event::What;
+use kvmmu_sim::footprint::LOCS;
 use kvmmu_sim::naive::Naive;
 use kvmmu_sim::outcome::{Reason, Verdict};
 use kvmmu_sim::program::{Moment, Story};
@@ -387,4 +389,23 @@ fn a_trace_names_calls_locks_and_values() {
     ];
     assert_eq!(texts, expected);
     assert!(replay.events.iter().all(|e| e.file.ends_with("steps.rs")));
+}
+
+#[test]
+fn each_of_many_locations_is_one_of_its_own_and_what_is_not_is_reported() {
+    let count = |each: usize| {
+        let build = move |sim: &Sim| {
+            let body = |t: usize| -> Body {
+                let words: Vec<_> = (0..each).map(|i| sim.word(var(t * each + i), 0)).collect();
+                Box::new(move || words.iter().for_each(|word| word.store(1, SeqCst)))
+            };
+            instance(vec![body(0), body(1)], || {})
+        };
+        let outcome = explore(&program(2, build), &mut Dpor::default(), Goal::ANY);
+        assert_eq!(outcome.verdict, Verdict::Holds);
+        (outcome.stats.executions, outcome.stats.lumped)
+    };
+    // No step of one thread depends on one of the other.
+    assert_eq!(count(LOCS / 2), (1, 0));
+    assert_eq!(count(LOCS / 2 + 1).1, 3);
 }

@@ -127,6 +127,7 @@ impl Explorer for Dpor {
         };
         let verdict = walk.run();
         self.record = walk.record;
+        search.stats.lumped = engine.lumped();
         search.outcome(engine, verdict)
     }
 }

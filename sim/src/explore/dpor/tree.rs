@@ -102,7 +102,9 @@ impl Tree {
             }
             if !sleeper.footprint.depends(footprint, self.adds_commute) {
                 self.sleepers.push(sleeper);
-            } else if i < node.inherited && sleeper.footprint.reads & footprint.written() != 0 {
+            } else if i < node.inherited
+                && !(sleeper.footprint.reads & footprint.written()).is_empty()
+            {
                 let rest = sleeper.footprint.data_without(footprint.written());
                 if rest != Footprint::default() {
                     self.watches.push(Watch { node: self.nodes.len() as u32 - 1, footprint: rest });
