@@ -184,6 +184,10 @@ pub struct CheckArgs {
 #[derive(Args, Clone, Debug)]
 pub struct SearchArgs {
     /// auto (but for 'locks' the default), dpor, stateful, random, pct or naive
+    ///
+    /// auto samples first, and then explores everything: of states where one thread is enough that
+    /// thread alone (docs/engine.md). stateful visits every state, dpor every order of dependent
+    /// steps, naive every execution; random and pct sample.
     #[arg(long, value_name = "STRATEGY", env = "KVMMU_STRATEGY")]
     #[arg(hide_env = true, hide_possible_values = true)]
     pub strategy: Option<Strategy>,

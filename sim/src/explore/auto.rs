@@ -10,7 +10,7 @@ use crate::run::program::Program;
 
 /// A short seeded search, which finds most bugs at once; if one property is looked for, a search of
 /// executions with few context switches, which finds most of the rest by short runs; and
-/// then the exhaustive search.
+/// then the exhaustive search, [`Stateful::reduced`].
 #[derive(Clone, Debug)]
 pub struct Auto {
     /// How many random executions there are first.
@@ -29,7 +29,7 @@ impl Default for Auto {
             executions: 500,
             switches_max: 4,
             switches_states_max: 2_000_000,
-            then: Stateful::default(),
+            then: Stateful { reduced: true, ..Stateful::default() },
         }
     }
 }

@@ -67,6 +67,11 @@ impl Cycles {
         self.path.push(Part { place, by, low, open, moved: 0, enabled, lap: None });
     }
 
+    /// The last state of the path.
+    pub(crate) fn top(&self) -> Option<Place> {
+        self.path.last().map(|part| part.place)
+    }
+
     /// `step` leads from the last state of the path to `key`, whose component is not complete.
     /// `lap` gives the way there and whether the story is complete.
     #[cold]

@@ -1,9 +1,10 @@
 //! The strategies: which executions of a program to look at, in which order, and when to stop.
 //! [`Explorer`] is the one interface to them.
 //!
-//! `stateful` looks at every state once, [`dpor`] at every order of dependent steps once, [`naive`]
-//! at everything; [`sample`] at some. [`Auto`] is several of them in a row. [`minimise`] makes
-//! what they found short. [`graph`] and [`trace_hash`] compare strategies with each other.
+//! `stateful` looks at every state once, or at as few as are enough (`persistent`, with `futures`
+//! and `predictor`), [`dpor`] at every order of dependent steps once, [`naive`] at everything;
+//! [`sample`] at some. [`Auto`] is several of them in a row. [`minimise`] makes what they found
+//! short. [`graph`] and [`trace_hash`] compare strategies with each other.
 
 pub mod dpor;
 pub mod graph;
@@ -17,6 +18,9 @@ mod auto;
 mod costs;
 mod cycles;
 mod explorer;
+mod futures;
+mod persistent;
+mod predictor;
 mod search;
 mod visited;
 

@@ -3,10 +3,17 @@
 //! Two states are one if their 128-bit keys agree (one bit is kept for the search itself): with n
 //! states the chance that any two keys agree by accident is below n^2 / 2^128. Snapshots are taken
 //! where more than one move is possible, and restored instead of replaying.
+//!
+//! With [`Stateful::reduced`], states where one thread is enough are explored by that thread:
+//! see [`super::persistent`].
+
+use std::collections::BTreeSet;
 
 use super::cycles::Cycles;
 use super::explorer::{Explorer, Limits, Progress};
+use super::futures::{Foot, Future};
 use super::graph::Graph;
+use super::persistent::Persistent;
 use super::search::Search;
 use super::visited::{Insert, Place, Visited};
 use crate::machine::hash::Chain;
@@ -27,13 +34,19 @@ pub struct Stateful {
     pub switches_max: Option<u32>,
     /// Record the state graph, to check that equal keys mean equal states. Slow.
     pub graph: Option<Graph>,
+    /// Explore one thread where that is enough: the same verdicts, violations, witnesses, lock
+    /// orders and ends of executions from fewer states. Has no effect with one of the two above.
+    pub reduced: bool,
+    /// If it is there: the keys of the shared state where executions end without violation.
+    pub finals: Option<BTreeSet<u128>>,
 }
 
 /// A state on the path.
 struct Frame {
-    /// Its moves, in `Walk::moves`, and the next one to make.
+    /// Its moves, in `Walk::moves`, the next one to make, and the end of those to make.
     moves: core::ops::Range<usize>,
     next: usize,
+    until: usize,
     /// Its snapshot, if it has several moves.
     snapshot: Option<usize>,
     /// The actor that made the last move, and how often that changed on the way here.
@@ -54,8 +67,18 @@ struct Walk<'e, 's, 'p> {
     moves: Vec<Move>,
     frames: Vec<Frame>,
     cycles: Cycles,
+    persistent: Option<Persistent>,
+    finals: Option<BTreeSet<u128>>,
     /// A bound that left something out.
     cut: Option<Reason>,
+}
+
+/// How a state was reached.
+#[derive(Clone, Copy)]
+struct By {
+    step: Move,
+    /// What the step touched, if that is kept.
+    foot: Foot,
 }
 
 impl Explorer for Stateful {
@@ -79,7 +102,9 @@ impl Stateful {
         progress: Progress<'_>,
     ) -> Outcome {
         let mut search = Search::new(engine, limits, progress);
-        let visited = Visited::new(search.account());
+        let reduced = self.reduced && self.switches_max.is_none() && self.graph.is_none();
+        let visited = Visited::new(search.account(), reduced);
+        let persistent = reduced.then(|| Persistent::new(engine.threads()));
         let mut walk = Walk {
             engine,
             search: &mut search,
@@ -91,10 +116,13 @@ impl Stateful {
             moves: Vec::new(),
             frames: Vec::new(),
             cycles: Cycles::default(),
+            persistent,
+            finals: self.finals.as_ref().map(|_| BTreeSet::new()),
             cut: None,
         };
         let verdict = walk.run();
         self.graph = walk.graph;
+        self.finals = walk.finals;
         search.outcome(engine, verdict)
     }
 }
@@ -108,7 +136,13 @@ impl Walk<'_, '_, '_> {
         // True while the engine is in the state of the last frame.
         let mut here = true;
         while let Some(frame) = self.frames.last_mut() {
-            if frame.next == frame.moves.end {
+            if frame.next == frame.until
+                && frame.until != frame.moves.end
+                && let Some(persistent) = &mut self.persistent
+            {
+                frame.until += persistent.extend(&mut self.moves[frame.until..frame.moves.end]);
+            }
+            if frame.next == frame.until {
                 if let Some(verdict) = self.leave() {
                     return verdict;
                 }
@@ -123,20 +157,26 @@ impl Walk<'_, '_, '_> {
                 self.cut = self.cut.or(Some(Reason::Switches));
                 continue;
             }
-            if !here && let Some(at) = frame.snapshot {
-                self.engine.restore(&self.snapshots, at);
+            if !here {
+                self.go_back();
             }
-            self.engine.step(step);
+            let footprint = self.engine.step(step);
+            let foot = self.persistent.as_mut().map_or(Foot::NOTHING, |p| p.foot(&footprint));
             self.search.stats.transitions += 1;
             let (frames, moves) = (&self.frames, &self.moves);
             Search::note_cycle(self.engine, || path(frames, moves));
             let depth = self.frames.len();
-            if let Some(verdict) = self.arrive(Some(step), switches, Some((from, step))) {
+            if let Some(verdict) =
+                self.arrive(Some(By { step, foot }), switches, Some((from, step)))
+            {
                 return verdict;
             }
             let (snapshots, moves, frames) = (&self.snapshots, &self.moves, &self.frames);
-            let cycles = &self.cycles;
-            let taken = || snapshots.bytes() + bytes(moves) + bytes(frames) + cycles.bytes();
+            let (cycles, persistent) = (&self.cycles, self.persistent.as_ref());
+            let taken = || {
+                let path = snapshots.bytes() + bytes(moves) + bytes(frames) + cycles.bytes();
+                path + persistent.map_or(0, Persistent::bytes)
+            };
             if let Some(reason) = self.search.tick(taken) {
                 return Verdict::Inconclusive(reason);
             }
@@ -145,17 +185,42 @@ impl Walk<'_, '_, '_> {
         self.cut.map_or(Verdict::Holds, Verdict::Inconclusive)
     }
 
+    /// Brings the engine back to the last state of the path: by its snapshot, or else from the last
+    /// one on the way there.
+    fn go_back(&mut self) {
+        let top = self.frames.len() - 1;
+        let near = self.frames.iter().rposition(|frame| frame.snapshot.is_some());
+        match near.and_then(|at| self.frames[at].snapshot) {
+            Some(at) => self.engine.restore(&self.snapshots, at),
+            None => self.engine.reset(),
+        }
+        let from = near.unwrap_or(0);
+        for frame in &self.frames[from..top] {
+            self.engine.step(self.moves[frame.next - 1]);
+        }
+        if from != top {
+            // It may be needed again.
+            self.engine.save(&mut self.snapshots);
+            self.frames[top].snapshot = Some(self.snapshots.len() - 1);
+        }
+    }
+
     /// The engine is in some state: looks whether it is new, and at its moves if so.
     fn arrive(
         &mut self,
-        by: Option<Move>,
+        by: Option<By>,
         switches: u32,
         edge: Option<(u32, Move)>,
     ) -> Option<Verdict> {
         if self.engine.is_violated() {
+            if let Some(persistent) = &mut self.persistent {
+                // The violation keeps others from going on: they go on before it.
+                persistent.led_to(by.map(By::pair), Future::NOTHING);
+                persistent.take_all();
+            }
             return self.end();
         }
-        let last = by.map(|step| step.actor);
+        let last = by.map(|by| by.step.actor);
         let mut key = self.engine.key();
         if self.switches_max.is_some() {
             let last = last.map_or(u64::from(u8::MAX), |actor| actor.index() as u64);
@@ -170,8 +235,14 @@ impl Walk<'_, '_, '_> {
         let place = match inserted {
             Insert::New(place) => place,
             Insert::Full => return Some(Verdict::Inconclusive(Reason::Memory)),
-            Insert::Known(open) => {
-                if let (true, Some(step)) = (open, by) {
+            Insert::Known(open, number) => {
+                if let Some(persistent) = &mut self.persistent {
+                    // The future of an open state is not known yet: no step commutes with it, so
+                    // that all threads are explored here.
+                    let then = if open { Future::ANYTHING } else { Future(number) };
+                    persistent.led_to(by.map(By::pair), then);
+                }
+                if let (true, Some(By { step, .. })) = (open, by) {
                     let (frames, moves) = (&self.frames, &self.moves);
                     let story = self.engine.story_is_complete();
                     self.cycles.meet(key, step, || (path(frames, moves), story));
@@ -180,17 +251,18 @@ impl Walk<'_, '_, '_> {
             }
         };
         self.search.stats.states += 1;
-        self.expand(place, last, switches, node)
+        self.expand(place, by, switches, node)
     }
 
     /// A new state: puts it on the path, unless nothing can be done there.
     fn expand(
         &mut self,
         place: Place,
-        last: Option<Actor>,
+        by: Option<By>,
         switches: u32,
         node: u32,
     ) -> Option<Verdict> {
+        let last = by.map(|by| by.step.actor);
         let first = self.moves.len();
         self.engine.moves(&mut self.moves);
         let moves = first..self.moves.len();
@@ -198,10 +270,18 @@ impl Walk<'_, '_, '_> {
         self.search.stats.depth_max = self.search.stats.depth_max.max(depth);
         if moves.is_empty() {
             self.visited.clear_flag(place);
+            if let Some(persistent) = &mut self.persistent {
+                let future = persistent.dead_end(self.engine);
+                self.visited.set_number(place, future.0);
+                persistent.led_to(by.map(By::pair), future);
+            }
             return self.end();
         }
         if depth >= self.limits.steps_max {
             self.visited.clear_flag(place);
+            if let Some(persistent) = &mut self.persistent {
+                persistent.led_to(by.map(By::pair), Future::ANYTHING);
+            }
             self.moves.truncate(first);
             self.cut = Some(Reason::Steps);
             return None;
@@ -209,12 +289,19 @@ impl Walk<'_, '_, '_> {
         if self.visited.len() as u64 > self.limits.states_max {
             return Some(Verdict::Inconclusive(Reason::States));
         }
-        let snapshot = (moves.len() > 1).then(|| {
+        let (mut until, mut once) = (moves.end, moves.len() == 1);
+        if let Some(persistent) = &mut self.persistent {
+            let (n, sure) =
+                persistent.push(self.engine, by.map(By::pair), &mut self.moves[moves.clone()]);
+            until = first + n;
+            once |= n == 1 && sure;
+        }
+        let snapshot = (!once).then(|| {
             self.engine.save(&mut self.snapshots);
             self.snapshots.len() - 1
         });
         self.cycles.push(place, last, self.engine.enabled());
-        self.frames.push(Frame { next: first, moves, snapshot, last, switches, node });
+        self.frames.push(Frame { next: first, until, moves, snapshot, last, switches, node });
         None
     }
 
@@ -235,6 +322,9 @@ impl Walk<'_, '_, '_> {
         if let Some(at) = frame.snapshot {
             self.engine.truncate(&mut self.snapshots, at);
         }
+        if let (Some(persistent), Some(place)) = (&mut self.persistent, self.cycles.top()) {
+            self.visited.set_number(place, persistent.pop().0);
+        }
         let lap = self.cycles.pop(&mut self.visited)?;
         let actors = self.engine.actors().filter(|actor| lap.actors >> actor.index() & 1 == 1);
         let names = actors.map(|actor| self.engine.actor_name(actor));
@@ -249,7 +339,11 @@ impl Walk<'_, '_, '_> {
         if self.search.stats.executions > self.limits.executions_max {
             return Some(Verdict::Inconclusive(Reason::Executions));
         }
-        let violation = self.engine.finish()?;
+        let key = self.engine.shared_key();
+        let Some(violation) = self.engine.finish() else {
+            self.finals.as_mut().map(|finals| finals.insert(key));
+            return None;
+        };
         self.judge(violation, None)
     }
 
@@ -257,6 +351,12 @@ impl Walk<'_, '_, '_> {
         let goal = self.engine.goal().clone();
         let (frames, moves) = (&self.frames, &self.moves);
         self.search.judge(&goal, violation, || lap.unwrap_or_else(|| path(frames, moves)))
+    }
+}
+
+impl By {
+    fn pair(self) -> (Actor, Foot) {
+        (self.step.actor, self.foot)
     }
 }
 

@@ -147,6 +147,18 @@ impl Footprint {
         }
     }
 
+    /// A hash for tables that compare what they find.
+    #[inline(always)]
+    pub(crate) fn mix(&self) -> u64 {
+        let sets = [&self.reads, &self.writes, &self.adds];
+        let words = sets.into_iter().flat_map(|set| set.0).chain([self.acquired, self.released]);
+        let odd = |i: u64| (2 * i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let sum = words.zip(0..).fold(0, |sum: u64, (word, i)| {
+            sum.wrapping_add((word ^ word >> 31).wrapping_mul(odd(i)))
+        });
+        sum ^ sum >> 32
+    }
+
     /// Every location that was written.
     #[inline(always)]
     pub fn written(&self) -> Locs {

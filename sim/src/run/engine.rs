@@ -268,12 +268,8 @@ impl Engine {
     /// What the next step of the actor waits for, if it may have to wait: what it reads to find out
     /// whether it can go on, and the lock that it takes.
     pub fn waits_on(&self, actor: Actor) -> Footprint {
-        match actor {
-            Actor::Thread(t) => self.thread_waits_on(t as usize),
-        }
-    }
-
-    fn thread_waits_on(&self, t: usize) -> Footprint {
+        let Actor::Thread(t) = actor;
+        let t = usize::from(t);
         let (m, pending) = (self.machine, self.pending(t));
         let place = || Locs::of(m.bit(pending.loc));
         let (reads, acquired) = match pending.kind {

@@ -8,5 +8,6 @@ mod dpor_random;
 mod dpor_rcu;
 mod dpor_scenarios;
 mod outcomes;
+mod persistent;
 mod random;
 mod workers;

@@ -1,11 +1,14 @@
 //! What the tests that draw random programs share: the settings, how many operations the threads of
-//! a program have, and the comparison of dpor with naive.
+//! a program have, and the comparison of strategies.
+
+use std::collections::BTreeSet;
 
 use kvmmu_sim::dpor::{Dpor, Order, Record};
 use kvmmu_sim::naive::Naive;
 use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
 use kvmmu_sim::program::Program;
 use kvmmu_sim::rule::Rule;
+use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Explorer, Goal, Limits};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -71,6 +74,9 @@ pub(crate) fn agree(
     naive.adds_commute = adds_commute;
     let by_naive = explore(program, goal, &mut naive);
     prop_assume!(by_naive.verdict == Verdict::Holds);
+    let reduced = reduced_agrees(program, goal)?;
+    prop_assert_eq!(others(&reduced), others(&by_naive));
+    prop_assert_eq!(&reduced.seen, &by_naive.seen);
     let order = if lowest { Order::LowestFirst } else { Order::HighestFirst };
     let mut dpor = Dpor { order, adds_commute, record: Some(Record::default()) };
     let by_dpor = explore(program, goal, &mut dpor);
@@ -79,4 +85,26 @@ pub(crate) fn agree(
     prop_assert_eq!(others(&by_dpor), others(&by_naive));
     prop_assert_eq!(record.traces.len() as u64, by_dpor.stats.executions, "a trace twice");
     Ok(Agreed { naive, by_naive, record, by_dpor })
+}
+
+/// Explores everything by states, all of them and as few as are enough: the same verdict,
+/// violations, ends, witnesses and lock orders. Returns what the reduced search found.
+pub(crate) fn reduced_agrees(program: &dyn Program, goal: &Goal) -> Result<Outcome, TestCaseError> {
+    let [full, reduced] = [false, true].map(|reduced| {
+        let finals = Some(BTreeSet::new());
+        let mut stateful = Stateful { reduced, finals, ..Stateful::default() };
+        let outcome = explore(program, goal, &mut stateful);
+        (outcome, stateful.finals)
+    });
+    prop_assume!(!matches!(full.0.verdict, Verdict::Inconclusive(_)));
+    prop_assert_eq!(&reduced.0.verdict, &full.0.verdict);
+    prop_assert_eq!(others(&reduced.0), others(&full.0));
+    prop_assert_eq!(&reduced.0.seen, &full.0.seen);
+    prop_assert_eq!(&reduced.1, &full.1, "ends of executions");
+    let orders = |outcome: &Outcome| -> Vec<_> {
+        outcome.locks.nestings().map(|(nesting, _)| nesting).collect()
+    };
+    prop_assert_eq!(orders(&reduced.0), orders(&full.0));
+    prop_assert!(reduced.0.stats.states <= full.0.stats.states);
+    Ok(reduced.0)
 }

@@ -1,0 +1,348 @@
+//! What the threads of a program may still touch, from a state on.
+//!
+//! The future of a set of threads is what all steps touch on paths where only threads of the set
+//! move, and what the blocked ones of them wait for there. A [`Future`] has those of several sets
+//! of threads, which is more than enough to have one for every set: with few threads each subset
+//! is there, with more of them each thread alone and all but each thread, which stand for what is
+//! in them. Footprints and futures are interned: a state keeps 4 bytes.
+
+use hashbrown::HashTable;
+
+use crate::machine::footprint::Footprint;
+use crate::machine::memory::bytes;
+
+/// An interned footprint, or the union of several.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct Foot(u32);
+
+impl Foot {
+    /// Touches nothing.
+    pub(crate) const NOTHING: Foot = Foot(0);
+    /// May touch anything.
+    pub(crate) const ANYTHING: Foot = Foot(u32::MAX);
+}
+
+/// An interned row of footprints: what sets of threads may still touch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Future(pub(crate) u32);
+
+impl Future {
+    /// Nothing is known: they may touch anything.
+    pub(crate) const ANYTHING: Future = Future(0);
+    /// Nobody does anything any more.
+    pub(crate) const NOTHING: Future = Future(1);
+}
+
+/// Programs of so many threads have a footprint for every set of threads.
+const EXACT: usize = 4;
+/// Entries of the caches of unions and of what is independent.
+const CACHE: usize = 1 << 16;
+
+/// The futures of a program's states.
+#[derive(Debug)]
+pub(crate) struct Futures {
+    threads: usize,
+    /// The sets of threads of which a future knows; the first is empty.
+    sets: Vec<u32>,
+    footprints: Vec<Footprint>,
+    numbers: HashTable<u32>,
+    /// Rows, one after the other.
+    rows: Vec<Foot>,
+    places: HashTable<u32>,
+    /// Direct-mapped: a wrong entry costs time only.
+    recent: Vec<u32>,
+    unions: Vec<(u64, Foot)>,
+    independent: Vec<(u64, bool)>,
+    steps: Vec<(Step, Future)>,
+}
+
+/// All that the future of a state with one move follows from, if no thread waits there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Step {
+    pub(crate) thread: u8,
+    pub(crate) foot: Foot,
+    pub(crate) then: Future,
+    /// True if others could have moved.
+    pub(crate) partial: bool,
+}
+
+/// A hash of a row.
+#[inline(always)]
+fn mix(row: &[Foot]) -> u64 {
+    let odd = |i: u64| (2 * i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let sum = row
+        .iter()
+        .zip(0..)
+        .fold(0, |sum: u64, (foot, i)| sum.wrapping_add(u64::from(foot.0).wrapping_mul(odd(i))));
+    sum ^ sum >> 32
+}
+
+/// The place of a pair in a cache.
+#[inline(always)]
+fn place(key: u64) -> usize {
+    (key ^ key >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15) as usize >> 40 & (CACHE - 1)
+}
+
+impl Futures {
+    pub(crate) fn new(threads: usize) -> Futures {
+        let all = (1u32 << threads) - 1;
+        let sets: Vec<u32> = if threads <= EXACT {
+            (0..=all).collect()
+        } else {
+            let alone = (0..threads).map(|t| 1 << t);
+            let without = (0..threads).map(|t| all & !(1 << t));
+            [0].into_iter().chain(alone).chain(without).collect()
+        };
+        let mut futures = Futures {
+            threads,
+            rows: Vec::new(),
+            footprints: vec![Footprint::default()],
+            numbers: HashTable::new(),
+            places: HashTable::new(),
+            recent: vec![0; CACHE],
+            unions: vec![(0, Foot::NOTHING); CACHE],
+            independent: vec![(0, false); CACHE],
+            steps: vec![(Step::NONE, Future::NOTHING); CACHE],
+            sets,
+        };
+        futures.numbers.insert_unique(Footprint::default().mix(), 0, |_| 0);
+        let anything = futures.row(|a| if a == 0 { Foot::NOTHING } else { Foot::ANYTHING });
+        let nothing = futures.row(|_| Foot::NOTHING);
+        debug_assert_eq!((anything, nothing), (Future::ANYTHING, Future::NOTHING));
+        futures
+    }
+
+    /// How much memory they take.
+    pub(crate) fn bytes(&self) -> usize {
+        let tables = (self.numbers.capacity() + self.places.capacity()) * 8;
+        let caches = bytes(&self.unions) + bytes(&self.independent) + bytes(&self.recent);
+        let caches = caches + bytes(&self.steps);
+        bytes(&self.footprints) + bytes(&self.rows) + tables + caches
+    }
+
+    /// The number of the smallest set that has all these threads, which are not all there are.
+    #[inline(always)]
+    fn cover(&self, threads: u32) -> usize {
+        let n = self.threads;
+        if n <= EXACT {
+            return threads as usize;
+        }
+        match threads.count_ones() {
+            0 => 0,
+            1 => 1 + threads.trailing_zeros() as usize,
+            _ => {
+                debug_assert_ne!(threads.trailing_ones() as usize, n);
+                1 + n + threads.trailing_ones() as usize
+            }
+        }
+    }
+
+    /// Interns a footprint.
+    #[inline]
+    pub(crate) fn foot(&mut self, footprint: &Footprint) -> Foot {
+        let key = footprint.mix();
+        let recent = &mut self.recent[key as usize & (CACHE - 1)];
+        if self.footprints[*recent as usize] == *footprint {
+            return Foot(*recent);
+        }
+        let footprints = &mut self.footprints;
+        let same = |number: &u32| footprints[*number as usize] == *footprint;
+        let number = match self.numbers.find(key, same) {
+            Some(number) => *number,
+            None => {
+                let number = footprints.len() as u32;
+                footprints.push(*footprint);
+                self.numbers.insert_unique(key, number, |n| footprints[*n as usize].mix());
+                number
+            }
+        };
+        *recent = number;
+        Foot(number)
+    }
+
+    /// Interns a row: `of` says what the set of a number may touch.
+    #[inline]
+    fn row(&mut self, of: impl Fn(usize) -> Foot) -> Future {
+        let width = self.sets.len();
+        let start = self.rows.len();
+        self.rows.extend((0..width).map(of));
+        let (rows, row) = self.rows.split_at(start);
+        let row_at = |n: u32| &rows[n as usize * width..][..width];
+        let key = mix(row);
+        if let Some(place) = self.places.find(key, |n| row_at(*n) == row) {
+            let found = Future(*place);
+            self.rows.truncate(start);
+            return found;
+        }
+        let number = (start / width) as u32;
+        let all = &self.rows;
+        self.places.insert_unique(key, number, |n| mix(&all[*n as usize * width..][..width]));
+        Future(number)
+    }
+
+    /// What these threads may touch.
+    #[inline(always)]
+    pub(crate) fn of(&self, future: Future, threads: u32) -> Foot {
+        self.get(future, self.cover(threads))
+    }
+
+    #[inline(always)]
+    fn get(&self, future: Future, set: usize) -> Foot {
+        self.rows[future.0 as usize * self.sets.len() + set]
+    }
+
+    /// What either touches.
+    #[inline]
+    pub(crate) fn union(&mut self, a: Foot, b: Foot) -> Foot {
+        if a == b || b == Foot::NOTHING || a == Foot::ANYTHING {
+            return a;
+        }
+        if a == Foot::NOTHING || b == Foot::ANYTHING {
+            return b;
+        }
+        let key = u64::from(a.min(b).0) << 32 | u64::from(a.max(b).0);
+        let at = place(key);
+        let (known, foot) = self.unions[at];
+        if known == key {
+            return foot;
+        }
+        let all = self.footprints[a.0 as usize].union(&self.footprints[b.0 as usize]);
+        let foot = self.foot(&all);
+        self.unions[at] = (key, foot);
+        foot
+    }
+
+    /// True if no order of these matters.
+    #[inline]
+    pub(crate) fn independent(&mut self, a: Foot, b: Foot) -> bool {
+        if a == Foot::NOTHING || b == Foot::NOTHING {
+            return true;
+        }
+        if a == Foot::ANYTHING || b == Foot::ANYTHING {
+            return false;
+        }
+        let key = u64::from(a.min(b).0) << 32 | u64::from(a.max(b).0);
+        let at = place(key);
+        let (known, is) = self.independent[at];
+        if known == key {
+            return is;
+        }
+        let is = !self.footprints[a.0 as usize].depends(&self.footprints[b.0 as usize], false);
+        self.independent[at] = (key, is);
+        is
+    }
+}
+
+impl Step {
+    /// Of no thread.
+    const NONE: Step =
+        Step { thread: u8::MAX, foot: Foot::NOTHING, then: Future::NOTHING, partial: false };
+}
+
+impl Futures {
+    /// The future of a state with this step alone, where no thread waits. `sum` is for scratch.
+    pub(crate) fn of_step(&mut self, step: Step, sum: &mut Sum) -> Future {
+        let key = u64::from(step.foot.0) << 32 | u64::from(step.then.0);
+        let at = place(key ^ u64::from(step.thread) << 8 ^ u64::from(step.partial));
+        let (known, future) = self.steps[at];
+        if known == step {
+            return future;
+        }
+        let thread = usize::from(step.thread);
+        sum.clear(self);
+        sum.add(self, thread, step.foot, step.then);
+        if step.partial {
+            let nobody = Waiting { threads: 0, feet: &[] };
+            sum.add_rest(self, 1 << thread, &nobody, step.then);
+        }
+        let future = sum.intern(self);
+        self.steps[at] = (step, future);
+        future
+    }
+}
+
+/// The future of a state while it is found out.
+#[derive(Debug, Default)]
+pub(crate) struct Sum(Vec<Foot>);
+
+impl Sum {
+    /// Nobody does anything, so far.
+    pub(crate) fn clear(&mut self, futures: &Futures) {
+        self.0.clear();
+        self.0.resize(futures.sets.len(), Foot::NOTHING);
+    }
+
+    /// A thread may touch this, and then come what comes.
+    #[inline]
+    pub(crate) fn add(&mut self, futures: &mut Futures, thread: usize, foot: Foot, then: Future) {
+        for a in 1..self.0.len() {
+            if futures.sets[a] >> thread & 1 == 1 {
+                let more = futures.union(foot, futures.get(then, a));
+                self.0[a] = futures.union(self.0[a], more);
+            }
+        }
+    }
+
+    /// What threads outside of `taken` may do that begin: they commute with the steps of those,
+    /// after one of which `then` comes.
+    pub(crate) fn add_rest(
+        &mut self,
+        futures: &mut Futures,
+        taken: u32,
+        waiting: &Waiting,
+        then: Future,
+    ) {
+        for a in 1..self.0.len() {
+            let rest = futures.before(then, futures.sets[a] & !taken, waiting);
+            self.0[a] = futures.union(self.0[a], rest);
+        }
+    }
+
+    /// Interns it.
+    #[inline]
+    pub(crate) fn intern(&self, futures: &mut Futures) -> Future {
+        futures.row(|a| self.0[a])
+    }
+}
+
+/// The threads that wait in some state, one bit each, and what each waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting<'a> {
+    pub(crate) threads: u32,
+    /// By rank among them.
+    pub(crate) feet: &'a [Foot],
+}
+
+impl Waiting<'_> {
+    /// Each of them and what it waits for.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, Foot)> {
+        threads(self.threads).zip(self.feet.iter().copied())
+    }
+}
+
+/// The threads of a set.
+pub(crate) fn threads(mut set: u32) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let t = set.trailing_zeros() as usize;
+        set &= set.wrapping_sub(1);
+        (t < 32).then_some(t)
+    })
+}
+
+impl Futures {
+    /// What `rest` may touch from a state where `waiting` wait, before some step after which `then`
+    /// comes and which commutes with all of it.
+    #[inline]
+    pub(crate) fn before(&mut self, then: Future, rest: u32, waiting: &Waiting) -> Foot {
+        let free = self.of(then, rest & !waiting.threads);
+        if rest & waiting.threads != 0 {
+            // Those that wait go on waiting unless the others of `rest` end it.
+            for (t, foot) in waiting.iter() {
+                if rest >> t & 1 == 1 && !self.independent(foot, free) {
+                    return self.of(then, rest);
+                }
+            }
+        }
+        free
+    }
+}

@@ -1,0 +1,216 @@
+//! Persistent sets on states: of most states one thread alone is explored.
+//!
+//! Why that is enough, and what is preserved: docs/engine.md. A state is explored by one thread
+//! first. When that is done, each of its steps is compared with what the other threads may still
+//! touch after it (their [`Future`], which was found on the way); if the order of some matters,
+//! their threads are explored too. All threads are where a step violates something, and where one
+//! leads to a state whose future is not known yet, because it is on the path or its component is
+//! not complete.
+
+use super::futures::{Foot, Future, Futures, Step, Sum, Waiting, threads};
+use super::predictor::{Guess, Predictor};
+use crate::machine::footprint::Footprint;
+use crate::machine::memory::bytes;
+use crate::record::actor::Actor;
+use crate::record::schedule::Move;
+use crate::run::engine::Engine;
+
+/// A move that was made from a state of the path, and what may come after it.
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    thread: u8,
+    foot: Foot,
+    then: Future,
+}
+
+/// A state on the path.
+#[derive(Clone, Debug)]
+struct Partial {
+    /// The threads that can move, and those of them that are explored.
+    enabled: u32,
+    taken: u32,
+    waiting: u32,
+    /// Threads that stood against exploring the first one alone.
+    against: u32,
+    /// The first of its moves in `made`, and of what threads wait for in `waits`.
+    made: u32,
+    waits: u32,
+    /// The step that led to it.
+    by: (u8, Foot),
+    guess: Option<Guess>,
+}
+
+/// What the reduction keeps while a search runs.
+#[derive(Debug)]
+pub(crate) struct Persistent {
+    futures: Futures,
+    predictor: Predictor,
+    path: Vec<Partial>,
+    made: Vec<Made>,
+    waits: Vec<Foot>,
+    sum: Sum,
+}
+
+impl Persistent {
+    /// For a program of so many threads.
+    pub(crate) fn new(threads: usize) -> Persistent {
+        Persistent {
+            futures: Futures::new(threads),
+            predictor: Predictor::new(),
+            path: Vec::new(),
+            made: Vec::new(),
+            waits: Vec::new(),
+            sum: Sum::default(),
+        }
+    }
+
+    /// How much memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.futures.bytes() + bytes(&self.path) + bytes(&self.made) + bytes(&self.waits)
+    }
+
+    /// Interns what a step touched.
+    pub(crate) fn foot(&mut self, footprint: &Footprint) -> Foot {
+        self.futures.foot(footprint)
+    }
+
+    /// A new state goes on the path: puts the moves to make first in front of the others, and
+    /// returns how many they are and whether they are likely to be all.
+    pub(crate) fn push(
+        &mut self,
+        engine: &Engine,
+        by: Option<(Actor, Foot)>,
+        moves: &mut [Move],
+    ) -> (usize, bool) {
+        let enabled = engine.enabled();
+        let live = engine.unfinished();
+        let (made, waits) = (self.made.len() as u32, self.waits.len() as u32);
+        let waiting = live & !enabled;
+        for t in threads(waiting) {
+            let foot = self.futures.foot(&engine.waits_on(Actor::at(t)));
+            self.waits.push(foot);
+        }
+        let mut guess = None;
+        if enabled & (enabled - 1) != 0 {
+            let of = |t: usize| moves.iter().filter(|m| m.actor.index() == t).count();
+            let last = by.map(|(actor, _)| actor.index());
+            guess = Some(self.predictor.guess(engine, enabled, live, last, of));
+        }
+        let taken = guess.map_or(enabled, |guess| 1 << guess.thread);
+        let by = by.map_or((0, Foot::NOTHING), |(actor, foot)| (actor.index() as u8, foot));
+        self.path.push(Partial { enabled, taken, waiting, against: 0, made, waits, by, guess });
+        (to_front(moves, taken), guess.is_some_and(|guess| guess.sure))
+    }
+
+    /// The step from the last state of the path led to where nothing is left to do, or to a state
+    /// that is not looked into: what may come after it.
+    pub(crate) fn led_to(&mut self, by: Option<(Actor, Foot)>, then: Future) {
+        if let Some((actor, foot)) = by {
+            self.made.push(Made { thread: actor.index() as u8, foot, then });
+        }
+    }
+
+    /// The future of a state where no thread can move.
+    pub(crate) fn dead_end(&mut self, engine: &Engine) -> Future {
+        self.sum.clear(&self.futures);
+        for t in threads(engine.unfinished()) {
+            let foot = self.futures.foot(&engine.waits_on(Actor::at(t)));
+            self.sum.add(&mut self.futures, t, foot, Future::NOTHING);
+        }
+        self.sum.intern(&mut self.futures)
+    }
+
+    /// All threads of the last state of the path have to be explored.
+    pub(crate) fn take_all(&mut self) {
+        if let Some(last) = self.path.last_mut() {
+            last.taken = last.enabled;
+        }
+    }
+
+    /// The moves to make of the last state have been made; `rest` are its others. Puts those that
+    /// have to be made, too, in front, and returns how many they are.
+    pub(crate) fn extend(&mut self, rest: &mut [Move]) -> usize {
+        self.find_more();
+        self.path.last().map_or(0, |last| to_front(rest, last.taken))
+    }
+
+    /// Compares the moves that were made of the last state with the futures of the other threads.
+    fn find_more(&mut self) {
+        let Some(last) = self.path.last_mut() else { return };
+        let others = (last.enabled | last.waiting) & !last.taken;
+        if last.taken == last.enabled {
+            return;
+        }
+        let futures = &mut self.futures;
+        let waiting = Waiting { threads: last.waiting, feet: &self.waits[last.waits as usize..] };
+        let mut more = 0;
+        for made in &self.made[last.made as usize..] {
+            let future = futures.before(made.then, others, &waiting);
+            if futures.independent(made.foot, future) {
+                continue;
+            }
+            let mut some = 0;
+            for t in threads(last.enabled & others) {
+                let alone = futures.of(made.then, 1 << t);
+                if !futures.independent(made.foot, alone) {
+                    some |= 1 << t;
+                }
+            }
+            last.against |= if some == 0 { others } else { some };
+            more |= if some == 0 { last.enabled } else { some };
+        }
+        last.taken |= more & last.enabled;
+    }
+
+    /// The last state leaves the path: its future.
+    pub(crate) fn pop(&mut self) -> Future {
+        let Some(last) = self.path.pop() else { return Future::ANYTHING };
+        let future = match self.made[last.made as usize..] {
+            [Made { thread, foot, then }] if last.waiting == 0 => {
+                let partial = last.taken != last.enabled;
+                let step = Step { thread, foot, then, partial };
+                self.futures.of_step(step, &mut self.sum)
+            }
+            _ => self.sum_up(&last),
+        };
+        if let Some(guess) = &last.guess {
+            let enough = last.taken & (last.taken - 1) == 0;
+            self.predictor.learn(guess, last.enabled | last.waiting, enough, last.against);
+        }
+        self.made.truncate(last.made as usize);
+        self.waits.truncate(last.waits as usize);
+        let (thread, foot) = last.by;
+        if !self.path.is_empty() {
+            self.made.push(Made { thread, foot, then: future });
+        }
+        future
+    }
+}
+
+impl Persistent {
+    /// The future of a state whose moves have been made.
+    fn sum_up(&mut self, state: &Partial) -> Future {
+        let futures = &mut self.futures;
+        let feet = &self.waits[state.waits as usize..];
+        let waiting = Waiting { threads: state.waiting, feet };
+        self.sum.clear(futures);
+        let mut then = Future::NOTHING;
+        for made in &self.made[state.made as usize..] {
+            self.sum.add(futures, usize::from(made.thread), made.foot, made.then);
+            then = made.then;
+        }
+        for (t, foot) in waiting.iter() {
+            self.sum.add(futures, t, foot, Future::NOTHING);
+        }
+        if state.taken != state.enabled {
+            self.sum.add_rest(futures, state.taken, &waiting, then);
+        }
+        self.sum.intern(futures)
+    }
+}
+
+/// Puts the moves of these threads in front, in order, and returns how many they are.
+fn to_front(moves: &mut [Move], threads: u32) -> usize {
+    moves.sort_by_key(|m| threads >> m.actor.index() & 1 == 0);
+    moves.iter().take_while(|m| threads >> m.actor.index() & 1 == 1).count()
+}

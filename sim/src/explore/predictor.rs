@@ -1,0 +1,139 @@
+//! Guesses which thread of a state is enough to explore, from the places in the source where the
+//! threads are and what came of exploring one there before.
+//!
+//! A wrong guess costs time and never a state: what was not enough is found out, and more is
+//! explored. Places are file, line and column, so that runs of one build are equal.
+
+use crate::machine::ACTORS_MAX;
+use crate::machine::pending::Pending;
+use crate::run::engine::Engine;
+
+use super::futures::threads;
+
+/// Entries of the table: direct-mapped, entries of different places may be one.
+const SCORES: usize = 1 << 16;
+/// A thread that moved last moves again, if all else is equal: fewer context switches.
+const SAME: f32 = 0.02;
+/// What each further outcome of a step costs.
+const OUTCOME: f32 = 0.01;
+/// The probability from which on no snapshot is taken.
+const SURE: f32 = 0.8;
+
+/// How often it was enough to explore one thread, and how often not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Score {
+    good: u16,
+    bad: u16,
+}
+
+/// What was learned.
+#[derive(Debug)]
+pub(crate) struct Predictor {
+    scores: Vec<Score>,
+}
+
+/// A guess, and what it was made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guess {
+    /// The thread to explore first.
+    pub(crate) thread: u8,
+    /// True if that is likely to be enough.
+    pub(crate) sure: bool,
+    /// The place of the thread among those of all others.
+    here: u64,
+    /// Where each thread is.
+    sites: [u32; ACTORS_MAX],
+}
+
+impl Predictor {
+    /// Knows nothing.
+    pub(crate) fn new() -> Predictor {
+        Predictor { scores: vec![Score::default(); SCORES] }
+    }
+
+    /// Guesses for a state in which several threads are enabled. `outcomes` says how many moves a
+    /// thread has.
+    pub(crate) fn guess(
+        &self,
+        engine: &Engine,
+        enabled: u32,
+        live: u32,
+        last: Option<usize>,
+        outcomes: impl Fn(usize) -> usize,
+    ) -> Guess {
+        let mut sites = [0; ACTORS_MAX];
+        let mut all = mix(u64::from(enabled) << 32 | u64::from(live));
+        for t in threads(live) {
+            let site = site(&engine.pending(t));
+            sites[t] = mix(site ^ (t as u64) << 56) as u32;
+            all = mix(all ^ site);
+        }
+        let mut best = (f32::MIN, 0);
+        for t in threads(enabled) {
+            let among: f32 = threads(live & !(1 << t))
+                .map(|u| {
+                    let Score { good, bad } = self.score(pair(sites[t], sites[u]));
+                    (f32::from(good) + 1.0) / (f32::from(good) + f32::from(bad) + 1.5)
+                })
+                .product();
+            let Score { good, bad } = self.score(here(all, t));
+            let mut score =
+                (f32::from(good) + among * 2.0) / (f32::from(good) + f32::from(bad) + 2.0);
+            score -= OUTCOME * outcomes(t) as f32;
+            if last == Some(t) {
+                score += SAME;
+            }
+            if score > best.0 {
+                best = (score, t);
+            }
+        }
+        let (score, thread) = best;
+        Guess { thread: thread as u8, sure: score > SURE, here: here(all, thread), sites }
+    }
+
+    /// Learns what came of a guess: whether the thread was enough, or else the threads against it.
+    pub(crate) fn learn(&mut self, guess: &Guess, live: u32, enough: bool, against: u32) {
+        self.count(guess.here, enough);
+        let t = usize::from(guess.thread);
+        for u in threads(live & !(1 << t)) {
+            if enough || against >> u & 1 == 1 {
+                self.count(pair(guess.sites[t], guess.sites[u]), enough);
+            }
+        }
+    }
+
+    fn score(&self, key: u64) -> Score {
+        self.scores[key as usize % SCORES]
+    }
+
+    fn count(&mut self, key: u64, good: bool) {
+        let score = &mut self.scores[key as usize % SCORES];
+        *(if good { &mut score.good } else { &mut score.bad }) += 1;
+        if score.good.max(score.bad) > 250 {
+            score.good /= 2;
+            score.bad /= 2;
+        }
+    }
+}
+
+#[inline(always)]
+fn mix(v: u64) -> u64 {
+    let v = (v ^ v >> 29).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    v ^ v >> 32
+}
+
+/// Where a thread is, and of which object its step is.
+#[inline(always)]
+fn site(pending: &Pending) -> u64 {
+    let Pending { kind, loc, site, .. } = pending;
+    let place = u64::from(site.line()) << 16 ^ u64::from(site.column()) << 8;
+    place ^ site.file().len() as u64 ^ u64::from(*loc) << 40 ^ (*kind as u64) << 36
+}
+
+fn here(all: u64, thread: usize) -> u64 {
+    mix(all ^ (thread as u64 + 1) << 48)
+}
+
+fn pair(one: u32, other: u32) -> u64 {
+    mix(u64::from(one) << 32 | u64::from(other))
+}
