@@ -58,6 +58,25 @@ pub trait Word {
     /// Adds, wrapping, and returns what the word held.
     #[track_caller]
     fn fetch_add(&self, value: u64, order: Ordering) -> u64;
+    /// Sets bits. The thread does not learn what the word held, so that states in which it held
+    /// something else may be one to a simulator.
+    #[inline]
+    #[track_caller]
+    fn or(&self, bits: u64, order: Ordering) {
+        self.fetch_or(bits, order);
+    }
+    /// Keeps only `bits`, as [`Word::or`] does.
+    #[inline]
+    #[track_caller]
+    fn and(&self, bits: u64, order: Ordering) {
+        self.fetch_and(bits, order);
+    }
+    /// Adds, wrapping, as [`Word::or`] does; the order of several makes no difference.
+    #[inline]
+    #[track_caller]
+    fn add(&self, value: u64, order: Ordering) {
+        self.fetch_add(value, order);
+    }
     /// Blocks until the word satisfies `until` and returns the value that did. The only way to
     /// wait: a simulator sees whether the thread is enabled, loom blocks natively, nothing ever
     /// spins.

@@ -308,7 +308,7 @@ impl<M: Machine> Host for HostMm<M> {
     #[track_caller]
     fn kvm_set_pfn_dirty(&self, pfn: Pfn) {
         // ORDERING: acq-rel: a locked bit operation.
-        self.dirty.fetch_or(1 << pfn.0, AcqRel);
+        self.dirty.or(1 << pfn.0, AcqRel);
     }
 
     /// A hint for reclaim that nothing here depends on: not even a step.

@@ -39,7 +39,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     fn mark_page_dirty_in_slot(&self, bitmap: &P::Word, offset: u64) {
         // ORDERING: acq-rel: set_bit_le is a locked operation; it follows the cmpxchg of a fast
         // fault.
-        bitmap.fetch_or(1 << offset, AcqRel);
+        bitmap.or(1 << offset, AcqRel);
         self.p.mark(Mark::MarkDirty);
     }
 

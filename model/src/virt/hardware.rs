@@ -46,7 +46,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             // No guard for the order: no property asks which CPUs have virtualization enabled.
             self.kvm_starting_cpu();
             // ORDERING: relaxed: as above.
-            system.cpu_online_mask.fetch_or(1 << HOTPLUG_CPU.0, Relaxed);
+            system.cpu_online_mask.or(1 << HOTPLUG_CPU.0, Relaxed);
             self.p.mark(Mark::CpuOnline);
         }
     }
@@ -61,7 +61,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         // ORDERING: relaxed: written under cpu_hotplug_lock, which is held.
         if system.cpu_online_mask.load(Relaxed) >> HOTPLUG_CPU.0 & 1 == 1 {
             // ORDERING: relaxed: as above.
-            system.cpu_online_mask.fetch_and(!(1 << HOTPLUG_CPU.0), Relaxed);
+            system.cpu_online_mask.and(!(1 << HOTPLUG_CPU.0), Relaxed);
             self.kvm_dying_cpu();
             self.p.mark(Mark::CpuOffline);
         }
@@ -78,7 +78,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         let usage_count = system.kvm_count_lock.lock();
         if *usage_count > 0 {
             // ORDERING: relaxed: written under kvm_count_lock, which is held.
-            system.cpus_hardware_enabled.fetch_or(1 << HOTPLUG_CPU.0, Relaxed);
+            system.cpus_hardware_enabled.or(1 << HOTPLUG_CPU.0, Relaxed);
         }
     }
 
@@ -92,7 +92,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         let usage_count = system.kvm_count_lock.lock();
         if *usage_count > 0 {
             // ORDERING: relaxed: written under kvm_count_lock, which is held.
-            system.cpus_hardware_enabled.fetch_and(!(1 << HOTPLUG_CPU.0), Relaxed);
+            system.cpus_hardware_enabled.and(!(1 << HOTPLUG_CPU.0), Relaxed);
         }
     }
 }

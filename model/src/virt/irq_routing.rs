@@ -52,7 +52,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
                     return; // -ENOMEM
                 }
                 // ORDERING: acq-rel: the memory is ours after it was freed.
-                slab.fetch_or(1 << new, AcqRel);
+                slab.or(1 << new, AcqRel);
                 table.kmalloc(&self.p, new);
                 table.write(new, 1);
                 let old = table.dereference();
@@ -67,7 +67,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
                 table.kfree(&self.p, old);
                 self.p.mark(Mark::IrqRoutingFreed);
                 // ORDERING: acq-rel: nobody uses the memory any more.
-                slab.fetch_and(!(1 << old), AcqRel);
+                slab.and(!(1 << old), AcqRel);
             }
         });
     }

@@ -68,7 +68,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     fn bump_notifier_seq(&self) {
         // ORDERING: release (smp_wmb in the kernel): pairs with the read before gfn_to_pfn. Not
         // judged under SC.
-        self.kvm.notifier_seq.fetch_add(1, Release);
+        self.kvm.notifier_seq.add(1, Release);
     }
 
     /// `kvm_mmu_notifier_change_pte`: the host maps the frame to another page, read-only.

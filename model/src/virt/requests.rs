@@ -86,6 +86,6 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     pub(crate) fn kvm_make_request(&self, cpu: CpuId, request: u64) {
         // ORDERING: release (smp_wmb in the kernel) pairs with the test in vcpu_enter_guest: what
         // was done before the request is seen by who serves it. Not judged under SC.
-        self.vcpu(cpu).requests.fetch_or(request, Release);
+        self.vcpu(cpu).requests.or(request, Release);
     }
 }

@@ -24,7 +24,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
                 return;
             }
             // ORDERING: relaxed: as above.
-            system.created_vcpus.fetch_add(1, Relaxed);
+            system.created_vcpus.add(1, Relaxed);
         }
         let vcpu = {
             let _lock = self.kvm.lock.lock();

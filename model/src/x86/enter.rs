@@ -40,7 +40,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             // request that is made after the flush and cleared finds the TLB empty.
             // ORDERING: full, as every locked operation of x86; needed is acquire, as above. Not
             // judged under SC.
-            vcpu.requests.fetch_and(!(KVM_REQ_TLB_FLUSH | KVM_REQ_TLB_FLUSH_CURRENT), SeqCst);
+            vcpu.requests.and(!(KVM_REQ_TLB_FLUSH | KVM_REQ_TLB_FLUSH_CURRENT), SeqCst);
             flush();
             self.p.mark(Mark::TlbFlushed);
         }

@@ -101,7 +101,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             // ORDERING: full, as above.
             if self.vcpu_wakeup(vcpu).load(SeqCst) & PI_ON != 0 {
                 // ORDERING: full, as above.
-                self.vcpu_wakeup(vcpu).fetch_or(KICKED, SeqCst);
+                self.vcpu_wakeup(vcpu).or(KICKED, SeqCst);
                 self.p.mark(Mark::VcpuKicked);
             }
         }

@@ -74,11 +74,11 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         // FNAME(fetch) reads the gpte again. If both read the old value, the old gpte is mapped and
         // nobody zaps it. Each side needs a full barrier between its two steps, on x86 too. 5.10 to
         // 6.1 have none and so this hole; 6.12 has both.
-        self.mmu.indirect_shadow_pages.fetch_add(1, Relaxed);
+        self.mmu.indirect_shadow_pages.add(1, Relaxed);
         let page = *l.mmu.page(sp);
         if page.role.level > PG_LEVEL_4K {
             // ORDERING: relaxed: as above.
-            self.mmu.gfn_track[page.gfn.0 as usize].fetch_add(1, Relaxed);
+            self.mmu.gfn_track[page.gfn.0 as usize].add(1, Relaxed);
             if self.write_protect_table(l, page.gfn) {
                 self.p.guarded(Guard::GetPageFlush, || self.kvm_flush_remote_tlbs(me));
             }
@@ -93,11 +93,11 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// `unaccount_shadowed`.
     fn unaccount_shadowed(&self, l: &Locked, sp: SpId) {
         // ORDERING: relaxed: as in account_shadowed.
-        self.mmu.indirect_shadow_pages.fetch_add(u64::MAX, Relaxed);
+        self.mmu.indirect_shadow_pages.add(u64::MAX, Relaxed);
         let page = l.mmu.page(sp);
         if page.role.level > PG_LEVEL_4K {
             // ORDERING: relaxed: as above.
-            self.mmu.gfn_track[page.gfn.0 as usize].fetch_add(u64::MAX, Relaxed);
+            self.mmu.gfn_track[page.gfn.0 as usize].add(u64::MAX, Relaxed);
         }
     }
 

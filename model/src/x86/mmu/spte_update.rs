@@ -158,7 +158,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         }
         if self.mmu.format.ad_enabled(spte) {
             // ORDERING: relaxed: an atomic bit operation; the bit is a hint.
-            self.mmu.sptep(loc).fetch_and(!self.mmu.format.accessed_mask, Relaxed);
+            self.mmu.sptep(loc).and(!self.mmu.format.accessed_mask, Relaxed);
             return true;
         }
         let new = self.mark_spte_for_access_track(spte);
