@@ -9,7 +9,6 @@ use core::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kvmmu_model::{Mode as LockMode, Object};
-use kvmmu_scenarios::lockdep::LockOrders;
 
 use super::program::Program;
 use crate::machine::THREADS_MAX;
@@ -32,7 +31,7 @@ use crate::record::schedule::Move;
 
 /// A program on a simulated machine.
 pub struct Engine {
-    machine: &'static Machine,
+    pub(super) machine: &'static Machine,
     coroutines: Coroutines,
     names: Vec<String>,
     goal: Goal,
@@ -42,7 +41,7 @@ pub struct Engine {
     /// Every thread before its first access.
     initial: Snapshots,
     initial_violation: Option<Violation>,
-    initial_seen: Seen,
+    pub(super) initial_seen: Seen,
     /// The machine as built, before any thread ran.
     built: Snapshots,
     steps: u64,
@@ -483,39 +482,6 @@ impl Engine {
     /// True if the goal's story is complete, or there is none.
     pub fn story_is_complete(&self) -> bool {
         self.machine.story_is_complete()
-    }
-
-    /// What was seen since the engine was made or [`Engine::forget_seen`] was called.
-    pub fn seen(&self) -> Seen {
-        self.machine.seen()
-    }
-
-    /// A cycle of lock orders that the last step closed, where that does not end an execution.
-    #[inline(always)]
-    pub(crate) fn take_cycle(&mut self) -> Option<String> {
-        self.machine.locks.take_cycle()
-    }
-
-    /// The locks that were asked for since the engine was made, and what was held then.
-    pub fn lock_orders(&self) -> LockOrders {
-        self.machine.locks.orders()
-    }
-
-    /// Forgets what was seen of locks.
-    pub(crate) fn forget_locks(&mut self) {
-        self.machine.locks.forget();
-    }
-
-    /// True if a cycle of lock orders is known that is not reported yet.
-    pub(crate) fn has_untold_cycle(&self) -> bool {
-        self.machine.locks.has_untold_cycle()
-    }
-
-    /// Forgets what was seen after the first state.
-    pub fn forget_seen(&mut self) {
-        self.machine.seen_marks.set(self.initial_seen.marks);
-        self.machine.seen_witnesses.set(self.initial_seen.witnesses);
-        self.machine.seen_missed.set(self.initial_seen.missed);
     }
 
     /// What a location is called.

@@ -4,3 +4,5 @@
 pub mod engine;
 pub mod program;
 pub mod replay;
+
+mod seen;

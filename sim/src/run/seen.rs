@@ -1,0 +1,41 @@
+//! What an engine has seen in all its executions: marks, witnesses and lock orders.
+
+use kvmmu_scenarios::lockdep::LockOrders;
+
+use super::engine::Engine;
+use crate::record::outcome::Seen;
+
+impl Engine {
+    /// What was seen since the engine was made or [`Engine::forget_seen`] was called.
+    pub fn seen(&self) -> Seen {
+        self.machine.seen()
+    }
+
+    /// A cycle of lock orders that the last step closed, where that does not end an execution.
+    #[inline(always)]
+    pub(crate) fn take_cycle(&mut self) -> Option<String> {
+        self.machine.locks.take_cycle()
+    }
+
+    /// The locks that were asked for since the engine was made, and what was held then.
+    pub fn lock_orders(&self) -> LockOrders {
+        self.machine.locks.orders()
+    }
+
+    /// Forgets what was seen of locks.
+    pub(crate) fn forget_locks(&mut self) {
+        self.machine.locks.forget();
+    }
+
+    /// True if a cycle of lock orders is known that is not reported yet.
+    pub(crate) fn has_untold_cycle(&self) -> bool {
+        self.machine.locks.has_untold_cycle()
+    }
+
+    /// Forgets what was seen after the first state.
+    pub fn forget_seen(&mut self) {
+        self.machine.seen_marks.set(self.initial_seen.marks);
+        self.machine.seen_witnesses.set(self.initial_seen.witnesses);
+        self.machine.seen_missed.set(self.initial_seen.missed);
+    }
+}
