@@ -227,7 +227,7 @@ impl Futures {
         if known == key {
             return is;
         }
-        let is = !self.footprints[a.0 as usize].depends(&self.footprints[b.0 as usize], false);
+        let is = !self.footprints[a.0 as usize].depends(&self.footprints[b.0 as usize]);
         self.independent[at] = (key, is);
         is
     }

@@ -16,7 +16,7 @@ use crate::run::program::Program;
 /// Every interleaving. The sets are filled by [`Explorer::explore`].
 #[derive(Clone, Debug, Default)]
 pub struct Naive {
-    /// Take two `fetch_add`s to commute when traces are compared.
+    /// Take two `fetch_add`s to commute when traces are compared, as two `add`s do.
     pub adds_commute: bool,
     /// Hashes of the Mazurkiewicz traces of complete executions.
     pub traces: BTreeSet<u128>,
@@ -43,6 +43,7 @@ impl Explorer for Naive {
         progress: Progress<'_>,
     ) -> Outcome {
         let engine = &mut Engine::new(program, goal.clone());
+        engine.set_adds_commute(self.adds_commute);
         let mut search = Search::new(engine, limits, progress);
         let verdict = self.all(engine, limits, &mut search);
         search.stats.states = self.states.len() as u64;
@@ -60,7 +61,7 @@ impl Naive {
                 return violated.unwrap_or(Verdict::Inconclusive(reason));
             }
             let path = || self.path.iter().map(|(m, _)| *m).collect();
-            self.traces.insert(TraceHash::of(&self.path, self.adds_commute));
+            self.traces.insert(TraceHash::of(&self.path));
             self.finals.insert(engine.shared_key());
             search.stats.executions += 1;
             search.stats.depth_max = search.stats.depth_max.max(self.path.len() as u32);

@@ -2,7 +2,7 @@
 //! are one. The happens-before of an execution comes from the footprints of its steps.
 
 use crate::machine::ACTORS_MAX;
-use crate::machine::footprint::{Footprint, LOCS, Locs, bits};
+use crate::machine::footprint::{Footprint, LOCS, bits};
 use crate::machine::hash::Chain;
 use crate::record::schedule::Move;
 
@@ -18,9 +18,8 @@ pub fn join(clock: &mut Clock, other: &Clock) {
 /// Computes the vector clock of each step of an execution, and a hash of the trace.
 #[derive(Clone, Debug)]
 pub struct TraceHash {
-    adds_commute: bool,
     actors: [Clock; ACTORS_MAX],
-    /// For each location: everything up to the last writes, reads and adds of it.
+    /// For each location: everything up to the last writes and reads of it, and additions to it.
     writes: Box<[Clock; LOCS]>,
     reads: Box<[Clock; LOCS]>,
     adds: Box<[Clock; LOCS]>,
@@ -28,12 +27,11 @@ pub struct TraceHash {
     hash: u128,
 }
 
-impl TraceHash {
-    /// An empty execution.
-    pub fn new(adds_commute: bool) -> TraceHash {
+/// An empty execution.
+impl Default for TraceHash {
+    fn default() -> TraceHash {
         let zero = [0; ACTORS_MAX];
         TraceHash {
-            adds_commute,
             actors: [zero; ACTORS_MAX],
             writes: Box::new([zero; LOCS]),
             reads: Box::new([zero; LOCS]),
@@ -42,15 +40,15 @@ impl TraceHash {
             hash: 0,
         }
     }
+}
 
+impl TraceHash {
     /// Appends a step and returns its clock.
     pub fn push(&mut self, step: Move, footprint: &Footprint) -> Clock {
         let t = step.actor.index();
         let mut clock = self.actors[t];
         clock[t] += 1;
-        let pure_adds = footprint.adds - (footprint.reads | footprint.writes);
-        let adds = if self.adds_commute { pure_adds } else { Locs::NONE };
-        let writes = footprint.written() - adds;
+        let Footprint { reads, writes, adds, .. } = *footprint;
         for bit in (writes | adds).numbers() {
             join(&mut clock, &self.writes[bit]);
             join(&mut clock, &self.reads[bit]);
@@ -58,7 +56,7 @@ impl TraceHash {
         for bit in writes.numbers() {
             join(&mut clock, &self.adds[bit]);
         }
-        for bit in footprint.reads.numbers() {
+        for bit in reads.numbers() {
             join(&mut clock, &self.writes[bit]);
             join(&mut clock, &self.adds[bit]);
         }
@@ -67,7 +65,7 @@ impl TraceHash {
         }
         writes.numbers().for_each(|bit| join(&mut self.writes[bit], &clock));
         adds.numbers().for_each(|bit| join(&mut self.adds[bit], &clock));
-        footprint.reads.numbers().for_each(|bit| join(&mut self.reads[bit], &clock));
+        reads.numbers().for_each(|bit| join(&mut self.reads[bit], &clock));
         bits(footprint.locks()).for_each(|bit| join(&mut self.locks[bit], &clock));
         self.actors[t] = clock;
         let mut chain = Chain::EMPTY.then((step.actor.index() as u64) << 8 | step.choice as u64);
@@ -85,8 +83,8 @@ impl TraceHash {
     }
 
     /// The hash of the trace of an execution.
-    pub fn of(steps: &[(Move, Footprint)], adds_commute: bool) -> u128 {
-        let mut trace = TraceHash::new(adds_commute);
+    pub fn of(steps: &[(Move, Footprint)]) -> u128 {
+        let mut trace = TraceHash::default();
         for (step, footprint) in steps {
             trace.push(*step, footprint);
         }

@@ -73,6 +73,12 @@ impl Attempt {
         self.key.set(if active { Chain::EMPTY.part(1) } else { 0 });
     }
 
+    /// True while something is logged.
+    #[inline(always)]
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.get()
+    }
+
     /// Stops logging for a moment; [`Attempt::resume`] goes on as it was.
     pub(crate) fn pause(&self) -> bool {
         self.active.replace(false)

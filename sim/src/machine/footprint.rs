@@ -110,9 +110,10 @@ impl Touched {
 pub struct Footprint {
     /// Read.
     pub reads: Locs,
-    /// Written, other than by `fetch_add`.
+    /// Written.
     pub writes: Locs,
-    /// Written by `fetch_add` alone; its result may have been observed.
+    /// Added to by [`Word::add`](kvmmu_model::Word::add): the thread did not see what was there.
+    /// Such additions commute.
     pub adds: Locs,
     /// The lock that was acquired. Each lock has a bit of its own, and so has each way to hold it.
     pub acquired: u64,
@@ -171,22 +172,18 @@ impl Footprint {
         self.acquired | self.released
     }
 
-    /// The locations over which the steps conflict. With `adds_commute`, two `fetch_add`s do not:
-    /// right for programs that ignore what `fetch_add` returns.
+    /// The locations over which the steps conflict: one writes what the other touches, or one adds
+    /// to what the other reads.
     #[inline(always)]
-    pub fn conflicts(&self, other: &Footprint, adds_commute: bool) -> Locs {
-        let (w, v) = (self.written(), other.written());
-        let all = w & (other.reads | v) | self.reads & v;
-        if !adds_commute {
-            return all;
-        }
-        let pure = self.adds - (self.reads | self.writes | other.reads | other.writes);
-        all - (pure & other.adds)
+    pub fn conflicts(&self, other: &Footprint) -> Locs {
+        let all = |f: &Footprint| f.reads | f.writes | f.adds;
+        let added = self.adds & other.reads | self.reads & other.adds;
+        self.writes & all(other) | all(self) & other.writes | added
     }
 
     /// True if the order of the steps matters.
     #[inline(always)]
-    pub fn depends(&self, other: &Footprint, adds_commute: bool) -> bool {
-        self.locks() & other.locks() != 0 || !self.conflicts(other, adds_commute).is_empty()
+    pub fn depends(&self, other: &Footprint) -> bool {
+        self.locks() & other.locks() != 0 || !self.conflicts(other).is_empty()
     }
 }

@@ -69,6 +69,8 @@ pub(crate) struct Machine {
     pub(super) reads: Touched,
     pub(super) writes: Touched,
     adds: Touched,
+    /// An addition commutes with others even if its thread sees what was there.
+    pub(crate) adds_commute: Cell<bool>,
     acquired: Cell<u64>,
     released: Cell<u64>,
     locs: RefCell<Vec<Place>>,
@@ -125,6 +127,7 @@ impl Machine {
             reads: Touched::default(),
             writes: Touched::default(),
             adds: Touched::default(),
+            adds_commute: Cell::new(false),
             acquired: Cell::new(0),
             released: Cell::new(0),
             locs: RefCell::default(),
@@ -154,6 +157,7 @@ impl Machine {
         self.running.set(THREADS_MAX as u8);
         self.mode.set(Mode::Build);
         self.begin_step(THREADS_MAX as u8, 0);
+        self.adds_commute.set(false);
         self.locs.borrow_mut().clear();
         self.numbers.iter().for_each(|n| n.set(0));
         self.touched.set(0);
@@ -363,7 +367,7 @@ impl Machine {
         self.thread().attempt.write(loc, bit, old, new);
     }
 
-    /// The step added to a location.
+    /// The step added to a location, and its thread does not see what was there.
     #[inline(always)]
     pub(crate) fn did_add(&self, loc: u16, old: u64, new: u64) {
         let bit = self.bit(loc);

@@ -66,7 +66,7 @@ impl SimWord {
         old
     }
 
-    /// A write other than by `fetch_add`.
+    /// A write other than by addition.
     #[inline(always)]
     pub(crate) fn write(&self, new: u64, how: Write, site: &'static Location<'static>) {
         let old = self.replace(new);
@@ -135,6 +135,41 @@ impl SimWord {
         let old = self.value(site);
         self.note(old);
         self.write(f(old), how, site);
+        old
+    }
+
+    /// [`SimWord::update`] by a thread that does not see what was there. The footprint has the read
+    /// all the same: whether anything changes, and so what an observer of SPTEs looks at, depends
+    /// on it.
+    #[inline(always)]
+    fn change(&self, how: Write, site: &'static Location<'static>, f: impl Fn(u64) -> u64) {
+        self.pause(Kind::Rmw, 0, site);
+        self.may_write(site);
+        let old = self.value(site);
+        self.note(1);
+        self.write(f(old), how, site);
+    }
+
+    /// An addition; `seen`: the thread sees what was there. So does an attempt, for which it counts
+    /// whether somebody else has added in between.
+    #[inline(always)]
+    fn increase(&self, value: u64, seen: bool, site: &'static Location<'static>) -> u64 {
+        let m = self.machine;
+        self.pause(Kind::Add, 0, site);
+        self.may_write(site);
+        m.check_freed(self.loc, site);
+        let old = m.arena.get(self.cell);
+        let new = old.wrapping_add(value);
+        self.note(if seen { old } else { 1 });
+        m.arena.set(self.cell, new);
+        m.mix(word_part(self.loc, old) ^ word_part(self.loc, new));
+        if seen && !m.adds_commute.get() || m.thread().attempt.is_active() {
+            m.did_read(self.loc, old);
+            m.did_write(self.loc, old, new);
+        } else {
+            m.did_add(self.loc, old, new);
+        }
+        self.report(old, new, Write::Add, site);
         old
     }
 }
@@ -221,19 +256,25 @@ impl Word for SimWord {
     #[inline]
     #[track_caller]
     fn fetch_add(&self, value: u64, _order: Ordering) -> u64 {
-        let site = Location::caller();
-        let m = self.machine;
-        self.pause(Kind::Add, 0, site);
-        self.may_write(site);
-        m.check_freed(self.loc, site);
-        let old = m.arena.get(self.cell);
-        let new = old.wrapping_add(value);
-        self.note(old);
-        m.arena.set(self.cell, new);
-        m.mix(word_part(self.loc, old) ^ word_part(self.loc, new));
-        m.did_add(self.loc, old, new);
-        self.report(old, new, Write::Add, site);
-        old
+        self.increase(value, true, Location::caller())
+    }
+
+    #[inline]
+    #[track_caller]
+    fn or(&self, bits: u64, _order: Ordering) {
+        self.change(Write::Or, Location::caller(), |old| old | bits);
+    }
+
+    #[inline]
+    #[track_caller]
+    fn and(&self, bits: u64, _order: Ordering) {
+        self.change(Write::And, Location::caller(), |old| old & bits);
+    }
+
+    #[inline]
+    #[track_caller]
+    fn add(&self, value: u64, _order: Ordering) {
+        self.increase(value, false, Location::caller());
     }
 
     #[inline]

@@ -271,12 +271,12 @@ impl<X: Platform> FastFaultOn<X> {
 
     fn guest_write(&self) {
         if self.hw_write() {
-            self.wrote.fetch_add(1, SeqCst);
+            self.wrote.add(1, SeqCst);
             return;
         }
         self.fast_page_fault();
         if self.hw_write() {
-            self.wrote.fetch_add(1, SeqCst);
+            self.wrote.add(1, SeqCst);
         }
     }
 

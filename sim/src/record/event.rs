@@ -126,11 +126,11 @@ pub enum Write {
     Swap,
     /// A `compare_exchange` that succeeded.
     Cmpxchg,
-    /// `fetch_or`.
+    /// `fetch_or`, `or`.
     Or,
-    /// `fetch_and`.
+    /// `fetch_and`, `and`.
     And,
-    /// `fetch_add`.
+    /// `fetch_add`, `add`.
     Add,
     /// Hardware or an actor outside KVM.
     Hardware,

@@ -194,6 +194,11 @@ impl Engine {
         self.steps
     }
 
+    /// Whether footprints take additions to commute whose results are seen.
+    pub(crate) fn set_adds_commute(&mut self, commute: bool) {
+        self.machine.adds_commute.set(commute);
+    }
+
     /// How many shared objects share a number in footprints.
     pub(crate) fn lumped(&self) -> u16 {
         self.machine.lumped()

@@ -54,14 +54,16 @@ fn the_mini_fast_fault_has_as_many_traces_as_four_checkers_say() {
         assert_eq!(count(FastFault { harvest: false, ..all }, false).0, zap);
         assert_eq!(count(all, false).0, both);
     }
-    assert_eq!(count(FastFault::new(2, 1), false).0, 1342);
-    assert_eq!(count(FastFault::new(2, 1), true).0, 1094);
+    // The checkers count 1342 traces where two vCPUs that have written count in two orders. Neither
+    // sees what it adds to, so that it is one.
+    assert_eq!(count(FastFault::new(2, 1), false), (1094, 0));
 }
 
 #[test]
-fn two_vcpus_with_two_writes_each_have_305198_traces() {
+fn two_vcpus_with_two_writes_each_have_164294_traces() {
     let outcome = run(FastFault::new(2, 2), &mut Dpor::default());
-    assert_eq!((outcome.verdict, outcome.stats.executions), (Verdict::Holds, 305_198));
+    let stats = outcome.stats;
+    assert_eq!((outcome.verdict, stats.executions, stats.blocked), (Verdict::Holds, 164_294, 247));
 }
 
 #[test]

@@ -27,6 +27,7 @@ enum Op {
     Load(usize),
     Store(usize, u64),
     Add(usize),
+    FetchAdd(usize),
     WaitNot(usize, u64),
     /// Does the second operation if the word holds the value.
     If(usize, u64, Box<Op>),
@@ -117,7 +118,8 @@ impl Built {
         match op {
             Op::Load(i) => drop(w[*i].load(SeqCst)),
             Op::Store(i, v) => w[*i].store(*v, SeqCst),
-            Op::Add(i) => drop(w[*i].fetch_add(1, SeqCst)),
+            Op::Add(i) => w[*i].add(1, SeqCst),
+            Op::FetchAdd(i) => drop(w[*i].fetch_add(1, SeqCst)),
             Op::WaitNot(i, v) => drop(w[*i].wait_until(Until::Not(*v))),
             Op::If(i, v, then) => {
                 if w[*i].load(SeqCst) == *v {
@@ -237,7 +239,8 @@ fn op(depth: u32) -> BoxedStrategy<Op> {
     let simple = prop_oneof![
         2 => word().prop_map(Op::Load),
         3 => (word(), v()).prop_map(|(i, v)| Op::Store(i, v)),
-        2 => word().prop_map(Op::Add),
+        1 => word().prop_map(Op::Add),
+        1 => word().prop_map(Op::FetchAdd),
         1 => (word(), v()).prop_map(|(i, v)| Op::WaitNot(i, v)),
         4 => (0..SRCUS).prop_map(Op::Synchronize),
     ];

@@ -20,6 +20,8 @@ enum Op {
     Load(usize),
     Store(usize, u64),
     Add(usize),
+    /// Changes the word without seeing what it held: adds, sets bits or keeps them.
+    Unseen(usize, u64),
     Cmpxchg(usize, u64, u64),
     /// Does the second operation if the word holds the value.
     If(usize, u64, Box<Op>),
@@ -37,6 +39,9 @@ enum Op {
     Access(usize, usize),
     /// Until the first word holds the value: reads the second one, waits for a change, tries again.
     Retry(usize, usize, u64),
+    /// Until the first word holds the value: adds to the second one and takes it back, waits for a
+    /// change, tries again.
+    RetryAdd(usize, usize, u64),
     /// A violation, if the word holds the value.
     Forbid(usize, u64),
     Mark(usize, u8),
@@ -94,7 +99,8 @@ impl Instance for Built {
 impl Built {
     fn saw(&self, thread: usize, value: u64) {
         self.sim.observe(&value);
-        self.observed[thread].with(|seen| *seen = *seen * 31 + value + 1);
+        let next = |seen: u64| seen.wrapping_mul(31).wrapping_add(value).wrapping_add(1);
+        self.observed[thread].with(|seen| *seen = next(*seen));
     }
 
     fn op(&self, t: usize, op: &Op) {
@@ -103,6 +109,9 @@ impl Built {
             Op::Load(i) => self.saw(t, w[*i].load(SeqCst)),
             Op::Store(i, v) => w[*i].store(*v, SeqCst),
             Op::Add(i) => drop(w[*i].fetch_add(1, SeqCst)),
+            Op::Unseen(i, 0) => w[*i].add(1, SeqCst),
+            Op::Unseen(i, 1) => w[*i].or(2, SeqCst),
+            Op::Unseen(i, _) => w[*i].and(1, SeqCst),
             Op::Cmpxchg(i, old, new) => {
                 let result = w[*i].compare_exchange(*old, *new, SeqCst, SeqCst);
                 self.saw(t, result.is_ok() as u64);
@@ -155,6 +164,18 @@ impl Built {
                 }
                 self.sim.attempt_end();
             }
+            Op::RetryAdd(i, j, v) => {
+                for _ in 0..2 {
+                    self.sim.attempt_begin();
+                    if w[*i].load(SeqCst) == *v {
+                        break;
+                    }
+                    w[*j].add(1, SeqCst);
+                    w[*j].add(1_u64.wrapping_neg(), SeqCst);
+                    self.sim.wait_for_change();
+                }
+                self.sim.attempt_end();
+            }
             Op::Forbid(i, v) => {
                 if w[*i].load(SeqCst) == *v {
                     let rule = Rule::Own(if *v == 0 { "forbidden-0" } else { "forbidden" });
@@ -181,6 +202,7 @@ fn op(depth: u32) -> BoxedStrategy<Op> {
         3 => w().prop_map(Op::Load),
         4 => (w(), v()).prop_map(|(i, v)| Op::Store(i, v)),
         2 => w().prop_map(Op::Add),
+        3 => (w(), v()).prop_map(|(i, v)| Op::Unseen(i, v)),
         2 => (w(), v(), v()).prop_map(|(i, a, b)| Op::Cmpxchg(i, a, b)),
         2 => (0..LOCKS, v()).prop_map(|(l, v)| Op::LockedData(l, v)),
         1 => (w(), v()).prop_map(|(i, v)| Op::WaitIs(i, v)),
@@ -189,6 +211,7 @@ fn op(depth: u32) -> BoxedStrategy<Op> {
         3 => (w(), v(), w(), w()).prop_map(|(i, v, j, k)| Op::Route(i, v, j, k)),
         2 => (w(), w()).prop_map(|(i, j)| Op::Access(i, j)),
         2 => (w(), w(), 1..3u64).prop_map(|(i, j, v)| Op::Retry(i, j, v)),
+        1 => (w(), w(), 1..3u64).prop_map(|(i, j, v)| Op::RetryAdd(i, j, v)),
     ];
     if depth == 0 {
         return simple.boxed();
@@ -274,6 +297,18 @@ fn a_wait_that_several_steps_can_end() {
             let program = Random { threads: threads.clone() };
             compare(&program, false, adds_commute, lowest, true).expect("naive agrees");
         }
+    }
+}
+
+/// An attempt takes note of what it adds to, even if its thread does not: whether it is repeated
+/// depends on that.
+#[test]
+fn additions_of_an_attempt() {
+    let program = || Random {
+        threads: vec![vec![Op::RetryAdd(0, 1, 1)], vec![Op::Unseen(1, 0)], vec![Op::Load(2)]],
+    };
+    for (adds_commute, lowest) in [(false, false), (false, true), (true, false), (true, true)] {
+        compare(&program(), false, adds_commute, lowest, true).expect("naive agrees");
     }
 }
 

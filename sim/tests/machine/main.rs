@@ -2,6 +2,7 @@
 //! explored completely.
 
 mod ad;
+mod keys;
 mod locks;
 mod rcu;
 mod rw_data;

@@ -68,7 +68,8 @@ impl Order {
 pub struct Dpor {
     /// Which actor is explored first.
     pub order: Order,
-    /// Take two `fetch_add`s to commute: right for programs that ignore what `fetch_add` returns.
+    /// Take additions to commute whose results are seen (`fetch_add`), as those are taken whose
+    /// results are not (`add`). Right for programs that ignore what `fetch_add` returns.
     pub adds_commute: bool,
     /// Record what complete executions amount to, to compare it with the naive explorer's. Slow.
     pub record: Option<Record>,
@@ -114,6 +115,7 @@ impl Explorer for Dpor {
         progress: Progress<'_>,
     ) -> Outcome {
         let engine = &mut Engine::new(program, goal.clone());
+        engine.set_adds_commute(self.adds_commute);
         let mut search = Search::new(engine, limits, progress);
         let mut walk = Walk {
             engine,
@@ -121,7 +123,7 @@ impl Explorer for Dpor {
             limits: Limits { steps_max: limits.steps_max.min(STEPS_MAX), ..*limits },
             order: self.order,
             record: self.record.as_ref().map(|_| Record::default()),
-            tree: Tree { adds_commute: self.adds_commute, ..Tree::default() },
+            tree: Tree::default(),
             snapshots: Snapshots::new(),
             depths: Vec::new(),
         };
@@ -272,7 +274,7 @@ impl Walk<'_, '_, '_> {
         stats.depth_max = stats.depth_max.max(self.tree.trail.len() as u32);
         let executions = stats.executions;
         if let Some(record) = &mut self.record {
-            let mut trace = TraceHash::new(self.tree.adds_commute);
+            let mut trace = TraceHash::default();
             for event in &self.tree.trail.events {
                 let clock = trace.push(event.step, &event.footprint);
                 assert_eq!(clock, event.clock, "two ways to compute happens-before");

@@ -70,7 +70,6 @@ pub(super) struct Next {
 /// The tree.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    pub(super) adds_commute: bool,
     pub(super) trail: Trail,
     pub(super) nodes: Vec<Node>,
     pub(super) sleepers: Vec<Sleeper>,
@@ -100,7 +99,7 @@ impl Tree {
             if sleeper.step.actor.index() == actor {
                 continue;
             }
-            if !sleeper.footprint.depends(footprint, self.adds_commute) {
+            if !sleeper.footprint.depends(footprint) {
                 self.sleepers.push(sleeper);
             } else if i < node.inherited
                 && !(sleeper.footprint.reads & footprint.written()).is_empty()
@@ -122,7 +121,7 @@ impl Tree {
         for i in 0..self.watches.len() {
             let Watch { node, footprint } = self.watches[i];
             let event = &self.trail.events[node as usize];
-            if !event.is_before(past) && footprint.depends(&next.footprint, self.adds_commute) {
+            if !event.is_before(past) && footprint.depends(&next.footprint) {
                 self.reverse(node as usize, next, own);
             }
         }
@@ -172,7 +171,7 @@ impl Tree {
             if event.is_before(&past) {
                 continue;
             }
-            if !event.footprint.depends(&next.footprint, self.adds_commute) {
+            if !event.footprint.depends(&next.footprint) {
                 rest -= 1;
                 continue;
             }
@@ -207,9 +206,7 @@ impl Tree {
         let published = self.trail.published(next.actor);
         for at in (0..self.trail.len()).rev() {
             let event = &self.trail.events[at];
-            if event.is_before(&covered)
-                || !event.footprint.depends(&next.footprint, self.adds_commute)
-            {
+            if event.is_before(&covered) || !event.footprint.depends(&next.footprint) {
                 continue;
             }
             self.trail.join(&mut past, at);
@@ -259,7 +256,7 @@ impl Tree {
             self.nodes[at].backtrack |= me;
             return me != 0;
         }
-        let depends = touched.depends(&next.footprint, self.adds_commute);
+        let depends = touched.depends(&next.footprint);
         if me == 0 && seen >> next.actor & 1 == 0 && !depends {
             // It is blocked at the node, and nothing of this would let it go on.
             return false;
@@ -277,11 +274,11 @@ impl Tree {
     /// Has an actor explored from a node in the belief that its step depends on nothing of a
     /// footprint.
     fn promise(&mut self, promise: Promise) {
-        let (at, adds_commute) = (promise.node as usize, self.adds_commute);
+        let at = promise.node as usize;
         let node = self.nodes[at];
         let broken = |sleeper: &Sleeper| {
             sleeper.step.actor.index() as u32 == promise.actor
-                && sleeper.footprint.depends(&promise.footprint, adds_commute)
+                && sleeper.footprint.depends(&promise.footprint)
         };
         let broken = self.asleep(&node).iter().any(broken);
         let node = &mut self.nodes[at];
@@ -317,7 +314,7 @@ impl Tree {
 
     fn check_promise(&mut self, node: u32, actor: u32, footprint: &Footprint) {
         for promise in self.promises.iter().filter(|p| p.node == node && p.actor == actor) {
-            if promise.footprint.depends(footprint, self.adds_commute) {
+            if promise.footprint.depends(footprint) {
                 self.nodes[node as usize].backtrack |= promise.instead;
             }
         }
