@@ -23,9 +23,7 @@ pub(crate) fn automata(witnesses: &[Story], goal: &Goal) -> Vec<Automaton> {
 impl Machine {
     /// Makes the automata; their progress is shared state.
     pub(crate) fn watch(&self, automata: Vec<Automaton>) {
-        let mut watched = 0;
         for mut automaton in automata {
-            watched |= automaton.marks();
             if automaton.has_progress() {
                 let tag = Tag::nth(Object::Var, self.locations());
                 let (loc, cell) = self.new_word(tag, 0);
@@ -33,7 +31,19 @@ impl Machine {
             }
             self.automata.borrow_mut().push(automaton);
         }
-        self.watched.set(watched);
+        self.note_watched();
+    }
+
+    /// These witnesses make no progress any more.
+    pub(crate) fn stop_watching(&self, witnesses: u64) {
+        let stays = |witness: u32| witnesses >> witness & 1 == 0;
+        self.automata.borrow_mut().retain(|a| a.witness.is_none_or(stays));
+        self.note_watched();
+    }
+
+    fn note_watched(&self) {
+        let automata = self.automata.borrow();
+        self.watched.set(automata.iter().fold(0, |marks, a| marks | a.marks()));
     }
 
     /// Something happened in the step that runs.

@@ -32,7 +32,15 @@ impl Engine {
         self.machine.locks.has_untold_cycle()
     }
 
-    /// Forgets what was seen after the first state.
+    /// The witnesses that were seen are watched no more. They remain seen, and how far another
+    /// execution is on the way to one makes no states differ.
+    pub(crate) fn settle_witnesses(&mut self) {
+        let seen = self.seen().witnesses;
+        self.initial_seen.witnesses |= seen;
+        self.machine.stop_watching(seen);
+    }
+
+    /// Forgets what was seen after the first state, but for witnesses that are watched no more.
     pub fn forget_seen(&mut self) {
         self.machine.seen_marks.set(self.initial_seen.marks);
         self.machine.seen_witnesses.set(self.initial_seen.witnesses);

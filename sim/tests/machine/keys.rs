@@ -3,17 +3,18 @@
 
 use std::collections::BTreeSet;
 
-use kvmmu_model::{Ordering::SeqCst, Platform, Word};
+use kvmmu_model::{Mark, Ordering::SeqCst, Platform, Word};
 use kvmmu_sim::dpor::{Dpor, Record};
 use kvmmu_sim::event::{What, Write};
 use kvmmu_sim::naive::Naive;
-use kvmmu_sim::outcome::Verdict;
-use kvmmu_sim::program::Program;
+use kvmmu_sim::outcome::{Found, Verdict};
+use kvmmu_sim::program::{Moment, Program, Story};
 use kvmmu_sim::replay::replay;
+use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Engine, Goal, Sim, SimWord};
+use kvmmu_sim::{Auto, Engine, Goal, Sim, SimWord};
 
-use super::ad::{Body, check, explore, found, instance, kind, program, var};
+use super::ad::{Ad, AdInstance, Body, check, explore, found, instance, kind, program, var};
 
 /// Changes a word for thread `t`, and drops what it held or never sees it.
 type Change = fn(&SimWord, u64);
@@ -117,4 +118,54 @@ fn a_change_that_sees_nothing_is_checked_and_reported_all_the_same() {
         let is_expected = |what: &What| matches!(what, What::Write { how, .. } if *how == expected);
         assert_eq!(writes(unseen).iter().filter(|what| is_expected(what)).count(), 3);
     }
+}
+
+/// Each of two threads passes a mark of its own three times.
+fn marking(sim: &Sim) -> AdInstance {
+    let (platform, words) = (*sim, [0, 1].map(|i| sim.word(var(i), 0)));
+    let body = |t: usize| -> Body {
+        Box::new(move || {
+            for i in 0..3 {
+                platform.checkpoint(i);
+                words[t].store(i, SeqCst);
+                platform.mark([Mark::Harvest, Mark::MarkDirty][t]);
+            }
+        })
+    };
+    let stop = move || platform.violate(Rule::Own("always"), || "at the end".to_string());
+    instance(vec![body(0), body(1)], stop)
+}
+
+/// These marks in this order, by any thread.
+fn order<const N: usize>(marks: [Mark; N]) -> Story {
+    Story(marks.map(|mark| Moment { mark, thread: None }).to_vec())
+}
+
+#[test]
+fn a_witness_that_the_samples_saw_makes_no_states() {
+    use Mark::{Harvest, MarkDirty};
+    let seen = [order([Harvest, MarkDirty]), order([MarkDirty, Harvest, MarkDirty, Harvest])];
+    let never = order([Harvest, MarkDirty, Harvest, MarkDirty, Harvest, MarkDirty, Harvest]);
+    let explore = |witnesses: &[Story], executions: u64| {
+        let program = Ad { witnesses: witnesses.to_vec(), ..program(2, marking) };
+        let mut auto = Auto { executions, ..Auto::default() };
+        let goal = Goal::of(Rule::Own("something else"));
+        let outcome = explore(&program, &mut auto, goal.clone());
+        let oracle = explore(&program, &mut Naive::default(), goal);
+        assert_eq!(outcome.verdict, Verdict::Holds);
+        assert_eq!((&outcome.verdict, &outcome.seen), (&oracle.verdict, &oracle.seen));
+        let rules = |found: &[Found]| found.iter().map(|f| f.rule).collect::<Vec<_>>();
+        assert_eq!(rules(&outcome.others), rules(&oracle.others));
+        outcome
+    };
+    let without = explore(&[], 500).stats.states;
+    let all = explore(&seen, 500);
+    assert_eq!((all.stats.states, all.seen.witnesses), (without, 0b11));
+    assert!(explore(&seen, 0).stats.states > without);
+
+    // Those that were not seen yet are watched on, and found: no execution has both of these.
+    let either =
+        [[Harvest, Harvest, Harvest, MarkDirty], [MarkDirty, MarkDirty, MarkDirty, Harvest]];
+    assert_eq!(explore(&either.map(order), 1).seen.witnesses, 0b11);
+    assert!(explore(&[never], 500).stats.states > without);
 }
