@@ -61,7 +61,8 @@ pub(crate) fn pending(m: &'static Machine, cpu: CpuId, site: &'static Location<'
     pending
 }
 
-/// Sends an IPI to each target, and then waits for each that did not handle it at once.
+/// Sends an IPI to each target, and then waits for each that did not handle it at once. All that the
+/// sender remembers of them is which it still waits for.
 pub(crate) fn call_many(
     m: &'static Machine,
     me: Option<CpuId>,
@@ -70,23 +71,31 @@ pub(crate) fn call_many(
     site: &'static Location<'static>,
 ) {
     let slot = 1 << (m.running.get() as usize % (THREADS_MAX + 1));
+    let (thread, before) = (m.thread(), m.thread().seen.get());
+    let remember = |sent: u8, owed: CpuMask| {
+        thread.seen.set(before.then(u64::from(sent)).then(owed.0));
+    };
     let mut owed = CpuMask(0);
     for cpu in targets.iter().filter(|cpu| Some(*cpu) != me) {
         let irq = word(m, cpu);
         irq.pause(Kind::Rmw, 0, site);
         let old = irq.value(site);
-        let off = old & OFF != 0;
-        irq.note(off as u64);
-        if off {
+        if old & OFF != 0 {
             irq.write(old | slot, Write::Or, site);
-            owed.insert(cpu);
+            if wait {
+                owed.insert(cpu);
+            }
         }
+        remember(cpu.0 + 1, owed);
     }
-    for cpu in owed.iter().filter(|_| wait) {
+    // All are sent: 0 differs from the number of each.
+    remember(0, owed);
+    for cpu in owed.iter() {
         let irq = word(m, cpu);
         let (kind, arg) = Pending::wait(Until::NotAll(OFF | slot));
         irq.pause(kind, arg, site);
         irq.value(site);
-        irq.note(1);
+        owed = CpuMask(owed.0 & !(1 << cpu.0));
+        remember(0, owed);
     }
 }

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use kvmmu_model::{Mark, Ordering::SeqCst, Platform, Word};
+use kvmmu_model::{CpuId, CpuMask, Mark, Ordering::SeqCst, Platform, Word};
 use kvmmu_sim::dpor::{Dpor, Record};
 use kvmmu_sim::event::{What, Write};
+use kvmmu_sim::graph::Graph;
 use kvmmu_sim::naive::Naive;
 use kvmmu_sim::outcome::{Found, Verdict};
 use kvmmu_sim::program::{Moment, Program, Story};
@@ -168,4 +169,43 @@ fn a_witness_that_the_samples_saw_makes_no_states() {
         [[Harvest, Harvest, Harvest, MarkDirty], [MarkDirty, MarkDirty, MarkDirty, Harvest]];
     assert_eq!(explore(&either.map(order), 1).seen.witnesses, 0b11);
     assert!(explore(&[never], 500).stats.states > without);
+}
+
+/// Thread 0 interrupts each other thread, and then takes one more step. They turn interrupts off
+/// and on.
+fn interrupting(targets: u8, wait: bool) -> impl Program {
+    program(1 + usize::from(targets), move |sim: &Sim| {
+        let (platform, word) = (*sim, sim.word(var(0), 0));
+        let send = move || {
+            let all = CpuMask((2 << targets) - 2);
+            platform.smp_call_function_many(Some(CpuId(0)), all, wait);
+            word.store(1, SeqCst);
+        };
+        let target = |cpu| -> Body {
+            Box::new(move || {
+                platform.local_irq_disable(CpuId(cpu));
+                platform.local_irq_enable(CpuId(cpu));
+            })
+        };
+        let send: Body = Box::new(send);
+        instance(core::iter::once(send).chain((1..=targets).map(target)).collect(), || {})
+    })
+}
+
+#[test]
+fn a_sender_remembers_only_whom_it_waits_for() {
+    let states = |targets, wait| states_and_ends(&interrupting(targets, wait)).0;
+    // A target is before, between or behind its two steps; so is the sender, and it may wait for a
+    // target between them or behind.
+    assert_eq!(states(1, true), 3 * 3 + 2);
+    // Instead of waiting, it may have left its interrupt to a target between them.
+    assert_eq!(states(1, false), 3 * 3 + 2);
+    // With two it cannot do better, either.
+    for (wait, fewest) in [(true, 58), (false, 53)] {
+        let mut stateful = Stateful { graph: Some(Graph::default()), ..Stateful::default() };
+        explore(&interrupting(2, wait), &mut stateful, Goal::ANY);
+        let graph = stateful.graph.expect("it was asked for");
+        assert_eq!((graph.states(), graph.quotient()), (fewest, fewest));
+        assert_eq!(states(2, wait), fewest as u64);
+    }
 }
