@@ -1,0 +1,161 @@
+//! The guards of memslots, buses, interrupt routing, of VMs, vCPUs and CPUs, and the fences.
+
+macro_rules! virt_guards {
+    ($next:ident! { $($before:tt)* }) => {
+        $next! {
+            $($before)*
+            // Memslots, buses, interrupt routing.
+            RunHoldsSrcu {
+                name: "run-holds-srcu",
+                function: "vcpu_run",
+                source: "locking.rst v5.10 section 3, kvm->srcu; arch/x86/kvm/x86.c",
+                since: "2.6.34",
+                prevents: "A vCPU uses memslots or buses that are freed meanwhile.",
+                without: "KVM_RUN never enters the read section of kvm->srcu.",
+            }
+            MemslotFreeAfterGracePeriod {
+                name: "memslot-free-after-grace-period",
+                function: "install_new_memslots",
+                source: "virt/kvm/kvm_main.c; commit bc6678a33d9b",
+                since: "2.6.34",
+                prevents: "An array of memslots is freed while a vCPU looks a frame up in it.",
+                without: "install_new_memslots returns without a grace period.",
+            }
+            MemslotDeleteZaps {
+                name: "memslot-delete-zaps",
+                function: "kvm_arch_flush_shadow_memslot",
+                source: "virt/kvm/kvm_main.c, kvm_set_memslot(); arch/x86/kvm/x86.c",
+                since: "2.6.x",
+                prevents: "An SPTE maps a frame of a memslot that is deleted.",
+                without: "kvm_set_memslot deletes the slot and leaves what maps its frames.",
+            }
+            MemslotDeleteFlushes {
+                name: "memslot-delete-flushes",
+                function: "kvm_arch_flush_shadow_memslot",
+                source: "virt/kvm/kvm_main.c, kvm_set_memslot(); arch/x86/kvm/x86.c",
+                since: "2.6.x",
+                prevents: "A CPU reaches a frame of a deleted memslot by its TLB.",
+                without: "What maps the frames of the slot is zapped, and nobody flushes.",
+            }
+            InvalidSlotRetries {
+                name: "invalid-slot-retries",
+                function: "try_async_pf",
+                source: "commit e0c378684b65; 5.10 lacks it",
+                since: "5.13",
+                prevents: "A fault that meets a memslot on its way out is emulated as MMIO, although the frame is RAM that another vCPU still reaches.",
+                without: "An invalid memslot is none: the access becomes MMIO.",
+            }
+            BusFreeAfterGracePeriod {
+                name: "bus-free-after-grace-period",
+                function: "kvm_io_bus_unregister_dev",
+                source: "commit 2ee3757424be; CVE-2021-47061",
+                since: "5.13",
+                prevents: "A device is destroyed while a vCPU's access is about to call it.",
+                without: "If there is no memory for the smaller array, the devices that stay are destroyed first; then the bus is given up and the grace period follows.",
+            }
+            ApicvUpdateDropsSrcu {
+                name: "apicv-update-drops-srcu",
+                function: "svm_toggle_avic_for_irq_window",
+                source: "commit f3515dc3bef8",
+                since: "5.6",
+                prevents: "A vCPU takes slots_lock inside a read section that the owner of slots_lock waits for.",
+                without: "The read section of kvm->srcu is kept while AVIC is switched off or on.",
+            }
+            PitReleasesIrqLock {
+                name: "pit-releases-irq-lock",
+                function: "kvm_create_pit",
+                source: "locking.rst v5.10 section 1; arch/x86/kvm/i8254.c",
+                since: "2.6.x",
+                prevents: "irq_lock, which is inside slots_lock, is held while slots_lock is taken.",
+                without: "The irq_lock of kvm_register_irq_mask_notifier is released only when the PIT is on the bus.",
+            }
+            GupOutsideMmuLock {
+                name: "gup-outside-mmu-lock",
+                function: "direct_page_fault",
+                source: "locking.rst v5.10 section 3, kvm->mmu_lock; arch/x86/kvm/mmu/mmu.c",
+                since: "2.6.x",
+                prevents: "A fault sleeps for a page with a spinlock held that notifiers take.",
+                without: "direct_page_fault takes mmu_lock before it looks the page up.",
+            }
+
+            // VMs, vCPUs, CPUs.
+            PsciWithoutKvmLock {
+                name: "psci-without-kvm-lock",
+                function: "kvm_psci_vcpu_on",
+                source: "locking.rst v5.10 section 1; commit 0acc7239c20a",
+                since: "6.4",
+                prevents: "A vCPU that powers another on waits for kvm->lock, whose owner waits for the vCPU.",
+                without: "kvm_psci_vcpu_on takes kvm->lock, in KVM_RUN and so under vcpu->mutex.",
+            }
+            UsageCountOwnLock {
+                name: "usage-count-own-lock",
+                function: "kvm_starting_cpu, kvm_dying_cpu (later kvm_online_cpu, kvm_offline_cpu)",
+                source: "commit 44d174596260",
+                since: "6.12; before 6.3, kvm_count_lock",
+                prevents: "A CPU that comes up waits for kvm_lock, whose owner waits for a memslot update, which waits for a vCPU that waits for the CPU.",
+                without: "kvm_starting_cpu and kvm_dying_cpu take kvm_lock around kvm_count_lock, in a thread that may sleep, as kvm_online_cpu and kvm_offline_cpu of 6.3 to 6.11 did.",
+            }
+            XenOwnLock {
+                name: "xen-own-lock",
+                function: "kvm_xen_set_evtchn",
+                source: "commit 310bc39546a4",
+                since: "6.2",
+                prevents: "A hypercall waits for kvm->lock inside a read section of kvm->srcu, whose end the owner of kvm->lock waits for.",
+                without: "kvm_xen_set_evtchn takes kvm->lock around xen_lock, in KVM_RUN and so under vcpu->mutex and in a read section of kvm->srcu.",
+            }
+            HvLockInsideVcpuMutex {
+                name: "hv-lock-inside-vcpu-mutex",
+                function: "kvm_hv_eventfd_assign",
+                source: "locking.rst v5.10 section 1",
+                since: "4.17",
+                prevents: "User space waits for a vCPU with hv_lock held, which that vCPU wants.",
+                without: "kvm_hv_eventfd_assign takes vcpu->mutex of vCPU 0 inside hv_lock, and gives it back at once.",
+            }
+            CountLockNoMutex {
+                name: "count-lock-no-mutex",
+                function: "hardware_enable_all",
+                source: "locking.rst v5.10 section 3, kvm_count_lock",
+                since: "3.12, as kvm_count_lock is",
+                prevents: "Somebody sleeps with a raw spinlock held that a CPU that comes up spins on.",
+                without: "hardware_enable_all takes kvm_lock inside kvm_count_lock, and gives it back at once.",
+            }
+            TscWriteLockLeaf {
+                name: "tsc-write-lock-leaf",
+                function: "kvm_synchronize_tsc",
+                source: "arch/x86/kvm/x86.c",
+                since: "3.8",
+                prevents: "The raw tsc_write_lock, taken with interrupts off, is held while the spinlock of the clock is waited for.",
+                without: "kvm_synchronize_tsc takes pvclock_gtod_sync_lock before it releases tsc_write_lock.",
+            }
+
+            // Fences.
+            SmpMbAfterInGuestMode {
+                name: "smp-mb-after-in-guest-mode",
+                function: "vcpu_enter_guest",
+                source: "commit 6b7e2d099148; Documentation/virt/kvm/vcpu-requests.rst; arch/x86/kvm/x86.c, smp_mb__after_srcu_read_unlock()",
+                since: "2.6.39",
+                prevents: "A vCPU looks at its requests before others can see IN_GUEST_MODE: it misses the request, and the sender the IPI.",
+                without: "The vCPU may read its requests while its store of the mode is on its way.",
+                shown_under: WeakerThanSc,
+            }
+            SmpMbBeforeExitingGuestMode {
+                name: "smp-mb-before-exiting-guest-mode",
+                function: "kvm_vcpu_exiting_guest_mode",
+                source: "commit 6b7e2d099148; Documentation/virt/kvm/vcpu-requests.rst; include/linux/kvm_host.h, smp_mb__before_atomic()",
+                since: "2.6.39",
+                prevents: "Who makes a request, or has unlinked an SPTE, looks at the mode of a vCPU before that can see either: no IPI is sent, and the vCPU goes on without.",
+                without: "The mode may be read while the request and the stores before it are on their way. The cmpxchg itself orders them on x86, where this barrier costs nothing.",
+                shown_under: WeakerThanSc,
+            }
+            SmpMbAfterReadingShadowPages {
+                name: "smp-mb-after-reading-shadow-pages",
+                function: "walk_shadow_page_lockless_begin",
+                source: "commit c142786c6291; arch/x86/kvm/mmu/mmu.c, smp_store_mb()",
+                since: "3.5",
+                prevents: "A lockless walk reads SPTEs before others can see READING_SHADOW_PAGE_TABLES: a flush does not wait for it, and the page under it is freed.",
+                without: "The walk may read SPTEs while its store of the mode is on its way.",
+                shown_under: WeakerThanSc,
+            }
+        }
+    };
+}
