@@ -67,7 +67,8 @@ pub trait Mmu<P: Platform>: Tables<P> {
     fn kvm_age_hva<H: Host>(vm: &Vm<P, H, Self>, l: &mut MmuState<Self::State>, gfn: Gfn) -> bool;
 
     /// `kvm_arch_mmu_enable_log_dirty_pt_masked`: the frames of the slot whose bits are set are
-    /// written to by a fault again. The caller owes the flush.
+    /// written to by a fault again. The caller owes the flush, whatever is returned: true if an
+    /// SPTE had W set, which matters only where guard `harvest-flushes-always` is removed.
     ///
     /// Locks: `mmu_lock`.
     fn kvm_arch_mmu_enable_log_dirty_pt_masked<H: Host>(
@@ -75,7 +76,7 @@ pub trait Mmu<P: Platform>: Tables<P> {
         l: &mut MmuState<Self::State>,
         slot: &Memslot<P>,
         mask: u64,
-    );
+    ) -> bool;
 
     /// `kvm_arch_flush_shadow_memslot`: nothing maps a frame of the slot when it returns.
     ///

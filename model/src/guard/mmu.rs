@@ -60,6 +60,14 @@ macro_rules! mmu_guards {
                 prevents: "A harvest between mark and cmpxchg consumes the mark, and the write that follows is not logged.",
                 without: "The page is marked dirty before the cmpxchg.",
             }
+            MarkDirtyAtomic {
+                name: "mark-dirty-atomic",
+                function: "mark_page_dirty",
+                source: "virt/kvm/kvm_main.c, mark_page_dirty_in_slot()",
+                since: "3.5 at the latest",
+                prevents: "Two vCPUs mark pages whose bits are in one word, and one of the marks is lost.",
+                without: "The bit is set by a load and a plain store of the word.",
+            }
             RelaxPermsLocalFlush {
                 name: "relax-perms-local-flush",
                 function: "kvm_pgtable_stage2_relax_perms",
@@ -188,6 +196,22 @@ macro_rules! mmu_guards {
                 prevents: "A fast fault between write protection and the clearing of the bitmap has its mark taken by a harvest that no longer protects the page.",
                 without: "Each word write-protects its pages first and clears its bits after.",
             }
+            HarvestXchg {
+                name: "harvest-xchg",
+                function: "kvm_get_dirty_log_protect",
+                source: "virt/kvm/kvm_main.c",
+                since: "3.5 at the latest",
+                prevents: "A page that is marked while a harvest clears the word is in no harvest.",
+                without: "The word is read, and cleared by a plain store of zero.",
+            }
+            HarvestFlushesAlways {
+                name: "harvest-flushes-always",
+                function: "kvm_get_dirty_log_protect",
+                source: "virt/kvm/kvm_main.c; commit 198c74f43f0f",
+                since: "3.15",
+                prevents: "Aging has cleared W without a flush: a harvest finds nothing to write-protect, and a CPU goes on writing through its TLB, unlogged.",
+                without: "A harvest flushes only if its write protection cleared a W that was set.",
+            }
             MakeSpteWriteProtectsPt {
                 name: "make-spte-write-protects-pt",
                 function: "make_spte",
@@ -236,6 +260,14 @@ macro_rules! mmu_guards {
                 prevents: "A sequence number read after the page was looked up hides the invalidation between the two.",
                 without: "mmu_notifier_seq is read after gfn_to_pfn.",
             }
+            RangeStartZaps {
+                name: "range-start-zaps",
+                function: "kvm_mmu_notifier_invalidate_range_start",
+                source: "virt/kvm/kvm_main.c, kvm_unmap_hva_range()",
+                since: "2.6.27",
+                prevents: "An SPTE maps a page that the host has taken back.",
+                without: "range_start raises mmu_notifier_count, and zaps and flushes nothing.",
+            }
             AgeUsesXchgResult {
                 name: "age-uses-xchg-result",
                 function: "mmu_spte_age",
@@ -243,6 +275,14 @@ macro_rules! mmu_guards {
                 since: "later than 5.10",
                 prevents: "A W that a fast fault sets between the read and the xchg of mmu_spte_age is wiped, and the page's dirty state with it.",
                 without: "mmu_spte_age judges by its first read and ignores what the xchg returned.",
+            }
+            AgePassesDirty {
+                name: "age-passes-dirty",
+                function: "mmu_spte_age",
+                source: "arch/x86/kvm/mmu/mmu.c, mmu_spte_age()",
+                since: "4.11",
+                prevents: "Aging takes W away, the only trace of a write where there are no dirty bits, and the host reclaims the page as if it were clean.",
+                without: "mmu_spte_age does not pass the dirty state on to the host's page.",
             }
             ChangePteClearsMmuWritable {
                 name: "change-pte-clears-mmu-writable",
@@ -268,6 +308,30 @@ macro_rules! mmu_guards {
                 prevents: "The host takes the old page of a frame back while a CPU still reaches it by its TLB.",
                 without: "change_pte rewrites the SPTEs and returns without flushing.",
             }
+            ChangePteBumpsSeq {
+                name: "change-pte-bumps-seq",
+                function: "kvm_mmu_notifier_change_pte",
+                source: "virt/kvm/kvm_main.c",
+                since: "2.6.x",
+                prevents: "A fault that looked the old page up before the host moved the frame maps it afterwards.",
+                without: "change_pte leaves mmu_notifier_seq as it is.",
+                masked: Masked {
+                    by: "fault-holds-page",
+                    because: "the host moves no page that has another reference, and a fault that has looked the page up holds one until it has mapped it; remove both and the pair fails",
+                },
+            }
+            FaultHoldsPage {
+                name: "fault-holds-page",
+                function: "direct_page_fault, FNAME(page_fault)",
+                source: "arch/x86/kvm/mmu/mmu.c, direct_page_fault(); arch/x86/kvm/mmu/paging_tmpl.h",
+                since: "2.6.x",
+                prevents: "The host gives the page another use between its lookup and its mapping.",
+                without: "The reference to the page is dropped before mmu_lock is taken.",
+                masked: Masked {
+                    by: "change-pte-bumps-seq",
+                    because: "a page that is moved or taken back meanwhile moves mmu_notifier_seq, and the fault is retried; remove both and the pair fails",
+                },
+            }
             MmuSetSpteFlushesOldPfn {
                 name: "mmu-set-spte-flushes-old-pfn",
                 function: "mmu_set_spte",
@@ -291,6 +355,14 @@ macro_rules! mmu_guards {
                 since: "2.6.x",
                 prevents: "A mapping that a guest has changed leaves the rmap, while another CPU keeps it in its TLB: no invalidation will flush it.",
                 without: "kvm_mmu_pte_write flushes the TLB of its own vCPU only.",
+            }
+            EmulatorStoresFirst {
+                name: "emulator-stores-first",
+                function: "emulator_write_phys",
+                source: "arch/x86/kvm/x86.c, emulator_write_phys()",
+                since: "2.6.x",
+                prevents: "A fault between the zap and the store maps again what the guest entry said before, and nobody zaps it any more.",
+                without: "kvm_mmu_pte_write comes first, and the store to guest memory follows.",
             }
             EmulatorMarksDirty {
                 name: "emulator-marks-dirty",
@@ -340,6 +412,14 @@ macro_rules! mmu_guards {
                 prevents: "kvm_flush_remote_tlbs returns before the CPUs that it interrupted have handled the interrupt.",
                 without: "KVM_REQ_TLB_FLUSH lacks KVM_REQUEST_WAIT: the IPIs are sent and not waited for.",
             }
+            RequestBeforeMode {
+                name: "request-before-mode",
+                function: "kvm_make_vcpus_request_mask",
+                source: "commit 6b7e2d099148; Documentation/virt/kvm/vcpu-requests.rst, Ensuring Requests Are Seen",
+                since: "2.6.39",
+                prevents: "A vCPU enters the guest between the look at its mode and the request: it gets no interrupt, and runs with the request pending.",
+                without: "The mode is looked at, and the kick decided, before the request is made.",
+            }
             FlushBeforeFree {
                 name: "flush-before-free",
                 function: "kvm_mmu_commit_zap_page",
@@ -363,6 +443,14 @@ macro_rules! mmu_guards {
                 since: "2.6.x",
                 prevents: "A flush that was requested just before guest entry is not carried out.",
                 without: "vcpu_enter_guest does not look at its requests again after it has set IN_GUEST_MODE.",
+            }
+            EntryServesRequests {
+                name: "entry-serves-requests",
+                function: "vcpu_enter_guest",
+                source: "arch/x86/kvm/x86.c, vcpu_enter_guest()",
+                since: "2.6.x",
+                prevents: "A vCPU that was outside the guest when a flush was requested enters with a stale TLB.",
+                without: "Requests are cleared on entry, and the TLB is not flushed.",
             }
             MakeSpteHostReadonly {
                 name: "make-spte-strips-w-host-readonly",

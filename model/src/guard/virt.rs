@@ -21,6 +21,14 @@ macro_rules! virt_guards {
                 prevents: "An array of memslots is freed while a vCPU looks a frame up in it.",
                 without: "install_new_memslots returns without a grace period.",
             }
+            MemslotInvalidBeforeZap {
+                name: "memslot-invalid-before-zap",
+                function: "kvm_set_memslot",
+                source: "virt/kvm/kvm_main.c, kvm_set_memslot(); commit bc6678a33d9b",
+                since: "2.6.34",
+                prevents: "A fault maps a frame of the memslot again after it was zapped.",
+                without: "What maps the frames is zapped first, and the slot made invalid after.",
+            }
             MemslotDeleteZaps {
                 name: "memslot-delete-zaps",
                 function: "kvm_arch_flush_shadow_memslot",
@@ -52,6 +60,22 @@ macro_rules! virt_guards {
                 since: "5.13",
                 prevents: "A device is destroyed while a vCPU's access is about to call it.",
                 without: "If there is no memory for the smaller array, the devices that stay are destroyed first; then the bus is given up and the grace period follows.",
+            }
+            BusGracePeriod {
+                name: "bus-grace-period",
+                function: "kvm_io_bus_register_dev, kvm_io_bus_unregister_dev",
+                source: "virt/kvm/kvm_main.c",
+                since: "2.6.34",
+                prevents: "An array of devices is freed while a vCPU looks a device up in it.",
+                without: "The old array is freed as soon as the new one is published.",
+            }
+            IrqRoutingGracePeriod {
+                name: "irq-routing-grace-period",
+                function: "kvm_set_irq_routing",
+                source: "virt/kvm/irqchip.c; commit 719d93cd5f5c",
+                since: "3.16",
+                prevents: "A table of interrupt routes is freed while an interrupt is routed by it.",
+                without: "The old table is freed as soon as the new one is published.",
             }
             ApicvUpdateDropsSrcu {
                 name: "apicv-update-drops-srcu",
@@ -102,6 +126,14 @@ macro_rules! virt_guards {
                 since: "6.2",
                 prevents: "A hypercall waits for kvm->lock inside a read section of kvm->srcu, whose end the owner of kvm->lock waits for.",
                 without: "kvm_xen_set_evtchn takes kvm->lock around xen_lock, in KVM_RUN and so under vcpu->mutex and in a read section of kvm->srcu.",
+            }
+            HypercallPageMarksDirty {
+                name: "hypercall-page-marks-dirty",
+                function: "kvm_hv_set_msr_pw",
+                source: "arch/x86/kvm/hyperv.c, kvm_hv_set_msr_pw()",
+                since: "3.15 at the latest",
+                prevents: "The instructions that KVM writes into the hypercall page are in no dirty log.",
+                without: "KVM writes the instructions and does not mark the page.",
             }
             HvLockInsideVcpuMutex {
                 name: "hv-lock-inside-vcpu-mutex",

@@ -39,7 +39,10 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     fn mark_page_dirty_in_slot(&self, bitmap: &P::Word, offset: u64) {
         // ORDERING: acq-rel: set_bit_le is a locked operation; it follows the cmpxchg of a fast
         // fault.
-        bitmap.or(1 << offset, AcqRel);
+        self.p.guarded(Guard::MarkDirtyAtomic, || bitmap.or(1 << offset, AcqRel));
+        // ORDERING: relaxed: in place of the locked operation; it orders nothing.
+        let plain = || bitmap.store(bitmap.load(Relaxed) | 1 << offset, Relaxed);
+        self.p.without(Guard::MarkDirtyAtomic, plain);
         self.p.mark(Mark::MarkDirty);
     }
 
@@ -77,16 +80,21 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         if seen == 0 {
             return Harvested { mask: 0, flush: false };
         }
-        self.p.without(Guard::HarvestClearThenProtect, || {
-            M::kvm_arch_mmu_enable_log_dirty_pt_masked(self, &mut l, slot, seen);
+        let early = self.p.without(Guard::HarvestClearThenProtect, || {
+            M::kvm_arch_mmu_enable_log_dirty_pt_masked(self, &mut l, slot, seen)
+        });
+        let plain = self.p.without(Guard::HarvestXchg, || {
+            // ORDERING: relaxed: in place of the locked operation; it orders nothing.
+            slot.dirty_bitmap.store(0, Relaxed);
+            seen
         });
         // ORDERING: acq-rel: what is marked before is in this harvest, after in the next.
-        let mask = slot.dirty_bitmap.swap(0, AcqRel);
+        let mask = plain.unwrap_or_else(|| slot.dirty_bitmap.swap(0, AcqRel));
         self.p.mark(Mark::Harvest);
-        self.p.guarded(Guard::HarvestClearThenProtect, || {
-            M::kvm_arch_mmu_enable_log_dirty_pt_masked(self, &mut l, slot, mask);
-        });
-        Harvested { mask, flush: true }
+        let protect = || M::kvm_arch_mmu_enable_log_dirty_pt_masked(self, &mut l, slot, mask);
+        let cleared_w = self.p.guarded(Guard::HarvestClearThenProtect, protect);
+        let judged = self.p.without(Guard::HarvestFlushesAlways, || early.unwrap_or(cleared_w));
+        Harvested { mask, flush: judged.unwrap_or(true) }
     }
 }
 

@@ -207,7 +207,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         bus.array.assign(new);
         self.p.mark(Mark::BusReplaced);
         // synchronize_srcu_expedited
-        self.kvm.srcu.synchronize();
+        self.p.guarded(Guard::BusGracePeriod, || self.kvm.srcu.synchronize());
         self.p.mark(Mark::BusFreed);
     }
 }

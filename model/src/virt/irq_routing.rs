@@ -6,6 +6,7 @@
 //! table, irqfds and their caches of routes, ack notifiers.
 
 use super::published::Published;
+use crate::guard::Guard;
 use crate::host::Host;
 use crate::mark::Mark;
 use crate::platform::Ordering::{AcqRel, Relaxed};
@@ -62,7 +63,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             };
             self.p.checkpoint(old);
             // synchronize_srcu_expedited
-            self.kvm.irq_srcu.synchronize();
+            self.p.guarded(Guard::IrqRoutingGracePeriod, || self.kvm.irq_srcu.synchronize());
             if let Some(old) = old {
                 table.kfree(&self.p, old);
                 self.p.mark(Mark::IrqRoutingFreed);

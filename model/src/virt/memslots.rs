@@ -236,13 +236,17 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             let (mut new, mut unused) = (copy, old);
             if change == KvmMrChange::Delete {
                 let invalid = set.with_invalid(slot).next_generation();
+                let zap = || {
+                    if let Some(memslot) = self.kvm.slots.get(slot).and_then(Option::as_ref) {
+                        let zap = || M::kvm_arch_flush_shadow_memslot(self, memslot);
+                        self.p.guarded(Guard::MemslotDeleteZaps, zap);
+                    }
+                };
+                self.p.without(Guard::MemslotInvalidBeforeZap, zap);
                 slots.write(copy, invalid.0);
                 self.install_new_memslots(invalid);
                 to = to.next_generation();
-                if let Some(memslot) = self.kvm.slots.get(slot).and_then(Option::as_ref) {
-                    let zap = || M::kvm_arch_flush_shadow_memslot(self, memslot);
-                    self.p.guarded(Guard::MemslotDeleteZaps, zap);
-                }
+                self.p.guarded(Guard::MemslotInvalidBeforeZap, zap);
                 (new, unused) = (old, copy);
             }
             // update_memslots

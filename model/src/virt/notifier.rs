@@ -42,7 +42,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         // No guard: without the raise notifier-count-check has nothing to find, and without that of
         // the sequence at the end neither has notifier-seq-recheck.
         l.notifier_count += 1;
-        if M::kvm_unmap_hva_range(self, &mut l, gfn) {
+        let zap = || M::kvm_unmap_hva_range(self, &mut l, gfn);
+        if self.p.guarded(Guard::RangeStartZaps, zap) {
             self.p.guarded(Guard::RangeStartFlush, || self.kvm_flush_remote_tlbs(None));
         }
         drop(l);
@@ -79,7 +80,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     pub fn change_pte(&self, gfn: Gfn, pfn: Pfn) {
         let _srcu = self.kvm.srcu.read_lock();
         let mut l = self.kvm.mmu_lock.lock();
-        self.bump_notifier_seq();
+        self.p.guarded(Guard::ChangePteBumpsSeq, || self.bump_notifier_seq());
         if M::kvm_set_spte_hva(self, &mut l, gfn, pfn) {
             self.p.guarded(Guard::ChangePteFlush, || self.kvm_flush_remote_tlbs(None));
         }

@@ -53,13 +53,15 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         let wait = self.p.guarded(Guard::FlushRequestWait, || true);
         let mut targets = CpuMask::default();
         for cpu in (0..self.kvm.nr_vcpus).map(CpuId) {
+            let kick = || Some(cpu) != me && self.kvm_request_needs_ipi(cpu, wait);
+            let early = self.p.without(Guard::RequestBeforeMode, kick);
             self.kvm_make_request(cpu, request);
             // ORDERING: full barrier (smp_mb__before_atomic of kvm_vcpu_exiting_guest_mode), pairs
             // with vcpu_enter_guest, which sees the request or we see its mode, and with
             // walk_shadow_page_lockless_begin: it sees the unlinked SPTE or we see its mode. Not
             // judged under SC.
             self.p.guarded(Guard::SmpMbBeforeExitingGuestMode, || self.p.fence(SeqCst));
-            if Some(cpu) != me && self.kvm_request_needs_ipi(cpu, wait) {
+            if early.unwrap_or_else(kick) {
                 targets.insert(cpu);
             }
             self.p.checkpoint((cpu, targets));

@@ -40,11 +40,13 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             MemslotFound::Invalid(_) => return Emulated::Mmio { ram: true },
             MemslotFound::None => return Emulated::Mmio { ram: false },
         }
+        let pte_write = || M::kvm_mmu_pte_write(self, cpu, gfn, byte);
+        self.p.without(Guard::EmulatorStoresFirst, pte_write);
         if !self.host.copy_to_user(gfn, byte, value) {
             return Emulated::BreakCow;
         }
         self.p.guarded(Guard::EmulatorMarksDirty, || self.mark_page_dirty(gfn));
-        M::kvm_mmu_pte_write(self, cpu, gfn, byte);
+        self.p.guarded(Guard::EmulatorStoresFirst, pte_write);
         self.p.mark(Mark::Emulated);
         Emulated::Done
     }

@@ -41,8 +41,10 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             // ORDERING: full, as every locked operation of x86; needed is acquire, as above. Not
             // judged under SC.
             vcpu.requests.and(!(KVM_REQ_TLB_FLUSH | KVM_REQ_TLB_FLUSH_CURRENT), SeqCst);
-            flush();
-            self.p.mark(Mark::TlbFlushed);
+            self.p.guarded(Guard::EntryServesRequests, || {
+                flush();
+                self.p.mark(Mark::TlbFlushed);
+            });
         }
         self.p.checkpoint(());
         self.p.guarded(Guard::EntryIrqOff, || self.p.local_irq_disable(cpu));

@@ -35,7 +35,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             return false;
         }
         *hv |= System::<P>::HV_HYPERCALL_ENABLED;
-        self.mark_page_dirty(HYPERCALL_PAGE);
+        self.p.guarded(Guard::HypercallPageMarksDirty, || self.mark_page_dirty(HYPERCALL_PAGE));
         self.p.mark(Mark::HypervMsrSet);
         true
     }

@@ -67,6 +67,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             Ok(found) => found,
             Err(ret) => return ret,
         };
+        let release = || self.host.kvm_release_pfn_clean(page.pfn);
+        self.p.without(Guard::FaultHoldsPage, release);
         let ret = {
             let mut l = early.unwrap_or_else(|| self.kvm.mmu_lock.lock());
             if self.mmu_notifier_retry(&l, seq) {
@@ -79,7 +81,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             }
         };
         self.p.checkpoint((page.pfn, ret));
-        self.host.kvm_release_pfn_clean(page.pfn);
+        self.p.guarded(Guard::FaultHoldsPage, release);
         ret
     }
 

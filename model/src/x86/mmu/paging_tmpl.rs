@@ -58,6 +58,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             Ok(found) => found,
             Err(ret) => return ret,
         };
+        let release = || self.host.kvm_release_pfn_clean(page.pfn);
+        self.p.without(Guard::FaultHoldsPage, release);
         let ret = {
             let mut l = self.kvm.mmu_lock.lock();
             if self.mmu_notifier_retry(&l, seq) {
@@ -70,7 +72,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             }
         };
         self.p.checkpoint((page.pfn, ret));
-        self.host.kvm_release_pfn_clean(page.pfn);
+        self.p.guarded(Guard::FaultHoldsPage, release);
         ret
     }
 

@@ -35,8 +35,8 @@ impl<P: Platform> Mmu<P> for ShadowMmu<P> {
         l: &mut MmuState<ShadowPages>,
         slot: &Memslot<P>,
         mask: u64,
-    ) {
-        vm.kvm_mmu_write_protect_pt_masked(l, slot, mask);
+    ) -> bool {
+        vm.kvm_mmu_write_protect_pt_masked(l, slot, mask)
     }
 
     fn kvm_arch_flush_shadow_memslot<H: Host>(vm: &Vm<P, H, Self>, slot: &Memslot<P>) {

@@ -166,7 +166,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         self.p.mark(Mark::AccessTracked);
         let judged = self.p.without(Guard::AgeUsesXchgResult, || spte).unwrap_or(old);
         if self.mmu.format.is_writable(judged) {
-            self.host.kvm_set_pfn_dirty(self.mmu.format.pfn(old));
+            let pass_on = || self.host.kvm_set_pfn_dirty(self.mmu.format.pfn(old));
+            self.p.guarded(Guard::AgePassesDirty, pass_on);
         }
         true
     }

@@ -47,15 +47,23 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     }
 
     /// `kvm_mmu_write_protect_pt_masked`: every mapping of the frames of a slot whose bits are set
-    /// is written to by a fault again. The caller owes the flush.
+    /// is written to by a fault again. The caller owes the flush, whatever is returned: true if one
+    /// of them had W set.
     ///
     /// Locks: `mmu_lock`.
-    pub(super) fn kvm_mmu_write_protect_pt_masked(&self, l: &Locked, slot: &Memslot<P>, mask: u64) {
+    pub(super) fn kvm_mmu_write_protect_pt_masked(
+        &self,
+        l: &Locked,
+        slot: &Memslot<P>,
+        mask: u64,
+    ) -> bool {
+        let mut cleared_w = false;
         for offset in (0..slot.npages).filter(|offset| mask >> offset & 1 == 1) {
             for loc in l.mmu.rmap[(slot.base_gfn.0 + offset) as usize].iter() {
-                self.spte_write_protect(l, loc, false);
+                cleared_w |= self.spte_write_protect(l, loc, false);
             }
         }
+        cleared_w
     }
 
     /// `mmu_need_write_protect`: is the frame a guest page table that somebody shadows? No page is
