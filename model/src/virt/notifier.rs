@@ -78,6 +78,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// brackets it with start and end.
     #[kernel("kvm_mmu_notifier_change_pte")]
     pub fn change_pte(&self, gfn: Gfn, pfn: Pfn) {
+        // No guard: as in range_start, the caller gives the frame.
         let _srcu = self.kvm.srcu.read_lock();
         let mut l = self.kvm.mmu_lock.lock();
         self.p.guarded(Guard::ChangePteBumpsSeq, || self.bump_notifier_seq());
@@ -91,6 +92,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// Locks: takes `mmu_lock` in a read section of `kvm->srcu`.
     #[kernel("kvm_mmu_notifier_clear_flush_young")]
     pub fn clear_flush_young(&self, gfn: Gfn) -> bool {
+        // No guard: as in range_start, the caller gives the frame.
         let _srcu = self.kvm.srcu.read_lock();
         let mut l = self.kvm.mmu_lock.lock();
         let young = M::kvm_age_hva(self, &mut l, gfn);
@@ -107,6 +109,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// Locks: takes `mmu_lock` in a read section of `kvm->srcu`.
     #[kernel("kvm_mmu_notifier_clear_young")]
     pub fn clear_young(&self, gfn: Gfn) -> bool {
+        // No guard: as in range_start, the caller gives the frame.
         let _srcu = self.kvm.srcu.read_lock();
         let mut l = self.kvm.mmu_lock.lock();
         M::kvm_age_hva(self, &mut l, gfn)

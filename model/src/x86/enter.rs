@@ -50,6 +50,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         self.p.guarded(Guard::EntryIrqOff, || self.p.local_irq_disable(cpu));
         // ORDERING: release: who sees the mode sees that interrupts are off. Not judged under SC.
         vcpu.mode.store(IN_GUEST_MODE, Release);
+        // No guard for the order: nothing in between uses what the section protects.
         *srcu = None;
         // ORDERING: full barrier (smp_mb__after_srcu_read_unlock) between the mode and the second
         // look at the requests, pairs with kvm_make_all_cpus_request. Not judged under SC.

@@ -30,6 +30,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     #[kernel]
     pub fn mmu_shrink_scan(&self) {
         let _vm_list = self.kvm.system.as_ref().map(|system| system.kvm_lock.lock());
+        // No guard: the section keeps memslots alive, which have the rmaps. Here the MMU has them.
         let _srcu = self.kvm.srcu.read_lock();
         M::mmu_shrink_scan(self);
     }

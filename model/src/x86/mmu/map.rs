@@ -88,6 +88,9 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         }
         let (new, write_protected_pt) = self.make_spte(l, loc, m);
         let mut spurious = false;
+        // No guard for this flush: over the same page a new SPTE loses A, a hint; D in 6.1, as in
+        // mmu_spte_update; or W, if the frame became a guest table, and then account_shadowed has
+        // cleared M and flushed.
         flush |= self.set_spte(l, loc, new, m.gfn, &mut spurious);
         let mut ret = if spurious { RetPf::Spurious } else { RetPf::Fixed };
         if write_protected_pt {

@@ -113,6 +113,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// (`KVM_HVA_ERR_BAD`).
     #[track_caller]
     fn read_gpte(&self, table: Gfn, index: u8) -> Option<Gpte> {
+        // No guard: the kernel has no address to read from without a memslot, and no property asks
+        // where an entry was read.
         let found = self.find_memslot(table) == MemslotFound::Valid;
         found.then(|| self.host.read_gpte(table, index))
     }

@@ -77,6 +77,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         self.mmu.indirect_shadow_pages.add(1, Relaxed);
         let page = *l.mmu.page(sp);
         if page.role.level > PG_LEVEL_4K {
+            // No guard: a write to a table that is not tracked meets its write protection, and the
+            // slow path asks mmu_need_write_protect and emulates, too.
             // ORDERING: relaxed: as above.
             self.mmu.gfn_track[page.gfn.0 as usize].add(1, Relaxed);
             if self.write_protect_table(l, page.gfn) {
@@ -126,6 +128,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         for loc in entries_of(sp) {
             self.mmu_page_zap_pte(l, loc);
         }
+        // No guard: the SPTE and the page's list of parents change together, and kvm_mmu_free_page
+        // asserts that no parent links what it frees.
         for parent in l.mmu.page(sp).parent_ptes.iter() {
             self.drop_parent_pte(l, sp, parent);
         }
