@@ -195,6 +195,7 @@ mod tests {
         for name in [
             "aba-direct",
             "canary",
+            "dirty-word",
             "hardware-dirty-vs-zap",
             "lockless-walk-vs-free",
             "lost-dirty-clear",
@@ -209,6 +210,8 @@ mod tests {
             ("access-track-read", "ages a page"),
             ("access-track-vs-zap", "access-tracked"),
             ("change-pte", "read-only"),
+            ("harvest-after-age", "ages a page"),
+            ("hypercall-page-log", ""),
             ("lost-dirty-update", "asynchronous"),
             ("lock-memslots", ""),
         ] {
