@@ -2,13 +2,17 @@
 //! threads are and what came of exploring one there before.
 //!
 //! A wrong guess costs time and never a state: what was not enough is found out, and more is
-//! explored. Places are file, line and column, so that runs of one build are equal.
+//! explored. Places are numbered in the order in which the search comes to them: neither addresses
+//! nor line numbers reach a guess, and so the numbers of states are those of the program.
 
-use crate::machine::ACTORS_MAX;
-use crate::machine::pending::Pending;
-use crate::run::engine::Engine;
+use core::panic::Location;
+
+use hashbrown::HashTable;
 
 use super::futures::threads;
+use crate::machine::ACTORS_MAX;
+use crate::machine::pending::{Kind, Pending};
+use crate::run::engine::Engine;
 
 /// Entries of the table: direct-mapped, entries of different places may be one.
 const SCORES: usize = 1 << 16;
@@ -26,9 +30,65 @@ struct Score {
     bad: u16,
 }
 
+/// Where a thread is, and the object of its step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Site {
+    place: &'static Location<'static>,
+    kind: Kind,
+    loc: u16,
+}
+
+impl Site {
+    fn mix(&self) -> u64 {
+        let place = u64::from(self.place.line()) << 16 | u64::from(self.place.column());
+        mix(place ^ u64::from(self.loc) << 40 ^ (self.kind as u64) << 56)
+    }
+}
+
+/// The sites that were met, and their numbers.
+#[derive(Debug)]
+struct Sites {
+    known: Vec<Site>,
+    numbers: HashTable<u32>,
+    /// Direct-mapped by address: saves a comparison of places.
+    recent: Vec<u32>,
+}
+
+/// Entries of [`Sites::recent`].
+const RECENT: usize = 1 << 10;
+
+impl Sites {
+    fn number(&mut self, site: Site) -> u32 {
+        let address = core::ptr::from_ref(site.place).addr() >> 3;
+        let at = (address ^ usize::from(site.loc) << 3 ^ site.kind as usize) % RECENT;
+        let recent = self.recent[at];
+        let same = |known: &Site| {
+            core::ptr::eq(known.place, site.place)
+                && known.loc == site.loc
+                && known.kind == site.kind
+        };
+        if self.known.get(recent as usize).is_some_and(same) {
+            return recent;
+        }
+        let known = &mut self.known;
+        let number = match self.numbers.find(site.mix(), |n| known[*n as usize] == site) {
+            Some(number) => *number,
+            None => {
+                let number = known.len() as u32;
+                known.push(site);
+                self.numbers.insert_unique(site.mix(), number, |n| known[*n as usize].mix());
+                number
+            }
+        };
+        self.recent[at] = number;
+        number
+    }
+}
+
 /// What was learned.
 #[derive(Debug)]
 pub(crate) struct Predictor {
+    sites: Sites,
     scores: Vec<Score>,
 }
 
@@ -48,13 +108,14 @@ pub(crate) struct Guess {
 impl Predictor {
     /// Knows nothing.
     pub(crate) fn new() -> Predictor {
-        Predictor { scores: vec![Score::default(); SCORES] }
+        let sites = Sites { known: Vec::new(), numbers: HashTable::new(), recent: vec![0; RECENT] };
+        Predictor { sites, scores: vec![Score::default(); SCORES] }
     }
 
     /// Guesses for a state in which several threads are enabled. `outcomes` says how many moves a
     /// thread has.
     pub(crate) fn guess(
-        &self,
+        &mut self,
         engine: &Engine,
         enabled: u32,
         live: u32,
@@ -64,8 +125,9 @@ impl Predictor {
         let mut sites = [0; ACTORS_MAX];
         let mut all = mix(u64::from(enabled) << 32 | u64::from(live));
         for t in threads(live) {
-            let site = site(&engine.pending(t));
-            sites[t] = mix(site ^ (t as u64) << 56) as u32;
+            let Pending { site: place, kind, loc, .. } = engine.pending(t);
+            let site = u64::from(self.sites.number(Site { place, kind, loc }));
+            sites[t] = mix(site ^ (t as u64) << 32) as u32;
             all = mix(all ^ site);
         }
         let mut best = (f32::MIN, 0);
@@ -120,14 +182,6 @@ impl Predictor {
 fn mix(v: u64) -> u64 {
     let v = (v ^ v >> 29).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     v ^ v >> 32
-}
-
-/// Where a thread is, and of which object its step is.
-#[inline(always)]
-fn site(pending: &Pending) -> u64 {
-    let Pending { kind, loc, site, .. } = pending;
-    let place = u64::from(site.line()) << 16 ^ u64::from(site.column()) << 8;
-    place ^ site.file().len() as u64 ^ u64::from(*loc) << 40 ^ (*kind as u64) << 36
 }
 
 fn here(all: u64, thread: usize) -> u64 {
