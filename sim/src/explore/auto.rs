@@ -10,8 +10,8 @@ use crate::run::program::Program;
 
 /// A short seeded search, which finds most bugs at once; if one property is looked for, a search of
 /// executions with few context switches, which finds most of the rest by short runs; and
-/// then the exhaustive search, [`Stateful::reduced`]. The others do not watch for witnesses that the
-/// first one saw.
+/// then the exhaustive search, [`Stateful::reduced`]. The others do not watch for witnesses that
+/// the first one saw.
 #[derive(Clone, Debug)]
 pub struct Auto {
     /// How many random executions there are first.
@@ -59,8 +59,8 @@ impl Explorer for Auto {
         if is_final(&outcome.verdict) {
             return outcome;
         }
-        // States need not differ by progress towards a witness that is known. Only here: where later
-        // searches end may depend on the memory that others leave them.
+        // States need not differ by progress towards a witness that is known. Only here: where
+        // later searches end may depend on the memory that others leave them.
         engine.settle_witnesses();
         let few = Limits { states_max: self.switches_states_max.min(limits.states_max), ..*limits };
         for switches in 1..=self.switches_max {

@@ -61,8 +61,8 @@ pub(crate) fn pending(m: &'static Machine, cpu: CpuId, site: &'static Location<'
     pending
 }
 
-/// Sends an IPI to each target, and then waits for each that did not handle it at once. All that the
-/// sender remembers of them is which it still waits for.
+/// Sends an IPI to each target, and then waits for each that did not handle it at once. All that
+/// the sender remembers of them is which it still waits for.
 pub(crate) fn call_many(
     m: &'static Machine,
     me: Option<CpuId>,
