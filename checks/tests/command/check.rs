@@ -51,7 +51,9 @@ fn check(
 fn line(variant: Variant, special: Outcome, exit: Exit) -> String {
     let name = variant.scenario.name.clone();
     let machine = Fake { special: vec![(name.leak(), special)], ..Fake::obedient() };
-    let directory = scratch("check-line");
+    // Tests that run at the same time would remove each other's traces.
+    let test = std::thread::current().name().expect("a test has a name").replace("::", "-");
+    let directory = scratch(&format!("check-line-{test}"));
     let (got, text) = check(&machine, vec![variant], 1, MessageFormat::Human, &directory, false);
     assert_eq!(got, exit, "{text}");
     text.lines().next().expect("there is a line").to_owned()
