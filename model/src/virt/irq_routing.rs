@@ -61,7 +61,6 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
                 self.p.mark(Mark::IrqRoutingReplaced);
                 old
             };
-            self.p.checkpoint(old);
             // synchronize_srcu_expedited
             self.p.guarded(Guard::IrqRoutingGracePeriod, || self.kvm.irq_srcu.synchronize());
             if let Some(old) = old {

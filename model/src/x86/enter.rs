@@ -56,6 +56,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         // look at the requests, pairs with kvm_make_all_cpus_request. Not judged under SC.
         self.p.guarded(Guard::SmpMbAfterInGuestMode, || self.p.fence(SeqCst));
         if self.p.guarded(Guard::EntryRequestCheck, || self.kvm_vcpu_exit_request(cpu)) {
+            self.p.checkpoint(());
             self.vcpu_leave_guest(cpu, srcu);
             return false;
         }

@@ -5,7 +5,7 @@
 //! where more than one move is possible, and restored instead of replaying.
 //!
 //! With [`Stateful::reduced`], states where one thread is enough are explored by that thread:
-//! see [`super::persistent`].
+//! see `persistent.rs`.
 
 use std::collections::BTreeSet;
 

@@ -88,6 +88,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
                 break;
             }
         }
+        self.p.checkpoint(ret);
         self.walk_shadow_page_lockless_end(fault.cpu);
         ret
     }
