@@ -9,17 +9,18 @@
 use hashbrown::HashTable;
 
 use crate::machine::footprint::Footprint;
+use crate::machine::hash::mix;
 use crate::machine::memory::bytes;
 
 /// An interned footprint, or the union of several.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct Foot(u32);
+pub(crate) struct FootprintId(u32);
 
-impl Foot {
+impl FootprintId {
     /// Touches nothing.
-    pub(crate) const NOTHING: Foot = Foot(0);
+    pub(crate) const NOTHING: FootprintId = FootprintId(0);
     /// May touch anything.
-    pub(crate) const ANYTHING: Foot = Foot(u32::MAX);
+    pub(crate) const ANYTHING: FootprintId = FootprintId(u32::MAX);
 }
 
 /// An interned row of footprints: what sets of threads may still touch.
@@ -47,12 +48,12 @@ pub(crate) struct Futures {
     footprints: Vec<Footprint>,
     numbers: HashTable<u32>,
     /// Rows, one after the other.
-    rows: Vec<Foot>,
+    rows: Vec<FootprintId>,
     places: HashTable<u32>,
     /// Direct-mapped: a wrong entry costs time only.
     recent: Vec<u32>,
-    unions: Vec<(u64, Foot)>,
-    independent: Vec<(u64, bool)>,
+    unions: Pairs<FootprintId>,
+    independent: Pairs<bool>,
     steps: Vec<(Step, Future)>,
 }
 
@@ -60,7 +61,7 @@ pub(crate) struct Futures {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Step {
     pub(crate) thread: u8,
-    pub(crate) foot: Foot,
+    pub(crate) footprint: FootprintId,
     pub(crate) then: Future,
     /// True if others could have moved.
     pub(crate) partial: bool,
@@ -68,19 +69,44 @@ pub(crate) struct Step {
 
 /// A hash of a row.
 #[inline(always)]
-fn mix(row: &[Foot]) -> u64 {
-    let odd = |i: u64| (2 * i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let sum = row
-        .iter()
-        .zip(0..)
-        .fold(0, |sum: u64, (foot, i)| sum.wrapping_add(u64::from(foot.0).wrapping_mul(odd(i))));
-    sum ^ sum >> 32
+fn row_hash(row: &[FootprintId]) -> u64 {
+    mix(row.iter().map(|footprint| u64::from(footprint.0)))
 }
 
 /// The place of a pair in a cache.
 #[inline(always)]
 fn place(key: u64) -> usize {
     (key ^ key >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15) as usize >> 40 & (CACHE - 1)
+}
+
+/// What is known of pairs of footprints, in any order: direct-mapped. The first footprint, which
+/// touches nothing, is asked about with none, so that no pair has the key 0.
+#[derive(Debug)]
+struct Pairs<V>(Vec<(u64, V)>);
+
+impl<V: Copy> Pairs<V> {
+    /// Nothing is known.
+    fn new(any: V) -> Pairs<V> {
+        Pairs(vec![(0, any); CACHE])
+    }
+
+    #[inline(always)]
+    fn key(a: FootprintId, b: FootprintId) -> u64 {
+        u64::from(a.min(b).0) << 32 | u64::from(a.max(b).0)
+    }
+
+    #[inline(always)]
+    fn get(&self, a: FootprintId, b: FootprintId) -> Option<V> {
+        let key = Self::key(a, b);
+        let (known, value) = self.0[place(key)];
+        (known == key).then_some(value)
+    }
+
+    #[inline(always)]
+    fn set(&mut self, a: FootprintId, b: FootprintId, value: V) {
+        let key = Self::key(a, b);
+        self.0[place(key)] = (key, value);
+    }
 }
 
 impl Futures {
@@ -100,14 +126,15 @@ impl Futures {
             numbers: HashTable::new(),
             places: HashTable::new(),
             recent: vec![0; CACHE],
-            unions: vec![(0, Foot::NOTHING); CACHE],
-            independent: vec![(0, false); CACHE],
+            unions: Pairs::new(FootprintId::NOTHING),
+            independent: Pairs::new(false),
             steps: vec![(Step::NONE, Future::NOTHING); CACHE],
             sets,
         };
         futures.numbers.insert_unique(Footprint::default().mix(), 0, |_| 0);
-        let anything = futures.row(|a| if a == 0 { Foot::NOTHING } else { Foot::ANYTHING });
-        let nothing = futures.row(|_| Foot::NOTHING);
+        let anything =
+            futures.row(|a| if a == 0 { FootprintId::NOTHING } else { FootprintId::ANYTHING });
+        let nothing = futures.row(|_| FootprintId::NOTHING);
         debug_assert_eq!((anything, nothing), (Future::ANYTHING, Future::NOTHING));
         futures
     }
@@ -115,7 +142,7 @@ impl Futures {
     /// How much memory they take.
     pub(crate) fn bytes(&self) -> usize {
         let tables = (self.numbers.capacity() + self.places.capacity()) * 8;
-        let caches = bytes(&self.unions) + bytes(&self.independent) + bytes(&self.recent);
+        let caches = bytes(&self.unions.0) + bytes(&self.independent.0) + bytes(&self.recent);
         let caches = caches + bytes(&self.steps);
         bytes(&self.footprints) + bytes(&self.rows) + tables + caches
     }
@@ -139,11 +166,11 @@ impl Futures {
 
     /// Interns a footprint.
     #[inline]
-    pub(crate) fn foot(&mut self, footprint: &Footprint) -> Foot {
+    pub(crate) fn intern(&mut self, footprint: &Footprint) -> FootprintId {
         let key = footprint.mix();
         let recent = &mut self.recent[key as usize & (CACHE - 1)];
         if self.footprints[*recent as usize] == *footprint {
-            return Foot(*recent);
+            return FootprintId(*recent);
         }
         let footprints = &mut self.footprints;
         let same = |number: &u32| footprints[*number as usize] == *footprint;
@@ -157,18 +184,18 @@ impl Futures {
             }
         };
         *recent = number;
-        Foot(number)
+        FootprintId(number)
     }
 
     /// Interns a row: `of` says what the set of a number may touch.
     #[inline]
-    fn row(&mut self, of: impl Fn(usize) -> Foot) -> Future {
+    fn row(&mut self, of: impl Fn(usize) -> FootprintId) -> Future {
         let width = self.sets.len();
         let start = self.rows.len();
         self.rows.extend((0..width).map(of));
         let (rows, row) = self.rows.split_at(start);
         let row_at = |n: u32| &rows[n as usize * width..][..width];
-        let key = mix(row);
+        let key = row_hash(row);
         if let Some(place) = self.places.find(key, |n| row_at(*n) == row) {
             let found = Future(*place);
             self.rows.truncate(start);
@@ -176,73 +203,71 @@ impl Futures {
         }
         let number = (start / width) as u32;
         let all = &self.rows;
-        self.places.insert_unique(key, number, |n| mix(&all[*n as usize * width..][..width]));
+        self.places.insert_unique(key, number, |n| row_hash(&all[*n as usize * width..][..width]));
         Future(number)
     }
 
     /// What these threads may touch.
     #[inline(always)]
-    pub(crate) fn of(&self, future: Future, threads: u32) -> Foot {
+    pub(crate) fn of(&self, future: Future, threads: u32) -> FootprintId {
         self.get(future, self.cover(threads))
     }
 
     #[inline(always)]
-    fn get(&self, future: Future, set: usize) -> Foot {
+    fn get(&self, future: Future, set: usize) -> FootprintId {
         self.rows[future.0 as usize * self.sets.len() + set]
     }
 
     /// What either touches.
     #[inline]
-    pub(crate) fn union(&mut self, a: Foot, b: Foot) -> Foot {
-        if a == b || b == Foot::NOTHING || a == Foot::ANYTHING {
+    pub(crate) fn union(&mut self, a: FootprintId, b: FootprintId) -> FootprintId {
+        if a == b || b == FootprintId::NOTHING || a == FootprintId::ANYTHING {
             return a;
         }
-        if a == Foot::NOTHING || b == Foot::ANYTHING {
+        if a == FootprintId::NOTHING || b == FootprintId::ANYTHING {
             return b;
         }
-        let key = u64::from(a.min(b).0) << 32 | u64::from(a.max(b).0);
-        let at = place(key);
-        let (known, foot) = self.unions[at];
-        if known == key {
-            return foot;
+        if let Some(footprint) = self.unions.get(a, b) {
+            return footprint;
         }
         let all = self.footprints[a.0 as usize].union(&self.footprints[b.0 as usize]);
-        let foot = self.foot(&all);
-        self.unions[at] = (key, foot);
-        foot
+        let footprint = self.intern(&all);
+        self.unions.set(a, b, footprint);
+        footprint
     }
 
     /// True if no order of these matters.
     #[inline]
-    pub(crate) fn independent(&mut self, a: Foot, b: Foot) -> bool {
-        if a == Foot::NOTHING || b == Foot::NOTHING {
+    pub(crate) fn independent(&mut self, a: FootprintId, b: FootprintId) -> bool {
+        if a == FootprintId::NOTHING || b == FootprintId::NOTHING {
             return true;
         }
-        if a == Foot::ANYTHING || b == Foot::ANYTHING {
+        if a == FootprintId::ANYTHING || b == FootprintId::ANYTHING {
             return false;
         }
-        let key = u64::from(a.min(b).0) << 32 | u64::from(a.max(b).0);
-        let at = place(key);
-        let (known, is) = self.independent[at];
-        if known == key {
+        if let Some(is) = self.independent.get(a, b) {
             return is;
         }
         let is = !self.footprints[a.0 as usize].depends(&self.footprints[b.0 as usize]);
-        self.independent[at] = (key, is);
+        self.independent.set(a, b, is);
         is
     }
 }
 
 impl Step {
     /// Of no thread.
-    const NONE: Step =
-        Step { thread: u8::MAX, foot: Foot::NOTHING, then: Future::NOTHING, partial: false };
+    const NONE: Step = Step {
+        thread: u8::MAX,
+        footprint: FootprintId::NOTHING,
+        then: Future::NOTHING,
+        partial: false,
+    };
 }
 
 impl Futures {
     /// The future of a state with this step alone, where no thread waits. `sum` is for scratch.
     pub(crate) fn of_step(&mut self, step: Step, sum: &mut Sum) -> Future {
-        let key = u64::from(step.foot.0) << 32 | u64::from(step.then.0);
+        let key = u64::from(step.footprint.0) << 32 | u64::from(step.then.0);
         let at = place(key ^ u64::from(step.thread) << 8 ^ u64::from(step.partial));
         let (known, future) = self.steps[at];
         if known == step {
@@ -250,9 +275,9 @@ impl Futures {
         }
         let thread = usize::from(step.thread);
         sum.clear(self);
-        sum.add(self, thread, step.foot, step.then);
+        sum.add(self, thread, step.footprint, step.then);
         if step.partial {
-            let nobody = Waiting { threads: 0, feet: &[] };
+            let nobody = Waiting { threads: 0, footprints: &[] };
             sum.add_rest(self, 1 << thread, &nobody, step.then);
         }
         let future = sum.intern(self);
@@ -263,21 +288,27 @@ impl Futures {
 
 /// The future of a state while it is found out.
 #[derive(Debug, Default)]
-pub(crate) struct Sum(Vec<Foot>);
+pub(crate) struct Sum(Vec<FootprintId>);
 
 impl Sum {
     /// Nobody does anything, so far.
     pub(crate) fn clear(&mut self, futures: &Futures) {
         self.0.clear();
-        self.0.resize(futures.sets.len(), Foot::NOTHING);
+        self.0.resize(futures.sets.len(), FootprintId::NOTHING);
     }
 
     /// A thread may touch this, and then come what comes.
     #[inline]
-    pub(crate) fn add(&mut self, futures: &mut Futures, thread: usize, foot: Foot, then: Future) {
+    pub(crate) fn add(
+        &mut self,
+        futures: &mut Futures,
+        thread: usize,
+        footprint: FootprintId,
+        then: Future,
+    ) {
         for a in 1..self.0.len() {
             if futures.sets[a] >> thread & 1 == 1 {
-                let more = futures.union(foot, futures.get(then, a));
+                let more = futures.union(footprint, futures.get(then, a));
                 self.0[a] = futures.union(self.0[a], more);
             }
         }
@@ -310,13 +341,13 @@ impl Sum {
 pub(crate) struct Waiting<'a> {
     pub(crate) threads: u32,
     /// By rank among them.
-    pub(crate) feet: &'a [Foot],
+    pub(crate) footprints: &'a [FootprintId],
 }
 
 impl Waiting<'_> {
     /// Each of them and what it waits for.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, Foot)> {
-        threads(self.threads).zip(self.feet.iter().copied())
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, FootprintId)> {
+        threads(self.threads).zip(self.footprints.iter().copied())
     }
 }
 
@@ -333,12 +364,12 @@ impl Futures {
     /// What `rest` may touch from a state where `waiting` wait, before some step after which `then`
     /// comes and which commutes with all of it.
     #[inline]
-    pub(crate) fn before(&mut self, then: Future, rest: u32, waiting: &Waiting) -> Foot {
+    pub(crate) fn before(&mut self, then: Future, rest: u32, waiting: &Waiting) -> FootprintId {
         let free = self.of(then, rest & !waiting.threads);
         if rest & waiting.threads != 0 {
             // Those that wait go on waiting unless the others of `rest` end it.
-            for (t, foot) in waiting.iter() {
-                if rest >> t & 1 == 1 && !self.independent(foot, free) {
+            for (t, footprint) in waiting.iter() {
+                if rest >> t & 1 == 1 && !self.independent(footprint, free) {
                     return self.of(then, rest);
                 }
             }

@@ -7,7 +7,7 @@
 //! leads to a state whose future is not known yet, because it is on the path or its component is
 //! not complete.
 
-use super::futures::{Foot, Future, Futures, Step, Sum, Waiting, threads};
+use super::futures::{FootprintId, Future, Futures, Step, Sum, Waiting, threads};
 use super::predictor::{Guess, Predictor};
 use crate::machine::footprint::Footprint;
 use crate::machine::memory::bytes;
@@ -19,7 +19,7 @@ use crate::run::engine::Engine;
 #[derive(Clone, Copy, Debug)]
 struct Made {
     thread: u8,
-    foot: Foot,
+    footprint: FootprintId,
     then: Future,
 }
 
@@ -36,7 +36,7 @@ struct Partial {
     made: u32,
     waits: u32,
     /// The step that led to it.
-    by: (u8, Foot),
+    by: (u8, FootprintId),
     guess: Option<Guess>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Persistent {
     predictor: Predictor,
     path: Vec<Partial>,
     made: Vec<Made>,
-    waits: Vec<Foot>,
+    waits: Vec<FootprintId>,
     sum: Sum,
 }
 
@@ -70,8 +70,8 @@ impl Persistent {
     }
 
     /// Interns what a step touched.
-    pub(crate) fn foot(&mut self, footprint: &Footprint) -> Foot {
-        self.futures.foot(footprint)
+    pub(crate) fn intern(&mut self, footprint: &Footprint) -> FootprintId {
+        self.futures.intern(footprint)
     }
 
     /// A new state goes on the path: puts the moves to make first in front of the others, and
@@ -79,7 +79,7 @@ impl Persistent {
     pub(crate) fn push(
         &mut self,
         engine: &Engine,
-        by: Option<(Actor, Foot)>,
+        by: Option<(Actor, FootprintId)>,
         moves: &mut [Move],
     ) -> (usize, bool) {
         let enabled = engine.enabled();
@@ -87,8 +87,8 @@ impl Persistent {
         let (made, waits) = (self.made.len() as u32, self.waits.len() as u32);
         let waiting = live & !enabled;
         for t in threads(waiting) {
-            let foot = self.futures.foot(&engine.waits_on(Actor::at(t)));
-            self.waits.push(foot);
+            let footprint = self.futures.intern(&engine.waits_on(Actor::at(t)));
+            self.waits.push(footprint);
         }
         let mut guess = None;
         if enabled & (enabled - 1) != 0 {
@@ -97,16 +97,18 @@ impl Persistent {
             guess = Some(self.predictor.guess(engine, enabled, live, last, of));
         }
         let taken = guess.map_or(enabled, |guess| 1 << guess.thread);
-        let by = by.map_or((0, Foot::NOTHING), |(actor, foot)| (actor.index() as u8, foot));
+        let by = by.map_or((0, FootprintId::NOTHING), |(actor, footprint)| {
+            (actor.index() as u8, footprint)
+        });
         self.path.push(Partial { enabled, taken, waiting, against: 0, made, waits, by, guess });
         (to_front(moves, taken), guess.is_some_and(|guess| guess.sure))
     }
 
     /// The step from the last state of the path led to where nothing is left to do, or to a state
     /// that is not looked into: what may come after it.
-    pub(crate) fn led_to(&mut self, by: Option<(Actor, Foot)>, then: Future) {
-        if let Some((actor, foot)) = by {
-            self.made.push(Made { thread: actor.index() as u8, foot, then });
+    pub(crate) fn led_to(&mut self, by: Option<(Actor, FootprintId)>, then: Future) {
+        if let Some((actor, footprint)) = by {
+            self.made.push(Made { thread: actor.index() as u8, footprint, then });
         }
     }
 
@@ -114,8 +116,8 @@ impl Persistent {
     pub(crate) fn dead_end(&mut self, engine: &Engine) -> Future {
         self.sum.clear(&self.futures);
         for t in threads(engine.unfinished()) {
-            let foot = self.futures.foot(&engine.waits_on(Actor::at(t)));
-            self.sum.add(&mut self.futures, t, foot, Future::NOTHING);
+            let footprint = self.futures.intern(&engine.waits_on(Actor::at(t)));
+            self.sum.add(&mut self.futures, t, footprint, Future::NOTHING);
         }
         self.sum.intern(&mut self.futures)
     }
@@ -142,17 +144,18 @@ impl Persistent {
             return;
         }
         let futures = &mut self.futures;
-        let waiting = Waiting { threads: last.waiting, feet: &self.waits[last.waits as usize..] };
+        let waiting =
+            Waiting { threads: last.waiting, footprints: &self.waits[last.waits as usize..] };
         let mut more = 0;
         for made in &self.made[last.made as usize..] {
             let future = futures.before(made.then, others, &waiting);
-            if futures.independent(made.foot, future) {
+            if futures.independent(made.footprint, future) {
                 continue;
             }
             let mut some = 0;
             for t in threads(last.enabled & others) {
                 let alone = futures.of(made.then, 1 << t);
-                if !futures.independent(made.foot, alone) {
+                if !futures.independent(made.footprint, alone) {
                     some |= 1 << t;
                 }
             }
@@ -166,9 +169,9 @@ impl Persistent {
     pub(crate) fn pop(&mut self) -> Future {
         let Some(last) = self.path.pop() else { return Future::ANYTHING };
         let future = match self.made[last.made as usize..] {
-            [Made { thread, foot, then }] if last.waiting == 0 => {
+            [Made { thread, footprint, then }] if last.waiting == 0 => {
                 let partial = last.taken != last.enabled;
-                let step = Step { thread, foot, then, partial };
+                let step = Step { thread, footprint, then, partial };
                 self.futures.of_step(step, &mut self.sum)
             }
             _ => self.sum_up(&last),
@@ -179,9 +182,9 @@ impl Persistent {
         }
         self.made.truncate(last.made as usize);
         self.waits.truncate(last.waits as usize);
-        let (thread, foot) = last.by;
+        let (thread, footprint) = last.by;
         if !self.path.is_empty() {
-            self.made.push(Made { thread, foot, then: future });
+            self.made.push(Made { thread, footprint, then: future });
         }
         future
     }
@@ -191,16 +194,16 @@ impl Persistent {
     /// The future of a state whose moves have been made.
     fn sum_up(&mut self, state: &Partial) -> Future {
         let futures = &mut self.futures;
-        let feet = &self.waits[state.waits as usize..];
-        let waiting = Waiting { threads: state.waiting, feet };
+        let footprints = &self.waits[state.waits as usize..];
+        let waiting = Waiting { threads: state.waiting, footprints };
         self.sum.clear(futures);
         let mut then = Future::NOTHING;
         for made in &self.made[state.made as usize..] {
-            self.sum.add(futures, usize::from(made.thread), made.foot, made.then);
+            self.sum.add(futures, usize::from(made.thread), made.footprint, made.then);
             then = made.then;
         }
-        for (t, foot) in waiting.iter() {
-            self.sum.add(futures, t, foot, Future::NOTHING);
+        for (t, footprint) in waiting.iter() {
+            self.sum.add(futures, t, footprint, Future::NOTHING);
         }
         if state.taken != state.enabled {
             self.sum.add_rest(futures, state.taken, &waiting, then);

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use super::cycles::Cycles;
 use super::explorer::{Explorer, Limits, Progress};
-use super::futures::{Foot, Future};
+use super::futures::{FootprintId, Future};
 use super::graph::Graph;
 use super::persistent::Persistent;
 use super::search::Search;
@@ -78,7 +78,7 @@ struct Walk<'e, 's, 'p> {
 struct By {
     step: Move,
     /// What the step touched, if that is kept.
-    foot: Foot,
+    footprint: FootprintId,
 }
 
 impl Explorer for Stateful {
@@ -161,13 +161,14 @@ impl Walk<'_, '_, '_> {
                 self.go_back();
             }
             let footprint = self.engine.step(step);
-            let foot = self.persistent.as_mut().map_or(Foot::NOTHING, |p| p.foot(&footprint));
+            let footprint =
+                self.persistent.as_mut().map_or(FootprintId::NOTHING, |p| p.intern(&footprint));
             self.search.stats.transitions += 1;
             let (frames, moves) = (&self.frames, &self.moves);
             Search::note_cycle(self.engine, || path(frames, moves));
             let depth = self.frames.len();
             if let Some(verdict) =
-                self.arrive(Some(By { step, foot }), switches, Some((from, step)))
+                self.arrive(Some(By { step, footprint }), switches, Some((from, step)))
             {
                 return verdict;
             }
@@ -239,7 +240,7 @@ impl Walk<'_, '_, '_> {
                 if let Some(persistent) = &mut self.persistent {
                     // The future of an open state is not known yet: no step commutes with it, so
                     // that all threads are explored here.
-                    let then = if open { Future::ANYTHING } else { Future(number) };
+                    let then = Future(number);
                     persistent.led_to(by.map(By::pair), then);
                 }
                 if let (true, Some(By { step, .. })) = (open, by) {
@@ -355,8 +356,8 @@ impl Walk<'_, '_, '_> {
 }
 
 impl By {
-    fn pair(self) -> (Actor, Foot) {
-        (self.step.actor, self.foot)
+    fn pair(self) -> (Actor, FootprintId) {
+        (self.step.actor, self.footprint)
     }
 }
 

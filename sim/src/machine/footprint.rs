@@ -4,6 +4,8 @@
 use core::cell::Cell;
 use core::ops::{BitAnd, BitOr, Sub};
 
+use super::hash::mix;
+
 /// How many locations a set tells apart. The machine numbers them in the order in which they are
 /// first touched, so that those that no thread comes to do not count; from the last number on they
 /// share it, and seem to conflict with each other ([`Stats::lumped`] says so).
@@ -152,12 +154,7 @@ impl Footprint {
     #[inline(always)]
     pub(crate) fn mix(&self) -> u64 {
         let sets = [&self.reads, &self.writes, &self.adds];
-        let words = sets.into_iter().flat_map(|set| set.0).chain([self.acquired, self.released]);
-        let odd = |i: u64| (2 * i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let sum = words.zip(0..).fold(0, |sum: u64, (word, i)| {
-            sum.wrapping_add((word ^ word >> 31).wrapping_mul(odd(i)))
-        });
-        sum ^ sum >> 32
+        mix(sets.into_iter().flat_map(|set| set.0).chain([self.acquired, self.released]))
     }
 
     /// Every location that was written.

@@ -29,6 +29,15 @@ const fn scatter_b(mut v: u64) -> u64 {
     v ^ v >> 27
 }
 
+/// A quick hash of some words, for tables that compare what they find.
+#[inline(always)]
+pub(crate) fn mix(words: impl Iterator<Item = u64>) -> u64 {
+    let sum = words.zip(0..).fold(0_u64, |sum, (word, i): (u64, u64)| {
+        sum.wrapping_add((word ^ word >> 31).wrapping_mul((2 * i + 1).wrapping_mul(GOLDEN)))
+    });
+    sum ^ sum >> 32
+}
+
 /// Folds a 128-bit product, so that high input bits reach low output bits.
 #[inline(always)]
 const fn fold(v: u64, by: u64) -> u64 {

@@ -11,6 +11,7 @@ use kvmmu_model::{
     GuardSet, Lock, LockClass, Object, Ordering::SeqCst, Platform, Tag, Until, Word,
 };
 use kvmmu_scenarios::{builtin, loader};
+use kvmmu_sim::graph::Graph;
 use kvmmu_sim::outcome::{Outcome, Reason, Verdict};
 use kvmmu_sim::program::{Instance, Program};
 use kvmmu_sim::race::Race;
@@ -76,7 +77,7 @@ impl Instance for Built {
     fn run(&self, thread: usize) {
         for (i, op) in self.threads[thread].iter().enumerate() {
             self.sim.checkpoint(i);
-            self.op(op);
+            self.op(i, op);
         }
     }
     fn stop(&self) {
@@ -90,7 +91,8 @@ impl Instance for Built {
 }
 
 impl Built {
-    fn op(&self, op: &Op) {
+    /// The `at`-th operation of a thread: what is left to do is a part of the state in each lap.
+    fn op(&self, at: usize, op: &Op) {
         let w = &self.words;
         match op {
             Op::Load(i) => {
@@ -109,19 +111,19 @@ impl Built {
             Op::Locked(inner) => {
                 let mut data = self.lock.lock();
                 *data = (*data + 1) % 3;
-                self.op(inner);
+                self.op(at, inner);
             }
             Op::WaitIs(i, v) => {
                 w[*i].wait_until(Until::Is(*v));
             }
             Op::Spin(i, v) => loop {
-                self.sim.checkpoint(());
+                self.sim.checkpoint(at);
                 if w[*i].load(SeqCst) == *v {
                     break;
                 }
             },
             Op::Toggle(i, v, j) => loop {
-                self.sim.checkpoint(());
+                self.sim.checkpoint(at);
                 if w[*i].load(SeqCst) == *v {
                     break;
                 }
@@ -162,8 +164,12 @@ fn laps(sizes: impl Strategy<Value = Vec<usize>>) -> impl Strategy<Value = Laps>
     random::threads(sizes, op()).prop_map(|threads| Laps { threads })
 }
 
-/// Explores everything.
+/// Explores everything, and checks that the keys are honest.
 fn compare(program: &Laps) -> Result<Vec<Rule>, TestCaseError> {
+    let mut recording = Stateful { graph: Some(Graph::default()), ..Stateful::default() };
+    random::explore(program, &Goal::of(NOTHING), &mut recording);
+    let graph = recording.graph.expect("it was asked for");
+    prop_assert_eq!(graph.clashes, 0, "{:?}", graph.first_clash);
     let outcome = reduced_agrees(program, &Goal::of(NOTHING))?;
     Ok(others(&outcome).into_iter().map(|(rule, _)| rule).collect())
 }
