@@ -46,7 +46,7 @@ pub(crate) struct Cycles {
     path: Vec<Part>,
     /// States that have left the path, but whose component has not, and their places in the list.
     open: Vec<Place>,
-    places: BTreeMap<u128, usize>,
+    places: BTreeMap<Place, usize>,
 }
 
 /// What an entry of [`Cycles::places`] takes, in a node that is half full.
@@ -72,16 +72,20 @@ impl Cycles {
         self.path.last().map(|part| part.place)
     }
 
-    /// `step` leads from the last state of the path to `key`, whose component is not complete.
+    /// `step` leads from the last state of the path to `place`, whose component is not complete.
     /// `lap` gives the way there and whether the story is complete.
     #[cold]
-    pub(crate) fn meet(&mut self, key: u128, step: Move, lap: impl FnOnce() -> (Vec<Move>, bool)) {
-        let key = Visited::normal(key);
-        let open = self.places.get(&key).copied();
+    pub(crate) fn meet(
+        &mut self,
+        place: Place,
+        step: Move,
+        lap: impl FnOnce() -> (Vec<Move>, bool),
+    ) {
+        let open = self.places.get(&place).copied();
         let depth = match open {
             // Some state of the path has it below itself: the deepest one that is older.
             Some(at) => self.path.partition_point(|part| part.open <= at).checked_sub(1),
-            None => self.path.iter().rposition(|part| part.place.key() == key),
+            None => self.path.iter().rposition(|part| part.place == place),
         };
         if let (Some(depth), Some(top)) = (depth, self.path.last_mut()) {
             top.low = top.low.min(depth);
@@ -104,7 +108,7 @@ impl Cycles {
         }
         visited.clear_flag(part.place);
         for place in self.open.drain(part.open..) {
-            self.places.remove(&place.key());
+            self.places.remove(&place);
             visited.clear_flag(place);
         }
         let fair = part.enabled & !part.moved == 0;
@@ -113,7 +117,7 @@ impl Cycles {
 
     #[cold]
     fn keep_open(&mut self, part: Part) {
-        self.places.insert(part.place.key(), self.open.len());
+        self.places.insert(part.place, self.open.len());
         self.open.push(part.place);
         if let Some(below) = self.path.last_mut() {
             below.low = below.low.min(part.low);

@@ -1,8 +1,8 @@
 //! Depth-first search over states: a state that was seen is not looked at again.
 //!
-//! Two states are one if their 128-bit keys agree (one bit is kept for the search itself): with n
-//! states the chance that any two keys agree by accident is below n^2 / 2^128. Snapshots are taken
-//! where more than one move is possible, and restored instead of replaying.
+//! Two states are one if 95 bits of their keys agree: with n states the chance that any two do by
+//! accident is below n^2 / 2^96. Snapshots are taken where more than one move is possible, and
+//! restored instead of replaying.
 //!
 //! With [`Stateful::reduced`], states where one thread is enough are explored by that thread:
 //! see `persistent.rs`.
@@ -103,7 +103,7 @@ impl Stateful {
     ) -> Outcome {
         let mut search = Search::new(engine, limits, progress);
         let reduced = self.reduced && self.switches_max.is_none() && self.graph.is_none();
-        let visited = Visited::new(search.account(), reduced);
+        let visited = Visited::new(search.account());
         let persistent = reduced.then(|| Persistent::new(engine.threads()));
         let mut walk = Walk {
             engine,
@@ -228,13 +228,14 @@ impl Walk<'_, '_, '_> {
             let bound = (switches as u64) << 8 | last;
             key ^= Chain::EMPTY.then(bound).part(u8::MAX);
         }
-        let inserted = self.visited.insert(key);
+        let place = Visited::place(key);
+        let inserted = self.visited.insert(place);
         let node = match &mut self.graph {
             Some(graph) => graph.arrive(self.engine, key, edge),
             None => 0,
         };
-        let place = match inserted {
-            Insert::New(place) => place,
+        match inserted {
+            Insert::New => {}
             Insert::Full => return Some(Verdict::Inconclusive(Reason::Memory)),
             Insert::Known(open, number) => {
                 if let Some(persistent) = &mut self.persistent {
@@ -246,11 +247,11 @@ impl Walk<'_, '_, '_> {
                 if let (true, Some(By { step, .. })) = (open, by) {
                     let (frames, moves) = (&self.frames, &self.moves);
                     let story = self.engine.story_is_complete();
-                    self.cycles.meet(key, step, || (path(frames, moves), story));
+                    self.cycles.meet(place, step, || (path(frames, moves), story));
                 }
                 return self.compare(node);
             }
-        };
+        }
         self.search.stats.states += 1;
         self.expand(place, by, switches, node)
     }

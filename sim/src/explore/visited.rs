@@ -1,55 +1,58 @@
-//! A set of 127-bit keys with one flag each, and a number each where that is asked for: open
-//! addressing, no hashing (keys are hashes).
+//! A set of 95-bit keys with a flag and a number each, in 19 to 24 bytes a key.
+//!
+//! The keys are hashes, and so their own places: they stand in order in a table that has gaps, each
+//! as near behind its place as those before it leave room (linear probing in order, "Robin Hood").
+//! A key that is not there is found missing at the first larger one; the table grows in small steps
+//! by copying it from front to back.
 
-use crate::machine::memory::{Account, bytes, zeros};
+use crate::machine::memory::{Account, zeros};
 
 /// The set.
 #[derive(Debug)]
 pub(crate) struct Visited {
-    /// 0: free. Otherwise a key, whose lowest bit is its flag.
+    /// 0: free. Otherwise from the top: a key, its flag, and its number.
     slots: Vec<u128>,
-    /// The number of each key; empty if they have none.
-    numbers: Vec<u32>,
+    /// How many places there are; behind the last one there is room for [`SPILL`] keys more.
+    places: usize,
     len: usize,
-    /// Changes when places do.
-    generation: u32,
     account: Account,
 }
 
-/// Where a key is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    slot: usize,
-    generation: u32,
-    key: u128,
-}
+/// A key that is there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Place(u128);
 
 /// What was there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Insert {
-    /// Nothing: it is there now, with its flag set.
-    New(Place),
+    /// Nothing: it is there now, with its flag set and the number 0.
+    New,
     /// The key, with this flag and this number.
     Known(bool, u32),
     /// Nothing, and there is no room for it.
     Full,
 }
 
-impl Place {
-    /// The key, without its lowest bit.
-    pub(crate) fn key(self) -> u128 {
-        self.key
-    }
+const NUMBER: u128 = u32::MAX as u128;
+const FLAG: u128 = NUMBER + 1;
+const KEY: u128 = !(NUMBER | FLAG);
+const SLOT_BYTES: usize = size_of::<u128>();
+/// How many places an empty set has.
+const PLACES_MIN: usize = 1 << 12;
+/// How many keys go behind the last place. If there are more, the table grows.
+const SPILL: usize = 64;
+
+/// How many keys so many places take: of a hundred, 85.
+fn keys_max(places: usize) -> usize {
+    places / 20 * 17
 }
 
 impl Visited {
-    /// No keys, which have numbers or not. What they take is on `account`.
-    pub(crate) fn new(mut account: Account, numbered: bool) -> Visited {
-        let n = 1 << 12;
-        let numbers = vec![0; if numbered { n } else { 0 }];
+    /// No keys. What they take is on `account`.
+    pub(crate) fn new(mut account: Account) -> Visited {
         // The first few are free.
-        account.hold(n * size_of::<u128>() + bytes(&numbers));
-        Visited { slots: vec![0; n], numbers, len: 0, generation: 0, account }
+        account.hold((PLACES_MIN + SPILL) * SLOT_BYTES);
+        Visited { slots: vec![0; PLACES_MIN + SPILL], places: PLACES_MIN, len: 0, account }
     }
 
     /// How many keys there are.
@@ -58,111 +61,152 @@ impl Visited {
     }
 
     /// A key as it is kept.
-    pub(crate) fn normal(key: u128) -> u128 {
-        match key & !1 {
-            0 => 2,
-            key => key,
-        }
+    #[inline(always)]
+    pub(crate) fn place(key: u128) -> Place {
+        // 0 is free.
+        Place((key & KEY).max(FLAG << 1))
     }
 
+    /// Where a key would stand if it were alone.
+    #[inline(always)]
+    fn home(places: usize, key: u128) -> usize {
+        (((key >> 64) * places as u128) >> 64) as usize
+    }
+
+    /// The slot of a key, or where it belongs.
     #[inline(always)]
     fn find(&self, key: u128) -> usize {
-        let mask = self.slots.len() - 1;
-        let mut slot = (key >> 64) as usize & mask;
-        while self.slots[slot] != 0 && self.slots[slot] & !1 != key {
-            slot = (slot + 1) & mask;
+        let mut slot = Visited::home(self.places, key);
+        while let Some(there) = self.slots.get(slot)
+            && *there != 0
+            && there & KEY < key
+        {
+            slot += 1;
         }
         slot
     }
 
     /// Adds a key and sets its flag, if it is not there.
     #[inline]
-    pub(crate) fn insert(&mut self, key: u128) -> Insert {
-        let key = Visited::normal(key);
-        let mut slot = self.find(key);
-        if self.slots[slot] != 0 {
-            let number = self.numbers.get(slot).copied().unwrap_or(0);
-            return Insert::Known(self.slots[slot] & 1 == 1, number);
-        }
-        if self.len * 8 >= self.slots.len() * 5 {
-            if !self.grow() {
-                return Insert::Full;
+    pub(crate) fn insert(&mut self, Place(key): Place) -> Insert {
+        let slot = self.find(key);
+        match self.slots.get(slot) {
+            Some(there) if there & KEY == key => {
+                Insert::Known(there & FLAG != 0, (there & NUMBER) as u32)
             }
-            slot = self.find(key);
+            _ => self.insert_at(slot, key),
         }
-        self.slots[slot] = key | 1;
+    }
+
+    fn insert_at(&mut self, slot: usize, key: u128) -> Insert {
+        let free = self.slots.iter().skip(slot).position(|there| *there == 0);
+        let Some(behind) = free.filter(|_| self.len < keys_max(self.places)) else {
+            return if self.grow() { self.insert_at(self.find(key), key) } else { Insert::Full };
+        };
+        self.slots.copy_within(slot..slot + behind, slot + 1);
+        self.slots[slot] = key | FLAG;
         self.len += 1;
-        Insert::New(Place { slot, generation: self.generation, key })
+        Insert::New
     }
 
     /// Clears the flag of a key.
     #[inline]
-    pub(crate) fn clear_flag(&mut self, place: Place) {
-        let slot = self.slot(place);
-        self.slots[slot] = place.key;
+    pub(crate) fn clear_flag(&mut self, Place(key): Place) {
+        let slot = self.find(key);
+        self.slots[slot] &= !FLAG;
     }
 
-    /// Sets the number of a key; it is 0 before.
+    /// Sets the number of a key.
     #[inline]
-    pub(crate) fn set_number(&mut self, place: Place, number: u32) {
-        let slot = self.slot(place);
-        self.numbers[slot] = number;
+    pub(crate) fn set_number(&mut self, Place(key): Place, number: u32) {
+        let slot = self.find(key);
+        self.slots[slot] = self.slots[slot] & !NUMBER | u128::from(number);
     }
 
-    #[inline(always)]
-    fn slot(&self, place: Place) -> usize {
-        let moved = place.generation != self.generation;
-        if moved { self.find(place.key) } else { place.slot }
-    }
-
-    /// Makes room for twice as many; false if there is none.
+    /// Makes room for a quarter more; false if there is none.
     #[cold]
     fn grow(&mut self) -> bool {
-        let (old, new) = (self.slots.len(), self.slots.len() * 2);
-        let numbered = !self.numbers.is_empty();
-        let each = size_of::<u128>() + if numbered { size_of::<u32>() } else { 0 };
+        let (old, places) = (self.slots.len(), self.places / 4 * 5);
+        let new = places + SPILL;
         // Both are there until all keys have moved.
-        if !self.account.hold((old + new) * each) {
+        if !self.account.hold((old + new) * SLOT_BYTES) {
             return false;
         }
-        let numbers = if numbered { zeros(new) } else { Some(Vec::new()) };
-        let (Some(slots), Some(numbers)) = (zeros(new), numbers) else {
-            self.account.hold(old * each);
-            return false;
-        };
-        let slots = core::mem::replace(&mut self.slots, slots);
-        let numbers = core::mem::replace(&mut self.numbers, numbers);
-        self.generation += 1;
-        for (at, key) in slots.into_iter().enumerate().filter(|(_, key)| *key != 0) {
-            let slot = self.find(key & !1);
-            self.slots[slot] = key;
-            if numbered {
-                self.numbers[slot] = numbers[at];
-            }
+        let mut slots = zeros(new).unwrap_or_default();
+        if fill(&mut slots, places, &self.slots) {
+            (self.slots, self.places) = (slots, places);
         }
-        self.account.hold(new * each)
+        self.account.hold(self.slots.len() * SLOT_BYTES) && self.places == places
     }
+}
+
+/// Copies the keys of one table to an empty one; false if the last of them find no room, which with
+/// hashes for keys has a chance of less than 2^-60.
+fn fill(slots: &mut [u128], places: usize, from: &[u128]) -> bool {
+    let mut next = 0;
+    for there in from.iter().filter(|there| **there != 0) {
+        next = next.max(Visited::home(places, *there));
+        let Some(slot) = slots.get_mut(next) else { return false };
+        *slot = *there;
+        next += 1;
+    }
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn it_is_a_set_and_keeps_flags_and_numbers() {
-        let mut visited = Visited::new(Account::default(), true);
-        let key = |i: u128| i.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835) << 1;
-        let mut places = Vec::new();
-        for i in 0..10_000 {
-            let Insert::New(place) = visited.insert(key(i)) else { panic!("{i} is new") };
-            places.push(place);
+        let mut random = 1_u128;
+        let mut draw = || {
+            random = random.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835).wrapping_add(1);
+            random >> 32
+        };
+        // Keys all over, and some that belong to the last place.
+        for last in [0, 50] {
+            let mut visited = Visited::new(Account::default());
+            let mut wanted = BTreeMap::new();
+            for round in 0..60_000_u32 {
+                let key = match draw() % 5000 {
+                    n if n < last => u128::MAX << 76 | n << 40,
+                    n => n.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835),
+                };
+                let key = Visited::place(key);
+                match draw() % 8 {
+                    0 if wanted.contains_key(&key) => {
+                        visited.clear_flag(key);
+                        visited.set_number(key, round);
+                        wanted.insert(key, (false, round));
+                    }
+                    _ => match (visited.insert(key), wanted.get(&key)) {
+                        (Insert::New, None) => {
+                            wanted.insert(key, (true, 0));
+                        }
+                        (Insert::Known(flag, number), Some(there)) => {
+                            assert_eq!((flag, number), *there);
+                        }
+                        (got, there) => panic!("{got:?} beside {there:?}"),
+                    },
+                }
+                assert_eq!(visited.len(), wanted.len());
+            }
+            let keys: Vec<u128> = visited.slots.iter().filter(|s| **s != 0).copied().collect();
+            assert!(keys.is_sorted() && keys.len() == wanted.len() && keys.len() > 3000);
         }
-        places.iter().step_by(2).for_each(|place| visited.clear_flag(*place));
-        places.iter().zip(0..).for_each(|(place, i)| visited.set_number(*place, i));
-        for i in 0..10_000 {
-            let Insert::Known(flag, n) = visited.insert(key(i)) else { panic!("{i} is known") };
-            assert_eq!((flag, u128::from(n)), (i % 2 == 1, i));
+    }
+
+    #[test]
+    fn a_key_takes_at_most_24_bytes() {
+        let mut visited = Visited::new(Account::default());
+        let mut key = 0_u128;
+        for i in 0..300_000 {
+            key = key.wrapping_add(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+            assert!(matches!(visited.insert(Visited::place(key)), Insert::New));
+            let bytes = visited.slots.len() * SLOT_BYTES;
+            assert!(i < PLACES_MIN || bytes <= 24 * visited.len(), "{bytes} for {i} keys");
         }
-        assert_eq!(visited.len(), 10_000);
     }
 }
