@@ -277,8 +277,7 @@ impl Futures {
         sum.clear(self);
         sum.add(self, thread, step.footprint, step.then);
         if step.partial {
-            let nobody = Waiting { threads: 0, footprints: &[] };
-            sum.add_rest(self, 1 << thread, &nobody, step.then);
+            sum.add_rest(self, 1 << thread, &Waiting::NONE, step.then);
         }
         let future = sum.intern(self);
         self.steps[at] = (step, future);
@@ -345,6 +344,9 @@ pub(crate) struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
+    /// Nobody waits.
+    pub(crate) const NONE: Waiting<'static> = Waiting { threads: 0, footprints: &[] };
+
     /// Each of them and what it waits for.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, FootprintId)> {
         threads(self.threads).zip(self.footprints.iter().copied())

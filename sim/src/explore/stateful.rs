@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 
+use super::clause::Clause;
 use super::cycles::Cycles;
 use super::explorer::{Explorer, Limits, Progress};
 use super::futures::{FootprintId, Future};
@@ -39,6 +40,9 @@ pub struct Stateful {
     pub reduced: bool,
     /// If it is there: the keys of the shared state where executions end without violation.
     pub finals: Option<BTreeSet<u128>>,
+    /// A clause that a reduced search goes without, so that it misses something: for tests.
+    #[doc(hidden)]
+    pub removed: Option<Clause>,
 }
 
 /// A state on the path.
@@ -104,7 +108,7 @@ impl Stateful {
         let mut search = Search::new(engine, limits, progress);
         let reduced = self.reduced && self.switches_max.is_none() && self.graph.is_none();
         let visited = Visited::new(search.account(), reduced);
-        let persistent = reduced.then(|| Persistent::new(engine.threads()));
+        let persistent = reduced.then(|| Persistent::new(engine.threads(), self.removed));
         let mut walk = Walk {
             engine,
             search: &mut search,

@@ -16,7 +16,7 @@ use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Sim, SimCell, SimLock, SimRwLock, SimSrcu, SimWord};
 use proptest::prelude::*;
 
-use super::random::{self, Agreed, NOTHING, agree, explore, others};
+use super::random::{self, Agreed, Kind, NOTHING, agree, explore, others};
 
 const WORDS: usize = 2;
 const LOCKS: usize = 2;
@@ -270,6 +270,11 @@ fn program() -> impl Strategy<Value = Random> {
     ];
     let threads = random::threads(sizes, op(2));
     (threads, any::<bool>()).prop_map(|(threads, watched)| Random { threads, watched })
+}
+
+/// Programs for other tests.
+pub(super) fn kind() -> Kind {
+    Kind::new("read-write locks and SRCU", Goal::of(NOTHING), program())
 }
 
 pub(super) fn compare(

@@ -3,16 +3,21 @@
 
 use std::collections::BTreeSet;
 
+use kvmmu_scenarios::lockdep::Nesting;
 use kvmmu_sim::dpor::{Dpor, Order, Record};
+use kvmmu_sim::explore::clause::Clause;
 use kvmmu_sim::naive::Naive;
-use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
+use kvmmu_sim::outcome::{Outcome, Seen, Stats, Verdict};
 use kvmmu_sim::program::Program;
 use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Explorer, Goal, Limits};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{RngSeed, TestRunner};
+
+use super::{dpor_locks, dpor_random, dpor_rcu, persistent};
 
 /// No rule is called so: whatever is violated, everything is explored.
 pub(crate) const NOTHING: Rule = Rule::Own("no-such-rule");
@@ -30,6 +35,43 @@ pub(crate) fn config() -> ProptestConfig {
         max_global_rejects: 100_000,
         ..from_environment
     }
+}
+
+/// A program that can be printed.
+pub(crate) trait Drawn: Program + std::fmt::Debug {}
+
+impl<P: Program + std::fmt::Debug> Drawn for P {}
+
+/// Random programs of a kind, and a goal with which everything is explored.
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) goal: Goal,
+    programs: BoxedStrategy<Box<dyn Drawn>>,
+}
+
+impl Kind {
+    pub(crate) fn new<P: Drawn + 'static>(
+        name: &'static str,
+        goal: Goal,
+        programs: impl Strategy<Value = P> + 'static,
+    ) -> Kind {
+        let programs = programs.prop_map(|program| Box::new(program) as Box<dyn Drawn>).boxed();
+        Kind { name, goal, programs }
+    }
+
+    /// Programs of the kind, without end; the same ones each time, as [`config`] has it.
+    pub(crate) fn draw(&self) -> impl Iterator<Item = Box<dyn Drawn>> {
+        let mut runner = TestRunner::new(config());
+        core::iter::from_fn(move || self.programs.new_tree(&mut runner).ok())
+            .map(|tree| tree.current())
+    }
+}
+
+/// All kinds.
+pub(crate) fn kinds() -> Vec<Kind> {
+    let [compound, violations] = dpor_random::kinds();
+    let [laps, many] = persistent::kinds();
+    vec![compound, violations, dpor_locks::kind(), dpor_rcu::kind(), laps, many]
 }
 
 /// The operations of threads, of which there are as many as `sizes` says, and so many of each.
@@ -87,24 +129,43 @@ pub(crate) fn agree(
     Ok(Agreed { naive, by_naive, record, by_dpor })
 }
 
+/// What an exploration of all that a program can do has to find.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Found {
+    verdict: Verdict,
+    others: Vec<(Rule, bool)>,
+    seen: Seen,
+    /// The keys of the shared state at the ends of executions.
+    finals: Option<BTreeSet<u128>>,
+    lock_orders: Vec<Nesting>,
+}
+
+/// What exploring by states finds: all of them, or few and all clauses but one.
+pub(crate) fn by_states(
+    program: &dyn Program,
+    goal: &Goal,
+    reduced: bool,
+    removed: Option<Clause>,
+) -> (Found, Outcome) {
+    let finals = Some(BTreeSet::new());
+    let mut stateful = Stateful { reduced, removed, finals, ..Stateful::default() };
+    let outcome = explore(program, goal, &mut stateful);
+    let found = Found {
+        verdict: outcome.verdict.clone(),
+        others: others(&outcome),
+        seen: outcome.seen.clone(),
+        finals: stateful.finals,
+        lock_orders: outcome.locks.nestings().map(|(nesting, _)| nesting).collect(),
+    };
+    (found, outcome)
+}
+
 /// Explores everything by states, all of them and as few as are enough: the same verdict,
 /// violations, ends, witnesses and lock orders. Returns what the reduced search found.
 pub(crate) fn reduced_agrees(program: &dyn Program, goal: &Goal) -> Result<Outcome, TestCaseError> {
-    let [full, reduced] = [false, true].map(|reduced| {
-        let finals = Some(BTreeSet::new());
-        let mut stateful = Stateful { reduced, finals, ..Stateful::default() };
-        let outcome = explore(program, goal, &mut stateful);
-        (outcome, stateful.finals)
-    });
+    let [full, reduced] = [false, true].map(|reduced| by_states(program, goal, reduced, None));
     prop_assume!(!matches!(full.0.verdict, Verdict::Inconclusive(_)));
-    prop_assert_eq!(&reduced.0.verdict, &full.0.verdict);
-    prop_assert_eq!(others(&reduced.0), others(&full.0));
-    prop_assert_eq!(&reduced.0.seen, &full.0.seen);
-    prop_assert_eq!(&reduced.1, &full.1, "ends of executions");
-    let orders = |outcome: &Outcome| -> Vec<_> {
-        outcome.locks.nestings().map(|(nesting, _)| nesting).collect()
-    };
-    prop_assert_eq!(orders(&reduced.0), orders(&full.0));
-    prop_assert!(reduced.0.stats.states <= full.0.stats.states);
-    Ok(reduced.0)
+    prop_assert_eq!(&reduced.0, &full.0);
+    prop_assert!(reduced.1.stats.states <= full.1.stats.states);
+    Ok(reduced.1)
 }
