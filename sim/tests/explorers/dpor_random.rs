@@ -70,6 +70,13 @@ impl Program for Random {
     fn threads(&self) -> Vec<String> {
         (0..self.threads.len()).map(|t| format!("t{t}")).collect()
     }
+    /// Marks in any order and of any thread.
+    fn witnesses(&self) -> Vec<Story> {
+        let by = |mark, thread| Moment { mark: MARKS[mark], thread };
+        let orders = [[0, 1], [1, 0], [0, 0]].map(|marks| marks.map(|mark| by(mark, None)));
+        let threads = [[0, 1], [1, 0]].map(|threads| threads.map(|t| by(0, Some(t))));
+        orders.into_iter().chain(threads).map(|moments| Story(moments.to_vec())).collect()
+    }
     fn build(&self, sim: &Sim) -> Box<dyn Instance> {
         Box::new(Built {
             threads: self.threads.clone(),
@@ -267,7 +274,8 @@ fn compare(
     traces: bool,
 ) -> Result<(), TestCaseError> {
     let goal = nothing(story);
-    let Agreed { naive, by_naive, record, by_dpor } = agree(program, &goal, adds_commute, lowest)?;
+    let Agreed { naive, by_naive, record, by_dpor, .. } =
+        agree(program, &goal, adds_commute, lowest)?;
     prop_assert_eq!(&by_dpor.seen, &by_naive.seen);
     if traces {
         prop_assert_eq!(record.traces.len(), naive.traces.len());

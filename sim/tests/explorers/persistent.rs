@@ -28,7 +28,7 @@ const STATES_MAX: u64 = 30_000;
 const WORDS: usize = 3;
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(super) enum Op {
     Load(usize),
     Store(usize, u64),
     Add(usize),
@@ -45,8 +45,8 @@ enum Op {
 }
 
 #[derive(Clone, Debug)]
-struct Laps {
-    threads: Vec<Vec<Op>>,
+pub(super) struct Laps {
+    pub(super) threads: Vec<Vec<Op>>,
 }
 
 struct Built {
