@@ -78,6 +78,11 @@ impl Persistent {
         self.futures.intern(footprint)
     }
 
+    /// What each set of threads may touch, by its bits; none where that may be anything.
+    pub(crate) fn by_set(&self, future: Future) -> Vec<Option<Footprint>> {
+        self.futures.by_set(future)
+    }
+
     /// A new state goes on the path: puts the moves to make first in front of the others, and
     /// returns how many they are and whether they are likely to be all.
     pub(crate) fn push(

@@ -8,6 +8,7 @@ mod dpor_locks;
 mod dpor_random;
 mod dpor_rcu;
 mod dpor_scenarios;
+mod futures;
 mod outcomes;
 mod persistent;
 mod random;
