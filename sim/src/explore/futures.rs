@@ -213,6 +213,15 @@ impl Futures {
         self.get(future, self.cover(threads))
     }
 
+    /// What each set of threads may touch, by its bits; none where that may be anything.
+    pub(crate) fn by_set(&self, future: Future) -> Vec<Option<Footprint>> {
+        let all = (1u32 << self.threads) - 1;
+        let known = |set: u32| self.threads <= EXACT || set != all;
+        let of = |set| known(set).then(|| self.of(future, set));
+        let footprint = |id: FootprintId| self.footprints.get(id.0 as usize).copied();
+        (0..=all).map(|set| of(set).and_then(footprint)).collect()
+    }
+
     #[inline(always)]
     fn get(&self, future: Future, set: usize) -> FootprintId {
         self.rows[future.0 as usize * self.sets.len() + set]
@@ -277,8 +286,7 @@ impl Futures {
         sum.clear(self);
         sum.add(self, thread, step.footprint, step.then);
         if step.partial {
-            let nobody = Waiting { threads: 0, footprints: &[] };
-            sum.add_rest(self, 1 << thread, &nobody, step.then);
+            sum.add_rest(self, 1 << thread, &Waiting::NONE, step.then);
         }
         let future = sum.intern(self);
         self.steps[at] = (step, future);
@@ -345,6 +353,9 @@ pub(crate) struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
+    /// Nobody waits.
+    pub(crate) const NONE: Waiting<'static> = Waiting { threads: 0, footprints: &[] };
+
     /// Each of them and what it waits for.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, FootprintId)> {
         threads(self.threads).zip(self.footprints.iter().copied())

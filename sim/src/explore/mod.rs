@@ -2,10 +2,12 @@
 //! [`Explorer`] is the one interface to them.
 //!
 //! `stateful` looks at every state once, or at as few as are enough (`persistent`, with `futures`
-//! and `predictor`), [`dpor`] at every order of dependent steps once, [`naive`] at everything;
-//! [`sample`] at some. [`Auto`] is several of them in a row. [`minimise`] makes what they found
-//! short. [`graph`] and [`trace_hash`] compare strategies with each other.
+//! and `predictor`; [`clause`] has what that rests on), [`dpor`] at every order of dependent steps
+//! once, [`naive`] at everything; [`sample`] at some. [`Auto`] is several of them in a row.
+//! [`minimise`] makes what they found short. [`graph`] and [`trace_hash`] compare strategies with
+//! each other.
 
+pub mod clause;
 pub mod dpor;
 pub mod graph;
 pub mod minimise;

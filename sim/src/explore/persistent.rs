@@ -7,6 +7,7 @@
 //! leads to a state whose future is not known yet, because it is on the path or its component is
 //! not complete.
 
+use super::clause::Clause;
 use super::futures::{FootprintId, Future, Futures, Step, Sum, Waiting, threads};
 use super::predictor::{Guess, Predictor};
 use crate::machine::footprint::Footprint;
@@ -49,11 +50,13 @@ pub(crate) struct Persistent {
     made: Vec<Made>,
     waits: Vec<FootprintId>,
     sum: Sum,
+    /// A clause that is removed, for tests.
+    removed: Option<Clause>,
 }
 
 impl Persistent {
-    /// For a program of so many threads.
-    pub(crate) fn new(threads: usize) -> Persistent {
+    /// For a program of so many threads, by all clauses or all but one.
+    pub(crate) fn new(threads: usize, removed: Option<Clause>) -> Persistent {
         Persistent {
             futures: Futures::new(threads),
             predictor: Predictor::new(),
@@ -61,6 +64,7 @@ impl Persistent {
             made: Vec::new(),
             waits: Vec::new(),
             sum: Sum::default(),
+            removed,
         }
     }
 
@@ -72,6 +76,11 @@ impl Persistent {
     /// Interns what a step touched.
     pub(crate) fn intern(&mut self, footprint: &Footprint) -> FootprintId {
         self.futures.intern(footprint)
+    }
+
+    /// What each set of threads may touch, by its bits; none where that may be anything.
+    pub(crate) fn by_set(&self, future: Future) -> Vec<Option<Footprint>> {
+        self.futures.by_set(future)
     }
 
     /// A new state goes on the path: puts the moves to make first in front of the others, and
@@ -108,12 +117,17 @@ impl Persistent {
     /// that is not looked into: what may come after it.
     pub(crate) fn led_to(&mut self, by: Option<(Actor, FootprintId)>, then: Future) {
         if let Some((actor, footprint)) = by {
+            let open = then == Future::ANYTHING && !Clause::Open.stands(self.removed);
+            let then = if open { Future::NOTHING } else { then };
             self.made.push(Made { thread: actor.index() as u8, footprint, then });
         }
     }
 
     /// The future of a state where no thread can move.
     pub(crate) fn dead_end(&mut self, engine: &Engine) -> Future {
+        if !Clause::WaitsAtEnd.stands(self.removed) {
+            return Future::NOTHING;
+        }
         self.sum.clear(&self.futures);
         for t in threads(engine.unfinished()) {
             let footprint = self.futures.intern(&engine.waits_on(Actor::at(t)));
@@ -122,9 +136,11 @@ impl Persistent {
         self.sum.intern(&mut self.futures)
     }
 
-    /// All threads of the last state of the path have to be explored.
+    /// A step violated something: all threads of the last state of the path have to be explored.
     pub(crate) fn take_all(&mut self) {
-        if let Some(last) = self.path.last_mut() {
+        if let Some(last) = self.path.last_mut()
+            && Clause::Violation.stands(self.removed)
+        {
             last.taken = last.enabled;
         }
     }
@@ -139,16 +155,21 @@ impl Persistent {
     /// Compares the moves that were made of the last state with the futures of the other threads.
     fn find_more(&mut self) {
         let Some(last) = self.path.last_mut() else { return };
-        let others = (last.enabled | last.waiting) & !last.taken;
-        if last.taken == last.enabled {
+        let (others, removed) = ((last.enabled | last.waiting) & !last.taken, self.removed);
+        let again = last.against != 0;
+        if last.taken == last.enabled || again && !Clause::EveryRound.stands(removed) {
             return;
         }
         let futures = &mut self.futures;
         let waiting =
             Waiting { threads: last.waiting, footprints: &self.waits[last.waits as usize..] };
+        let mut made = &self.made[last.made as usize..];
+        if !Clause::EveryStep.stands(removed) {
+            made = &made[..made.len().min(1)];
+        }
         let mut more = 0;
-        for made in &self.made[last.made as usize..] {
-            let future = futures.before(made.then, others, &waiting);
+        for made in made {
+            let future = before(futures, made.then, others, &waiting, removed);
             if futures.independent(made.footprint, future) {
                 continue;
             }
@@ -160,7 +181,8 @@ impl Persistent {
                 }
             }
             last.against |= if some == 0 { others } else { some };
-            more |= if some == 0 { last.enabled } else { some };
+            let all = if Clause::AllAdded.stands(removed) { last.enabled } else { 0 };
+            more |= if some == 0 { all } else { some };
         }
         last.taken |= more & last.enabled;
     }
@@ -169,7 +191,7 @@ impl Persistent {
     pub(crate) fn pop(&mut self) -> Future {
         let Some(last) = self.path.pop() else { return Future::ANYTHING };
         let future = match self.made[last.made as usize..] {
-            [Made { thread, footprint, then }] if last.waiting == 0 => {
+            [Made { thread, footprint, then }] if last.waiting == 0 && self.removed.is_none() => {
                 let partial = last.taken != last.enabled;
                 let step = Step { thread, footprint, then, partial };
                 self.futures.of_step(step, &mut self.sum)
@@ -196,19 +218,47 @@ impl Persistent {
         let futures = &mut self.futures;
         let footprints = &self.waits[state.waits as usize..];
         let waiting = Waiting { threads: state.waiting, footprints };
+        let stands = |clause: Clause| clause.stands(self.removed);
         self.sum.clear(futures);
         let mut then = Future::NOTHING;
         for made in &self.made[state.made as usize..] {
-            self.sum.add(futures, usize::from(made.thread), made.footprint, made.then);
             then = made.then;
+            let step = if stands(Clause::Step) { made.footprint } else { FootprintId::NOTHING };
+            let after = if stands(Clause::Then) { then } else { Future::NOTHING };
+            self.sum.add(futures, usize::from(made.thread), step, after);
         }
-        for (t, footprint) in waiting.iter() {
-            self.sum.add(futures, t, footprint, Future::NOTHING);
+        if stands(Clause::Waits) {
+            for (t, footprint) in waiting.iter() {
+                self.sum.add(futures, t, footprint, Future::NOTHING);
+            }
         }
-        if state.taken != state.enabled {
-            self.sum.add_rest(futures, state.taken, &waiting, then);
+        if state.taken != state.enabled && stands(Clause::Rest) {
+            if stands(Clause::WaitEnded) {
+                self.sum.add_rest(futures, state.taken, &waiting, then);
+            } else {
+                self.sum.add_rest(futures, state.taken | state.waiting, &Waiting::NONE, then);
+            }
         }
         self.sum.intern(futures)
+    }
+}
+
+/// [`Futures::before`] without one clause.
+#[inline]
+fn before(
+    futures: &mut Futures,
+    then: Future,
+    others: u32,
+    waiting: &Waiting,
+    removed: Option<Clause>,
+) -> FootprintId {
+    match removed {
+        Some(Clause::WaitEnded) => futures.before(then, others & !waiting.threads, &Waiting::NONE),
+        Some(Clause::Together) => threads(others).fold(FootprintId::NOTHING, |all, t| {
+            let alone = futures.before(then, 1 << t, waiting);
+            futures.union(all, alone)
+        }),
+        _ => futures.before(then, others, waiting),
     }
 }
 

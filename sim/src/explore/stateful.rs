@@ -7,8 +7,9 @@
 //! With [`Stateful::reduced`], states where one thread is enough are explored by that thread:
 //! see `persistent.rs`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::clause::Clause;
 use super::cycles::Cycles;
 use super::explorer::{Explorer, Limits, Progress};
 use super::futures::{FootprintId, Future};
@@ -16,6 +17,7 @@ use super::graph::Graph;
 use super::persistent::Persistent;
 use super::search::Search;
 use super::visited::{Insert, Place, Visited};
+use crate::machine::footprint::Footprint;
 use crate::machine::hash::Chain;
 use crate::machine::memory::bytes;
 use crate::machine::snapshot::Snapshots;
@@ -39,7 +41,16 @@ pub struct Stateful {
     pub reduced: bool,
     /// If it is there: the keys of the shared state where executions end without violation.
     pub finals: Option<BTreeSet<u128>>,
+    /// If it is there: the futures that a reduced search found.
+    pub futures: Option<FuturesFound>,
+    /// A clause that a reduced search goes without, so that it misses something: for tests.
+    #[doc(hidden)]
+    pub removed: Option<Clause>,
 }
+
+/// For the key of each state, of which the lowest 33 bits are clear, what each set of threads may
+/// touch from there on, by the bits of the set; none where that may be anything.
+pub type FuturesFound = BTreeMap<u128, Vec<Option<Footprint>>>;
 
 /// A state on the path.
 struct Frame {
@@ -69,6 +80,7 @@ struct Walk<'e, 's, 'p> {
     cycles: Cycles,
     persistent: Option<Persistent>,
     finals: Option<BTreeSet<u128>>,
+    futures: Option<Vec<(u128, Future)>>,
     /// A bound that left something out.
     cut: Option<Reason>,
 }
@@ -94,8 +106,9 @@ impl Explorer for Stateful {
 }
 
 impl Stateful {
-    /// [`Explorer::explore`] by an engine that is there.
-    pub(crate) fn explore_by(
+    /// [`Explorer::explore`] by an engine that is there, whose footprints number locations as they
+    /// did before.
+    pub fn explore_by(
         &mut self,
         engine: &mut Engine,
         limits: &Limits,
@@ -104,7 +117,7 @@ impl Stateful {
         let mut search = Search::new(engine, limits, progress);
         let reduced = self.reduced && self.switches_max.is_none() && self.graph.is_none();
         let visited = Visited::new(search.account());
-        let persistent = reduced.then(|| Persistent::new(engine.threads()));
+        let persistent = reduced.then(|| Persistent::new(engine.threads(), self.removed));
         let mut walk = Walk {
             engine,
             search: &mut search,
@@ -118,11 +131,16 @@ impl Stateful {
             cycles: Cycles::default(),
             persistent,
             finals: self.finals.as_ref().map(|_| BTreeSet::new()),
+            futures: self.futures.as_ref().map(|_| Vec::new()),
             cut: None,
         };
         let verdict = walk.run();
         self.graph = walk.graph;
         self.finals = walk.finals;
+        if let (Some(futures), Some(persistent)) = (walk.futures, &walk.persistent) {
+            let found = futures.into_iter().map(|(key, future)| (key, persistent.by_set(future)));
+            self.futures = Some(found.collect());
+        }
         search.outcome(engine, verdict)
     }
 }
@@ -241,7 +259,7 @@ impl Walk<'_, '_, '_> {
                 if let Some(persistent) = &mut self.persistent {
                     // The future of an open state is not known yet: no step commutes with it, so
                     // that all threads are explored here.
-                    let then = Future(number);
+                    let then = if open { Future::ANYTHING } else { Future(number) };
                     persistent.led_to(by.map(By::pair), then);
                 }
                 if let (true, Some(By { step, .. })) = (open, by) {
@@ -274,8 +292,8 @@ impl Walk<'_, '_, '_> {
             self.visited.clear_flag(place);
             if let Some(persistent) = &mut self.persistent {
                 let future = persistent.dead_end(self.engine);
-                self.visited.set_number(place, future.0);
                 persistent.led_to(by.map(By::pair), future);
+                self.know(place, future);
             }
             return self.end();
         }
@@ -325,7 +343,8 @@ impl Walk<'_, '_, '_> {
             self.engine.truncate(&mut self.snapshots, at);
         }
         if let (Some(persistent), Some(place)) = (&mut self.persistent, self.cycles.top()) {
-            self.visited.set_number(place, persistent.pop().0);
+            let future = persistent.pop();
+            self.know(place, future);
         }
         let lap = self.cycles.pop(&mut self.visited)?;
         let actors = self.engine.actors().filter(|actor| lap.actors >> actor.index() & 1 == 1);
@@ -333,6 +352,14 @@ impl Walk<'_, '_, '_> {
         let detail = format!("{} can go round for ever", names.collect::<Vec<_>>().join(", "));
         let violation = Violation { rule: Rule::LIVELOCK, detail, story: lap.story };
         self.judge(violation, Some(lap.path))
+    }
+
+    /// The future of a state is known now.
+    fn know(&mut self, place: Place, future: Future) {
+        self.visited.set_number(place, future.0);
+        if let Some(futures) = &mut self.futures {
+            futures.push((place.key(), future));
+        }
     }
 
     /// The execution ends here.

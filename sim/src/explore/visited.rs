@@ -22,6 +22,13 @@ pub(crate) struct Visited {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Place(u128);
 
+impl Place {
+    /// The highest 95 bits of the key; those below are clear.
+    pub(crate) fn key(self) -> u128 {
+        self.0
+    }
+}
+
 /// What was there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Insert {

@@ -16,7 +16,7 @@ use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Engine, Explorer, Goal, Sim, SimCell, SimLock, SimRwLock, SimSrcu, SimWord};
 use proptest::prelude::*;
 
-use super::random::{self, Agreed, NOTHING, agree, explore, others};
+use super::random::{self, Agreed, Kind, NOTHING, agree, explore, nestings, others};
 
 const WORDS: usize = 2;
 const LOCKS: usize = 2;
@@ -52,6 +52,8 @@ struct Random {
     threads: Vec<Vec<Op>>,
     /// Observers look who is inside. Without them the explorers are alone with the locks.
     watched: bool,
+    /// The use of locks is checked, so that their orders are seen.
+    checked: bool,
 }
 
 /// Who has a read-write lock, a bit for each thread.
@@ -86,7 +88,7 @@ impl Program for Random {
         (0..self.threads.len()).map(|t| format!("t{t}")).collect()
     }
     fn lock_checks(&self) -> bool {
-        false
+        self.checked
     }
     fn build(&self, sim: &Sim) -> Box<dyn Instance> {
         Box::new(Built {
@@ -269,7 +271,24 @@ fn program() -> impl Strategy<Value = Random> {
         1 => prop::collection::vec(1..=1usize, 4),
     ];
     let threads = random::threads(sizes, op(2));
-    (threads, any::<bool>()).prop_map(|(threads, watched)| Random { threads, watched })
+    (threads, any::<bool>()).prop_map(|(threads, watched)| Random {
+        threads,
+        watched,
+        checked: false,
+    })
+}
+
+/// Programs whose use of locks is checked.
+fn checked() -> impl Strategy<Value = Random> {
+    program().prop_map(|program| Random { checked: true, ..program })
+}
+
+/// Programs for other tests.
+pub(super) fn kinds() -> [Kind; 2] {
+    [
+        Kind::new("read-write locks and SRCU", Goal::of(NOTHING), program()),
+        Kind::new("lock orders", Goal::of(NOTHING), checked()),
+    ]
 }
 
 pub(super) fn compare(
@@ -318,7 +337,7 @@ fn inside(op: fn(usize, Box<Op>) -> Op) -> Vec<Op> {
 #[test]
 fn a_grace_period_waits_for_the_readers_before_it_and_for_no_others() {
     let threads = vec![inside(Op::Section), vec![Op::Synchronize(0)], inside(Op::Section)];
-    let mut engine = Engine::new(&Random { threads, watched: true }, Goal::ANY);
+    let mut engine = Engine::new(&Random { threads, watched: true, checked: false }, Goal::ANY);
     assert_eq!(step(&mut engine, &[0, 1]), [0, 2]);
     assert_eq!(step(&mut engine, &[2]), [0, 2]);
     assert_eq!(step(&mut engine, &[0]), [1, 2], "the second reader is still inside");
@@ -328,7 +347,7 @@ fn a_grace_period_waits_for_the_readers_before_it_and_for_no_others() {
 #[test]
 fn a_reader_waits_behind_a_writer_that_waits() {
     let threads = vec![inside(Op::Read), inside(Op::Write), inside(Op::Read)];
-    let mut engine = Engine::new(&Random { threads, watched: true }, Goal::ANY);
+    let mut engine = Engine::new(&Random { threads, watched: true, checked: false }, Goal::ANY);
     assert_eq!(step(&mut engine, &[0]), [0, 1, 2]);
     assert_eq!(step(&mut engine, &[1]), [0]);
     assert_eq!(step(&mut engine, &[0]), [1]);
@@ -341,7 +360,8 @@ fn a_reader_waits_behind_a_writer_that_waits() {
 #[test]
 fn a_reader_that_reads_again_can_wait_for_ever() {
     let again = Op::Read(0, Box::new(Op::Read(0, Box::new(Op::Load(0)))));
-    let program = Random { threads: vec![vec![again], inside(Op::Write)], watched: false };
+    let program =
+        Random { threads: vec![vec![again], inside(Op::Write)], watched: false, checked: false };
     for explorer in [&mut Dpor::default() as &mut dyn Explorer, &mut Stateful::default()] {
         let verdict = explore(&program, &Goal::of(Rule::DEADLOCK), explorer).verdict;
         assert!(matches!(verdict, Verdict::Violated(_)), "{verdict:?}");
@@ -359,5 +379,13 @@ proptest! {
         lowest in any::<bool>(),
     ) {
         compare(&program, adds_commute, lowest)?;
+    }
+    // What is wrong with an acquisition ends an execution, and the orders of all are compared.
+    #[test]
+    fn explorers_agree_on_lock_orders(program in checked(), lowest in any::<bool>()) {
+        let Agreed { by_naive, by_dpor, reduced, .. } =
+            agree(&program, &Goal::of(NOTHING), false, lowest)?;
+        prop_assert_eq!(nestings(&by_dpor), nestings(&by_naive));
+        prop_assert_eq!(nestings(&reduced), nestings(&by_naive));
     }
 }

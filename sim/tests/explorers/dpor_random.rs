@@ -10,7 +10,7 @@ use kvmmu_sim::rule::Rule;
 use kvmmu_sim::{Goal, Sim, SimCell, SimLock, SimWord};
 use proptest::prelude::*;
 
-use super::random::{self, Agreed, NOTHING, agree, explore, others};
+use super::random::{self, Agreed, Kind, NOTHING, agree, explore, others};
 
 const WORDS: usize = 3;
 const LOCKS: usize = 2;
@@ -69,6 +69,13 @@ impl Program for Random {
     }
     fn threads(&self) -> Vec<String> {
         (0..self.threads.len()).map(|t| format!("t{t}")).collect()
+    }
+    /// Marks in any order and of any thread.
+    fn witnesses(&self) -> Vec<Story> {
+        let by = |mark, thread| Moment { mark: MARKS[mark], thread };
+        let orders = [[0, 1], [1, 0], [0, 0]].map(|marks| marks.map(|mark| by(mark, None)));
+        let threads = [[0, 1], [1, 0]].map(|threads| threads.map(|t| by(0, Some(t))));
+        orders.into_iter().chain(threads).map(|moments| Story(moments.to_vec())).collect()
     }
     fn build(&self, sim: &Sim) -> Box<dyn Instance> {
         Box::new(Built {
@@ -233,6 +240,25 @@ fn program(op: impl Strategy<Value = Op> + Clone + 'static) -> impl Strategy<Val
     random::threads(sizes, op).prop_map(|threads| Random { threads })
 }
 
+/// Programs with violations and marks.
+fn with_violations() -> impl Strategy<Value = Random> {
+    program(prop_oneof![
+        4 => op(1),
+        2 => (word(), 0..3u64).prop_map(|(i, v)| Op::Forbid(i, v)),
+        2 => (word(), 0..2u8).prop_map(|(i, m)| Op::Mark(i, m)),
+        1 => (0..LOCKS, word(), 0..2u64)
+            .prop_map(|(l, i, v)| Op::Locked(l, Box::new(Op::Forbid(i, v)))),
+    ])
+}
+
+/// Programs for other tests: without violations in mid-execution, and with them and a story.
+pub(super) fn kinds() -> [Kind; 2] {
+    [
+        Kind::new("compound steps, waits and retries", nothing(false), program(op(2))),
+        Kind::new("violations with stories", nothing(true), with_violations()),
+    ]
+}
+
 /// Never found, so that everything is explored.
 fn nothing(story: bool) -> Goal {
     let moment = |mark| Moment { mark, thread: None };
@@ -248,7 +274,8 @@ fn compare(
     traces: bool,
 ) -> Result<(), TestCaseError> {
     let goal = nothing(story);
-    let Agreed { naive, by_naive, record, by_dpor } = agree(program, &goal, adds_commute, lowest)?;
+    let Agreed { naive, by_naive, record, by_dpor, .. } =
+        agree(program, &goal, adds_commute, lowest)?;
     prop_assert_eq!(&by_dpor.seen, &by_naive.seen);
     if traces {
         prop_assert_eq!(record.traces.len(), naive.traces.len());
@@ -328,13 +355,7 @@ proptest! {
     // execution.
     #[test]
     fn every_violation_with_and_without_its_story(
-        program in program(prop_oneof![
-            4 => op(1),
-            2 => (word(), 0..3u64).prop_map(|(i, v)| Op::Forbid(i, v)),
-            2 => (word(), 0..2u8).prop_map(|(i, m)| Op::Mark(i, m)),
-            1 => (0..LOCKS, word(), 0..2u64)
-                .prop_map(|(l, i, v)| Op::Locked(l, Box::new(Op::Forbid(i, v)))),
-        ]),
+        program in with_violations(),
         story in any::<bool>(),
         lowest in any::<bool>(),
     ) {

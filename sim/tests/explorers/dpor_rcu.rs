@@ -5,11 +5,11 @@
 use kvmmu_model::{LockClass, Object, Ordering::SeqCst, Platform, Rcu, Tag, Word};
 use kvmmu_sim::program::{Instance, Program};
 use kvmmu_sim::rule::Rule;
-use kvmmu_sim::{Sim, SimCell, SimRcu, SimWord};
+use kvmmu_sim::{Goal, Sim, SimCell, SimRcu, SimWord};
 use proptest::prelude::*;
 
 use super::dpor_locks::compare;
-use super::random;
+use super::random::{self, Kind, NOTHING};
 
 const WORDS: usize = 2;
 const THREADS: usize = 4;
@@ -217,6 +217,11 @@ fn program() -> impl Strategy<Value = Random> {
         drained,
         watched,
     })
+}
+
+/// Programs for other tests.
+pub(super) fn kind() -> Kind {
+    Kind::new("RCU callbacks", Goal::of(NOTHING), program())
 }
 
 proptest! {

@@ -20,7 +20,7 @@ use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Explorer, Goal, Limits, Sim, SimLock, SimWord};
 use proptest::prelude::*;
 
-use super::random::{self, NOTHING, others, reduced_agrees};
+use super::random::{self, Kind, NOTHING, others, reduced_agrees};
 
 /// The most states of a variant that is compared.
 const STATES_MAX: u64 = 30_000;
@@ -28,7 +28,7 @@ const STATES_MAX: u64 = 30_000;
 const WORDS: usize = 3;
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(super) enum Op {
     Load(usize),
     Store(usize, u64),
     Add(usize),
@@ -45,8 +45,8 @@ enum Op {
 }
 
 #[derive(Clone, Debug)]
-struct Laps {
-    threads: Vec<Vec<Op>>,
+pub(super) struct Laps {
+    pub(super) threads: Vec<Vec<Op>>,
 }
 
 struct Built {
@@ -164,6 +164,31 @@ fn laps(sizes: impl Strategy<Value = Vec<usize>>) -> impl Strategy<Value = Laps>
     random::threads(sizes, op()).prop_map(|threads| Laps { threads })
 }
 
+/// Threads of which each set has a future of its own.
+fn few_threads() -> impl Strategy<Value = Laps> {
+    laps(prop_oneof![
+        2 => prop::collection::vec(1..=4usize, 2),
+        3 => prop::collection::vec(1..=3usize, 3),
+        1 => prop::collection::vec(1..=2usize, 4),
+    ])
+}
+
+/// More threads than that.
+fn many_threads() -> impl Strategy<Value = Laps> {
+    laps(prop_oneof![
+        3 => prop::collection::vec(1..=2usize, 5),
+        1 => prop::collection::vec(1..=1usize, 6),
+    ])
+}
+
+/// Programs for other tests.
+pub(super) fn kinds() -> [Kind; 2] {
+    [
+        Kind::new("laps", Goal::of(NOTHING), few_threads()),
+        Kind::new("laps of many threads", Goal::of(NOTHING), many_threads()),
+    ]
+}
+
 /// Explores everything, and checks that the keys are honest.
 fn compare(program: &Laps) -> Result<Vec<Rule>, TestCaseError> {
     let mut recording = Stateful { graph: Some(Graph::default()), ..Stateful::default() };
@@ -262,20 +287,12 @@ proptest! {
     #![proptest_config(random::config())]
 
     #[test]
-    fn laps_waits_and_violations(program in laps(prop_oneof![
-        2 => prop::collection::vec(1..=4usize, 2),
-        3 => prop::collection::vec(1..=3usize, 3),
-        1 => prop::collection::vec(1..=2usize, 4),
-    ])) {
+    fn laps_waits_and_violations(program in few_threads()) {
         compare(&program)?;
     }
 
-    // More threads than those of which every set has a future.
     #[test]
-    fn many_threads(program in laps(prop_oneof![
-        3 => prop::collection::vec(1..=2usize, 5),
-        1 => prop::collection::vec(1..=1usize, 6),
-    ])) {
+    fn laps_of_many_threads(program in many_threads()) {
         compare(&program)?;
     }
 }
