@@ -3,6 +3,7 @@
 //! Each peer runs the very source that the simulator runs, on its own primitives, without any layer
 //! that kvmmu needs and the peer does not.
 
+pub mod first_bug;
 pub mod native;
 pub mod peer;
 pub mod perf;

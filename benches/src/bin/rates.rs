@@ -1,5 +1,6 @@
 //! Counts, rates and ratios in one run on one core: `cargo run --release -p kvmmu-benches --bin
-//! rates`. With the argument `lock-checks` just what these cost.
+//! rates`. With the argument `lock-checks` just what these cost, with `first-bug` how soon bugs are
+//! found.
 //!
 //! Absolute times vary from machine to machine and, on a shared one, from minute to minute. Compare
 //! the ratios, which are taken one right after the other.
@@ -7,17 +8,19 @@
 use std::time::{Duration, Instant};
 
 use kvmmu_benches::Unchecked;
+use kvmmu_benches::first_bug::{self, First};
 use kvmmu_benches::peer::{Peer, Rate, Subject, answer, measure};
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::{builtin, loader};
 use kvmmu_sim::dpor::Dpor;
 use kvmmu_sim::mini::{FastFault, LastZero, Simulated};
 use kvmmu_sim::outcome::{Outcome, Verdict};
+use kvmmu_sim::pct::Pct;
 use kvmmu_sim::program::Program;
 use kvmmu_sim::race::Race;
 use kvmmu_sim::random::Random;
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Explorer, Goal, Limits};
+use kvmmu_sim::{Auto, Explorer, Goal, Limits};
 
 /// How long a peer runs on a program that it cannot finish.
 const PEER_TIME: Duration = Duration::from_secs(3);
@@ -47,8 +50,9 @@ fn main() {
     match arguments.as_slice() {
         [] => {}
         [section] if section == "lock-checks" => return lock_checks(),
+        [section] if section == "first-bug" => return first_bug(),
         _ => {
-            eprintln!("rates takes no arguments, or lock-checks for that section alone");
+            eprintln!("rates takes no arguments, or lock-checks or first-bug for one section");
             std::process::exit(2);
         }
     }
@@ -57,6 +61,7 @@ fn main() {
     small_states();
     scenario_states();
     lock_checks();
+    first_bug();
 }
 
 /// Explores a program and takes the time.
@@ -252,4 +257,38 @@ fn rate(program: &dyn Program, explorer: &mut dyn Explorer, limits: &Limits) -> 
         steps += outcome.stats.transitions;
     }
     steps as f64 / started.elapsed().as_secs_f64()
+}
+
+/// How many executions the samples take to the first bug.
+fn first_bug() {
+    println!();
+    println!(
+        "executions to the first bug, all broken variants, median of {} seeds each, at most {}",
+        first_bug::SEEDS,
+        first_bug::EXECUTIONS_MAX
+    );
+    let (executions, story_executions) = (u64::MAX, u64::MAX);
+    let auto = move || Auto { executions, story_executions, ..Auto::default() };
+    for name in ["random", "pct", "auto's samples"] {
+        let found = first_bug::of_all(|| match name {
+            "random" => Box::new(Random),
+            "pct" => Box::new(Pct::default()),
+            _ => Box::new(auto()),
+        });
+        let mut medians: Vec<u64> = found.iter().map(First::median).collect();
+        medians.sort_unstable();
+        let within = |n: u64| medians.iter().filter(|median| **median <= n).count();
+        println!(
+            "{name:<16} median {:>4}; of {} within 20: {}, 100: {}, 500: {}, 10000: {}",
+            medians[medians.len() / 2],
+            medians.len(),
+            within(20),
+            within(100),
+            within(500),
+            within(first_bug::EXECUTIONS_MAX),
+        );
+        for first in found.iter().filter(|first| first.median() > 500) {
+            println!("    {}: {:?}", first.name, first.executions);
+        }
+    }
 }

@@ -1,21 +1,27 @@
-//! The strategy for those who name none: a sample, short stories, then everything.
+//! The strategy for those who name none: samples, then short stories, then everything.
 
 use super::explorer::{Explorer, Limits, Progress};
-use super::sample::random::Random;
+use super::sample::Climb;
+use super::sample::pct::Pct;
 use super::stateful::Stateful;
 use crate::record::goal::Goal;
 use crate::record::outcome::{Outcome, Reason, Verdict};
 use crate::run::engine::Engine;
 use crate::run::program::Program;
 
-/// A short seeded search, which finds most bugs at once; if one property is looked for, a search of
-/// executions with few context switches, which finds most of the rest by short runs; and
-/// then the exhaustive search, [`Stateful::reduced`]. The others do not watch for witnesses that
-/// the first one saw.
+/// Seeded samples, which find most bugs at once: half of them random, half by PCT, and half of
+/// each from where others came closest to a story that is looked for. If there is one property to
+/// find, a search of executions with few context switches, which finds most of the rest by short
+/// runs. And then the exhaustive search, [`Stateful::reduced`]. The later ones do not watch for
+/// witnesses that the samples saw.
 #[derive(Clone, Debug)]
 pub struct Auto {
-    /// How many random executions there are first.
+    /// How many executions are sampled first.
     pub executions: u64,
+    /// How many, if a story is looked for: cheap beside the searches that it saves.
+    pub story_executions: u64,
+    /// The depths of PCT.
+    pub pct: Pct,
     /// The most context switches in the second search.
     pub switches_max: u32,
     /// The most states for each number of context switches.
@@ -26,11 +32,14 @@ pub struct Auto {
 
 impl Default for Auto {
     fn default() -> Auto {
+        let then = Stateful { reduced: true, ..Stateful::default() };
         Auto {
             executions: 500,
+            story_executions: 5000,
+            pct: Pct::default(),
             switches_max: 4,
             switches_states_max: 2_000_000,
-            then: Stateful { reduced: true, ..Stateful::default() },
+            then,
         }
     }
 }
@@ -53,9 +62,10 @@ impl Explorer for Auto {
         progress: Progress<'_>,
     ) -> Outcome {
         let engine = &mut Engine::new(program, goal.clone());
-        let executions_max = self.executions.min(limits.executions_max);
+        let executions = if goal.story.is_some() { self.story_executions } else { self.executions };
+        let executions_max = executions.min(limits.executions_max);
         let short = Limits { executions_max, ..*limits };
-        let outcome = Random.explore_by(engine, &short, progress);
+        let outcome = Climb { pct: self.pct }.explore_by(engine, &short, progress);
         if is_final(&outcome.verdict) {
             return outcome;
         }

@@ -40,6 +40,24 @@ impl Engine {
         self.machine.stop_watching(seen);
     }
 
+    /// How many stories are watched: of witnesses and of the goal.
+    pub(crate) fn stories(&self) -> usize {
+        self.machine.automata.borrow().len()
+    }
+
+    /// How many moments of a story have passed in this execution.
+    pub(crate) fn passed(&self, story: usize) -> u64 {
+        let progress = self.machine.automata.borrow()[story].progress;
+        progress.map_or(0, |(cell, _)| self.machine.arena.get(cell))
+    }
+
+    /// True if an execution is to be found that passes the story: a witness that was not seen, or
+    /// that of the goal.
+    pub(crate) fn is_wanted(&self, story: usize) -> bool {
+        let witness = self.machine.automata.borrow()[story].witness;
+        witness.is_none_or(|witness| self.seen().witnesses >> witness & 1 == 0)
+    }
+
     /// Forgets what was seen after the first state, but for witnesses that are watched no more.
     pub fn forget_seen(&mut self) {
         self.machine.seen_marks.set(self.initial_seen.marks);

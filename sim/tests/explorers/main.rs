@@ -2,6 +2,7 @@
 //! numbers that independent checkers reach, on small programs, random ones and scenarios.
 
 mod clauses;
+mod climb;
 mod counts;
 mod dpor;
 mod dpor_locks;

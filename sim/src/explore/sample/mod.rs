@@ -1,5 +1,6 @@
 //! Runs one execution after another, each move picked by a strategy that samples.
 
+mod climb;
 pub mod pct;
 pub mod random;
 pub mod rng;
@@ -12,6 +13,7 @@ use crate::record::outcome::{Outcome, Reason, Verdict};
 use crate::record::schedule::Move;
 use crate::run::engine::Engine;
 
+pub(crate) use climb::Climb;
 pub(crate) use workers::sample;
 
 /// How many executions there are if there is no limit: sampling never ends by itself.
@@ -53,6 +55,16 @@ impl<'e, 'p> Sampling<'e, 'p> {
 
     /// An execution: the verdict, if it settles that.
     fn run(&mut self, pick: &mut dyn Pick) -> Option<Verdict> {
+        self.run_from(&[], pick, |_, _| ())
+    }
+
+    /// An execution that begins with these moves. `watch` sees the engine after each step.
+    fn run_from(
+        &mut self,
+        from: &[Move],
+        pick: &mut dyn Pick,
+        mut watch: impl FnMut(&Engine, &[Move]),
+    ) -> Option<Verdict> {
         let Sampling { engine, search, path, moves, .. } = self;
         path.clear();
         engine.reset();
@@ -72,9 +84,11 @@ impl<'e, 'p> Sampling<'e, 'p> {
                 self.cut = true;
                 break None;
             }
-            let step = moves[pick.pick(moves)];
+            let known = from.get(path.len()).copied();
+            let step = known.unwrap_or_else(|| moves[pick.pick(moves)]);
             engine.step(step);
             path.push(step);
+            watch(engine, path);
             Search::note_cycle(engine, || path.clone());
         };
         self.count(self.path.len() as u32);
@@ -94,17 +108,4 @@ impl<'e, 'p> Sampling<'e, 'p> {
         let reason = if self.cut { Reason::Steps } else { Reason::NotExhaustive };
         self.search.outcome(self.engine, verdict.unwrap_or(Verdict::Inconclusive(reason)))
     }
-}
-
-/// Runs executions by one engine, one `pick` for all of them, until the goal is met or a limit is
-/// hit.
-pub(crate) fn sample_by(
-    engine: &mut Engine,
-    limits: &Limits,
-    progress: Progress<'_>,
-    pick: &mut dyn Pick,
-) -> Outcome {
-    let mut sampling = Sampling::new(engine, limits, progress);
-    let verdict = (0..executions(limits)).find_map(|_| sampling.run(pick));
-    sampling.outcome(verdict)
 }

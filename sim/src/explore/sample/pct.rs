@@ -45,16 +45,17 @@ struct Seeded {
 
 impl Strategy for Seeded {
     fn pick(&self, run: u64, longest: usize) -> Box<dyn Pick> {
-        let Pct { depth, depth_max } = self.pct;
-        let depths = u64::from(depth_max.saturating_sub(depth)) + 1;
-        Box::new(Priorities {
-            rng: Rng::of_run(self.seed, run),
-            depth: depth + (run % depths) as u32,
-            of: Vec::new(),
-            changes: Vec::new(),
-            step: 0,
-            longest,
-        })
+        self.pct.pick(Rng::of_run(self.seed, run), run, longest)
+    }
+}
+
+impl Pct {
+    /// The strategy of execution `run`.
+    pub(super) fn pick(self, rng: Rng, run: u64, longest: usize) -> Box<dyn Pick> {
+        let depths = u64::from(self.depth_max.saturating_sub(self.depth)) + 1;
+        let depth = self.depth + (run % depths) as u32;
+        let (of, changes) = (Vec::new(), Vec::new());
+        Box::new(Priorities { rng, depth, of, changes, step: 0, longest })
     }
 }
 

@@ -2,12 +2,11 @@
 
 use super::rng::Rng;
 use super::workers::Strategy;
-use super::{Pick, sample, sample_by};
+use super::{Pick, sample};
 use crate::explore::explorer::{Explorer, Limits, Progress};
 use crate::record::goal::Goal;
 use crate::record::outcome::Outcome;
 use crate::record::schedule::Move;
-use crate::run::engine::Engine;
 use crate::run::program::Program;
 
 /// Draws each move from those that can be made.
@@ -26,18 +25,6 @@ impl Explorer for Random {
     }
 }
 
-impl Random {
-    /// Random schedules by an engine that is there, one stream of draws for all of them.
-    pub(crate) fn explore_by(
-        &mut self,
-        engine: &mut Engine,
-        limits: &Limits,
-        progress: Progress<'_>,
-    ) -> Outcome {
-        sample_by(engine, limits, progress, &mut Uniform(Rng::new(limits.seed)))
-    }
-}
-
 pub(super) struct Seed(pub(super) u64);
 
 impl Strategy for Seed {
@@ -46,7 +33,7 @@ impl Strategy for Seed {
     }
 }
 
-struct Uniform(Rng);
+pub(super) struct Uniform(pub(super) Rng);
 
 impl Pick for Uniform {
     fn begin(&mut self, _actors: usize) {}
