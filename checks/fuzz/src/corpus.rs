@@ -3,8 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use kvmmu::cli::args::{Command, MessageFormat};
+use kvmmu::commands::check::run_plan;
+use kvmmu::commands::plan::{Part, Plan};
 use kvmmu::lab::run::{Machine, Simulated};
 use kvmmu::lab::search::Search;
+use kvmmu::lab::select::{Selected, variants};
+use kvmmu::lab::shard::Shard;
 use kvmmu::lab::variant::{Goal, Variant};
 use kvmmu::report::trace;
 use kvmmu_model::{Guard, GuardSet};
@@ -27,6 +32,7 @@ pub fn seeds(target: Target) -> Vec<Vec<u8>> {
         Target::Trace => violations().into_iter().map(|found| found.trace).collect(),
         Target::Conform => recordings(),
         Target::Outcomes => outcomes(),
+        Target::Merge => parts(),
     }
 }
 
@@ -108,4 +114,32 @@ fn outcomes() -> Vec<Vec<u8>> {
         all.extend(pieces.map(|piece| join([0; 4], piece.as_bytes())));
     }
     all
+}
+
+/// What the only part of a check of each small built-in prints.
+fn parts() -> Vec<Vec<u8>> {
+    let Command::Check(args) = targets::command(&["check"]).command else {
+        unreachable!("it is 'check'")
+    };
+    let part = |i: usize| {
+        let selected = Selected::builtin(targets::builtin(i as u8));
+        let mut variants = variants(&selected, &[]);
+        let only = Shard { index: 1, of: 1 };
+        let plan = Plan {
+            part: Some(Part::take(only, &mut variants, &args)),
+            variants,
+            search: targets::search(0).clone(),
+            size: 1,
+            jobs: 1,
+            strict: false,
+            format: MessageFormat::Json,
+            counts: None,
+            trace_dir: Path::new("target/fuzz/traces"),
+            quiet: true,
+        };
+        let mut text = Vec::new();
+        run_plan(&Simulated, &plan, &|| false, &mut text).expect("a Vec can be written");
+        join([0; 4], &text)
+    };
+    (0..BUILTINS.len()).map(part).collect()
 }

@@ -7,39 +7,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kvmmu_scenarios::scenario::Format;
 
-use crate::cli::exit::Exit;
+use crate::cli::help::help;
 use crate::lab::layout::layout;
 use crate::lab::memory;
 use crate::lab::search::{Search, Strategy};
-
-/// What `-h` prints: examples first, at most 24 lines.
-pub fn help() -> String {
-    format!("{HELP}\n{}", Exit::help(98))
-}
-
-/// The help, but for the exit codes.
-const HELP: &str = "\
-Explores every interleaving of the KVM MMU's locking protocol, with and without its guards.
-
-Examples:
-  kvmmu                            check every built-in scenario and all its variants
-  kvmmu check 'aba-*' my-race.toml check scenarios by name, pattern or file
-  kvmmu check aba-direct --without fast-fault-cmpxchg
-  kvmmu explain aba-indirect       a counterexample as a two-column table
-  kvmmu replay target/kvmmu/canary/all-guards/trace.jsonl
-
-Usage: kvmmu [COMMAND] [OPTIONS]
-Commands:
-  check    [NAME|GLOB|FILE.toml]... explore and compare with what is expected (the default)
-  list     the scenarios           guards   the protective steps, and what fails without them
-  locks    [NAME...]  locks, their orders   conform  TRACE of a real kernel against the model
-  explain  NAME  find, minimise and print   replay   FILE, or NAME --schedule S
-  outcomes [NAME...]  what is allowed at the end; --compare FILE judges what machines saw
-
-Options of check:
-  --without G[,G]  --strategy S  --engine E  --seed N  --jobs N  --time-max T  --size N
-  --memory-max SIZE  --message-format human|json  --strict
-Options of all: --color auto|always|never, -v, -q, -h, -V;  'kvmmu check --help' says more";
+use crate::lab::shard::Shard;
 
 /// The environment variables that mirror options.
 pub const ENVIRONMENT: &[&str] = &[
@@ -104,6 +76,9 @@ pub enum Command {
     /// Explores scenarios and compares the verdicts with what is expected
     #[command(before_help = "Example: kvmmu check 'aba-*' --without fast-fault-cmpxchg --jobs 2")]
     Check(CheckArgs),
+    /// Prints the parts of a check as the whole check would have printed them
+    #[command(before_help = "Example: kvmmu merge part-*.jsonl")]
+    Merge(MergeArgs),
     /// Lists the scenarios, their variants and properties
     List(ListArgs),
     /// Lists the guards: what each prevents, and which scenarios fail without it
@@ -178,6 +153,26 @@ pub struct CheckArgs {
     #[arg(long, value_name = "DIR", default_value = "target/kvmmu", env = "KVMMU_TRACE_DIR")]
     #[arg(hide_env = true, hide_short_help = true)]
     pub trace_dir: PathBuf,
+    /// Explore only part I of N, 1 to N; together the parts explore each variant once
+    ///
+    /// Which part gets which variant depends on what is selected and on N. With --message-format
+    /// json 'kvmmu merge' makes one output of the parts.
+    #[arg(long, value_name = "I/N", hide_short_help = true)]
+    pub shard: Option<Shard>,
+}
+
+/// Options of `merge`.
+#[derive(Args, Clone, Debug)]
+pub struct MergeArgs {
+    /// What each 'kvmmu check --shard I/N --message-format json' printed, in any order
+    ///
+    /// Of a part 256 MiB are read at most, and 16 MiB of a line.
+    #[arg(value_name = "PART")]
+    pub parts: Vec<PathBuf>,
+    /// Text for people, or one JSON object per line
+    #[arg(long, value_name = "human|json", default_value = "human")]
+    #[arg(env = "KVMMU_MESSAGE_FORMAT", hide_env = true, hide_possible_values = true)]
+    pub message_format: MessageFormat,
 }
 
 /// Options of a search.
@@ -474,7 +469,7 @@ pub struct ReplayArgs {
 
 /// The names of the subcommands.
 pub const COMMANDS: &[&str] =
-    &["check", "list", "guards", "locks", "explain", "conform", "outcomes", "replay"];
+    &["check", "merge", "list", "guards", "locks", "explain", "conform", "outcomes", "replay"];
 
 /// Puts `check` before the first word that is not a subcommand, so that `kvmmu aba-direct` works.
 pub fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {

@@ -15,6 +15,7 @@ use crate::commands::explain;
 use crate::commands::guards;
 use crate::commands::list;
 use crate::commands::locks;
+use crate::commands::merge;
 use crate::commands::outcomes;
 use crate::commands::replay;
 
@@ -96,6 +97,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     let mut out = Watched(anstream::AutoStream::auto(io::stdout()));
     let exit = match &cli.command {
         Command::Check(args) => check::run(args, &cli.common, &mut out),
+        Command::Merge(args) => merge::run(args, &mut out),
         Command::List(args) => list::run(args, &mut out),
         Command::Guards(args) => guards::run(args, &mut out),
         Command::Conform(args) => conform::run(args, &cli.common, &mut out),

@@ -5,11 +5,14 @@ use std::fmt;
 use std::io;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 
+use serde::{Deserialize, Serialize};
+
 use crate::cli::shown::shown_lines;
 
 /// What the command's exit code means. A smaller code does not mean a milder case: see
 /// [`Exit::worse`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(into = "u8", try_from = "u8")]
 #[repr(u8)]
 pub enum Exit {
     /// Every selected variant gave its expected verdict: the broken ones did fail.
@@ -108,6 +111,21 @@ impl Exit {
             Exit::Internal => 7,
         };
         if rank(other) > rank(self) { other } else { self }
+    }
+}
+
+impl From<Exit> for u8 {
+    fn from(exit: Exit) -> u8 {
+        exit as u8
+    }
+}
+
+impl TryFrom<u8> for Exit {
+    type Error = String;
+
+    fn try_from(code: u8) -> Result<Exit, String> {
+        let mut all = Exit::ALL.iter().map(|(exit, ..)| *exit);
+        all.find(|exit| *exit as u8 == code).ok_or_else(|| format!("{code} is no exit code"))
     }
 }
 

@@ -3,7 +3,10 @@
 //!
 //! Guarantee: standard output is a function of the input, the seed and the bounds in steps, states
 //! and executions. It does not depend on `--jobs`. (`--time-max`, `--memory-max` and Ctrl-C are the
-//! exceptions: what ends there ends elsewhere in another run.)
+//! exceptions: what ends there ends elsewhere in another run.) With the same exceptions [`merge`]
+//! makes of the outputs of all shards what the run without `--shard` prints.
+//!
+//! [`merge`]: crate::commands::merge
 
 use std::io::Write;
 
@@ -14,13 +17,15 @@ use crate::cli::args::{CheckArgs, Common, ENVIRONMENT, Engine};
 use crate::cli::bounds;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::interrupt;
-use crate::cli::output::{Counts, Output};
+use crate::cli::lines::{Counts, ErrorLine, Placed, VerdictLine};
+use crate::cli::output::Output;
 use crate::cli::progress::Progress;
-use crate::commands::counts::{Pinned, Table};
+use crate::commands::counts::{Pinned, Table, advice};
 use crate::commands::engines;
-use crate::commands::plan::Plan;
+use crate::commands::plan::{Part, Plan};
 use crate::lab::judge::{Judged, Word, counted, is_canary, judge};
 use crate::lab::memory::{jobs, size_text};
+use crate::lab::orders;
 use crate::lab::pool;
 use crate::lab::run::{MEMORY_MODEL, Machine, Simulated};
 use crate::lab::select;
@@ -36,6 +41,20 @@ struct Explored {
     trace: Option<Result<String, Failure>>,
 }
 
+impl Explored {
+    /// How a run of this variant alone ends.
+    fn exit(&self, strict: bool) -> Exit {
+        let mut exit = self.judged.word.exit();
+        if strict && self.judged.vacuous {
+            exit = exit.worse(Exit::Unexpected);
+        }
+        match &self.trace {
+            Some(Err(failure)) => exit.worse(failure.exit),
+            _ => exit,
+        }
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -48,6 +67,12 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
         return Err(Failure::usage(
             "--counts is a table of the simulated machine",
             "leave --engine or --counts away",
+        ));
+    }
+    if let (Some(shard), true) = (args.shard, args.bless) {
+        return Err(Failure::usage(
+            format!("--bless writes the rows of a whole run, and shard {shard} is a part of one"),
+            "leave --shard away to write them, or --bless to compare those of the shard",
         ));
     }
     let sets = args.without.iter().map(|text| select::guards(text));
@@ -67,6 +92,8 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
             "'kvmmu list' prints the scenarios",
         ));
     }
+    let selected = variants.len();
+    let part = args.shard.map(|shard| Part::take(shard, &mut variants, args));
     let jobs = jobs(args.jobs, common.quiet);
     let search = args.search.search(jobs);
     let read = |path| Pinned::read(path, args.bless, &search, &args.search);
@@ -79,13 +106,19 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
         }
         let (version, seed, strategy) =
             (env!("CARGO_PKG_VERSION"), args.search.seed, args.search.strategy());
-        let count = variants.len();
+        let count = match args.shard {
+            None => counted(selected as u64, "variant"),
+            Some(shard) => {
+                let (all, mine) = (counted(selected as u64, "variant"), variants.len());
+                let mine = if mine == 0 { "none".to_owned() } else { mine.to_string() };
+                format!("shard {shard} with {mine} of {all}")
+            }
+        };
         let strategy = format!("{strategy:?}").to_lowercase();
         let how = match args.engine {
             Engine::Sim => format!("jobs {jobs}"),
             engine => format!("engine {}, one at a time", format!("{engine:?}").to_lowercase()),
         };
-        let count = counted(count as u64, "variant");
         say!("kvmmu {version}: {count}, strategy {strategy}, seed {seed}, {how}");
         if common.verbose {
             say!("sources {}", env!("KVMMU_SOURCE_HASH"));
@@ -104,6 +137,7 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
         counts,
         trace_dir: &args.trace_dir,
         quiet: common.quiet,
+        part,
     };
     match args.engine {
         Engine::Sim => run_plan(&Simulated, &plan, &interrupt::interrupted, to),
@@ -125,8 +159,8 @@ pub fn run_plan(
     let count = plan.variants.len();
     let width = plan.variants.iter().map(|v| v.name().len()).max().unwrap_or(0).min(60);
     let progress = Progress::new(count, plan.quiet);
-    let mut output = Output::new(to, plan.format, width, MEMORY_MODEL);
-    output.start(&plan.search, plan.size, count)?;
+    let mut output = Output::new(to, plan.format, width, plan.start(MEMORY_MODEL));
+    output.start()?;
     let mut counts = Counts::default();
     let mut table = Table::new(&plan.search, plan.size);
     let mut exit = Exit::Expected;
@@ -146,25 +180,27 @@ pub fn run_plan(
                 let judged = &explored.judged;
                 counts.add(judged.word);
                 table.add(variant, judged);
-                exit = exit.worse(judged.word.exit());
-                if plan.strict && judged.vacuous {
-                    exit = exit.worse(Exit::Unexpected);
-                }
-                let trace = explored.trace.as_ref().and_then(|t| t.as_ref().ok());
-                progress.done(judged.stats.transitions, || {
-                    output.verdict(variant, judged, trace.map(String::as_str))
-                })?;
+                let placed = Placed {
+                    lumped: judged.stats.lumped,
+                    locks: explored.locks.as_ref().map(orders::written),
+                    ..plan.placed(job, explored.exit(plan.strict))
+                };
+                exit = exit.worse(placed.exit);
+                let trace = explored.trace.as_ref().and_then(|t| t.as_deref().ok());
+                let line = VerdictLine::of(variant, judged, MEMORY_MODEL, trace);
+                progress.done(judged.stats.transitions, || output.verdict(line, placed))?;
                 if let Some(Err(failure)) = &explored.trace {
-                    exit = exit.worse(failure.exit);
                     progress.done(0, || say!("{failure}"));
                 }
             }
             Err(failure) => {
                 counts.errors += 1;
                 exit = exit.worse(failure.exit);
+                let placed = plan.placed(job, failure.exit);
                 progress.done(0, || {
                     say!("{}: {failure}", variant.name());
-                    output.error(variant, &failure.message, &failure.help)
+                    let line = ErrorLine::of(variant, &failure.message, &failure.help);
+                    output.error(line, placed)
                 })?;
             }
         }
@@ -183,10 +219,10 @@ pub fn run_plan(
         let moved = pinned.settle(table, exit)?;
         if !moved.is_empty() {
             exit = exit.worse(Exit::Unexpected);
-            output.moved(&moved, &pinned.advice())?;
+            output.moved(moved, &advice(&pinned.place(), plan.part.is_some()))?;
         }
     }
-    output.summary(&counts, count, &plan.search, interrupted(), exit as u8)?;
+    output.summary(&counts, interrupted(), exit)?;
     Ok(exit)
 }
 

@@ -15,7 +15,7 @@ use crate::cli::bounds::{self, Asked};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::files::{self, Existing};
 use crate::cli::input::{self, Limit, Unread};
-use crate::cli::output::reason_name;
+use crate::cli::lines::{MovedFrom, reason_name};
 use crate::lab::judge::{Judged, Word};
 use crate::lab::search::Search;
 use crate::lab::variant::{Variant, join};
@@ -152,12 +152,13 @@ impl Table {
     }
 
     /// What each variant of `fresh` has in another way than this table says, one line each.
-    pub fn moved(&self, fresh: &Table) -> Vec<String> {
+    pub fn moved(&self, fresh: &Table) -> Vec<(MovedFrom, String)> {
         let mut moved = Vec::new();
+        let from = |key: &[String; KEY]| MovedFrom { witnesses: false, key: key.clone() };
         for (key, new) in &fresh.rows {
             let name = name(key);
             let Some(old) = self.rows.get(key) else {
-                moved.push(format!("{name}: has no row"));
+                moved.push((from(key), format!("{name}: has no row")));
                 continue;
             };
             let columns = COLUMNS[KEY..].iter().zip(old.iter().zip(new));
@@ -165,12 +166,14 @@ impl Table {
             let changes: Vec<String> =
                 changes.map(|(column, (old, new))| format!("{column} {old} -> {new}")).collect();
             if !changes.is_empty() {
-                moved.push(format!("{name}: {}", changes.join(", ")));
+                moved.push((from(key), format!("{name}: {}", changes.join(", "))));
             }
         }
         for (scenario, new) in &fresh.witnesses {
             if self.witnesses.get(scenario).is_some_and(|old| old != new) {
-                moved.push(format!("{scenario}: other witnesses"));
+                let key = [scenario.clone(), NONE.to_owned()];
+                let from = MovedFrom { witnesses: true, key };
+                moved.push((from, format!("{scenario}: other witnesses")));
             }
         }
         moved
@@ -324,7 +327,7 @@ impl Pinned {
     /// # Errors
     ///
     /// A file that cannot be written, and rows that are not to be.
-    pub fn settle(&self, fresh: Table, exit: Exit) -> Result<Vec<String>, Failure> {
+    pub fn settle(&self, fresh: Table, exit: Exit) -> Result<Vec<(MovedFrom, String)>, Failure> {
         let moved = self.table.moved(&fresh);
         if !self.bless {
             return Ok(moved);
@@ -343,7 +346,7 @@ impl Pinned {
                 "make room or name another file, then run the command again",
             )
         })?;
-        for line in moved {
+        for (_, line) in moved {
             say!("blessed: {line}");
         }
         Ok(Vec::new())
@@ -373,9 +376,14 @@ impl Pinned {
         ))
     }
 
-    /// What to do about rows that moved.
-    pub fn advice(&self) -> String {
-        let place = self.path.display();
-        format!("if that was meant, repeat the command with --bless and commit {place}")
+    /// The file, as it is named.
+    pub fn place(&self) -> String {
+        self.path.display().to_string()
     }
+}
+
+/// What to do about rows of the table at `place` that moved, in one part of a run or a whole one.
+pub fn advice(place: &str, of_shard: bool) -> String {
+    let how = if of_shard { "without --shard, with --bless," } else { "with --bless" };
+    format!("if that was meant, repeat the command {how} and commit {place}")
 }

@@ -14,7 +14,8 @@ use kvmmu_scenarios::scenario::{self, Expect, Expected};
 use crate::cli::args::{CheckArgs, Engine};
 use crate::cli::exit::{Exit, Failure, guarded};
 use crate::cli::interrupt;
-use crate::cli::output::{Counts, Output};
+use crate::cli::lines::{Counts, ErrorLine, VerdictLine};
+use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::commands::plan::Plan;
 use crate::lab::by_engine::{Judged, Limits, by_loom, by_shuttle};
@@ -132,32 +133,38 @@ pub fn run(
 ) -> Result<Exit, Failure> {
     let run = &Run::of(args)?;
     let selected = plan.variants.len();
-    let variants: Vec<&Variant> = plan.variants.iter().filter(|v| !run.skips(v)).collect();
-    let width = variants.iter().map(|v| v.name().len()).max().unwrap_or(0).min(60);
+    let variants = plan.variants.iter().enumerate().filter(|(_, v)| !run.skips(v));
+    let variants: Vec<(usize, &Variant)> = variants.collect();
+    let width = variants.iter().map(|(_, v)| v.name().len()).max().unwrap_or(0).min(60);
     let progress = Progress::new(variants.len(), plan.quiet);
-    let mut output = Output::new(to, plan.format, width, run.model);
+    let mut output = Output::new(to, plan.format, width, plan.start(run.model));
     output.skip(selected - variants.len(), run.engine);
-    output.start(&plan.search, plan.size, selected)?;
+    output.start()?;
     let mut counts = Counts::default();
-    // A run of nothing is no success.
-    let mut exit = if variants.is_empty() { Exit::Nothing } else { Exit::Expected };
+    // A run of nothing is no success. Of one part of a run it is none of its concern.
+    let nothing = variants.is_empty() && plan.part.is_none();
+    let mut exit = if nothing { Exit::Nothing } else { Exit::Expected };
     // One at a time, whatever --jobs says: both tools keep the running execution in thread-local
     // state, and both need the panic hook, of which a process has one. What they cost one another
     // would show in --time-max, too.
-    for variant in variants {
+    for (job, variant) in variants {
         let Some(result) = explore(run, variant, &progress, interrupted) else { break };
         match result {
             Ok(judged) => {
                 counts.add(judged.word);
                 exit = exit.worse(judged.word.exit());
-                progress.done(0, || output.engine_verdict(variant, &judged))?;
+                let placed = plan.placed(job, judged.word.exit());
+                let line = VerdictLine::of_engine(variant, &judged, run.model);
+                progress.done(0, || output.verdict(line, placed))?;
             }
             Err(failure) => {
                 counts.errors += 1;
                 exit = exit.worse(failure.exit);
+                let placed = plan.placed(job, failure.exit);
                 progress.done(0, || {
                     say!("{}: {failure}", variant.name());
-                    output.error(variant, &failure.message, &failure.help)
+                    let line = ErrorLine::of(variant, &failure.message, &failure.help);
+                    output.error(line, placed)
                 })?;
             }
         }
@@ -166,7 +173,7 @@ pub fn run(
     if interrupted() {
         exit = exit.worse(interrupt::exit());
     }
-    output.summary(&counts, selected, &plan.search, interrupted(), exit as u8)?;
+    output.summary(&counts, interrupted(), exit)?;
     Ok(exit)
 }
 

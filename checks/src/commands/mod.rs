@@ -1,6 +1,7 @@
 //! The commands, one for each file or folder, and what several of them share.
 //!
-//! [`plan`] and [`counts`] belong to `check`, with whatever engine it runs.
+//! [`plan`] and [`counts`] belong to `check`, with whatever engine it runs, and [`merge`] puts what
+//! its shards printed together.
 
 pub mod check;
 pub mod conform;
@@ -11,6 +12,7 @@ pub mod explain;
 pub mod guards;
 pub mod list;
 pub mod locks;
+pub mod merge;
 pub mod outcomes;
 pub mod plan;
 pub mod replay;

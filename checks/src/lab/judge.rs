@@ -4,6 +4,7 @@ use kvmmu_model::GuardSet;
 use kvmmu_scenarios::scenario::{Expected, Witness};
 use kvmmu_sim::outcome::{Found, Outcome, Reason, Seen, Stats, Verdict};
 use kvmmu_sim::rule::Rule;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::exit::Exit;
 use crate::lab::memory::size_text;
@@ -12,8 +13,9 @@ use crate::lab::search::Search;
 use crate::lab::search::Strategy;
 use crate::lab::variant::{Variant, join};
 
-/// The first word of a verdict line.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+/// The first word of a verdict line. In JSON in small letters.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[serde(rename_all = "lowercase")]
 pub enum Word {
     /// Nothing was violated and everything was explored; nothing else was expected.
     Holds,

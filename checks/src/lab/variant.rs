@@ -137,7 +137,7 @@ fn plain_name(name: &str) -> String {
 }
 
 /// A word as a shell must be given it.
-fn shell_word(word: &str) -> String {
+pub fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./+=:@,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
@@ -180,8 +180,13 @@ pub fn fingerprint(scenario: &Scenario, without: GuardSet) -> u32 {
     bare.lock_checks = true;
     let guards: Vec<&str> = without.iter().map(|g| g.info().name).collect();
     let text = format!("v1\n{bare:?}\n{guards:?}\n{}", env!("KVMMU_SOURCE_HASH"));
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = hash(&text);
     (hash >> 32) as u32 ^ hash as u32
+}
+
+/// 64-bit FNV-1a.
+pub fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }

@@ -436,7 +436,7 @@ fn help_and_version_are_not_errors() {
         let output = kvmmu_in(Path::new("."), &[argument]);
         assert_eq!(output.status.code(), Some(0), "{argument}");
     }
-    for command in ["check", "list", "guards", "locks", "explain", "replay"] {
+    for command in ["check", "merge", "list", "guards", "locks", "explain", "replay"] {
         let output = kvmmu_in(Path::new("."), &[command, "-h"]);
         assert_eq!(output.status.code(), Some(0), "{command}");
         let lines = String::from_utf8_lossy(&output.stdout).lines().count();

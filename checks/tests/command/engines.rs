@@ -120,3 +120,27 @@ fn options_that_a_tool_does_not_have_are_refused_with_those_that_it_has() {
         assert!(said.contains(help), "{said}");
     }
 }
+
+#[test]
+fn the_parts_of_a_run_by_a_tool_are_merged_to_what_the_run_prints() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("check-engines");
+    // The second scenario has a variant that is skipped; a part may have nothing else.
+    let words = ["check", "canary", "lost-dirty-update", "--engine", "shuttle", "--jobs", "2"];
+    for of in [2, 7] {
+        let run = |index| {
+            let shard = format!("{index}/{of}");
+            let how = ["--message-format", "json", "--shard", &shard];
+            let file = format!("{index}-of-{of}.jsonl");
+            let text = prints(&[&words[..], &how].concat(), 0);
+            std::fs::write(directory.join(&file), text).expect("a test can write");
+            file
+        };
+        let files: Vec<String> = (1..=of).map(run).collect();
+        let mut merge = vec!["merge"];
+        merge.extend(files.iter().map(String::as_str));
+        for how in [&[][..], &["--message-format", "json"]] {
+            let whole = prints(&[&words, how].concat(), 0);
+            assert_eq!(prints(&[&merge, how].concat(), 0), whole);
+        }
+    }
+}

@@ -15,6 +15,7 @@ mod files;
 #[cfg(target_os = "linux")]
 mod inputs;
 mod locks;
+mod merge;
 mod outcomes;
 #[cfg(unix)]
 mod outputs;

@@ -30,6 +30,7 @@ use self::error::Source;
 use self::expect::{Cast, Check, Watched};
 use self::memory::Memory;
 use self::own_locks::OwnLocks;
+pub use self::own_locks::own_lock;
 use self::table::{Table, Text};
 use crate::ops::{HostOp, Op, UserOp};
 use crate::program::{OffVcpu, Steps};

@@ -114,6 +114,11 @@ impl OwnLocks {
     }
 }
 
+/// The lock of this name and type that the scenario file of this name declares.
+pub fn own_lock(name: &str, kind: LockKind, file: &str) -> LockClass {
+    LockClass::Own(entry(name, kind, file))
+}
+
 /// Entries by name, type and file.
 type Entries = BTreeMap<(String, LockKind, String), &'static LockInfo>;
 

@@ -2,6 +2,7 @@
 //! or here, where that code says that it is broken or does not do what it promises.
 
 mod conform;
+mod merge;
 mod outcomes;
 mod scenario;
 mod schedule;
@@ -32,6 +33,8 @@ pub enum Target {
     Conform,
     /// Files of outcomes, as `kvmmu outcomes --compare` reads them
     Outcomes,
+    /// What one part of a check printed, as `kvmmu merge` reads it
+    Merge,
 }
 
 impl std::fmt::Display for Target {
@@ -42,8 +45,14 @@ impl std::fmt::Display for Target {
 
 impl Target {
     /// Every target.
-    pub const ALL: [Target; 5] =
-        [Target::Scenario, Target::Schedule, Target::Trace, Target::Conform, Target::Outcomes];
+    pub const ALL: [Target; 6] = [
+        Target::Scenario,
+        Target::Schedule,
+        Target::Trace,
+        Target::Conform,
+        Target::Outcomes,
+        Target::Merge,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -53,6 +62,7 @@ impl Target {
             Target::Trace => "trace",
             Target::Conform => "conform",
             Target::Outcomes => "outcomes",
+            Target::Merge => "merge",
         }
     }
 
@@ -64,6 +74,7 @@ impl Target {
             Target::Trace => 1_000,
             Target::Conform => 3_000,
             Target::Outcomes => 4_000,
+            Target::Merge => 5_000,
         }
     }
 
@@ -72,7 +83,7 @@ impl Target {
         match self {
             Target::Schedule => 4 << 10,
             Target::Outcomes => 8 << 10,
-            Target::Scenario => 16 << 10,
+            Target::Scenario | Target::Merge => 16 << 10,
             Target::Trace | Target::Conform => 48 << 10,
         }
     }
@@ -94,6 +105,7 @@ pub fn try_input(data: &[u8]) {
         Some(Target::Trace) => trace::run(knobs, text),
         Some(Target::Conform) => conform::run(knobs, text),
         Some(Target::Outcomes) => outcomes::run(knobs, text),
+        Some(Target::Merge) => merge::run(knobs, text),
         None => {}
     }
 }
@@ -110,7 +122,7 @@ fn no_internal_error<T>(result: Result<T, impl Into<Failure>>) -> Option<T> {
 }
 
 /// What the command makes of these words. It takes longer than most inputs: once for each process.
-fn command(words: &[&str]) -> Cli {
+pub fn command(words: &[&str]) -> Cli {
     use clap::Parser;
     Cli::try_parse_from(std::iter::once(&"kvmmu").chain(words)).expect("the words are right")
 }

@@ -14,7 +14,7 @@ use super::compare::{Comparison, Group, Judged, is_open};
 use super::words;
 use crate::cli::args::OutcomesFormat;
 use crate::cli::exit::Failure;
-use crate::cli::output::JSON_VERSION;
+use crate::cli::lines::JSON_VERSION;
 use crate::lab::judge::{bound, counted};
 use crate::lab::run::MEMORY_MODEL;
 use crate::lab::variant::{Variant, join};
