@@ -24,6 +24,7 @@ use crate::commands::counts::{Pinned, Table, advice};
 use crate::commands::engines;
 use crate::commands::plan::{Part, Plan};
 use crate::lab::judge::{Judged, Word, counted, is_canary, judge};
+use crate::lab::known::Known;
 use crate::lab::memory::{jobs, size_text};
 use crate::lab::orders;
 use crate::lab::pool;
@@ -36,6 +37,8 @@ use crate::report::trace;
 /// A variant that was explored.
 struct Explored {
     judged: Judged,
+    /// How many transitions were made for it: none if what it shows was known.
+    transitions: u64,
     /// The orders in which it takes locks, if it lacks no guard and nothing is wrong.
     locks: Option<LockOrders>,
     trace: Option<Result<String, Failure>>,
@@ -165,9 +168,13 @@ pub fn run_plan(
     let mut table = Table::new(&plan.search, plan.size);
     let mut exit = Exit::Expected;
     let mut together = Together::default();
+    let known = Known::new(machine);
     let work = |job: usize| match interrupted() {
         true => Ok(None),
-        false => explore(machine, plan, &plan.variants[job], &progress, interrupted).map(Some),
+        false => {
+            let variant = &plan.variants[job];
+            explore(machine, &known, plan, variant, &progress, interrupted).map(Some)
+        }
     };
     pool::run(count, plan.jobs, plan.quiet, work, |job, result| {
         let variant = &plan.variants[job];
@@ -188,7 +195,7 @@ pub fn run_plan(
                 exit = exit.worse(placed.exit);
                 let trace = explored.trace.as_ref().and_then(|t| t.as_deref().ok());
                 let line = VerdictLine::of(variant, judged, MEMORY_MODEL, trace);
-                progress.done(judged.stats.transitions, || output.verdict(line, placed))?;
+                progress.done(explored.transitions, || output.verdict(line, placed))?;
                 if let Some(Err(failure)) = &explored.trace {
                     progress.done(0, || say!("{failure}"));
                 }
@@ -229,6 +236,7 @@ pub fn run_plan(
 /// Explores one variant, judges it, and writes the trace of what was not expected at once.
 fn explore(
     machine: &dyn Machine,
+    known: &Known<'_>,
     plan: &Plan<'_>,
     variant: &Variant,
     progress: &Progress,
@@ -239,7 +247,7 @@ fn explore(
         progress.tick(&name, stats);
         !interrupted()
     };
-    let outcome = machine.explore(variant, &variant.goal(), &plan.search, &tick)?;
+    let (outcome, was_known) = known.explore(variant, &plan.search, &tick)?;
     let judged = judge(variant, &plan.search, &outcome);
     let trace = match &judged.found {
         Some(found) if matches!(judged.word, Word::Unexpected | Word::Breaks) => {
@@ -251,5 +259,6 @@ fn explore(
     };
     let right = matches!(judged.word, Word::Holds | Word::Bound) && judged.found.is_none();
     let locks = (right && variant.without.is_empty()).then_some(outcome.locks);
-    Ok(Explored { judged, locks, trace })
+    let transitions = if was_known { 0 } else { outcome.stats.transitions };
+    Ok(Explored { judged, transitions, locks, trace })
 }

@@ -176,7 +176,7 @@ pub fn unjudged(without: GuardSet, model: &str) -> Option<String> {
 
 /// The missing guards to whose place no step came: their absence says nothing here.
 pub fn never_reached(variant: &Variant, seen: &Seen) -> Vec<&'static str> {
-    let idle = variant.without.iter().filter(|g| !seen.missed.contains(*g));
+    let idle = variant.without.iter().filter(|g| !seen.asked.contains(*g));
     idle.map(|g| g.info().name).collect()
 }
 

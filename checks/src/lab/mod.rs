@@ -7,6 +7,7 @@
 #[cfg(feature = "engines")]
 pub mod by_engine;
 pub mod judge;
+pub mod known;
 pub mod layout;
 pub mod load;
 pub mod memory;

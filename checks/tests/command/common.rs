@@ -242,7 +242,7 @@ pub(crate) fn outcome(verdict: Verdict) -> Outcome {
         seen: Seen {
             marks: u128::MAX,
             witnesses: u64::MAX,
-            missed: Guard::ALL.iter().copied().collect(),
+            asked: Guard::ALL.iter().copied().collect(),
         },
         locks: LockOrders::default(),
         stats: Stats {

@@ -6,6 +6,7 @@ mod counts;
 mod determinism;
 mod guards_proved;
 mod keys;
+mod known;
 mod mutants;
 mod outcomes_table;
 mod random_races;

@@ -114,7 +114,7 @@ impl Machine {
         Seen {
             marks: self.seen_marks.get(),
             witnesses: self.seen_witnesses.get(),
-            missed: self.seen_missed.get(),
+            asked: self.seen_asked.get(),
         }
     }
 

@@ -243,11 +243,8 @@ impl Platform for Sim {
 
     #[inline]
     fn guard(&self, guard: Guard) -> bool {
-        let gone = self.machine.without.get().contains(guard);
-        if gone {
-            self.machine.seen_missed.set(self.machine.seen_missed.get().with(guard));
-        }
-        !gone
+        self.machine.seen_asked.set(self.machine.seen_asked.get().with(guard));
+        !self.machine.without.get().contains(guard)
     }
 
     #[inline]

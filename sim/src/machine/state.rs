@@ -90,7 +90,7 @@ pub(crate) struct Machine {
     pub(crate) seen_marks: Cell<u128>,
     pub(crate) seen_witnesses: Cell<u64>,
     /// Removed guards that some step asked for.
-    pub(crate) seen_missed: Cell<GuardSet>,
+    pub(crate) seen_asked: Cell<GuardSet>,
     pub(crate) without: Cell<GuardSet>,
     /// A checkpoint that has no effect: file and line.
     pub(crate) ignored_checkpoint: Cell<Option<(&'static str, u32)>>,
@@ -141,7 +141,7 @@ impl Machine {
             watched: Cell::new(0),
             seen_marks: Cell::new(0),
             seen_witnesses: Cell::new(0),
-            seen_missed: Cell::new(GuardSet::EMPTY),
+            seen_asked: Cell::new(GuardSet::EMPTY),
             without: Cell::new(GuardSet::EMPTY),
             ignored_checkpoint: Cell::new(None),
             violation: RefCell::new(None),
@@ -167,7 +167,7 @@ impl Machine {
         self.watched.set(0);
         self.seen_marks.set(0);
         self.seen_witnesses.set(0);
-        self.seen_missed.set(GuardSet::EMPTY);
+        self.seen_asked.set(GuardSet::EMPTY);
         *self.violation.borrow_mut() = None;
         self.tracer.restart(false);
         self.poison.set(self.arena.take(LOCS_MAX / 64));

@@ -78,9 +78,9 @@ pub struct Seen {
     pub marks: u128,
     /// Bit `i` is set if the `i`-th witness sequence was completed.
     pub witnesses: u64,
-    /// Removed guards that some step asked for: the others were never reached, and removing them
-    /// proved nothing.
-    pub missed: GuardSet,
+    /// Guards that some step asked for. The others were never reached, and removing them changes
+    /// nothing.
+    pub asked: GuardSet,
 }
 
 const _: () = assert!(Mark::ALL.len() <= u128::BITS as usize);
@@ -91,7 +91,7 @@ impl Seen {
     pub fn merge(&mut self, other: &Seen) {
         self.marks |= other.marks;
         self.witnesses |= other.witnesses;
-        self.missed = other.missed.iter().fold(self.missed, GuardSet::with);
+        self.asked = other.asked.iter().fold(self.asked, GuardSet::with);
     }
 
     /// True if the mark was seen.

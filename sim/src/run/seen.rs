@@ -62,6 +62,6 @@ impl Engine {
     pub fn forget_seen(&mut self) {
         self.machine.seen_marks.set(self.initial_seen.marks);
         self.machine.seen_witnesses.set(self.initial_seen.witnesses);
-        self.machine.seen_missed.set(self.initial_seen.missed);
+        self.machine.seen_asked.set(self.initial_seen.asked);
     }
 }
