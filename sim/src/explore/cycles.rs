@@ -18,14 +18,14 @@ pub(crate) struct Part {
     /// The actor that led to the state.
     by: u32,
     /// The lowest depth of the path that the state reaches.
-    low: usize,
+    low: u32,
     /// How many open states there were when this one was met.
-    open: usize,
+    open: u32,
     /// Actors that move within the component, and actors that are enabled somewhere in it.
     moved: u32,
     enabled: u32,
-    /// A cycle of the component, if it has one.
-    lap: Option<Lap>,
+    /// A cycle of the component, if it has one. Few have: states on the path shall be small.
+    lap: Option<Box<Lap>>,
 }
 
 /// A cycle.
@@ -63,7 +63,7 @@ impl Cycles {
     #[inline]
     pub(crate) fn push(&mut self, place: Place, by: Option<Actor>, enabled: u32) {
         let by = by.map_or(0, |actor| 1 << actor.index());
-        let (low, open) = (self.path.len(), self.open.len());
+        let (low, open) = (self.path.len() as u32, self.open.len() as u32);
         self.path.push(Part { place, by, low, open, moved: 0, enabled, lap: None });
     }
 
@@ -84,15 +84,15 @@ impl Cycles {
         let open = self.places.get(&place).copied();
         let depth = match open {
             // Some state of the path has it below itself: the deepest one that is older.
-            Some(at) => self.path.partition_point(|part| part.open <= at).checked_sub(1),
+            Some(at) => self.path.partition_point(|part| part.open as usize <= at).checked_sub(1),
             None => self.path.iter().rposition(|part| part.place == place),
         };
         if let (Some(depth), Some(top)) = (depth, self.path.last_mut()) {
-            top.low = top.low.min(depth);
+            top.low = top.low.min(depth as u32);
             top.moved |= 1 << step.actor.index();
             if open.is_none() && top.lap.is_none() {
                 let (path, story) = lap();
-                top.lap = Some(Lap { path, actors: 0, story });
+                top.lap = Some(Box::new(Lap { path, actors: 0, story }));
             }
         }
     }
@@ -102,17 +102,17 @@ impl Cycles {
     #[inline]
     pub(crate) fn pop(&mut self, visited: &mut Visited) -> Option<Lap> {
         let part = self.path.pop()?;
-        if part.low < self.path.len() {
+        if (part.low as usize) < self.path.len() {
             self.keep_open(part);
             return None;
         }
         visited.clear_flag(part.place);
-        for place in self.open.drain(part.open..) {
+        for place in self.open.drain(part.open as usize..) {
             self.places.remove(&place);
             visited.clear_flag(place);
         }
         let fair = part.enabled & !part.moved == 0;
-        part.lap.filter(|_| fair).map(|lap| Lap { actors: part.moved, ..lap })
+        part.lap.filter(|_| fair).map(|lap| Lap { actors: part.moved, ..*lap })
     }
 
     #[cold]

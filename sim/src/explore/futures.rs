@@ -43,8 +43,13 @@ const CACHE: usize = 1 << 16;
 #[derive(Debug)]
 pub(crate) struct Futures {
     threads: usize,
-    /// The sets of threads of which a future knows; the first is empty.
+    /// The sets of threads of which a future knows; the first is empty. All threads are none of them:
+    /// nobody is left then to be in their way.
     sets: Vec<u32>,
+    /// The numbers of the sets in which a thread is, by thread.
+    with: Vec<Vec<u8>>,
+    /// How many footprints a row has: one for each set, and then nothing up to a power of two.
+    width: usize,
     footprints: Vec<Footprint>,
     numbers: HashTable<u32>,
     /// Rows, one after the other.
@@ -70,7 +75,7 @@ pub(crate) struct Step {
 /// A hash of a row.
 #[inline(always)]
 fn row_hash(row: &[FootprintId]) -> u64 {
-    mix(row.iter().map(|footprint| u64::from(footprint.0)))
+    mix(row.chunks(2).map(|two| two.iter().fold(0, |v, f| v << 32 | u64::from(f.0))))
 }
 
 /// The place of a pair in a cache.
@@ -113,14 +118,20 @@ impl Futures {
     pub(crate) fn new(threads: usize) -> Futures {
         let all = (1u32 << threads) - 1;
         let sets: Vec<u32> = if threads <= EXACT {
-            (0..=all).collect()
+            // A row of one thread has its set, so that "anything" differs from nothing.
+            (0..all.max(2)).collect()
         } else {
             let alone = (0..threads).map(|t| 1 << t);
             let without = (0..threads).map(|t| all & !(1 << t));
             [0].into_iter().chain(alone).chain(without).collect()
         };
+        let of = |t: usize| {
+            (0..sets.len()).filter(|a| sets[*a] >> t & 1 == 1).map(|a| a as u8).collect()
+        };
         let mut futures = Futures {
             threads,
+            with: (0..threads).map(of).collect(),
+            width: sets.len().next_power_of_two(),
             rows: Vec::new(),
             footprints: vec![Footprint::default()],
             numbers: HashTable::new(),
@@ -132,9 +143,11 @@ impl Futures {
             sets,
         };
         futures.numbers.insert_unique(Footprint::default().mix(), 0, |_| 0);
-        let anything =
-            futures.row(|a| if a == 0 { FootprintId::NOTHING } else { FootprintId::ANYTHING });
-        let nothing = futures.row(|_| FootprintId::NOTHING);
+        let width = futures.width;
+        let mut row = vec![FootprintId::ANYTHING; width];
+        row[0] = FootprintId::NOTHING;
+        let anything = futures.row(&row);
+        let nothing = futures.row(&vec![FootprintId::NOTHING; width]);
         debug_assert_eq!((anything, nothing), (Future::ANYTHING, Future::NOTHING));
         futures
     }
@@ -187,23 +200,18 @@ impl Futures {
         FootprintId(number)
     }
 
-    /// Interns a row: `of` says what the set of a number may touch.
+    /// Interns a row.
     #[inline]
-    fn row(&mut self, of: impl Fn(usize) -> FootprintId) -> Future {
-        let width = self.sets.len();
-        let start = self.rows.len();
-        self.rows.extend((0..width).map(of));
-        let (rows, row) = self.rows.split_at(start);
-        let row_at = |n: u32| &rows[n as usize * width..][..width];
+    fn row(&mut self, row: &[FootprintId]) -> Future {
+        let Futures { rows, places, width, .. } = self;
+        let row_at = |n: u32| n as usize * *width..(n as usize + 1) * *width;
         let key = row_hash(row);
-        if let Some(place) = self.places.find(key, |n| row_at(*n) == row) {
-            let found = Future(*place);
-            self.rows.truncate(start);
-            return found;
+        if let Some(place) = places.find(key, |n| rows[row_at(*n)] == *row) {
+            return Future(*place);
         }
-        let number = (start / width) as u32;
-        let all = &self.rows;
-        self.places.insert_unique(key, number, |n| row_hash(&all[*n as usize * width..][..width]));
+        let number = (rows.len() / *width) as u32;
+        rows.extend_from_slice(row);
+        places.insert_unique(key, number, |n| row_hash(&rows[row_at(*n)]));
         Future(number)
     }
 
@@ -216,7 +224,7 @@ impl Futures {
     /// What each set of threads may touch, by its bits; none where that may be anything.
     pub(crate) fn by_set(&self, future: Future) -> Vec<Option<Footprint>> {
         let all = (1u32 << self.threads) - 1;
-        let known = |set: u32| self.threads <= EXACT || set != all;
+        let known = |set: u32| set != all;
         let of = |set| known(set).then(|| self.of(future, set));
         let footprint = |id: FootprintId| self.footprints.get(id.0 as usize).copied();
         (0..=all).map(|set| of(set).and_then(footprint)).collect()
@@ -224,7 +232,12 @@ impl Futures {
 
     #[inline(always)]
     fn get(&self, future: Future, set: usize) -> FootprintId {
-        self.rows[future.0 as usize * self.sets.len() + set]
+        self.rows[future.0 as usize * self.width + set]
+    }
+
+    #[inline(always)]
+    fn of_all(&self, future: Future) -> &[FootprintId] {
+        &self.rows[future.0 as usize * self.width..][..self.width]
     }
 
     /// What either touches.
@@ -282,11 +295,13 @@ impl Futures {
         if known == step {
             return future;
         }
-        let thread = usize::from(step.thread);
         sum.clear(self);
-        sum.add(self, thread, step.footprint, step.then);
         if step.partial {
-            sum.add_rest(self, 1 << thread, &Waiting::NONE, step.then);
+            sum.0.copy_from_slice(self.of_all(step.then));
+        }
+        for i in 0..self.with[usize::from(step.thread)].len() {
+            let set = usize::from(self.with[usize::from(step.thread)][i]);
+            sum.0[set] = self.union(step.footprint, self.get(step.then, set));
         }
         let future = sum.intern(self);
         self.steps[at] = (step, future);
@@ -302,7 +317,7 @@ impl Sum {
     /// Nobody does anything, so far.
     pub(crate) fn clear(&mut self, futures: &Futures) {
         self.0.clear();
-        self.0.resize(futures.sets.len(), FootprintId::NOTHING);
+        self.0.resize(futures.width, FootprintId::NOTHING);
     }
 
     /// A thread may touch this, and then come what comes.
@@ -314,33 +329,34 @@ impl Sum {
         footprint: FootprintId,
         then: Future,
     ) {
-        for a in 1..self.0.len() {
-            if futures.sets[a] >> thread & 1 == 1 {
-                let more = futures.union(footprint, futures.get(then, a));
-                self.0[a] = futures.union(self.0[a], more);
-            }
+        for i in 0..futures.with[thread].len() {
+            let set = usize::from(futures.with[thread][i]);
+            let more = futures.union(footprint, futures.get(then, set));
+            self.0[set] = futures.union(self.0[set], more);
         }
     }
 
-    /// What threads outside of `taken` may do that begin: they commute with the steps of those,
-    /// after one of which `then` comes.
+    /// `may` says what a set may do without any thread of `taken`. It commutes with the steps of
+    /// those. Of a set that has one of them, the steps of that one say as much.
     pub(crate) fn add_rest(
         &mut self,
         futures: &mut Futures,
         taken: u32,
-        waiting: &Waiting,
-        then: Future,
+        may: impl Fn(&mut Futures, u32) -> FootprintId,
     ) {
-        for a in 1..self.0.len() {
-            let rest = futures.before(then, futures.sets[a] & !taken, waiting);
-            self.0[a] = futures.union(self.0[a], rest);
+        for set in 1..futures.sets.len() {
+            let threads = futures.sets[set];
+            if threads & taken == 0 {
+                let rest = may(futures, threads);
+                self.0[set] = futures.union(self.0[set], rest);
+            }
         }
     }
 
     /// Interns it.
     #[inline]
     pub(crate) fn intern(&self, futures: &mut Futures) -> Future {
-        futures.row(|a| self.0[a])
+        futures.row(&self.0)
     }
 }
 

@@ -38,7 +38,8 @@ struct Partial {
     waits: u32,
     /// The step that led to it.
     by: (u8, FootprintId),
-    guess: Option<Guess>,
+    /// The thread to explore first was guessed.
+    guessed: bool,
 }
 
 /// What the reduction keeps while a search runs.
@@ -49,6 +50,8 @@ pub(crate) struct Persistent {
     path: Vec<Partial>,
     made: Vec<Made>,
     waits: Vec<FootprintId>,
+    /// Of the states of the path whose thread was guessed.
+    guesses: Vec<Guess>,
     sum: Sum,
     /// A clause that is removed, for tests.
     removed: Option<Clause>,
@@ -63,6 +66,7 @@ impl Persistent {
             path: Vec::new(),
             made: Vec::new(),
             waits: Vec::new(),
+            guesses: Vec::new(),
             sum: Sum::default(),
             removed,
         }
@@ -70,7 +74,11 @@ impl Persistent {
 
     /// How much memory it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.futures.bytes() + bytes(&self.path) + bytes(&self.made) + bytes(&self.waits)
+        self.futures.bytes()
+            + bytes(&self.path)
+            + bytes(&self.made)
+            + bytes(&self.waits)
+            + bytes(&self.guesses)
     }
 
     /// Interns what a step touched.
@@ -99,18 +107,20 @@ impl Persistent {
             let footprint = self.futures.intern(&engine.waits_on(Actor::at(t)));
             self.waits.push(footprint);
         }
-        let mut guess = None;
-        if enabled & (enabled - 1) != 0 {
+        let (mut taken, mut sure) = (enabled, false);
+        let guessed = enabled & (enabled - 1) != 0;
+        if guessed {
             let of = |t: usize| moves.iter().filter(|m| m.actor.index() == t).count();
             let last = by.map(|(actor, _)| actor.index());
-            guess = Some(self.predictor.guess(engine, enabled, live, last, of));
+            let guess = self.predictor.guess(engine, enabled, live, last, of);
+            (taken, sure) = (1 << guess.thread, guess.sure);
+            self.guesses.push(guess);
         }
-        let taken = guess.map_or(enabled, |guess| 1 << guess.thread);
         let by = by.map_or((0, FootprintId::NOTHING), |(actor, footprint)| {
             (actor.index() as u8, footprint)
         });
-        self.path.push(Partial { enabled, taken, waiting, against: 0, made, waits, by, guess });
-        (to_front(moves, taken), guess.is_some_and(|guess| guess.sure))
+        self.path.push(Partial { enabled, taken, waiting, against: 0, made, waits, by, guessed });
+        (to_front(moves, taken), sure)
     }
 
     /// The step from the last state of the path led to where nothing is left to do, or to a state
@@ -198,9 +208,11 @@ impl Persistent {
             }
             _ => self.sum_up(&last),
         };
-        if let Some(guess) = &last.guess {
+        if last.guessed
+            && let Some(guess) = self.guesses.pop()
+        {
             let enough = last.taken & (last.taken - 1) == 0;
-            self.predictor.learn(guess, last.enabled | last.waiting, enough, last.against);
+            self.predictor.learn(&guess, last.enabled | last.waiting, enough, last.against);
         }
         self.made.truncate(last.made as usize);
         self.waits.truncate(last.waits as usize);
@@ -233,11 +245,11 @@ impl Persistent {
             }
         }
         if state.taken != state.enabled && stands(Clause::Rest) {
-            if stands(Clause::WaitEnded) {
-                self.sum.add_rest(futures, state.taken, &waiting, then);
-            } else {
-                self.sum.add_rest(futures, state.taken | state.waiting, &Waiting::NONE, then);
-            }
+            let may = |futures: &mut Futures, set| match stands(Clause::WaitEnded) {
+                true => futures.before(then, set, &waiting),
+                false => futures.before(then, set & !waiting.threads, &Waiting::NONE),
+            };
+            self.sum.add_rest(futures, state.taken, may);
         }
         self.sum.intern(futures)
     }

@@ -93,6 +93,12 @@ impl Visited {
         slot
     }
 
+    /// Says that a key will be asked for soon: has its place fetched from memory meanwhile.
+    #[inline(always)]
+    pub(crate) fn expect(&self, Place(key): Place) {
+        core::hint::black_box(self.slots[Visited::home(self.places, key)]);
+    }
+
     /// Adds a key and sets its flag, if it is not there.
     #[inline]
     pub(crate) fn insert(&mut self, Place(key): Place) -> Insert {
