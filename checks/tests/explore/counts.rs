@@ -39,6 +39,33 @@ fn variants() -> Vec<Variant> {
     scenarios.iter().flat_map(|s| s.expects.iter().map(of(s))).collect()
 }
 
+/// The engine of before looked at every state and knew no reduction.
+#[test]
+fn verdicts_and_stories_are_those_of_an_engine_without_reductions() {
+    let pinned = pinned();
+    let then = include_str!("by_all_states.txt").lines().filter(|line| !line.starts_with('#'));
+    let mut compared = 0;
+    for line in then {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let &[scenario, without, verdict, property, told] = fields.as_slice() else {
+            panic!("'{line}' is no row");
+        };
+        let row = &pinned.rows[&[scenario, without].map(str::to_owned)];
+        let [_, _, _, verdict_now, property_now, witnesses, told_now] = row;
+        assert_eq!([verdict_now, property_now, told_now], [verdict, property, told], "{line}");
+        // Each scenario saw all of its witnesses.
+        if let (Some(all), "holds", "-") = (pinned.witnesses.get(scenario), verdict, without) {
+            let every = match all.len() {
+                1 => "1".to_owned(),
+                n => format!("1-{n}"),
+            };
+            assert_eq!(*witnesses, every, "{line}");
+        }
+        compared += 1;
+    }
+    assert_eq!(compared, 112);
+}
+
 #[test]
 fn every_built_in_variant_has_a_row_that_is_as_expected_and_there_is_no_other() {
     let pinned = pinned();
