@@ -1,8 +1,9 @@
 //! The state graph of a program, recorded to check the keys of states: equal keys must mean states
 //! that nothing can distinguish, and different keys should mean states that differ.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use super::classes::{count, partition};
 use crate::machine::hash::Chain;
 use crate::machine::pending::Kind;
 use crate::machine::snapshot::Snapshots;
@@ -14,7 +15,7 @@ use crate::run::engine::Engine;
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     numbers: BTreeMap<u128, u32>,
-    labels: Vec<u128>,
+    labels: Vec<u64>,
     edges: Vec<Vec<(Move, u32)>>,
     /// Times that a state had the key of another, but looked different or led elsewhere.
     pub clashes: u64,
@@ -80,25 +81,14 @@ impl Graph {
     }
 
     /// How many states there would be if states that nothing distinguishes, now or in any future,
-    /// were one: what a perfect key would reach.
+    /// were one, where the shared state is seen.
     pub fn quotient(&self) -> usize {
-        let mut classes = self.labels.clone();
-        let mut count = 0;
-        loop {
-            let distinct = classes.iter().collect::<BTreeSet<_>>().len();
-            if distinct == count {
-                return count;
-            }
-            count = distinct;
-            classes = (0..classes.len()).map(|state| self.refine(&classes, state)).collect();
-        }
-    }
-
-    fn refine(&self, classes: &[u128], state: usize) -> u128 {
-        let mut edges: Vec<(Move, u128)> =
-            self.edges[state].iter().map(|(step, to)| (*step, classes[*to as usize])).collect();
-        edges.sort_unstable();
-        Chain::EMPTY.then_hash(&(classes[state], edges)).part(0)
+        let steps = |state: usize| {
+            let step =
+                |(step, to): &(Move, u32)| (Chain::EMPTY.then_hash(step).part(0) as u64, Some(*to));
+            self.edges[state].iter().map(step)
+        };
+        count(partition(self.labels.clone(), steps))
     }
 }
 
@@ -112,10 +102,13 @@ fn describe(engine: &Engine) -> String {
     (0..engine.threads()).map(text).collect::<Vec<_>>().join("; ")
 }
 
-/// Everything that can be seen of a state from outside: the shared state and what each thread will
-/// do.
-fn label(engine: &Engine) -> u128 {
-    let mut chain = Chain::EMPTY.then_hash(&engine.shared_key());
+/// The shared state and what each thread will do.
+fn label(engine: &Engine) -> u64 {
+    look(engine, Chain::EMPTY.then_hash(&engine.shared_key())).part(0) as u64
+}
+
+/// Appends what each thread will do.
+pub(super) fn look(engine: &Engine, mut chain: Chain) -> Chain {
     for t in 0..engine.threads() {
         let pending = engine.pending(t);
         let actor = Actor::Thread(t as u8);
@@ -125,5 +118,5 @@ fn label(engine: &Engine) -> u128 {
             chain = chain.then_hash(&(pending.loc, pending.arg, engine.choices(actor)));
         }
     }
-    chain.part(0)
+    chain
 }

@@ -5,8 +5,9 @@
 //! and `predictor`; [`clause`] has what that rests on), [`dpor`] at every order of dependent steps
 //! once, [`naive`] at everything; [`sample`] at some. [`Auto`] is several of them in a row.
 //! [`minimise`] makes what they found short. [`graph`] and [`trace_hash`] compare strategies with
-//! each other.
+//! each other, and [`classes`] says how far the keys of states are from the best ones.
 
+pub mod classes;
 pub mod clause;
 pub mod dpor;
 pub mod graph;

@@ -44,7 +44,7 @@ impl<T: Guarded> SimLock<T> {
                 "the data of {:?} would be no part of the state",
                 id.class
             );
-            let (slot, loc) = (machine.arena.blob(init), machine.location(tag, owner_cell));
+            let (slot, loc) = (machine.arena.blob(init), machine.location::<u64>(tag, owner_cell));
             let lock = machine.new_bit(id, Mode::Exclusive);
             return SimLock { machine, slot, lock, loc, owner_cell, hash_cell: 0, contended };
         }
@@ -78,7 +78,7 @@ impl<T: Guarded> SimLock<T> {
 pub(crate) fn blob<T: Guarded>(machine: &Machine, tag: Tag, init: T) -> (u16, Slot<T>, u16) {
     let hash_cell = machine.arena.take(2);
     let slot = machine.arena.blob(init);
-    let loc = machine.location(tag, hash_cell);
+    let loc = machine.location::<T>(tag, hash_cell);
     let part = blob_part(loc, &init);
     machine.arena.set(hash_cell, part as u64);
     machine.arena.set(hash_cell + 1, (part >> 64) as u64);

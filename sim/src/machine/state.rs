@@ -24,6 +24,8 @@ use crate::record::story::Automaton;
 
 /// How many locations there may be.
 const LOCS_MAX: usize = 1024;
+/// The type of a word's value.
+const WORD: &str = "u64";
 /// Not locations, but hashed like them: the owners of locks and the poison bits.
 const OWNERS: u16 = 0xF000;
 const POISON: u16 = 0xF800;
@@ -45,6 +47,8 @@ struct Place {
     tag: Tag,
     /// The cell that holds its value, or its value's hash.
     cell: u16,
+    /// The type of the value, for those who look at parts of keys.
+    of: &'static str,
 }
 
 /// A lock.
@@ -175,15 +179,15 @@ impl Machine {
 
     // Locations.
 
-    /// Makes a location whose value is at `cell`.
-    pub(crate) fn location(&self, tag: Tag, cell: u16) -> u16 {
+    /// Makes a location whose value, a `T`, is at `cell`.
+    pub(crate) fn location<T>(&self, tag: Tag, cell: u16) -> u16 {
         assert!(
             self.mode.get() == Mode::Build,
             "shared objects are made by `Program::build` alone"
         );
         let mut locs = self.locs.borrow_mut();
         assert!(locs.len() < LOCS_MAX, "more than {LOCS_MAX} shared objects");
-        locs.push(Place { tag, cell });
+        locs.push(Place { tag, cell, of: core::any::type_name::<T>() });
         (locs.len() - 1) as u16
     }
 
@@ -191,7 +195,7 @@ impl Machine {
     pub(crate) fn new_word(&self, tag: Tag, init: u64) -> (u16, u16) {
         let cell = self.arena.take(1);
         self.arena.set(cell, init);
-        let loc = self.location(tag, cell);
+        let loc = self.location::<u64>(tag, cell);
         self.mix(word_part(loc, init));
         (loc, cell)
     }
@@ -496,5 +500,32 @@ impl Machine {
             (i, 0) => format!("{name}[{i}]"),
             (i, j) => format!("{name}[{i}][{j}]"),
         }
+    }
+
+    /// Appends what the key has of each location, a word's value or half of the hash of a blob, and
+    /// which of them are freed.
+    pub(crate) fn values(&self, values: &mut Vec<u64>) {
+        values.extend(self.locs.borrow().iter().map(|place| self.arena.get(place.cell)));
+        let poison = self.poison.get();
+        values.extend((0..LOCS_MAX as u16 / 64).map(|i| self.arena.get(poison + i)));
+    }
+
+    /// What the [`Machine::values`] are called.
+    pub(crate) fn value_names(&self) -> Vec<String> {
+        // An oracle's cell has no name of its own, and some locks have a word beside their data.
+        let name = |loc: u16| match self.locs.borrow()[usize::from(loc)].of {
+            WORD => self.name(loc),
+            of => format!("{} ({})", self.name(loc), of.rsplit("::").next().unwrap_or(of)),
+        };
+        let locations = (0..self.locations() as u16).map(name);
+        let freed = (0..LOCS_MAX / 64).map(|i| format!("freed locations from {} on", i * 64));
+        locations.chain(freed).collect()
+    }
+
+    /// Which of the [`Machine::values`] are those of words, or bits.
+    pub(crate) fn value_words(&self) -> Vec<bool> {
+        let locs = self.locs.borrow();
+        let locations = locs.iter().map(|place| place.of == WORD);
+        locations.chain([true; LOCS_MAX / 64]).collect()
     }
 }

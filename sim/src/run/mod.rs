@@ -5,4 +5,6 @@ pub mod engine;
 pub mod program;
 pub mod replay;
 
+pub(crate) mod parts;
+
 mod seen;

@@ -2,6 +2,7 @@
 //! explored completely.
 
 mod ad;
+mod classes;
 mod keys;
 mod locks;
 mod rcu;
