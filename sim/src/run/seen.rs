@@ -1,5 +1,6 @@
 //! What an engine has seen in all its executions: marks, witnesses and lock orders.
 
+use kvmmu_model::GuardSet;
 use kvmmu_scenarios::lockdep::LockOrders;
 
 use super::engine::Engine;
@@ -9,6 +10,12 @@ impl Engine {
     /// What was seen since the engine was made or [`Engine::forget_seen`] was called.
     pub fn seen(&self) -> Seen {
         self.machine.seen()
+    }
+
+    /// The removed guards that some step asked for.
+    pub(crate) fn missed(&self) -> GuardSet {
+        let without = self.machine.without.get();
+        self.seen().asked.iter().filter(|guard| without.contains(*guard)).collect()
     }
 
     /// A cycle of lock orders that the last step closed, where that does not end an execution.

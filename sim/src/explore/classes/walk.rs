@@ -127,7 +127,8 @@ impl<V: Visitor> Walk<'_, '_, V> {
         self.engine.step(step);
         let seen = self.engine.seen();
         let violation = self.engine.violation().map(|violation| (violation.rule, violation.story));
-        let shown = Shown { step, witnesses: seen.witnesses, missed: seen.missed, violation };
+        let (witnesses, missed) = (seen.witnesses, self.engine.missed());
+        let shown = Shown { step, witnesses, missed, violation };
         let next = self.shown.len() as u32;
         *self.shown.entry(shown).or_insert(next)
     }
