@@ -291,7 +291,9 @@ fn first_bug() {
             within(first_bug::EXECUTIONS_MAX),
         );
         for first in found.iter().filter(|first| first.median() > 500) {
-            println!("    {}: {:?}", first.name, first.executions);
+            let count = |n: &u64| if *n == u64::MAX { "-".to_string() } else { n.to_string() };
+            let executions: Vec<String> = first.executions.iter().map(count).collect();
+            println!("    {}: {}", first.name, executions.join(", "));
         }
     }
 }

@@ -43,8 +43,8 @@ const CACHE: usize = 1 << 16;
 #[derive(Debug)]
 pub(crate) struct Futures {
     threads: usize,
-    /// The sets of threads of which a future knows; the first is empty. All threads are no such set:
-    /// nobody asks what all may do.
+    /// The sets of threads of which a future knows; the first is empty. All threads together are
+    /// none: nobody asks what they may do.
     sets: Vec<u32>,
     /// The numbers of the sets in which a thread is, by thread.
     with: Vec<Vec<u8>>,
