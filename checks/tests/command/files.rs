@@ -6,21 +6,7 @@ use std::path::Path;
 use std::process::Output;
 
 use crate::cli::kvmmu_in;
-use crate::common::scratch;
-
-/// A race of one's own: nothing says that a run comes near it.
-const FLUSH: &str = r#"title   = "Does GET_DIRTY_LOG have to flush TLBs?"
-source  = "none"
-about   = "Nothing."
-paging  = "direct"
-spte    = "ept"
-slot    = [{ gfn = 0, pages = 1, log = true }]
-map     = { gfn0 = { pfn = 0, spte = "110" } }
-thread  = [{ name = "vcpu0", run = ["write gfn0", "write gfn0"] },
-           { name = "user", run = ["get-dirty-log slot0", "copy-harvested"] }]
-at-stop = { run = ["get-dirty-log slot0", "copy-harvested"] }
-check   = { always = ["migration"] }
-"#;
+use crate::common::{FLUSH, scratch};
 
 /// [`FLUSH`] with a witness.
 fn witnessed() -> String {

@@ -7,47 +7,28 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{kvmmu_in, refused};
-use crate::common::{Fake, all_variants, outcome, scratch, variant};
+use crate::common::{FLUSH, Fake, all_variants, outcome, scratch, variant};
 use clap::Parser;
 use kvmmu::cli::args::{Cli, Command, MergeArgs, MessageFormat};
-use kvmmu::cli::exit::{Exit, Failure};
+use kvmmu::cli::exit::Exit;
 use kvmmu::commands::check::run_plan;
 use kvmmu::commands::merge;
 use kvmmu::commands::plan::{Part, Plan};
-use kvmmu::lab::replayed::{Example, Replayed};
-use kvmmu::lab::run::{Machine, Minimised, Progress};
+use kvmmu::lab::run::Machine;
 use kvmmu::lab::search::Search;
 use kvmmu::lab::shard::Shard;
-use kvmmu::lab::variant::{Goal, Variant};
+use kvmmu::lab::variant::Variant;
 use kvmmu_model::{Hold, LockClass, LockKind, Mode};
 use kvmmu_scenarios::loader::own_lock;
-use kvmmu_scenarios::lockdep::{LockOrders, Nesting};
-use kvmmu_sim::outcome::{Found, Outcome, Stats, Verdict};
-use kvmmu_sim::schedule::Schedule;
+use kvmmu_scenarios::lockdep::LockOrders;
+use kvmmu_sim::outcome::{Outcome, Stats, Verdict};
 
-/// A race of one's own that is not as its file expects: it has a replay command and a trace.
-const WRONG: &str = r#"title   = "Does GET_DIRTY_LOG have to flush TLBs?"
-source  = "none"
-about   = "Nothing."
-paging  = "direct"
-spte    = "ept"
-slot    = [{ gfn = 0, pages = 1, log = true }]
-map     = { gfn0 = { pfn = 0, spte = "110" } }
-thread  = [{ name = "vcpu0", run = ["write gfn0", "write gfn0"] },
-           { name = "user", run = ["get-dirty-log slot0", "copy-harvested"] }]
-at-stop = { run = ["get-dirty-log slot0", "copy-harvested"] }
-
-[check]
-always = ["migration"]
-
-[[expect]]
-without = []
-verdict = "holds"
-
-[[expect]]
-without = ["flush-after-harvest"]
-verdict = "holds"
-"#;
+/// [`FLUSH`], and it is not as its file expects: it has a replay command and a trace.
+fn wrong() -> String {
+    let expect =
+        |without: &str| format!("\n[[expect]]\nwithout = {without}\nverdict = \"holds\"\n");
+    [FLUSH, &expect("[]"), &expect(r#"["flush-after-harvest"]"#)].concat()
+}
 
 /// The file of part `index` of `of`.
 fn file(index: u16, of: u16) -> String {
@@ -97,8 +78,7 @@ fn same(directory: &Path, words: &[&str], code: i32) -> String {
 fn merged_parts_are_the_whole_run_to_the_byte() {
     let directory = scratch("merge-whole");
     fs::create_dir(directory.join("other")).expect("a test can write");
-    let vacuous = WRONG.split("[[expect]]").next().expect("there is a first part");
-    for (path, text) in [("a.toml", WRONG), ("other/a.toml", vacuous)] {
+    for (path, text) in [("a.toml", &*wrong()), ("other/a.toml", FLUSH)] {
         fs::write(directory.join(path), text).expect("a test can write");
     }
     let words = ["a.toml", "emulated-store-log", "other/a.toml", "canary"];
@@ -113,8 +93,7 @@ fn merged_parts_are_the_whole_run_to_the_byte() {
 #[test]
 fn merged_parts_end_as_the_whole_run_does() {
     let directory = scratch("merge-exit");
-    let vacuous = WRONG.split("[[expect]]").next().expect("there is a first part");
-    fs::write(directory.join("vac.toml"), vacuous).expect("a test can write");
+    fs::write(directory.join("vac.toml"), FLUSH).expect("a test can write");
     same(&directory, &["canary", "emulated-store-log"], 0);
     same(&directory, &["canary", "vac.toml"], 0);
     same(&directory, &["canary", "vac.toml", "--strict"], 1);
@@ -197,7 +176,7 @@ fn fails(directory: &Path, files: &[&str], code: i32) -> String {
 fn files_that_are_not_the_parts_of_one_run_are_refused() {
     let directory = scratch("merge-foreign");
     let path = directory.join("a.toml");
-    fs::write(&path, WRONG).expect("a test can write");
+    fs::write(&path, wrong()).expect("a test can write");
     parts(&directory, &["canary", "a.toml"], 3);
     let (one, two, three) = (file(1, 3), file(2, 3), file(3, 3));
     let [one, two, three] = [&one, &two, &three].map(|file| file.as_str());
@@ -234,11 +213,11 @@ fn files_that_are_not_the_parts_of_one_run_are_refused() {
     parts(&directory, &["canary", "a.toml", "--seed", "2"], 3);
     let seed = fs::read(directory.join(two)).expect("it was written");
     fs::write(directory.join("seed.jsonl"), seed).expect("a test can write");
-    fs::write(&path, WRONG.replace("Nothing.", "Another.")).expect("a test can write");
+    fs::write(&path, wrong().replace("Nothing.", "Another.")).expect("a test can write");
     parts(&directory, &["canary", "a.toml"], 3);
     let other = fs::read(directory.join(two)).expect("it was written");
     fs::write(directory.join("other.jsonl"), other).expect("a test can write");
-    fs::write(&path, WRONG).expect("a test can write");
+    fs::write(&path, wrong()).expect("a test can write");
     parts(&directory, &["canary", "a.toml"], 3);
     assert_eq!(fs::read(directory.join(two)).expect("it was written"), keep);
     insta::assert_snapshot!(fails(&directory, &[one, "seed.jsonl"], 2), @r#"
@@ -357,49 +336,6 @@ fn a_file_that_is_no_whole_part_is_refused_with_its_line() {
     "#);
 }
 
-/// [`Fake`], but that some scenarios cannot be explored.
-struct Failing(Fake, &'static str);
-
-impl Machine for Failing {
-    fn explore(
-        &self,
-        variant: &Variant,
-        goal: &Goal,
-        search: &Search,
-        progress: Progress<'_>,
-    ) -> Result<Outcome, Failure> {
-        match variant.scenario.name == self.1 {
-            true => Err(Failure::internal("internal error: made by hand,\nin two lines")),
-            false => self.0.explore(variant, goal, search, progress),
-        }
-    }
-
-    fn minimise(
-        &self,
-        variant: &Variant,
-        goal: &Goal,
-        found: &Found,
-        search: &Search,
-        progress: Progress<'_>,
-    ) -> Result<Minimised, Failure> {
-        self.0.minimise(variant, goal, found, search, progress)
-    }
-
-    fn witness(
-        &self,
-        variant: &Variant,
-        nesting: Nesting,
-        search: &Search,
-        progress: Progress<'_>,
-    ) -> Result<Option<Example>, Failure> {
-        self.0.witness(variant, nesting, search, progress)
-    }
-
-    fn replay(&self, variant: &Variant, schedule: &Schedule) -> Result<Replayed, Failure> {
-        self.0.replay(variant, schedule)
-    }
-}
-
 /// What `check` prints on `machine`, of `variants` or of a shard of them.
 fn checked(
     machine: &dyn Machine,
@@ -479,8 +415,8 @@ fn a_cycle_through_scenarios_of_several_parts_is_found() {
 fn errors_and_notes_of_all_parts_are_merged() {
     let stats = Stats { lumped: 3, ..outcome(Verdict::Holds).stats };
     let lumped = Outcome { stats, ..outcome(Verdict::Holds) };
-    let fake = Fake { special: vec![("dirty-word", lumped)], ..Fake::obedient() };
-    let machine = Failing(fake, "aba-direct");
+    let special = vec![("dirty-word", lumped)];
+    let machine = Fake { special, failing: Some("aba-direct"), ..Fake::obedient() };
     let (exit, text) = same_on(&machine, &all_variants(), "merge-errors");
     assert_eq!(exit, Exit::Internal, "{text}");
     assert!(text.contains("ERROR   aba-direct without fast-fault-cmpxchg "), "{text}");

@@ -44,6 +44,24 @@ impl Default for Auto {
     }
 }
 
+impl Auto {
+    /// The samples, by an engine that is there.
+    pub(crate) fn sample(
+        &self,
+        engine: &mut Engine,
+        limits: &Limits,
+        progress: Progress<'_>,
+    ) -> Outcome {
+        let executions = match engine.goal().story {
+            Some(_) => self.story_executions,
+            None => self.executions,
+        };
+        let executions_max = executions.min(limits.executions_max);
+        let limits = Limits { executions_max, ..*limits };
+        Climb { pct: self.pct }.explore_by(engine, &limits, progress)
+    }
+}
+
 /// True if nothing more is to be done: the verdict is there, or a signal or the clock said stop.
 fn is_final(verdict: &Verdict) -> bool {
     use Reason::{InternalError, Interrupted, Time};
@@ -62,10 +80,7 @@ impl Explorer for Auto {
         progress: Progress<'_>,
     ) -> Outcome {
         let engine = &mut Engine::new(program, goal.clone());
-        let executions = if goal.story.is_some() { self.story_executions } else { self.executions };
-        let executions_max = executions.min(limits.executions_max);
-        let short = Limits { executions_max, ..*limits };
-        let outcome = Climb { pct: self.pct }.explore_by(engine, &short, progress);
+        let outcome = self.sample(engine, limits, progress);
         if is_final(&outcome.verdict) {
             return outcome;
         }

@@ -221,11 +221,11 @@ impl Futures {
         self.get(future, self.cover(threads))
     }
 
-    /// What each set of threads may touch, by its bits; none where that may be anything.
+    /// What each set of threads may touch, by its bits; none where that may be anything, and for
+    /// all threads, of which nothing is known.
     pub(crate) fn by_set(&self, future: Future) -> Vec<Option<Footprint>> {
         let all = (1u32 << self.threads) - 1;
-        let known = |set: u32| set != all;
-        let of = |set| known(set).then(|| self.of(future, set));
+        let of = |set| (set != all).then(|| self.of(future, set));
         let footprint = |id: FootprintId| self.footprints.get(id.0 as usize).copied();
         (0..=all).map(|set| of(set).and_then(footprint)).collect()
     }

@@ -179,7 +179,9 @@ impl Walk<'_, '_, '_> {
                 self.go_back();
             }
             let footprint = self.engine.step(step);
-            self.visited.expect(Visited::place(self.engine.key()));
+            if self.switches_max.is_none() {
+                self.visited.expect(Visited::place(self.engine.key()));
+            }
             let footprint =
                 self.persistent.as_mut().map_or(FootprintId::NOTHING, |p| p.intern(&footprint));
             self.search.stats.transitions += 1;

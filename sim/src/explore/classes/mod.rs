@@ -23,8 +23,6 @@ use walk::{Step, Visitor, walk};
 use super::Auto;
 use super::explorer::Limits;
 use super::graph::look;
-use super::sample::Climb;
-use super::sample::pct::Pct;
 use crate::machine::hash::Chain;
 use crate::record::goal::Goal;
 use crate::record::outcome::Reason;
@@ -60,8 +58,7 @@ impl Classes {
         attribute: bool,
     ) -> Result<Classes, Reason> {
         let engine = &mut Engine::new(program, goal.clone());
-        let short = Limits { executions_max: Auto::default().executions, ..*limits };
-        Climb { pct: Pct::default() }.explore_by(engine, &short, &|_| true);
+        Auto::default().sample(engine, limits, &|_| true);
         engine.settle_witnesses();
         let mut graph = Compact::default();
         let cyclic = walk(engine, limits, &mut graph)?;
