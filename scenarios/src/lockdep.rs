@@ -160,6 +160,19 @@ impl Lockdep {
         !self.untold.is_empty()
     }
 
+    /// The cycles that are known and not reported yet, by the nestings that closed them.
+    pub fn untold(&self) -> impl Iterator<Item = Nesting> {
+        self.untold.iter().copied()
+    }
+
+    /// A nesting is known; whether it closed a cycle that is not reported yet.
+    pub fn recall(&mut self, nesting: Nesting, untold: bool) {
+        self.orders.insert(nesting);
+        if untold {
+            self.untold.insert(nesting);
+        }
+    }
+
     /// A thread asks for a lock. `held` is what it holds, and whether that is this very lock.
     pub fn ask(
         &mut self,

@@ -23,7 +23,7 @@ mod run;
 mod scenario;
 
 pub use explore::sample::{pct, random, rng};
-pub use explore::{classes, dpor, graph, minimise, naive, stateful, trace_hash};
+pub use explore::{classes, dpor, graph, keep, minimise, naive, stateful, trace_hash};
 pub use machine::{footprint, memory, pending, platform, snapshot};
 pub use programs::mini;
 pub use record::{actor, event, goal, names, outcome, rule, schedule};

@@ -149,6 +149,15 @@ pub struct CheckArgs {
     /// None is written if a bound of the command line ended a search.
     #[arg(long, requires = "counts", hide_short_help = true)]
     pub bless: bool,
+    /// Keep the run in FILE, and go on with what is kept there
+    ///
+    /// What is done is written to FILE, and every few seconds how far each search has come to a
+    /// file next to it, so that the same command goes on after Ctrl-C, a bound, or a crash, and
+    /// prints what it would have printed at once. Bounds of time, memory, states and executions may
+    /// be others then, and --jobs too; a bound of time counts from the start of each run. The
+    /// strategies dpor, random, pct and naive begin variants that are not done again.
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub resume: Option<PathBuf>,
     /// Where traces of unexpected runs go
     #[arg(long, value_name = "DIR", default_value = "target/kvmmu", env = "KVMMU_TRACE_DIR")]
     #[arg(hide_env = true, hide_short_help = true)]

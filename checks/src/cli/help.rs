@@ -28,5 +28,5 @@ Commands:
 
 Options of check:
   --without G[,G]  --strategy S  --engine E  --seed N  --jobs N  --time-max T  --size N
-  --memory-max SIZE  --message-format human|json  --strict  --shard I/N
+  --memory-max SIZE  --message-format human|json  --strict  --shard I/N  --resume FILE
 Options of all: --color auto|always|never, -v, -q, -h, -V;  'kvmmu check --help' says more";

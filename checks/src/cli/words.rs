@@ -5,8 +5,8 @@ use crate::lab::search::Strategy;
 use crate::lab::variant::shell_word;
 
 /// `kvmmu check` with what was selected and every option that is not the default. What the
-/// environment says is an option, too. `--jobs`, `--shard`, `--message-format` and where traces go
-/// are left out: the parts of one run may differ in them.
+/// environment says is an option, too. `--jobs`, `--shard`, `--message-format` and where traces and
+/// the run itself go are left out: the parts of one run may differ in them.
 pub fn words(args: &CheckArgs) -> String {
     let (search, mut words) = (&args.search, vec!["kvmmu check".to_owned()]);
     words.extend(args.select.iter().map(|word| shell_word(word)));
@@ -93,6 +93,7 @@ mod tests {
             "counts",
             "bless",
             "trace-dir",
+            "resume",
             "shard",
         ];
         let new: Vec<_> = options.iter().filter(|option| !known.contains(option)).collect();

@@ -20,10 +20,12 @@ use crate::cli::interrupt;
 use crate::cli::lines::{Counts, ErrorLine, Placed, VerdictLine};
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
+use crate::cli::words::words;
 use crate::commands::counts::{Pinned, Table, advice};
 use crate::commands::engines;
 use crate::commands::plan::{Part, Plan};
 use crate::lab::judge::{Judged, Word, counted, is_canary, judge};
+use crate::lab::kept::{Keeping, Kept};
 use crate::lab::known::Known;
 use crate::lab::memory::{jobs, size_text};
 use crate::lab::orders;
@@ -64,6 +66,12 @@ impl Explored {
 ///
 /// Bad selections, and an output that cannot be written.
 pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit, Failure> {
+    if args.resume.is_some() && args.engine != Engine::Sim {
+        return Err(Failure::usage(
+            "--resume keeps searches of the simulated machine",
+            "leave --engine or --resume away",
+        ));
+    }
     engines::refuse_foreign(args)?;
     bounds::refuse_foreign(&args.search, args.search.strategy())?;
     if args.counts.is_some() && args.engine != Engine::Sim {
@@ -143,9 +151,35 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
         part,
     };
     match args.engine {
-        Engine::Sim => run_plan(&Simulated, &plan, &interrupt::interrupted, to),
+        Engine::Sim => run_kept(args, &plan, to),
         Engine::Loom | Engine::Shuttle => engines::run(args, &plan, &interrupt::interrupted, to),
     }
+}
+
+/// [`run_plan`] on the simulated machine, and keeps the run.
+fn run_kept(args: &CheckArgs, plan: &Plan<'_>, to: &mut dyn Write) -> Result<Exit, Failure> {
+    let (variants, search) = (&plan.variants, &plan.search);
+    let kept = match &args.resume {
+        Some(path) => Kept::open(path, variants, search)?,
+        None => Kept::if_memory_ends(plan.trace_dir, variants, search),
+    };
+    let note = |said: Option<String>| {
+        if let (Some(said), false) = (said, plan.quiet) {
+            say!("note: {said}");
+        }
+    };
+    note(kept.begun());
+    let machine = Keeping { machine: &Simulated, kept: &kept };
+    let exit = run_plan(&machine, plan, &interrupt::interrupted, to)?;
+    let shard = args.shard.map(|shard| format!(" --shard {shard}"));
+    note(kept.ended(&(words(args) + &shard.unwrap_or_default())));
+    Ok(match kept.failure() {
+        Some(failure) => {
+            say!("{failure}");
+            exit.worse(failure.exit)
+        }
+        None => exit,
+    })
 }
 
 /// Explores the variants of `plan` on `machine` until all are done or `interrupted` says so.

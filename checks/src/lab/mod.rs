@@ -7,6 +7,7 @@
 #[cfg(feature = "engines")]
 pub mod by_engine;
 pub mod judge;
+pub mod kept;
 pub mod known;
 pub mod layout;
 pub mod load;

@@ -6,6 +6,7 @@ use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::lockdep::Nesting;
 pub use kvmmu_sim::Progress;
 use kvmmu_sim::dpor::Dpor;
+use kvmmu_sim::keep::Keep;
 use kvmmu_sim::minimise::minimise;
 use kvmmu_sim::naive::Naive;
 use kvmmu_sim::outcome::{Found, Outcome, Reason, Verdict};
@@ -53,6 +54,23 @@ pub trait Machine: Sync {
         search: &Search,
         progress: Progress<'_>,
     ) -> Result<Outcome, Failure>;
+
+    /// [`Machine::explore`] that is saved in `keep` and goes on from there, to the same outcome.
+    ///
+    /// # Errors
+    ///
+    /// Those of the engine: bugs.
+    fn explore_kept(
+        &self,
+        variant: &Variant,
+        goal: &Goal,
+        search: &Search,
+        progress: Progress<'_>,
+        keep: &mut dyn Keep,
+    ) -> Result<Outcome, Failure> {
+        let _ = keep;
+        self.explore(variant, goal, search, progress)
+    }
 
     /// A smallest counterexample that shows `goal`: context switches, then steps.
     ///
@@ -155,6 +173,20 @@ impl Machine for Simulated {
     ) -> Result<Outcome, Failure> {
         let (program, goal) = (program(variant), looked_for(goal));
         let outcome = explorer(search).explore(&program, &goal, &limits(search), progress);
+        internal(&outcome).map_or(Ok(outcome), Err)
+    }
+
+    fn explore_kept(
+        &self,
+        variant: &Variant,
+        goal: &Goal,
+        search: &Search,
+        progress: Progress<'_>,
+        keep: &mut dyn Keep,
+    ) -> Result<Outcome, Failure> {
+        let (program, goal) = (program(variant), looked_for(goal));
+        let mut explorer = explorer(search);
+        let outcome = explorer.explore_kept(&program, &goal, &limits(search), progress, keep);
         internal(&outcome).map_or(Ok(outcome), Err)
     }
 

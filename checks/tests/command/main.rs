@@ -20,6 +20,7 @@ mod outcomes;
 #[cfg(unix)]
 mod outputs;
 mod report;
+mod resume;
 /// Traces made by hand.
 #[expect(dead_code, reason = "kvmmu-conform's tests have more use for it")]
 #[path = "../../conform/tests/conform/common.rs"]

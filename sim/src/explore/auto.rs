@@ -1,6 +1,7 @@
 //! The strategy for those who name none: samples, then short stories, then everything.
 
 use super::explorer::{Explorer, Limits, Progress};
+use super::keep::Keep;
 use super::sample::Climb;
 use super::sample::pct::Pct;
 use super::stateful::Stateful;
@@ -79,6 +80,31 @@ impl Explorer for Auto {
         limits: &Limits,
         progress: Progress<'_>,
     ) -> Outcome {
+        self.explore_with(program, goal, limits, progress, None)
+    }
+
+    /// The last of its searches is saved. The others take seconds, and are made again.
+    fn explore_kept(
+        &mut self,
+        program: &dyn Program,
+        goal: &Goal,
+        limits: &Limits,
+        progress: Progress<'_>,
+        keep: &mut dyn Keep,
+    ) -> Outcome {
+        self.explore_with(program, goal, limits, progress, Some(keep))
+    }
+}
+
+impl Auto {
+    fn explore_with(
+        &mut self,
+        program: &dyn Program,
+        goal: &Goal,
+        limits: &Limits,
+        progress: Progress<'_>,
+        keep: Option<&mut dyn Keep>,
+    ) -> Outcome {
         let engine = &mut Engine::new(program, goal.clone());
         let outcome = self.sample(engine, limits, progress);
         if is_final(&outcome.verdict) {
@@ -101,6 +127,6 @@ impl Explorer for Auto {
                 break;
             }
         }
-        self.then.explore_by(engine, limits, progress)
+        self.then.explore_with(engine, limits, progress, keep)
     }
 }

@@ -5,14 +5,18 @@
 //! preempted thread gets on is none. A fair cycle strictly inside an unfair component is not found.
 
 use std::collections::BTreeMap;
+use std::io;
 
+use serde::{Deserialize, Serialize};
+
+use super::keep::{Reading, Unusable, Writing};
 use super::visited::{Place, Visited};
 use crate::machine::memory::bytes;
 use crate::record::actor::Actor;
 use crate::record::schedule::Move;
 
 /// What is known of the component of a state on the path.
-#[derive(Debug)]
+#[derive(Serialize, Deserialize, Debug)]
 pub(crate) struct Part {
     place: Place,
     /// The actor that led to the state.
@@ -29,7 +33,7 @@ pub(crate) struct Part {
 }
 
 /// A cycle.
-#[derive(Debug)]
+#[derive(Serialize, Deserialize, Debug)]
 pub(crate) struct Lap {
     /// A way from the first state to the cycle and once round it.
     pub(crate) path: Vec<Move>,
@@ -56,6 +60,24 @@ impl Cycles {
     /// How much memory they take.
     pub(crate) fn bytes(&self) -> usize {
         bytes(&self.path) + bytes(&self.open) + self.places.len() * PLACE_BYTES
+    }
+
+    /// Writes them.
+    pub(crate) fn write(&self, to: &mut Writing<'_>) -> io::Result<()> {
+        to.put(&self.path)?;
+        to.put(&self.open)
+    }
+
+    /// Reads what [`Cycles::write`] wrote.
+    pub(crate) fn read(from: &mut Reading<'_>) -> Result<Cycles, Unusable> {
+        let (path, open): (_, Vec<Place>) = (from.get()?, from.get()?);
+        let places = open.iter().enumerate().map(|(at, place)| (*place, at)).collect();
+        Ok(Cycles { path, open, places })
+    }
+
+    /// How long the path is.
+    pub(crate) fn depth(&self) -> usize {
+        self.path.len()
     }
 
     /// A new state goes on the path. `by` made the move that led there; `enabled` are the actors

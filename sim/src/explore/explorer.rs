@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::keep::Keep;
 use crate::machine::memory::Memory;
 use crate::record::goal::Goal;
 use crate::record::outcome::{Outcome, Stats};
@@ -26,6 +27,23 @@ pub trait Explorer {
         limits: &Limits,
         progress: Progress<'_>,
     ) -> Outcome;
+
+    /// [`Explorer::explore`] that is saved in `keep` and goes on from there, to the same outcome.
+    /// Strategies that cannot be saved begin again: all but `auto` and `stateful`.
+    ///
+    /// # Panics
+    /// As [`crate::Engine::new`] does.
+    fn explore_kept(
+        &mut self,
+        program: &dyn Program,
+        goal: &Goal,
+        limits: &Limits,
+        progress: Progress<'_>,
+        keep: &mut dyn Keep,
+    ) -> Outcome {
+        let _ = keep;
+        self.explore(program, goal, limits, progress)
+    }
 }
 
 /// Where an exploration ends at the latest. Hitting a limit makes it inconclusive.

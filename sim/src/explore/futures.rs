@@ -6,14 +6,18 @@
 //! is there, with more of them each thread alone and all but each thread, which stand for what is
 //! in them. Footprints and futures are interned: a state keeps 4 bytes.
 
-use hashbrown::HashTable;
+use std::io;
 
+use hashbrown::HashTable;
+use serde::{Deserialize, Serialize};
+
+use super::keep::{Reading, Unusable, Writing};
 use crate::machine::footprint::Footprint;
 use crate::machine::hash::mix;
 use crate::machine::memory::bytes;
 
 /// An interned footprint, or the union of several.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct FootprintId(u32);
 
 impl FootprintId {
@@ -24,7 +28,7 @@ impl FootprintId {
 }
 
 /// An interned row of footprints: what sets of threads may still touch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Future(pub(crate) u32);
 
 impl Future {
@@ -158,6 +162,29 @@ impl Futures {
         let caches = bytes(&self.unions.0) + bytes(&self.independent.0) + bytes(&self.recent);
         let caches = caches + bytes(&self.steps);
         bytes(&self.footprints) + bytes(&self.rows) + tables + caches
+    }
+
+    /// Writes all footprints and rows.
+    pub(crate) fn write(&self, to: &mut Writing<'_>) -> io::Result<()> {
+        to.put(&self.footprints)?;
+        to.put(&self.rows)
+    }
+
+    /// Reads what [`Futures::write`] wrote, of a program of as many threads.
+    pub(crate) fn read(&mut self, from: &mut Reading<'_>) -> Result<(), Unusable> {
+        let (footprints, rows): (Vec<Footprint>, Vec<FootprintId>) = (from.get()?, from.get()?);
+        let known =
+            |id: &FootprintId| *id == FootprintId::ANYTHING || (id.0 as usize) < footprints.len();
+        if !rows.len().is_multiple_of(self.width) || !rows.iter().all(known) {
+            return Err(Unusable::new("its futures are of another program"));
+        }
+        for footprint in &footprints {
+            self.intern(footprint);
+        }
+        for row in rows.chunks(self.width) {
+            self.row(row);
+        }
+        Ok(())
     }
 
     /// The number of the smallest set that has all these threads, which are not all there are.

@@ -11,6 +11,7 @@ pub mod classes;
 pub mod clause;
 pub mod dpor;
 pub mod graph;
+pub mod keep;
 pub mod minimise;
 pub mod naive;
 pub mod sample;

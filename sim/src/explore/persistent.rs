@@ -7,8 +7,13 @@
 //! leads to a state whose future is not known yet, because it is on the path or its component is
 //! not complete.
 
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
 use super::clause::Clause;
 use super::futures::{FootprintId, Future, Futures, Step, Sum, Waiting, threads};
+use super::keep::{Reading, Unusable, Writing};
 use super::predictor::{Guess, Predictor};
 use crate::machine::footprint::Footprint;
 use crate::machine::memory::bytes;
@@ -17,7 +22,7 @@ use crate::record::schedule::Move;
 use crate::run::engine::Engine;
 
 /// A move that was made from a state of the path, and what may come after it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug)]
 struct Made {
     thread: u8,
     footprint: FootprintId,
@@ -25,7 +30,7 @@ struct Made {
 }
 
 /// A state on the path.
-#[derive(Clone, Debug)]
+#[derive(Serialize, Deserialize, Clone, Debug)]
 struct Partial {
     /// The threads that can move, and those of them that are explored.
     enabled: u32,
@@ -79,6 +84,21 @@ impl Persistent {
             + bytes(&self.made)
             + bytes(&self.waits)
             + bytes(&self.guesses)
+    }
+
+    /// Writes all of it.
+    pub(crate) fn write(&self, to: &mut Writing<'_>) -> io::Result<()> {
+        self.futures.write(to)?;
+        self.predictor.write(to)?;
+        to.put(&(&self.path, &self.made, &self.waits, &self.guesses))
+    }
+
+    /// Reads what [`Persistent::write`] wrote, of a program of as many threads.
+    pub(crate) fn read(&mut self, from: &mut Reading<'_>) -> Result<(), Unusable> {
+        self.futures.read(from)?;
+        self.predictor.read(from)?;
+        (self.path, self.made, self.waits, self.guesses) = from.get()?;
+        Ok(())
     }
 
     /// Interns what a step touched.

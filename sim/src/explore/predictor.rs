@@ -6,10 +6,13 @@
 //! nor line numbers reach a guess, and so the numbers of states are those of the program.
 
 use core::panic::Location;
+use std::io;
 
 use hashbrown::HashTable;
+use serde::{Deserialize, Serialize};
 
 use super::futures::threads;
+use super::keep::{Reading, Unusable, Writing};
 use crate::machine::ACTORS_MAX;
 use crate::machine::pending::{Kind, Pending};
 use crate::run::engine::Engine;
@@ -24,24 +27,35 @@ const OUTCOME: f32 = 0.01;
 const SURE: f32 = 0.8;
 
 /// How often it was enough to explore one thread, and how often not.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default)]
 struct Score {
     good: u16,
     bad: u16,
 }
 
 /// Where a thread is, and the object of its step.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Serialize, Deserialize, PartialEq, Eq, Debug)]
 struct Site {
-    place: &'static Location<'static>,
+    file: Box<str>,
+    line: u32,
+    column: u32,
     kind: Kind,
     loc: u16,
 }
 
 impl Site {
     fn mix(&self) -> u64 {
-        let place = u64::from(self.place.line()) << 16 | u64::from(self.place.column());
-        mix(place ^ u64::from(self.loc) << 40 ^ (self.kind as u64) << 56)
+        Site::mixed(self.line, self.column, self.kind, self.loc)
+    }
+
+    fn mixed(line: u32, column: u32, kind: Kind, loc: u16) -> u64 {
+        let place = u64::from(line) << 16 | u64::from(column);
+        mix(place ^ u64::from(loc) << 40 ^ (kind as u64) << 56)
+    }
+
+    fn is(&self, place: &Location<'_>, kind: Kind, loc: u16) -> bool {
+        (self.line, self.column, self.kind, self.loc) == (place.line(), place.column(), kind, loc)
+            && *self.file == *place.file()
     }
 }
 
@@ -51,36 +65,54 @@ struct Sites {
     known: Vec<Site>,
     numbers: HashTable<u32>,
     /// Direct-mapped by address: saves a comparison of places.
-    recent: Vec<u32>,
+    recent: Vec<Recent>,
+}
+
+/// A site that was met not long ago, by the address of its place.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    place: Option<&'static Location<'static>>,
+    kind: Kind,
+    loc: u16,
+    number: u32,
 }
 
 /// Entries of [`Sites::recent`].
 const RECENT: usize = 1 << 10;
 
 impl Sites {
-    fn number(&mut self, site: Site) -> u32 {
-        let address = core::ptr::from_ref(site.place).addr() >> 3;
-        let at = (address ^ usize::from(site.loc) << 3 ^ site.kind as usize) % RECENT;
+    fn new() -> Sites {
+        let none = Recent { place: None, kind: Kind::Done, loc: 0, number: 0 };
+        Sites { known: Vec::new(), numbers: HashTable::new(), recent: vec![none; RECENT] }
+    }
+
+    fn number(&mut self, place: &'static Location<'static>, kind: Kind, loc: u16) -> u32 {
+        let address = core::ptr::from_ref(place).addr() >> 3;
+        let at = (address ^ usize::from(loc) << 3 ^ kind as usize) % RECENT;
         let recent = self.recent[at];
-        let same = |known: &Site| {
-            core::ptr::eq(known.place, site.place)
-                && known.loc == site.loc
-                && known.kind == site.kind
-        };
-        if self.known.get(recent as usize).is_some_and(same) {
-            return recent;
+        if recent.place.is_some_and(|known| core::ptr::eq(known, place))
+            && (recent.kind, recent.loc) == (kind, loc)
+        {
+            return recent.number;
         }
-        let known = &mut self.known;
-        let number = match self.numbers.find(site.mix(), |n| known[*n as usize] == site) {
+        let known = &self.known;
+        let key = Site::mixed(place.line(), place.column(), kind, loc);
+        let number = match self.numbers.find(key, |n| known[*n as usize].is(place, kind, loc)) {
             Some(number) => *number,
             None => {
-                let number = known.len() as u32;
-                known.push(site);
-                self.numbers.insert_unique(site.mix(), number, |n| known[*n as usize].mix());
-                number
+                let (file, line, column) = (place.file().into(), place.line(), place.column());
+                self.add(Site { file, line, column, kind, loc })
             }
         };
-        self.recent[at] = number;
+        self.recent[at] = Recent { place: Some(place), kind, loc, number };
+        number
+    }
+
+    fn add(&mut self, site: Site) -> u32 {
+        let (number, key) = (self.known.len() as u32, site.mix());
+        self.known.push(site);
+        let known = &self.known;
+        self.numbers.insert_unique(key, number, |n| known[*n as usize].mix());
         number
     }
 }
@@ -93,7 +125,7 @@ pub(crate) struct Predictor {
 }
 
 /// A guess, and what it was made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug)]
 pub(crate) struct Guess {
     /// The thread to explore first.
     pub(crate) thread: u8,
@@ -108,8 +140,25 @@ pub(crate) struct Guess {
 impl Predictor {
     /// Knows nothing.
     pub(crate) fn new() -> Predictor {
-        let sites = Sites { known: Vec::new(), numbers: HashTable::new(), recent: vec![0; RECENT] };
-        Predictor { sites, scores: vec![Score::default(); SCORES] }
+        Predictor { sites: Sites::new(), scores: vec![Score::default(); SCORES] }
+    }
+
+    /// Writes what it has learned.
+    pub(crate) fn write(&self, to: &mut Writing<'_>) -> io::Result<()> {
+        to.put(&self.sites.known)?;
+        to.put(&self.scores)
+    }
+
+    /// Reads what [`Predictor::write`] wrote.
+    pub(crate) fn read(&mut self, from: &mut Reading<'_>) -> Result<(), Unusable> {
+        for site in from.get::<Vec<Site>>()? {
+            self.sites.add(site);
+        }
+        self.scores = from.get()?;
+        match self.scores.len() {
+            SCORES => Ok(()),
+            _ => Err(Unusable::new("what it guesses by is of another program")),
+        }
     }
 
     /// Guesses for a state in which several threads are enabled. `outcomes` says how many moves a
@@ -126,7 +175,7 @@ impl Predictor {
         let mut all = mix(u64::from(enabled) << 32 | u64::from(live));
         for t in threads(live) {
             let Pending { site: place, kind, loc, .. } = engine.pending(t);
-            let site = u64::from(self.sites.number(Site { place, kind, loc }));
+            let site = u64::from(self.sites.number(place, kind, loc));
             sites[t] = mix(site ^ (t as u64) << 32) as u32;
             all = mix(all ^ site);
         }

@@ -1,17 +1,20 @@
 //! What every explorer does with what it finds.
 
+use std::io;
 use std::time::Instant;
 
 use kvmmu_scenarios::Property;
 use kvmmu_scenarios::lockdep::LockOrders;
 
 use super::explorer::{Limits, Progress};
+use super::keep::{Reading, Unusable, Writing};
 use crate::machine::memory::Account;
 use crate::record::goal::{Goal, Violation};
 use crate::record::outcome::{Found, Outcome, Reason, Seen, Stats, Verdict};
 use crate::record::rule::Rule;
 use crate::record::schedule::{Move, Schedule};
 use crate::run::engine::Engine;
+use crate::run::learned::Learned;
 
 /// How many ticks there are between two looks at the clock.
 const TICKS: u32 = 4096;
@@ -46,6 +49,34 @@ impl<'a> Search<'a> {
             stats: Stats::default(),
             elsewhere: Default::default(),
         }
+    }
+
+    /// True just after a look.
+    #[inline(always)]
+    pub(crate) fn has_looked(&self) -> bool {
+        self.ticks == 0
+    }
+
+    /// How many steps were taken, here and elsewhere.
+    fn steps(&self, engine: &Engine) -> u64 {
+        engine.steps_taken() - self.steps_before + self.elsewhere.0
+    }
+
+    /// Writes what was found so far, and what it took.
+    pub(crate) fn write(&self, engine: &Engine, to: &mut Writing<'_>) -> io::Result<()> {
+        to.put(&(&self.stats, &self.others, self.steps(engine)))?;
+        to.put(&engine.learned())
+    }
+
+    /// Reads what [`Search::write`] wrote, and returns what the engine had learned.
+    pub(crate) fn read(&mut self, from: &mut Reading<'_>) -> Result<Learned, Unusable> {
+        (self.stats, self.others, self.elsewhere.0) = from.get()?;
+        from.get()
+    }
+
+    /// Steps so far are none of this search's.
+    pub(crate) fn forget_steps(&mut self, engine: &Engine) {
+        self.steps_before = engine.steps_taken();
     }
 
     /// An account of the memory that the search may take.
@@ -119,6 +150,11 @@ impl<'a> Search<'a> {
         self.elsewhere.2.merge(locks);
     }
 
+    /// The search cannot begin.
+    pub(crate) fn refuse(&mut self, error: Found) {
+        self.others.push(error);
+    }
+
     /// Forgets the violations that were not looked for. True if there were any.
     pub(crate) fn forget_others(&mut self) -> bool {
         let any = !self.others.is_empty();
@@ -129,8 +165,8 @@ impl<'a> Search<'a> {
     /// The result.
     pub(crate) fn outcome(mut self, engine: &Engine, verdict: Verdict) -> Outcome {
         self.others.extend(engine.cycle.clone());
-        let (steps, other, others) = &self.elsewhere;
-        self.stats.steps = engine.steps_taken() - self.steps_before + steps;
+        let (_, other, others) = &self.elsewhere;
+        self.stats.steps = self.steps(engine);
         let (mut seen, mut locks) = (engine.seen(), engine.lock_orders());
         seen.merge(other);
         locks.merge(others);

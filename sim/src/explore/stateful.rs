@@ -9,11 +9,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::clause::Clause;
 use super::cycles::Cycles;
 use super::explorer::{Explorer, Limits, Progress};
 use super::futures::{FootprintId, Future};
 use super::graph::Graph;
+use super::keep::Keep;
 use super::persistent::Persistent;
 use super::search::Search;
 use super::visited::{Insert, Place, Visited};
@@ -28,6 +31,10 @@ use crate::record::rule::Rule;
 use crate::record::schedule::Move;
 use crate::run::engine::Engine;
 use crate::run::program::Program;
+
+mod kept;
+
+use kept::Resumed;
 
 /// Depth-first search over states.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +60,7 @@ pub struct Stateful {
 pub type FuturesFound = BTreeMap<u128, Vec<Option<Footprint>>>;
 
 /// A state on the path.
+#[derive(Serialize, Deserialize)]
 struct Frame {
     /// Its moves, in `Walk::moves`, the next one to make, and the end of those to make.
     moves: core::ops::Range<usize>,
@@ -67,7 +75,7 @@ struct Frame {
     node: u32,
 }
 
-struct Walk<'e, 's, 'p> {
+struct Walk<'e, 's, 'p, 'k> {
     engine: &'e mut Engine,
     search: &'s mut Search<'p>,
     limits: Limits,
@@ -83,6 +91,10 @@ struct Walk<'e, 's, 'p> {
     futures: Option<Vec<(u128, Future)>>,
     /// A bound that left something out.
     cut: Option<Reason>,
+    /// True while the engine is in the state of the last frame.
+    here: bool,
+    /// Where the search is saved.
+    keep: Option<&'k mut dyn Keep>,
 }
 
 /// How a state was reached.
@@ -103,6 +115,18 @@ impl Explorer for Stateful {
     ) -> Outcome {
         self.explore_by(&mut Engine::new(program, goal.clone()), limits, progress)
     }
+
+    /// Has no effect on what [`Stateful::graph`], `finals` and `futures` ask for: that begins.
+    fn explore_kept(
+        &mut self,
+        program: &dyn Program,
+        goal: &Goal,
+        limits: &Limits,
+        progress: Progress<'_>,
+        keep: &mut dyn Keep,
+    ) -> Outcome {
+        self.explore_with(&mut Engine::new(program, goal.clone()), limits, progress, Some(keep))
+    }
 }
 
 impl Stateful {
@@ -114,6 +138,19 @@ impl Stateful {
         limits: &Limits,
         progress: Progress<'_>,
     ) -> Outcome {
+        self.explore_with(engine, limits, progress, None)
+    }
+
+    /// [`Stateful::explore_by`], saved if there is where to.
+    pub(super) fn explore_with(
+        &mut self,
+        engine: &mut Engine,
+        limits: &Limits,
+        progress: Progress<'_>,
+        keep: Option<&mut dyn Keep>,
+    ) -> Outcome {
+        let records = self.graph.is_some() || self.finals.is_some() || self.futures.is_some();
+        let keep = keep.filter(|_| !records && self.switches_max.is_none());
         let mut search = Search::new(engine, limits, progress);
         let reduced = self.reduced && self.switches_max.is_none() && self.graph.is_none();
         let visited = Visited::new(search.account());
@@ -133,6 +170,8 @@ impl Stateful {
             finals: self.finals.as_ref().map(|_| BTreeSet::new()),
             futures: self.futures.as_ref().map(|_| Vec::new()),
             cut: None,
+            here: false,
+            keep,
         };
         let verdict = walk.run();
         self.graph = walk.graph;
@@ -145,15 +184,28 @@ impl Stateful {
     }
 }
 
-impl Walk<'_, '_, '_> {
+impl Walk<'_, '_, '_, '_> {
     fn run(&mut self) -> Verdict {
-        self.engine.reset();
-        if let Some(verdict) = self.arrive(None, 0, None) {
-            return verdict;
+        match self.resume() {
+            Err(why) => {
+                self.search.refuse(kept::refused(&why));
+                return Verdict::Inconclusive(Reason::InternalError);
+            }
+            Ok(Resumed::Yes) => {}
+            Ok(Resumed::NoRoom) => return Verdict::Inconclusive(Reason::Memory),
+            Ok(Resumed::No) => {
+                self.engine.reset();
+                if let Some(verdict) = self.arrive(None, 0, None) {
+                    return verdict;
+                }
+                self.here = true;
+            }
         }
-        // True while the engine is in the state of the last frame.
-        let mut here = true;
-        while let Some(frame) = self.frames.last_mut() {
+        loop {
+            if self.visited.len() as u64 > self.limits.states_max {
+                return self.end_early(Reason::States);
+            }
+            let Some(frame) = self.frames.last_mut() else { break };
             if frame.next == frame.until
                 && frame.until != frame.moves.end
                 && let Some(persistent) = &mut self.persistent
@@ -164,7 +216,7 @@ impl Walk<'_, '_, '_> {
                 if let Some(verdict) = self.leave() {
                     return verdict;
                 }
-                here = false;
+                self.here = false;
                 continue;
             }
             let step = self.moves[frame.next];
@@ -175,7 +227,7 @@ impl Walk<'_, '_, '_> {
                 self.cut = self.cut.or(Some(Reason::Switches));
                 continue;
             }
-            if !here {
+            if !self.here {
                 self.go_back();
             }
             let footprint = self.engine.step(step);
@@ -191,8 +243,13 @@ impl Walk<'_, '_, '_> {
             if let Some(verdict) =
                 self.arrive(Some(By { step, footprint }), switches, Some((from, step)))
             {
+                if verdict == Verdict::Inconclusive(Reason::Memory) {
+                    self.take_back();
+                    return self.end_early(Reason::Memory);
+                }
                 return verdict;
             }
+            self.here = self.frames.len() > depth;
             let (snapshots, moves, frames) = (&self.snapshots, &self.moves, &self.frames);
             let (cycles, persistent) = (&self.cycles, self.persistent.as_ref());
             let taken = || {
@@ -200,9 +257,11 @@ impl Walk<'_, '_, '_> {
                 path + persistent.map_or(0, Persistent::bytes)
             };
             if let Some(reason) = self.search.tick(taken) {
-                return Verdict::Inconclusive(reason);
+                return self.end_early(reason);
             }
-            here = self.frames.len() > depth;
+            if self.search.has_looked() {
+                self.save_if_due(None);
+            }
         }
         self.cut.map_or(Verdict::Holds, Verdict::Inconclusive)
     }
@@ -308,9 +367,6 @@ impl Walk<'_, '_, '_> {
             self.moves.truncate(first);
             self.cut = Some(Reason::Steps);
             return None;
-        }
-        if self.visited.len() as u64 > self.limits.states_max {
-            return Some(Verdict::Inconclusive(Reason::States));
         }
         let (mut until, mut once) = (moves.end, moves.len() == 1);
         if let Some(persistent) = &mut self.persistent {

@@ -5,6 +5,11 @@
 //! A key that is not there is found missing at the first larger one; the table grows in small steps
 //! by copying it from front to back.
 
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use super::keep::{Reading, Unusable, Writing};
 use crate::machine::memory::{Account, zeros};
 
 /// The set.
@@ -19,7 +24,7 @@ pub(crate) struct Visited {
 }
 
 /// A key that is there.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Place(u128);
 
 impl Place {
@@ -150,6 +155,38 @@ impl Visited {
             (self.slots, self.places) = (slots, places);
         }
         self.account.hold(self.slots.len() * SLOT_BYTES) && self.places == places
+    }
+}
+
+impl Visited {
+    /// Writes all keys.
+    pub(crate) fn write(&self, to: &mut Writing<'_>) -> io::Result<()> {
+        to.put(&(self.places as u64, self.len as u64))?;
+        self.slots.iter().filter(|slot| **slot != 0).try_for_each(|slot| to.put(slot))
+    }
+
+    /// Reads what [`Visited::write`] wrote into an empty set; [`Insert::Full`] if there is no room.
+    pub(crate) fn read(&mut self, from: &mut Reading<'_>) -> Result<Insert, Unusable> {
+        let (places, len) = from.get::<(u64, u64)>()?;
+        let (places, len) = (places as usize, len as usize);
+        if !(PLACES_MIN..usize::MAX / SLOT_BYTES / 2).contains(&places) || len > places {
+            return Err(Unusable::new("its set of states is none"));
+        }
+        let all = places + SPILL;
+        let slots = self.account.hold(all * SLOT_BYTES).then(|| zeros(all)).flatten();
+        let Some(slots) = slots else { return Ok(Insert::Full) };
+        *self = Visited { slots, places, len, account: core::mem::take(&mut self.account) };
+        let (mut next, mut last) = (0, 0);
+        for _ in 0..len {
+            let key: u128 = from.get()?;
+            next = next.max(Visited::home(places, key));
+            match self.slots.get_mut(next) {
+                Some(slot) if key > last => *slot = key,
+                _ => return Err(Unusable::new("its states are not in order")),
+            }
+            (next, last) = (next + 1, key);
+        }
+        Ok(Insert::New)
     }
 }
 

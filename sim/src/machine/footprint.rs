@@ -4,6 +4,8 @@
 use core::cell::Cell;
 use core::ops::{BitAnd, BitOr, Sub};
 
+use serde::{Deserialize, Serialize};
+
 use super::hash::mix;
 
 /// How many locations a set tells apart. The machine numbers them in the order in which they are
@@ -14,7 +16,7 @@ use super::hash::mix;
 pub const LOCS: usize = 256;
 
 /// A set of locations.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Locs([u64; LOCS / 64]);
 
 impl Locs {
@@ -108,7 +110,7 @@ impl Touched {
 }
 
 /// What a step touched.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Footprint {
     /// Read.
     pub reads: Locs,

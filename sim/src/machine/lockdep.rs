@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use kvmmu_model::{Hold, LockClass, LockId, Mode, Object, Tag};
 use kvmmu_scenarios::Property;
 use kvmmu_scenarios::lockdep::{self, Finding, LockOrders, Lockdep, Nesting};
+use serde::{Deserialize, Serialize};
 
 use super::state::{Machine, Mode as Running};
 use crate::record::goal::Goal;
@@ -58,6 +59,16 @@ struct Context {
     /// The bit and [`SYNCHRONIZE`].
     asked: u8,
     times: u64,
+}
+
+/// What was seen of locks, by the bits of the program.
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) struct LocksSeen {
+    /// What was held, what was asked for, and how often.
+    contexts: Vec<(u64, u8, u64)>,
+    refused: Vec<(u64, u8, u64)>,
+    /// Nestings that closed cycles which are not reported yet.
+    untold: Vec<(u8, u8)>,
 }
 
 /// Marks a grace period among [`Context::asked`].
@@ -149,6 +160,61 @@ impl Locks {
             orders.count(self.holds(held).map(|(hold, _)| hold), self.asked(asked), times);
         }
         orders
+    }
+
+    /// All that was seen.
+    pub(crate) fn seen(&self) -> LocksSeen {
+        let list = |map: &BTreeMap<(u64, u8), u64>| {
+            map.iter().map(|((held, asked), times)| (*held, *asked, *times)).collect()
+        };
+        let mut contexts = self.others.borrow().clone();
+        for Context { held, asked, times } in self.contexts.iter().map(Cell::get) {
+            if times > 0 {
+                *contexts.entry((held, asked)).or_insert(0) += times;
+            }
+        }
+        let bits = self.bits.borrow();
+        let bit = |hold: Hold| bits.iter().position(|(other, _)| *other == hold).unwrap_or(0) as u8;
+        let asked = |hold: Hold| match hold.mode {
+            // Whatever else the bit stands for, it is one of the class.
+            Mode::Synchronize => {
+                let class = bits.iter().position(|(other, _)| other.class == hold.class);
+                class.unwrap_or(0) as u8 | SYNCHRONIZE
+            }
+            _ => bit(hold),
+        };
+        let lockdep = self.lockdep.borrow();
+        let untold = lockdep.untold().map(|n| (bit(n.outer), asked(n.inner))).collect();
+        LocksSeen { contexts: list(&contexts), refused: list(&self.refused.borrow()), untold }
+    }
+
+    /// Has seen this and nothing else. False: it has to do with other locks.
+    pub(crate) fn recall(&self, seen: &LocksSeen) -> bool {
+        self.forget();
+        let there = |asked: u8| usize::from(asked & !SYNCHRONIZE) < self.bits.borrow().len();
+        let mut contexts = seen.contexts.iter().chain(&seen.refused);
+        let mut untold = seen.untold.iter();
+        if !contexts.all(|c| there(c.1)) || !untold.all(|n| there(n.0) && there(n.1)) {
+            return false;
+        }
+        let map = |list: &[(u64, u8, u64)]| {
+            list.iter().map(|(held, asked, times)| ((*held, *asked), *times)).collect()
+        };
+        *self.others.borrow_mut() = map(&seen.contexts);
+        *self.refused.borrow_mut() = map(&seen.refused);
+        let mut lockdep = self.lockdep.borrow_mut();
+        for (held, asked, _) in seen.contexts.iter().chain(&seen.refused) {
+            let inner = self.asked(*asked);
+            let outer = self.holds(*held).map(|(outer, _)| outer);
+            for outer in outer.filter(|outer| outer.class != inner.class) {
+                lockdep.recall(Nesting { outer, inner }, false);
+            }
+        }
+        for (outer, inner) in &seen.untold {
+            let (outer, inner) = (self.asked(*outer), self.asked(*inner));
+            lockdep.recall(Nesting { outer, inner }, true);
+        }
+        true
     }
 
     fn asked(&self, asked: u8) -> Hold {

@@ -16,6 +16,7 @@ pub(crate) mod hash;
 pub(crate) mod instance;
 pub(crate) mod irq;
 pub(crate) mod lock;
+pub(crate) mod lockdep;
 pub(crate) mod notice;
 pub(crate) mod rcu;
 pub(crate) mod rw_lock;
@@ -25,7 +26,6 @@ pub(crate) mod word;
 
 mod arena;
 mod attempt;
-mod lockdep;
 mod thread;
 mod tracer;
 

@@ -1,10 +1,12 @@
 //! What a suspended thread will do when it is resumed.
 
 use core::panic::Location;
+
 use kvmmu_model::Until;
+use serde::{Deserialize, Serialize};
 
 /// What kind of step it is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum Kind {
     /// Nothing: the thread has ended.

@@ -347,6 +347,19 @@ impl Machine {
         (n - 1) as u8
     }
 
+    /// How many locations were touched, and the number of each plus 1.
+    pub(crate) fn numbering(&self) -> (u16, Vec<u16>) {
+        let locations = self.locs.borrow().len();
+        (self.touched.get(), self.numbers[..locations].iter().map(Cell::get).collect())
+    }
+
+    /// Numbers locations as [`Machine::numbering`] said. False: there are not as many.
+    pub(crate) fn number(&self, touched: u16, numbers: &[u16]) -> bool {
+        self.touched.set(touched);
+        self.numbers.iter().zip(numbers).for_each(|(cell, number)| cell.set(*number));
+        numbers.len() == self.locs.borrow().len()
+    }
+
     /// How many locations share a number in footprints.
     pub(crate) fn lumped(&self) -> u16 {
         match self.touched.get().saturating_sub(LOCS as u16) {

@@ -9,12 +9,14 @@ use core::fmt;
 use core::num::ParseIntError;
 use core::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// Who takes a step.
 ///
 /// In text a thread is its index alone, `0`. Each other kind is to have a letter before the index,
 /// say `f0`: a version that does not have the kind refuses the move and names it, and schedules of
 /// threads alone keep their text.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Actor {
     /// A thread of the program, by its index.
     Thread(u8),

@@ -1,11 +1,12 @@
 //! What an exploration found: one shape out of every explorer.
 
-use super::schedule::Schedule;
-use kvmmu_model::{GuardSet, Mark};
+use kvmmu_model::{Guard, GuardSet, Mark};
 use kvmmu_scenarios::lockdep::LockOrders;
 use kvmmu_scenarios::scenario::SOMETIMES_MAX;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::rule::Rule;
+use super::schedule::Schedule;
 
 /// The result of an exploration.
 #[derive(Clone, Debug)]
@@ -23,7 +24,7 @@ pub struct Outcome {
 }
 
 /// What can be said.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Everything within the bounds was explored and nothing that was looked for was violated; what
     /// else was is in [`Outcome::others`].
@@ -35,7 +36,7 @@ pub enum Verdict {
 }
 
 /// A violation and how to get there.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Found {
     /// The rule that was violated.
     pub rule: Rule,
@@ -48,7 +49,7 @@ pub struct Found {
 }
 
 /// Why an exploration ended early.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
     /// The strategy samples; it cannot show that something holds.
     NotExhaustive,
@@ -72,7 +73,7 @@ pub enum Reason {
 }
 
 /// Marks and witnesses seen somewhere.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Seen {
     /// Bit `mark as u8` is set if the mark was seen.
     pub marks: u128,
@@ -80,6 +81,7 @@ pub struct Seen {
     pub witnesses: u64,
     /// Guards that some step asked for. The others were never reached, and removing them changes
     /// nothing.
+    #[serde(serialize_with = "write_guards", deserialize_with = "read_guards")]
     pub asked: GuardSet,
 }
 
@@ -100,8 +102,21 @@ impl Seen {
     }
 }
 
+/// By their names.
+fn write_guards<S: Serializer>(guards: &GuardSet, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(guards.iter().map(|guard| guard.info().name).collect::<Vec<_>>())
+}
+
+fn read_guards<'de, D: Deserializer<'de>>(from: D) -> Result<GuardSet, D::Error> {
+    let guard = |name: &String| {
+        let unknown = || de::Error::custom(format_args!("no guard is called '{name}'"));
+        Guard::by_name(name).ok_or_else(unknown)
+    };
+    Vec::<String>::deserialize(from)?.iter().map(guard).collect()
+}
+
 /// What an exploration took. Functions of input, seed and bounds, except `Reason::Time`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
     /// Complete executions (terminal states for `stateful`).
     pub executions: u64,

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use kvmmu_scenarios::Property;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What an execution breaks when it ends in a violation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -58,5 +59,23 @@ impl From<Property> for Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// By its name.
+impl Serialize for Rule {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
+    }
+}
+
+/// What is no other rule's name is that of a small program's own, and is kept for good.
+impl<'de> Deserialize<'de> for Rule {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Rule, D::Error> {
+        let name = String::deserialize(from)?;
+        let others = [Rule::Nesting, Rule::InternalError];
+        let other = others.into_iter().find(|rule| rule.name() == name);
+        let known = Property::by_name(&name).map(Rule::from).or(other);
+        Ok(known.unwrap_or_else(|| Rule::Own(name.leak())))
     }
 }

@@ -6,10 +6,12 @@
 
 use core::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 use super::actor::Actor;
 
 /// One step of a schedule.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Move {
     /// Who takes the step.
     pub actor: Actor,
@@ -71,6 +73,21 @@ impl fmt::Display for Schedule {
             }
         }
         Ok(())
+    }
+}
+
+/// As text.
+impl Serialize for Schedule {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Schedule {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Schedule, D::Error> {
+        let text = format!("v1-00000000:{}", String::deserialize(from)?);
+        let stamped: StampedSchedule = text.parse().map_err(de::Error::custom)?;
+        Ok(stamped.schedule)
     }
 }
 

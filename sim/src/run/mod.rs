@@ -5,6 +5,7 @@ pub mod engine;
 pub mod program;
 pub mod replay;
 
+pub(crate) mod learned;
 pub(crate) mod parts;
 
 mod seen;

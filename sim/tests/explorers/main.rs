@@ -10,6 +10,7 @@ mod dpor_random;
 mod dpor_rcu;
 mod dpor_scenarios;
 mod futures;
+mod kept;
 mod outcomes;
 mod persistent;
 mod random;
