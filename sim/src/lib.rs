@@ -32,7 +32,7 @@ pub use scenario::{outcomes, race};
 
 pub use actor::Actor;
 pub use engine::Engine;
-pub use explore::{Auto, Explorer, Limits, Progress};
+pub use explore::{Auto, Cores, Explorer, Limits, Progress};
 pub use goal::Goal;
 pub use machine::cell::SimCell;
 pub use machine::lock::{SimGuard, SimLock};

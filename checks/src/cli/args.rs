@@ -260,6 +260,7 @@ impl SearchArgs {
             executions_max: self.executions_max.unwrap_or(executions),
             steps_max: self.steps_max.unwrap_or(default.steps_max),
             memory: memory::bound(self.memory_max, jobs),
+            cores: None,
         }
     }
 }

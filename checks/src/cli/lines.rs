@@ -13,7 +13,7 @@ use crate::cli::exit::Exit;
 use crate::lab::by_engine::Judged as ByEngine;
 use crate::lab::judge::{Judged, Word};
 use crate::lab::orders::Order;
-use crate::lab::search::Search;
+use crate::lab::search::{LARGE, Search};
 use crate::lab::variant::Variant;
 
 /// The version of the JSON lines.
@@ -122,8 +122,11 @@ pub struct VerdictLine {
     pub model: String,
     /// Of the simulated machine only, as `transitions` and `depth_max`.
     pub states: Option<u64>,
+    /// In place of the other numbers: there were more states than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub states_over: Option<u64>,
     /// How many executions there were.
-    pub executions: u64,
+    pub executions: Option<u64>,
     /// How many steps.
     pub transitions: Option<u64>,
     /// The longest execution.
@@ -283,7 +286,8 @@ impl VerdictLine {
             reason: None,
             model: model.to_owned(),
             states: None,
-            executions: 0,
+            states_over: None,
+            executions: None,
             transitions: None,
             depth_max: None,
             schedule: None,
@@ -296,6 +300,7 @@ impl VerdictLine {
     /// What the simulated machine found; `trace` says where its trace was written.
     pub fn of(variant: &Variant, judged: &Judged, model: &str, trace: Option<&str>) -> VerdictLine {
         let (found, stats) = (judged.found.as_ref(), &judged.stats);
+        let number = |number: u64| (!judged.large).then_some(number);
         VerdictLine {
             property: found.map(|f| f.rule.name().to_owned()),
             detail: found.map(|f| f.detail.clone()),
@@ -304,10 +309,11 @@ impl VerdictLine {
             vacuous: judged.vacuous,
             complete: judged.complete,
             reason: judged.reason.map(|reason| reason_name(reason).to_owned()),
-            states: Some(stats.states),
-            executions: stats.executions,
-            transitions: Some(stats.transitions),
-            depth_max: Some(stats.depth_max),
+            states: number(stats.states),
+            states_over: judged.large.then_some(LARGE),
+            executions: number(stats.executions),
+            transitions: number(stats.transitions),
+            depth_max: (!judged.large).then_some(stats.depth_max),
             schedule: found.map(|f| variant.stamp(&f.schedule).to_string()),
             replay: found.map(|f| variant.replay_command(&f.schedule)),
             trace: trace.map(str::to_owned),
@@ -322,7 +328,7 @@ impl VerdictLine {
         let mut line = VerdictLine::new(variant, judged.word, &judged.text, model);
         match &judged.outcome {
             EngineOutcome::Holds { executions, complete, unseen, .. } => {
-                (line.executions, line.complete) = (*executions, *complete);
+                (line.executions, line.complete) = (Some(*executions), *complete);
                 line.unseen.clone_from(unseen);
                 let not = (!complete).then(|| reason_name(Reason::NotExhaustive));
                 line.reason = not.map(str::to_owned);
@@ -330,10 +336,10 @@ impl VerdictLine {
             EngineOutcome::Violated { property, detail, story_matched, executions, .. } => {
                 line.property = Some(property.name().to_owned());
                 line.detail = Some(detail.clone());
-                (line.story, line.executions) = (Some(*story_matched), *executions);
+                (line.story, line.executions) = (Some(*story_matched), Some(*executions));
             }
             EngineOutcome::Inconclusive { reason, executions } => {
-                (line.reason, line.executions) = (Some(reason.clone()), *executions);
+                (line.reason, line.executions) = (Some(reason.clone()), Some(*executions));
             }
         }
         line

@@ -12,6 +12,7 @@ use std::io::Write;
 
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::lockdep::LockOrders;
+use kvmmu_sim::Cores;
 
 use crate::cli::args::{CheckArgs, Common, ENVIRONMENT, Engine};
 use crate::cli::bounds;
@@ -31,6 +32,7 @@ use crate::lab::memory::{jobs, size_text};
 use crate::lab::orders;
 use crate::lab::pool;
 use crate::lab::run::{MEMORY_MODEL, Machine, Simulated};
+use crate::lab::search::LARGE;
 use crate::lab::select;
 use crate::lab::together::Together;
 use crate::lab::variant::Variant;
@@ -106,7 +108,11 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
     let selected = variants.len();
     let part = args.shard.map(|shard| Part::take(shard, &mut variants, args));
     let jobs = jobs(args.jobs, common.quiet);
-    let search = args.search.search(jobs);
+    let mut search = args.search.search(jobs);
+    // Counts are those of one thread for each variant.
+    if jobs > 1 && args.counts.is_none() {
+        search.cores = Some(Box::leak(Box::new(Cores::new(0, LARGE))));
+    }
     let read = |path| Pinned::read(path, args.bless, &search, &args.search);
     let counts = args.counts.as_deref().map(read).transpose()?;
     if !common.quiet {
@@ -210,7 +216,8 @@ pub fn run_plan(
             explore(machine, &known, plan, variant, &progress, interrupted).map(Some)
         }
     };
-    pool::run(count, plan.jobs, plan.quiet, work, |job, result| {
+    let idle = || plan.search.cores.into_iter().for_each(Cores::give);
+    pool::run(count, plan.jobs, plan.quiet, idle, work, |job, result| {
         let variant = &plan.variants[job];
         match result {
             Ok(None) => {}

@@ -110,25 +110,32 @@ pub fn look(
         };
         machine.explore(variants[job], &variants[job].goal(), &request.search, &tick)
     };
-    pool::run(variants.len(), request.jobs, request.quiet, work, |job, result| {
-        let name = &variants[job].scenario.name;
-        let Outcome { verdict, locks, stats, .. } = result?;
-        progress.done(stats.transitions, || ());
-        together.add(name, &locks);
-        match verdict {
-            Verdict::Violated(found) => {
-                let (scenario, property) = (name.clone(), found.rule.name());
-                violations.push(Violated { scenario, property, detail: found.detail });
+    pool::run(
+        variants.len(),
+        request.jobs,
+        request.quiet,
+        || {},
+        work,
+        |job, result| {
+            let name = &variants[job].scenario.name;
+            let Outcome { verdict, locks, stats, .. } = result?;
+            progress.done(stats.transitions, || ());
+            together.add(name, &locks);
+            match verdict {
+                Verdict::Violated(found) => {
+                    let (scenario, property) = (name.clone(), found.rule.name());
+                    violations.push(Violated { scenario, property, detail: found.detail });
+                }
+                Verdict::Holds | Verdict::Inconclusive(Reason::NotExhaustive) => {}
+                Verdict::Inconclusive(Reason::Interrupted) => cut_short = true,
+                Verdict::Inconclusive(_) => {
+                    cut += 1;
+                    exit = exit.worse(Exit::Inconclusive);
+                }
             }
-            Verdict::Holds | Verdict::Inconclusive(Reason::NotExhaustive) => {}
-            Verdict::Inconclusive(Reason::Interrupted) => cut_short = true,
-            Verdict::Inconclusive(_) => {
-                cut += 1;
-                exit = exit.worse(Exit::Inconclusive);
-            }
-        }
-        Ok(())
-    })?;
+            Ok(())
+        },
+    )?;
     progress.finish();
     if interrupted() || cut_short {
         return Err(Failure::new(

@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::exit::Exit;
 use crate::lab::memory::size_text;
 use crate::lab::run::MEMORY_MODEL;
-use crate::lab::search::Search;
-use crate::lab::search::Strategy;
+use crate::lab::search::{LARGE, Search, Strategy};
 use crate::lab::variant::{Variant, join};
 
 /// The first word of a verdict line. In JSON in small letters.
@@ -76,6 +75,8 @@ pub struct Judged {
     pub complete: bool,
     /// The bound that was hit.
     pub reason: Option<Reason>,
+    /// Threads may have shared the search: what it took depends on timing.
+    pub large: bool,
     /// What it took.
     pub stats: Stats,
 }
@@ -98,6 +99,7 @@ pub fn judge(variant: &Variant, search: &Search, outcome: &Outcome) -> Judged {
         vacuous: false,
         complete: outcome.verdict == Verdict::Holds,
         reason: None,
+        large: is_large(outcome),
         stats: outcome.stats,
     };
     match &outcome.verdict {
@@ -253,6 +255,7 @@ fn is_seen(i: usize, witness: &Witness, seen: &Seen) -> bool {
 fn extent(search: &Search, outcome: &Outcome) -> String {
     let stats = &outcome.stats;
     let amount = match stats.states {
+        _ if is_large(outcome) => format!("over {}", counted(LARGE, "state")),
         0 => counted(stats.executions, "execution"),
         states => counted(states, "state"),
     };
@@ -262,6 +265,12 @@ fn extent(search: &Search, outcome: &Outcome) -> String {
         Verdict::Inconclusive(reason) => format!("NOT all, {}", bound(search, *reason)),
     };
     format!("{amount}, {all}, {MEMORY_MODEL}")
+}
+
+/// True if threads may have shared the search, so that what it took depends on timing.
+fn is_large(outcome: &Outcome) -> bool {
+    let plain = outcome.verdict == Verdict::Holds && outcome.others.is_empty();
+    plain && outcome.stats.states > LARGE
 }
 
 /// `1 state`, `2 states`.

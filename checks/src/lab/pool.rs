@@ -14,6 +14,8 @@ use crate::cli::exit::{Failure, guarded};
 /// Runs `work` on each of `0..jobs` with `threads` threads and gives the results to `done` in
 /// order. Says on standard error when there are fewer threads, unless `quiet`.
 ///
+/// `idle` is called once for each thread that has nothing to do, from when on there is nothing.
+///
 /// Ends early, after the jobs that were already taken, when `done` fails. A panic in `work` becomes
 /// that job's [`Failure`].
 ///
@@ -24,15 +26,17 @@ pub fn run<T: Send>(
     jobs: usize,
     threads: usize,
     quiet: bool,
+    idle: impl Fn() + Sync,
     work: impl Fn(usize) -> Result<T, Failure> + Sync,
     mut done: impl FnMut(usize, Result<T, Failure>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let next = AtomicUsize::new(0);
     let (send, receive) = mpsc::channel();
     thread::scope(|scope| {
+        (jobs..threads).for_each(|_| idle());
         let threads = threads.min(jobs);
         for begun in 0..threads {
-            let (send, next, work) = (send.clone(), &next, &work);
+            let (send, next, work, idle) = (send.clone(), &next, &work, &idle);
             let thread = move || {
                 loop {
                     let job = next.fetch_add(1, Ordering::Relaxed);
@@ -40,6 +44,7 @@ pub fn run<T: Send>(
                         break;
                     }
                 }
+                idle();
             };
             if let Err(error) = thread::Builder::new().spawn_scoped(scope, thread) {
                 if !quiet {
@@ -80,10 +85,17 @@ mod tests {
                 thread::sleep(std::time::Duration::from_millis(8_u64.saturating_sub(job as u64)));
                 Ok(job * job)
             };
-            run(9, threads, true, slow_first, |job, result| {
-                seen.push((job, result?));
-                Ok(())
-            })
+            run(
+                9,
+                threads,
+                true,
+                || {},
+                slow_first,
+                |job, result| {
+                    seen.push((job, result?));
+                    Ok(())
+                },
+            )
             .unwrap();
             assert_eq!(seen, (0..9).map(|job| (job, job * job)).collect::<Vec<_>>());
         }
@@ -96,6 +108,7 @@ mod tests {
             3,
             2,
             true,
+            || {},
             |job| if job == 1 { panic!("one") } else { Ok(()) },
             |_, result| {
                 failures += usize::from(result.is_err());

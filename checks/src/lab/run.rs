@@ -150,6 +150,7 @@ fn limits(search: &Search) -> Limits {
         memory: search.memory,
         seed: search.seed,
         workers: 1,
+        cores: search.cores,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
+use kvmmu_sim::Cores;
 use kvmmu_sim::memory::Memory;
 
 /// How to search.
@@ -27,6 +28,10 @@ pub enum Strategy {
 const STATES_MAX: u64 = 50_000_000;
 const MINIMISE_STATES_MAX: u64 = 2_000_000;
 
+/// A search that has met more states is shared by threads that have nothing else to do. How many
+/// states such a search meets in all depends on timing: no result says it.
+pub const LARGE: u64 = 250_000;
+
 /// How to search and how far.
 #[derive(Clone, Debug)]
 pub struct Search {
@@ -44,6 +49,8 @@ pub struct Search {
     pub steps_max: u32,
     /// The memory that all searches together may take.
     pub memory: Option<&'static Memory>,
+    /// Threads that help with large searches.
+    pub cores: Option<&'static Cores>,
 }
 
 /// The search of `kvmmu check` without options, in as much memory as it takes.
@@ -57,6 +64,7 @@ impl Default for Search {
             executions_max: 1_000_000_000,
             steps_max: 5_000,
             memory: None,
+            cores: None,
         }
     }
 }

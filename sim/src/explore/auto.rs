@@ -127,6 +127,6 @@ impl Auto {
                 break;
             }
         }
-        self.then.explore_with(engine, limits, progress, keep)
+        self.then.explore_with(engine, Some(program), limits, progress, keep)
     }
 }

@@ -10,7 +10,8 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::keep::{Reading, Unusable, Writing};
-use super::visited::{Place, Visited};
+use super::states::States;
+use super::visited::Place;
 use crate::machine::memory::bytes;
 use crate::record::actor::Actor;
 use crate::record::schedule::Move;
@@ -75,6 +76,11 @@ impl Cycles {
         Ok(Cycles { path, open, places })
     }
 
+    /// The states that are open.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Place> {
+        self.path.iter().map(|part| part.place).chain(self.open.iter().copied())
+    }
+
     /// How long the path is.
     pub(crate) fn depth(&self) -> usize {
         self.path.len()
@@ -122,16 +128,16 @@ impl Cycles {
     /// The last state leaves the path. If that completes a component in which actors can go round
     /// for ever, returns how.
     #[inline]
-    pub(crate) fn pop(&mut self, visited: &mut Visited) -> Option<Lap> {
+    pub(crate) fn pop(&mut self, states: &mut States) -> Option<Lap> {
         let part = self.path.pop()?;
         if (part.low as usize) < self.path.len() {
             self.keep_open(part);
             return None;
         }
-        visited.clear_flag(part.place);
+        states.close(part.place);
         for place in self.open.drain(part.open as usize..) {
             self.places.remove(&place);
-            visited.clear_flag(place);
+            states.close(place);
         }
         let fair = part.enabled & !part.moved == 0;
         part.lap.filter(|_| fair).map(|lap| Lap { actors: part.moved, ..*lap })

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::keep::Keep;
+use super::shared::Cores;
 use crate::machine::memory::Memory;
 use crate::record::goal::Goal;
 use crate::record::outcome::{Outcome, Stats};
@@ -65,6 +66,8 @@ pub struct Limits {
     /// How many engines may work at the same time, each on a thread of its own. No outcome depends
     /// on it, but for the clock. `random` and `pct` make use of it; each other strategy takes one.
     pub workers: usize,
+    /// Threads that help `auto` and `stateful` with a search that has become large.
+    pub cores: Option<&'static Cores>,
 }
 
 impl Default for Limits {
@@ -77,6 +80,7 @@ impl Default for Limits {
             memory: None,
             seed: 0,
             workers: 1,
+            cores: None,
         }
     }
 }

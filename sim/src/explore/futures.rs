@@ -164,6 +164,50 @@ impl Futures {
         bytes(&self.footprints) + bytes(&self.rows) + tables + caches
     }
 
+    /// The same futures, with the same numbers.
+    pub(crate) fn copy(&self) -> Futures {
+        let mut copy = Futures::new(self.threads);
+        copy.take_over(&self.footprints, &self.rows);
+        copy
+    }
+
+    /// Adds footprints and rows of these, in their order.
+    fn take_over(&mut self, footprints: &[Footprint], rows: &[FootprintId]) {
+        for footprint in footprints {
+            self.intern(footprint);
+        }
+        for row in rows.chunks(self.width) {
+            self.row(row);
+        }
+    }
+
+    /// How many futures and footprints there are.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.rows.len() / self.width, self.footprints.len())
+    }
+
+    /// The footprint with this number.
+    pub(crate) fn footprint(&self, number: u32) -> &Footprint {
+        &self.footprints[number as usize]
+    }
+
+    /// The number of a footprint.
+    pub(crate) fn intern_number(&mut self, footprint: &Footprint) -> u32 {
+        self.intern(footprint).0
+    }
+
+    /// The numbers of a future's footprints; none where that may be anything.
+    pub(crate) fn row_numbers(&self, future: Future) -> impl Iterator<Item = Option<u32>> {
+        let number = |id: &FootprintId| (*id != FootprintId::ANYTHING).then_some(id.0);
+        self.of_all(future).iter().map(number)
+    }
+
+    /// The future that [`Futures::row_numbers`] says.
+    pub(crate) fn row_of_numbers(&mut self, row: &[Option<u32>]) -> Future {
+        let id = |number: &Option<u32>| number.map_or(FootprintId::ANYTHING, FootprintId);
+        self.row(&row.iter().map(id).collect::<Vec<_>>())
+    }
+
     /// Writes all footprints and rows.
     pub(crate) fn write(&self, to: &mut Writing<'_>) -> io::Result<()> {
         to.put(&self.footprints)?;
@@ -178,12 +222,7 @@ impl Futures {
         if !rows.len().is_multiple_of(self.width) || !rows.iter().all(known) {
             return Err(Unusable::new("its futures are of another program"));
         }
-        for footprint in &footprints {
-            self.intern(footprint);
-        }
-        for row in rows.chunks(self.width) {
-            self.row(row);
-        }
+        self.take_over(&footprints, &rows);
         Ok(())
     }
 

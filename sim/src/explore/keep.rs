@@ -19,6 +19,11 @@ pub trait Keep {
     /// given is not this search, it ends with an internal error.
     fn saved(&mut self) -> Option<Box<dyn Read>>;
 
+    /// True if several engines may share the search. It is not saved from then on.
+    fn may_be_shared(&self) -> bool {
+        false
+    }
+
     /// Asked from time to time, and with `end` where the search ends for this reason and could go
     /// on from there: true if it shall be saved now.
     fn is_due(&mut self, end: Option<Reason>) -> bool;

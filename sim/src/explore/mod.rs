@@ -26,7 +26,10 @@ mod futures;
 mod persistent;
 mod predictor;
 mod search;
+mod shared;
+mod states;
 mod visited;
 
 pub use auto::Auto;
 pub use explorer::{Explorer, Limits, Progress};
+pub use shared::Cores;

@@ -50,7 +50,7 @@ struct Partial {
 /// What the reduction keeps while a search runs.
 #[derive(Debug)]
 pub(crate) struct Persistent {
-    futures: Futures,
+    pub(crate) futures: Futures,
     predictor: Predictor,
     path: Vec<Partial>,
     made: Vec<Made>,

@@ -16,8 +16,10 @@ use crate::record::schedule::{Move, Schedule};
 use crate::run::engine::Engine;
 use crate::run::learned::Learned;
 
-/// How many ticks there are between two looks at the clock.
+/// How many ticks there are between two looks at the clock, and where a search is to be shared from
+/// the start, which is for tests.
 const TICKS: u32 = 4096;
+const TICKS_SHARED: u32 = 8;
 
 /// An exploration that runs.
 pub(crate) struct Search<'a> {
@@ -25,6 +27,7 @@ pub(crate) struct Search<'a> {
     progress: Progress<'a>,
     started: Instant,
     ticks: u32,
+    ticks_max: u32,
     steps_before: u64,
     others: Vec<Found>,
     /// What the search takes, but for tables that have accounts of their own.
@@ -43,6 +46,11 @@ impl<'a> Search<'a> {
             progress,
             started: Instant::now(),
             ticks: 0,
+            ticks_max: if limits.cores.is_some_and(|c| c.from() == 0) {
+                TICKS_SHARED
+            } else {
+                TICKS
+            },
             steps_before: engine.steps_taken(),
             others: Vec::new(),
             account: Account::new(limits.memory),
@@ -88,7 +96,7 @@ impl<'a> Search<'a> {
     #[inline(always)]
     pub(crate) fn tick(&mut self, bytes: impl FnOnce() -> usize) -> Option<Reason> {
         self.ticks += 1;
-        if self.ticks < TICKS {
+        if self.ticks < self.ticks_max {
             return None;
         }
         self.ticks = 0;
@@ -153,6 +161,11 @@ impl<'a> Search<'a> {
     /// The search cannot begin.
     pub(crate) fn refuse(&mut self, error: Found) {
         self.others.push(error);
+    }
+
+    /// True if nothing was violated so far.
+    pub(crate) fn has_found_nothing(&self, engine: &Engine) -> bool {
+        self.others.is_empty() && engine.cycle.is_none()
     }
 
     /// Forgets the violations that were not looked for. True if there were any.

@@ -19,6 +19,7 @@ use super::graph::Graph;
 use super::keep::Keep;
 use super::persistent::Persistent;
 use super::search::Search;
+use super::states::States;
 use super::visited::{Insert, Place, Visited};
 use crate::machine::footprint::Footprint;
 use crate::machine::hash::Chain;
@@ -33,8 +34,10 @@ use crate::run::engine::Engine;
 use crate::run::program::Program;
 
 mod kept;
+mod team;
 
 use kept::Resumed;
+use team::Team;
 
 /// Depth-first search over states.
 #[derive(Clone, Debug, Default)]
@@ -81,7 +84,7 @@ struct Walk<'e, 's, 'p, 'k> {
     limits: Limits,
     switches_max: Option<u32>,
     graph: Option<Graph>,
-    visited: Visited,
+    states: States,
     snapshots: Snapshots,
     moves: Vec<Move>,
     frames: Vec<Frame>,
@@ -95,6 +98,10 @@ struct Walk<'e, 's, 'p, 'k> {
     here: bool,
     /// Where the search is saved.
     keep: Option<&'k mut dyn Keep>,
+    /// Who helps once the search is large.
+    team: Option<&'k Team<'k>>,
+    /// Engines that share a search make moves in different orders, by this number.
+    order: u64,
 }
 
 /// How a state was reached.
@@ -113,7 +120,8 @@ impl Explorer for Stateful {
         limits: &Limits,
         progress: Progress<'_>,
     ) -> Outcome {
-        self.explore_by(&mut Engine::new(program, goal.clone()), limits, progress)
+        let mut engine = Engine::new(program, goal.clone());
+        self.explore_with(&mut engine, Some(program), limits, progress, None)
     }
 
     /// Has no effect on what [`Stateful::graph`], `finals` and `futures` ask for: that begins.
@@ -125,7 +133,8 @@ impl Explorer for Stateful {
         progress: Progress<'_>,
         keep: &mut dyn Keep,
     ) -> Outcome {
-        self.explore_with(&mut Engine::new(program, goal.clone()), limits, progress, Some(keep))
+        let mut engine = Engine::new(program, goal.clone());
+        self.explore_with(&mut engine, Some(program), limits, progress, Some(keep))
     }
 }
 
@@ -138,41 +147,40 @@ impl Stateful {
         limits: &Limits,
         progress: Progress<'_>,
     ) -> Outcome {
-        self.explore_with(engine, limits, progress, None)
+        self.explore_with(engine, None, limits, progress, None)
     }
 
-    /// [`Stateful::explore_by`], saved if there is where to.
+    /// [`Stateful::explore_by`], saved if there is where to, and with help from the threads that
+    /// `limits` names if `program` is what the engine runs.
     pub(super) fn explore_with(
+        &mut self,
+        engine: &mut Engine,
+        program: Option<&dyn Program>,
+        limits: &Limits,
+        progress: Progress<'_>,
+        keep: Option<&mut dyn Keep>,
+    ) -> Outcome {
+        let records = self.graph.is_some() || self.futures.is_some() || self.switches_max.is_some();
+        let keep = keep.filter(|_| !records && self.finals.is_none());
+        let shares = !records && keep.as_ref().is_none_or(|keep| keep.may_be_shared());
+        match (program, limits.cores.filter(|_| shares)) {
+            (Some(program), Some(cores)) => {
+                self.explore_together(engine, program, cores, limits, progress, keep)
+            }
+            _ => self.explore_alone(engine, limits, progress, keep),
+        }
+    }
+
+    fn explore_alone(
         &mut self,
         engine: &mut Engine,
         limits: &Limits,
         progress: Progress<'_>,
         keep: Option<&mut dyn Keep>,
     ) -> Outcome {
-        let records = self.graph.is_some() || self.finals.is_some() || self.futures.is_some();
-        let keep = keep.filter(|_| !records && self.switches_max.is_none());
         let mut search = Search::new(engine, limits, progress);
-        let reduced = self.reduced && self.switches_max.is_none() && self.graph.is_none();
-        let visited = Visited::new(search.account());
-        let persistent = reduced.then(|| Persistent::new(engine.threads(), self.removed));
-        let mut walk = Walk {
-            engine,
-            search: &mut search,
-            limits: *limits,
-            switches_max: self.switches_max,
-            graph: self.graph.as_ref().map(|_| Graph::default()),
-            visited,
-            snapshots: Snapshots::new(),
-            moves: Vec::new(),
-            frames: Vec::new(),
-            cycles: Cycles::default(),
-            persistent,
-            finals: self.finals.as_ref().map(|_| BTreeSet::new()),
-            futures: self.futures.as_ref().map(|_| Vec::new()),
-            cut: None,
-            here: false,
-            keep,
-        };
+        let mut walk = Walk::new(self, engine, &mut search, limits);
+        walk.keep = keep;
         let verdict = walk.run();
         self.graph = walk.graph;
         self.finals = walk.finals;
@@ -181,6 +189,41 @@ impl Stateful {
             self.futures = Some(found.collect());
         }
         search.outcome(engine, verdict)
+    }
+}
+
+impl<'e, 's, 'p, 'k> Walk<'e, 's, 'p, 'k> {
+    /// A search that has not begun.
+    fn new(
+        stateful: &Stateful,
+        engine: &'e mut Engine,
+        search: &'s mut Search<'p>,
+        limits: &Limits,
+    ) -> Walk<'e, 's, 'p, 'k> {
+        let Stateful { switches_max, removed, .. } = *stateful;
+        let reduced = stateful.reduced && switches_max.is_none() && stateful.graph.is_none();
+        let states = States::new(Visited::new(search.account()));
+        let persistent = reduced.then(|| Persistent::new(engine.threads(), removed));
+        Walk {
+            engine,
+            search,
+            limits: *limits,
+            switches_max,
+            graph: stateful.graph.as_ref().map(|_| Graph::default()),
+            states,
+            snapshots: Snapshots::new(),
+            moves: Vec::new(),
+            frames: Vec::new(),
+            cycles: Cycles::default(),
+            persistent,
+            finals: stateful.finals.as_ref().map(|_| BTreeSet::new()),
+            futures: stateful.futures.as_ref().map(|_| Vec::new()),
+            cut: None,
+            here: false,
+            keep: None,
+            team: None,
+            order: 0,
+        }
     }
 }
 
@@ -202,7 +245,7 @@ impl Walk<'_, '_, '_, '_> {
             }
         }
         loop {
-            if self.visited.len() as u64 > self.limits.states_max {
+            if self.states.len() > self.limits.states_max {
                 return self.end_early(Reason::States);
             }
             let Some(frame) = self.frames.last_mut() else { break };
@@ -210,7 +253,12 @@ impl Walk<'_, '_, '_, '_> {
                 && frame.until != frame.moves.end
                 && let Some(persistent) = &mut self.persistent
             {
-                frame.until += persistent.extend(&mut self.moves[frame.until..frame.moves.end]);
+                let rest = &mut self.moves[frame.until..frame.moves.end];
+                let more = persistent.extend(rest);
+                if let Some(place) = self.cycles.top() {
+                    arrange(&mut rest[..more], self.order, place);
+                }
+                frame.until += more;
             }
             if frame.next == frame.until {
                 if let Some(verdict) = self.leave() {
@@ -232,7 +280,7 @@ impl Walk<'_, '_, '_, '_> {
             }
             let footprint = self.engine.step(step);
             if self.switches_max.is_none() {
-                self.visited.expect(Visited::place(self.engine.key()));
+                self.states.expect(Visited::place(self.engine.key()));
             }
             let footprint =
                 self.persistent.as_mut().map_or(FootprintId::NOTHING, |p| p.intern(&footprint));
@@ -252,15 +300,20 @@ impl Walk<'_, '_, '_, '_> {
             self.here = self.frames.len() > depth;
             let (snapshots, moves, frames) = (&self.snapshots, &self.moves, &self.frames);
             let (cycles, persistent) = (&self.cycles, self.persistent.as_ref());
+            let member = self.states.member.as_ref();
             let taken = || {
                 let path = snapshots.bytes() + bytes(moves) + bytes(frames) + cycles.bytes();
-                path + persistent.map_or(0, Persistent::bytes)
+                let shared = member.map_or(0, |member| member.bytes());
+                path + shared + persistent.map_or(0, Persistent::bytes)
             };
             if let Some(reason) = self.search.tick(taken) {
                 return self.end_early(reason);
             }
             if self.search.has_looked() {
                 self.save_if_due(None);
+                if let Some(verdict) = self.look_around() {
+                    return verdict;
+                }
             }
         }
         self.cut.map_or(Verdict::Holds, Verdict::Inconclusive)
@@ -309,7 +362,7 @@ impl Walk<'_, '_, '_, '_> {
             key ^= Chain::EMPTY.then(bound).part(u8::MAX);
         }
         let place = Visited::place(key);
-        let inserted = self.visited.insert(place);
+        let inserted = self.states.insert(place);
         let node = match &mut self.graph {
             Some(graph) => graph.arrive(self.engine, key, edge),
             None => 0,
@@ -321,7 +374,10 @@ impl Walk<'_, '_, '_, '_> {
                 if let Some(persistent) = &mut self.persistent {
                     // The future of an open state is not known yet: no step commutes with it, so
                     // that all threads are explored here.
-                    let then = if open { Future::ANYTHING } else { Future(number) };
+                    let then = match open {
+                        true => Future::ANYTHING,
+                        false => self.states.future(number, &mut persistent.futures),
+                    };
                     persistent.led_to(by.map(By::pair), then);
                 }
                 if let (true, Some(By { step, .. })) = (open, by) {
@@ -351,16 +407,16 @@ impl Walk<'_, '_, '_, '_> {
         let depth = self.frames.len() as u32;
         self.search.stats.depth_max = self.search.stats.depth_max.max(depth);
         if moves.is_empty() {
-            self.visited.clear_flag(place);
             if let Some(persistent) = &mut self.persistent {
                 let future = persistent.dead_end(self.engine);
                 persistent.led_to(by.map(By::pair), future);
                 self.know(place, future);
             }
+            self.states.close(place);
             return self.end();
         }
         if depth >= self.limits.steps_max {
-            self.visited.clear_flag(place);
+            self.states.close(place);
             if let Some(persistent) = &mut self.persistent {
                 persistent.led_to(by.map(By::pair), Future::ANYTHING);
             }
@@ -375,6 +431,7 @@ impl Walk<'_, '_, '_, '_> {
             until = first + n;
             once |= n == 1 && sure;
         }
+        arrange(&mut self.moves[first..until], self.order, place);
         let snapshot = (!once).then(|| {
             self.engine.save(&mut self.snapshots);
             self.snapshots.len() - 1
@@ -405,7 +462,7 @@ impl Walk<'_, '_, '_, '_> {
             let future = persistent.pop();
             self.know(place, future);
         }
-        let lap = self.cycles.pop(&mut self.visited)?;
+        let lap = self.cycles.pop(&mut self.states)?;
         let actors = self.engine.actors().filter(|actor| lap.actors >> actor.index() & 1 == 1);
         let names = actors.map(|actor| self.engine.actor_name(actor));
         let detail = format!("{} can go round for ever", names.collect::<Vec<_>>().join(", "));
@@ -415,7 +472,9 @@ impl Walk<'_, '_, '_, '_> {
 
     /// The future of a state is known now.
     fn know(&mut self, place: Place, future: Future) {
-        self.visited.set_number(place, future.0);
+        if let Some(persistent) = &self.persistent {
+            self.states.know(place, future, &persistent.futures);
+        }
         if let Some(futures) = &mut self.futures {
             futures.push((place.key(), future));
         }
@@ -445,6 +504,15 @@ impl Walk<'_, '_, '_, '_> {
 impl By {
     fn pair(self) -> (Actor, FootprintId) {
         (self.step.actor, self.footprint)
+    }
+}
+
+/// Puts the moves of a state in an order: 0 is the ordinary one, 1 the opposite.
+#[inline(always)]
+fn arrange(moves: &mut [Move], order: u64, place: Place) {
+    let drawn = || (place.key() >> 64) as u64 ^ order.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    if order == 1 || order > 1 && drawn().count_ones() & 1 == 1 {
+        moves.reverse();
     }
 }
 

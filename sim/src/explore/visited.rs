@@ -67,6 +67,19 @@ impl Visited {
         Visited { slots: vec![0; PLACES_MIN + SPILL], places: PLACES_MIN, len: 0, account }
     }
 
+    /// These keys, which are in order and so many, with clear flags; none if there is no room.
+    pub(crate) fn of(
+        mut account: Account,
+        len: usize,
+        keys: impl Iterator<Item = (Place, u32)>,
+    ) -> Option<Visited> {
+        let places = (len / 17 * 20 + len / 4).max(PLACES_MIN);
+        let all = places + SPILL;
+        let mut slots = account.hold(all * SLOT_BYTES).then(|| zeros(all)).flatten()?;
+        let keys = keys.map(|(Place(key), number)| key | u128::from(number));
+        fill(&mut slots, places, keys).then_some(Visited { slots, places, len, account })
+    }
+
     /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -127,6 +140,19 @@ impl Visited {
         Insert::New
     }
 
+    /// The number of a key, if it is there.
+    #[inline]
+    pub(crate) fn get(&self, Place(key): Place) -> Option<u32> {
+        let there = *self.slots.get(self.find(key))?;
+        (there & KEY == key).then_some((there & NUMBER) as u32)
+    }
+
+    /// The keys whose flags are clear, and their numbers.
+    pub(crate) fn closed(&self) -> impl Iterator<Item = (Place, u32)> {
+        let all = self.slots.iter().filter(|slot| **slot != 0 && **slot & FLAG == 0);
+        all.map(|slot| (Place(slot & KEY), (slot & NUMBER) as u32))
+    }
+
     /// Clears the flag of a key.
     #[inline]
     pub(crate) fn clear_flag(&mut self, Place(key): Place) {
@@ -151,7 +177,7 @@ impl Visited {
             return false;
         }
         let mut slots = zeros(new).unwrap_or_default();
-        if fill(&mut slots, places, &self.slots) {
+        if fill(&mut slots, places, self.slots.iter().copied().filter(|there| *there != 0)) {
             (self.slots, self.places) = (slots, places);
         }
         self.account.hold(self.slots.len() * SLOT_BYTES) && self.places == places
@@ -190,14 +216,14 @@ impl Visited {
     }
 }
 
-/// Copies the keys of one table to an empty one; false if the last of them find no room, which with
+/// Copies keys in their order to an empty table; false if the last of them find no room, which with
 /// hashes for keys has a chance of less than 2^-60.
-fn fill(slots: &mut [u128], places: usize, from: &[u128]) -> bool {
+fn fill(slots: &mut [u128], places: usize, keys: impl Iterator<Item = u128>) -> bool {
     let mut next = 0;
-    for there in from.iter().filter(|there| **there != 0) {
-        next = next.max(Visited::home(places, *there));
+    for there in keys {
+        next = next.max(Visited::home(places, there));
         let Some(slot) = slots.get_mut(next) else { return false };
-        *slot = *there;
+        *slot = there;
         next += 1;
     }
     true

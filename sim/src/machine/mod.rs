@@ -18,6 +18,7 @@ pub(crate) mod irq;
 pub(crate) mod lock;
 pub(crate) mod lockdep;
 pub(crate) mod notice;
+pub(crate) mod numbers;
 pub(crate) mod rcu;
 pub(crate) mod rw_lock;
 pub(crate) mod srcu;

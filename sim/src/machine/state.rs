@@ -6,6 +6,7 @@
 
 use core::cell::{Cell, RefCell};
 use core::panic::Location;
+use std::sync::{Arc, Mutex};
 
 use kvmmu_model::{GuardSet, LockClass, LockId, Mode as Held, Object, Tag};
 
@@ -14,6 +15,7 @@ use super::coroutine::Switch;
 use super::footprint::{Footprint, LOCS, Touched};
 use super::hash::word_part;
 use super::lockdep::Locks;
+use super::numbers::Numbers;
 use super::pending::{Kind, Pending};
 use super::thread::Thread;
 use super::tracer::Tracer;
@@ -81,6 +83,8 @@ pub(crate) struct Machine {
     /// The number of each location in footprints, plus 1; 0: it was not touched yet.
     numbers: Box<[Cell<u16>; LOCS_MAX]>,
     touched: Cell<u16>,
+    /// Where the numbers come from, if several engines have the same.
+    pub(crate) shared_numbers: RefCell<Option<Arc<Mutex<Numbers>>>>,
     /// Locks with data, by number; others have none.
     data: RefCell<Vec<Option<LockInfo>>>,
     pub(crate) locks: Locks,
@@ -137,6 +141,7 @@ impl Machine {
             locs: RefCell::default(),
             numbers: Box::new([const { Cell::new(0) }; LOCS_MAX]),
             touched: Cell::new(0),
+            shared_numbers: RefCell::new(None),
             data: RefCell::default(),
             locks: Locks::new(),
             poison: Cell::new(0),
@@ -165,6 +170,7 @@ impl Machine {
         self.locs.borrow_mut().clear();
         self.numbers.iter().for_each(|n| n.set(0));
         self.touched.set(0);
+        *self.shared_numbers.borrow_mut() = None;
         self.data.borrow_mut().clear();
         self.locks.clear();
         self.automata.borrow_mut().clear();
@@ -341,6 +347,11 @@ impl Machine {
 
     #[cold]
     fn first_touch(&self, loc: u16) -> u8 {
+        if let Some((n, touched)) = self.shared_number(loc) {
+            self.touched.set(touched);
+            self.numbers[loc as usize].set(n);
+            return (n - 1) as u8;
+        }
         self.touched.set(self.touched.get() + 1);
         let n = self.touched.get().min(LOCS as u16);
         self.numbers[loc as usize].set(n);

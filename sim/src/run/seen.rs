@@ -42,9 +42,7 @@ impl Engine {
     /// The witnesses that were seen are watched no more. They remain seen, and how far another
     /// execution is on the way to one makes no states differ.
     pub(crate) fn settle_witnesses(&mut self) {
-        let seen = self.seen().witnesses;
-        self.initial_seen.witnesses |= seen;
-        self.machine.stop_watching(seen);
+        self.settle(self.seen().witnesses);
     }
 
     /// How many stories are watched: of witnesses and of the goal.

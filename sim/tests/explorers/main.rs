@@ -14,4 +14,5 @@ mod kept;
 mod outcomes;
 mod persistent;
 mod random;
+mod together;
 mod workers;

@@ -170,6 +170,17 @@ pub(crate) struct Found {
     lock_orders: Vec<Nesting>,
 }
 
+/// What `outcome` has found, and where executions ended.
+pub(crate) fn found(outcome: &Outcome, finals: Option<BTreeSet<u128>>) -> Found {
+    Found {
+        verdict: outcome.verdict.clone(),
+        violations: violations(outcome),
+        seen: outcome.seen.clone(),
+        finals,
+        lock_orders: nestings(outcome),
+    }
+}
+
 /// What exploring by states finds: all of them, or few and all clauses but one.
 pub(crate) fn by_states(
     program: &dyn Program,
@@ -180,14 +191,7 @@ pub(crate) fn by_states(
     let finals = Some(BTreeSet::new());
     let mut stateful = Stateful { reduced, removed, finals, ..Stateful::default() };
     let outcome = explore(program, goal, &mut stateful);
-    let found = Found {
-        verdict: outcome.verdict.clone(),
-        violations: violations(&outcome),
-        seen: outcome.seen.clone(),
-        finals: stateful.finals,
-        lock_orders: nestings(&outcome),
-    };
-    (found, outcome)
+    (found(&outcome, stateful.finals), outcome)
 }
 
 /// Explores everything by states, all of them and as few as are enough: the same verdict,

@@ -70,10 +70,17 @@ pub fn collect_all(
         true => Ok(None),
         false => collect(&variants[job], request, &progress, interrupted).map(Some),
     };
-    pool::run(variants.len(), request.jobs, request.quiet, work, |job, result| match result? {
-        Some(allowed) => progress.done(allowed.stats.transitions, || done(job, allowed)),
-        None => Ok(()),
-    })?;
+    pool::run(
+        variants.len(),
+        request.jobs,
+        request.quiet,
+        || {},
+        work,
+        |job, result| match result? {
+            Some(allowed) => progress.done(allowed.stats.transitions, || done(job, allowed)),
+            None => Ok(()),
+        },
+    )?;
     progress.finish();
     Ok(())
 }

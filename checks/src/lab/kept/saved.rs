@@ -163,6 +163,10 @@ impl Keep for Saved<'_> {
         Some(Box::new(from))
     }
 
+    fn may_be_shared(&self) -> bool {
+        self.kept.when == When::MemoryEnds
+    }
+
     fn is_due(&mut self, end: Option<Reason>) -> bool {
         self.end = end.is_some();
         match self.kept.when {

@@ -41,7 +41,8 @@ impl Walk<'_, '_, '_, '_> {
     /// Between two steps: saves the search, if it shall be.
     #[cold]
     pub(super) fn save_if_due(&mut self, end: Option<Reason>) {
-        let Some(keep) = self.keep.take() else { return };
+        // Of a search that is shared no engine has all.
+        let Some(keep) = self.keep.take_if(|_| self.states.member.is_none()) else { return };
         if keep.is_due(end) {
             keep.save(&mut |to| self.write(&mut Writing(to)));
         }
@@ -56,7 +57,7 @@ impl Walk<'_, '_, '_, '_> {
         if let Some(persistent) = &self.persistent {
             persistent.write(to)?;
         }
-        self.visited.write(to)
+        self.states.own.write(to)
     }
 
     /// Goes on with the search that was saved, if one was.
@@ -80,7 +81,7 @@ impl Walk<'_, '_, '_, '_> {
         if let Some(persistent) = &mut self.persistent {
             persistent.read(from)?;
         }
-        if let Insert::Full = self.visited.read(from)? {
+        if let Insert::Full = self.states.own.read(from)? {
             return Ok(Resumed::NoRoom);
         }
         // The way there is no part of the search: what it shows was learned before.
@@ -103,7 +104,7 @@ impl Walk<'_, '_, '_, '_> {
                 let Some(step) = step.filter(|step| self.engine.can(*step)) else { return false };
                 self.engine.step(step);
             }
-            let there = self.visited.insert(Visited::place(self.engine.key()));
+            let there = self.states.own.insert(Visited::place(self.engine.key()));
             if !matches!(there, Insert::Known(true, _)) {
                 return false;
             }

@@ -1,0 +1,74 @@
+//! Goal: a search that several engines share finds what one engine finds. Method: random programs
+//! of all kinds and scenarios, shared from the first states on; how far each engine comes is up to
+//! the system, so that each run tries other orders.
+
+use std::collections::BTreeSet;
+
+use kvmmu_model::GuardSet;
+use kvmmu_scenarios::{builtin, loader};
+use kvmmu_sim::outcome::{Stats, Verdict};
+use kvmmu_sim::program::Program;
+use kvmmu_sim::race::Race;
+use kvmmu_sim::rule::Rule;
+use kvmmu_sim::stateful::Stateful;
+use kvmmu_sim::{Cores, Explorer, Goal, Limits};
+
+use super::random::{Found, config, found, in_turn, kinds};
+
+/// Explores by states, alone or with so many helpers from the start. Gives what was found, and how
+/// many states were looked at.
+fn explore(program: &dyn Program, goal: &Goal, reduced: bool, helpers: usize) -> (Found, u64) {
+    let cores: &'static Cores = Box::leak(Box::new(Cores::new(helpers, 0)));
+    let limits = Limits { cores: (helpers > 0).then_some(cores), ..Limits::default() };
+    let finals = Some(BTreeSet::new());
+    let mut stateful = Stateful { reduced, finals, ..Stateful::default() };
+    let go_on = |_: &Stats| {
+        std::thread::yield_now();
+        true
+    };
+    let outcome = stateful.explore(program, goal, &limits, &go_on);
+    (found(&outcome, stateful.finals), outcome.stats.states)
+}
+
+#[test]
+fn random_programs_together() {
+    let (kinds, mut shared) = (kinds(), 0);
+    for (at, kind, program) in in_turn(&kinds, config().cases as usize / 4) {
+        for reduced in [false, true] {
+            let (alone, states) = explore(&*program, &kind.goal, reduced, 0);
+            if states < 100 {
+                continue;
+            }
+            let (together, by_all) = explore(&*program, &kind.goal, reduced, 1 + at % 3);
+            assert_eq!(together, alone, "{}: {program:?}", kind.name);
+            shared += u32::from(by_all != states);
+        }
+    }
+    assert!(shared > 20, "{shared} of them were shared");
+}
+
+#[test]
+fn scenarios_together() {
+    let few = Limits { states_max: 50_000, ..Limits::default() };
+    let (mut compared, mut shared) = (0, 0);
+    for (file, text) in builtin::FILES {
+        let scenario = loader::load(file, text, 1).expect("built-in files load");
+        let variants = scenario.expects.iter().map(|e| e.without);
+        for without in variants.chain([GuardSet::EMPTY]) {
+            let race = Race::new(scenario.clone(), without);
+            // Whatever is violated, everything is explored.
+            let goal = Goal { rule: Some(Rule::Own("no-such-rule")), ..race.goal() };
+            let mut stateful = Stateful { reduced: true, ..Stateful::default() };
+            let outcome = stateful.explore(&race, &goal, &few, &|_: &Stats| true);
+            if outcome.verdict != Verdict::Holds || outcome.stats.states < 1000 {
+                continue;
+            }
+            let (alone, states) = explore(&race, &goal, true, 0);
+            let (together, by_all) = explore(&race, &goal, true, 2);
+            assert_eq!(together, alone, "{file} {without:?}");
+            compared += 1;
+            shared += u32::from(by_all != states);
+        }
+    }
+    assert!(compared > 20 && shared > 5, "{compared} variants, {shared} of them shared");
+}
