@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::cli::kvmmu_in;
 use crate::common::{Fake, aba_found, all_variants, outcome, scratch, variant};
 use kvmmu::cli::args::{MessageFormat, SearchArgs};
 use kvmmu::cli::exit::Exit;
@@ -57,6 +58,23 @@ fn line(variant: Variant, special: Outcome, exit: Exit) -> String {
     let (got, text) = check(&machine, vec![variant], 1, MessageFormat::Human, &directory, false);
     assert_eq!(got, exit, "{text}");
     text.lines().next().expect("there is a line").to_owned()
+}
+
+#[test]
+fn what_threads_may_have_shared_has_no_exact_numbers() {
+    let mut large = outcome(Verdict::Holds);
+    large.stats.states = 250_001;
+    let held = line(variant("aba-direct", ""), large.clone(), Exit::Expected);
+    assert_eq!(held, "holds   aba-direct  over 250000 states, all explored, SC");
+    let machine = Fake { special: vec![("aba-direct", large.clone())], ..Fake::obedient() };
+    let (variants, trace_dir) = (vec![variant("aba-direct", "")], scratch("check-large"));
+    let (_, json) = check(&machine, variants, 1, MessageFormat::Json, &trace_dir, false);
+    let wanted = r#""states":null,"states_over":250000,"executions":null,"transitions":null,"#;
+    assert!(json.contains(wanted), "{json}");
+    // Where a bound ends it, or something is wrong, one thread has counted.
+    large.verdict = Verdict::Inconclusive(Reason::States);
+    let bound = line(variant("aba-direct", ""), large, Exit::Inconclusive);
+    assert!(bound.starts_with("bound   aba-direct  250001 states, NOT all"), "{bound}");
 }
 
 #[test]
@@ -255,6 +273,22 @@ fn a_row_of_counts_without_a_fence_is_unjudged() {
     let row = &table.rows[&Table::key(&fence)];
     assert_eq!(row[3], "unjudged");
     assert_eq!(Table::parse(&table.to_string()), Ok(table));
+}
+
+#[test]
+fn a_search_that_threads_share_prints_the_same() {
+    let directory = scratch("check-shared");
+    let run = |jobs: &str| {
+        let words = ["check", "lock-order-ioctls", "--without=", "-q", "--jobs", jobs];
+        let output = kvmmu_in(&directory, &[&words[..], &["--message-format", "json"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).expect("output is text")
+    };
+    let one = run("1");
+    assert!(one.contains(r#""verdict":"holds","text":"over 250000 states, all explored"#), "{one}");
+    for jobs in ["2", "4"] {
+        assert_eq!(run(jobs), one);
+    }
 }
 
 #[test]
