@@ -10,7 +10,7 @@ use kvmmu_scenarios::scenario::Format;
 use crate::cli::help::help;
 use crate::lab::layout::layout;
 use crate::lab::memory;
-use crate::lab::search::{Search, Strategy};
+use crate::lab::search::{Depths, Search, Strategy};
 use crate::lab::shard::Shard;
 
 /// The environment variables that mirror options.
@@ -22,6 +22,7 @@ pub const ENVIRONMENT: &[&str] = &[
     "KVMMU_MEMORY_MAX",
     "KVMMU_MESSAGE_FORMAT",
     "KVMMU_NO_LOCK_CHECKS",
+    "KVMMU_PCT_DEPTH",
     "KVMMU_SEED",
     "KVMMU_SIZE",
     "KVMMU_STATES_MAX",
@@ -231,6 +232,13 @@ pub struct SearchArgs {
     #[arg(long, value_name = "N", env = "KVMMU_STEPS_MAX", hide_env = true)]
     #[arg(hide_short_help = true)]
     pub steps_max: Option<u32>,
+    /// How many ordered steps the bugs need that PCT looks for: 3, or 2-5 in turn
+    ///
+    /// Of the strategies auto, whose samples are half PCT, and pct. The default is 3-5. Priorities
+    /// change once less in an execution.
+    #[arg(long, value_name = "N[-M]", env = "KVMMU_PCT_DEPTH", hide_env = true)]
+    #[arg(hide_short_help = true)]
+    pub pct_depth: Option<Depths>,
     /// Do not check how locks are used; deadlocks are still found
     ///
     /// Variants that expect a violation of lock-order, lock-cycle and so on are unexpected then.
@@ -261,6 +269,7 @@ impl SearchArgs {
             steps_max: self.steps_max.unwrap_or(default.steps_max),
             memory: memory::bound(self.memory_max, jobs),
             cores: None,
+            pct: self.pct_depth.unwrap_or_default(),
         }
     }
 }

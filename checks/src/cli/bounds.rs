@@ -11,12 +11,20 @@ fn counts_states(strategy: Strategy) -> bool {
     matches!(strategy, Strategy::Auto | Strategy::Stateful | Strategy::Naive)
 }
 
-/// Refuses a bound of states where the strategy has none: it would never be reached.
+/// Refuses a bound of states where the strategy has none: it would never be reached. And depths
+/// where nothing looks for them.
 ///
 /// # Errors
 ///
-/// Such a bound: the ones that there are.
+/// Such a bound: the ones that there are; such depths.
 pub fn refuse_foreign(args: &SearchArgs, strategy: Strategy) -> Result<(), Failure> {
+    if args.pct_depth.is_some() && !matches!(strategy, Strategy::Auto | Strategy::Pct) {
+        let strategy = format!("{strategy:?}").to_lowercase();
+        return Err(Failure::usage(
+            format!("--pct-depth has no effect on the strategy {strategy}"),
+            "leave it away, unset KVMMU_PCT_DEPTH, or use --strategy auto or pct",
+        ));
+    }
     match foreign(args, strategy) {
         Some(message) => Err(Failure::usage(
             message,

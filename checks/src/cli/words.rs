@@ -24,6 +24,7 @@ pub fn words(args: &CheckArgs) -> String {
     add("--memory-max", search.memory_max.map(|bytes| bytes.to_string()));
     add("--states-max", search.states_max.map(|max| max.to_string()));
     add("--executions-max", search.executions_max.map(|max| max.to_string()));
+    add("--pct-depth", search.pct_depth.map(|depths| depths.to_string()));
     add("--steps-max", search.steps_max.map(|max| max.to_string()));
     let counts = args.counts.as_ref().map(|path| shell_word(&path.display().to_string()));
     add("--counts", counts);
@@ -55,7 +56,8 @@ mod tests {
     fn what_decides_is_kept_and_the_rest_is_left_out() {
         let all = "kvmmu check canary my.toml --without pin-hold,pin-for-write --engine shuttle \
                    --strategy pct --seed 3 --size 2 --time-max 500ms --memory-max 4096 \
-                   --states-max 1 --executions-max 2 --steps-max 3 --strict --no-lock-checks";
+                   --states-max 1 --executions-max 2 --pct-depth 2-4 --steps-max 3 --strict \
+                   --no-lock-checks";
         assert_eq!(again(all), all);
         let counts = "kvmmu check --counts c.txt";
         assert_eq!(again(counts), counts);
@@ -87,6 +89,7 @@ mod tests {
             "states-max",
             "executions-max",
             "steps-max",
+            "pct-depth",
             "no-lock-checks",
             "jobs",
             "message-format",

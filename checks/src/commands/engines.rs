@@ -69,6 +69,12 @@ impl Run {
             ("--steps-max", search.steps_max.map(u64::from)),
             ("--memory-max", search.memory_max),
         ];
+        if search.pct_depth.is_some() {
+            return Err(Failure::usage(
+                format!("--pct-depth has no effect on the engine {engine}"),
+                "leave it away, or unset KVMMU_PCT_DEPTH; the engine sim has it",
+            ));
+        }
         if let Some((name, _)) = foreign.iter().find(|(_, value)| value.is_some()) {
             return Err(Failure::usage(
                 format!("{name} does not bound the engine {engine}"),

@@ -11,7 +11,6 @@ use kvmmu_sim::minimise::minimise;
 use kvmmu_sim::naive::Naive;
 use kvmmu_sim::outcome::{Found, Outcome, Reason, Verdict};
 use kvmmu_sim::outcomes::{Collected, collect};
-use kvmmu_sim::pct::Pct;
 use kvmmu_sim::program::Program;
 use kvmmu_sim::race::Race;
 use kvmmu_sim::random::Random;
@@ -131,10 +130,10 @@ fn engine(variant: &Variant, goal: &Goal) -> Engine {
 /// The strategy that `search` names.
 fn explorer(search: &Search) -> Box<dyn Explorer> {
     match search.strategy {
-        Strategy::Auto => Box::new(Auto::default()),
+        Strategy::Auto => Box::new(Auto { pct: search.pct.0, ..Auto::default() }),
         Strategy::Stateful => Box::new(Stateful::default()),
         Strategy::Random => Box::new(Random),
-        Strategy::Pct => Box::new(Pct::default()),
+        Strategy::Pct => Box::new(search.pct.0),
         Strategy::Naive => Box::new(Naive::default()),
         Strategy::Dpor => Box::new(Dpor::default()),
     }

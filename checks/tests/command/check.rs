@@ -35,6 +35,7 @@ fn check(
         states_max: None,
         executions_max: None,
         steps_max: None,
+        pct_depth: None,
         memory_max: None,
         no_lock_checks: false,
     };

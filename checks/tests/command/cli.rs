@@ -183,12 +183,26 @@ fn wrong_words_and_values() {
         &["check", "--time-max", "soon"],
         &["check", "--strategy", "clever"],
         &["check", "--size", "0"],
+        &["check", "--pct-depth", "0"],
         &["replay"],
         &["replay", "canary", "--without", "pin-hold"],
         &["explain"],
     ] {
         fails(arguments, 2);
     }
+}
+
+#[test]
+fn depths_are_for_strategies_that_look_for_them() {
+    let run = |strategy: &str| {
+        let words = ["check", "canary", "-q", "--pct-depth", "2", "--strategy", strategy];
+        kvmmu_in(Path::new(env!("CARGO_TARGET_TMPDIR")), &words)
+    };
+    for strategy in ["auto", "pct"] {
+        assert_eq!(run(strategy).status.code(), Some(0));
+    }
+    let said = refused(&run("dpor"), 2);
+    assert!(said.starts_with("error: --pct-depth has no effect on the strategy dpor"), "{said}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub(super) struct Origin {
     strategy: String,
     seed: u64,
     steps_max: u32,
+    pct_depth: String,
     /// How many are sampled, where that is all.
     executions_max: Option<u64>,
     /// A stamp of all variants.
@@ -34,6 +35,7 @@ impl Origin {
             strategy: format!("{:?}", search.strategy).to_lowercase(),
             seed: search.seed,
             steps_max: search.steps_max,
+            pct_depth: search.pct.to_string(),
             executions_max: search.samples().then_some(search.executions_max),
             selection: shard::stamp(variants),
         }
@@ -55,6 +57,7 @@ impl Origin {
             ("strategy", &self.strategy, &mine.strategy, same_words),
             ("seed", &self.seed.to_string(), &mine.seed.to_string(), same_words),
             ("--steps-max", &self.steps_max.to_string(), &mine.steps_max.to_string(), same_words),
+            ("--pct-depth", &self.pct_depth, &mine.pct_depth, same_words),
         ];
         for (i, (what, its, own, help)) in all.into_iter().enumerate() {
             if its != own {

@@ -12,7 +12,7 @@ use crate::record::schedule::Move;
 use crate::run::program::Program;
 
 /// PCT.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pct {
     /// The least depth of the bugs looked for: one more than priorities change in an execution.
     pub depth: u32,
