@@ -4,6 +4,7 @@
 //! that kvmmu needs and the peer does not.
 
 pub mod first_bug;
+pub mod growth;
 pub mod native;
 pub mod peer;
 pub mod perf;

@@ -1,6 +1,6 @@
 //! Counts, rates and ratios in one run on one core: `cargo run --release -p kvmmu-benches --bin
 //! rates`. With the argument `lock-checks` just what these cost, with `first-bug` how soon bugs are
-//! found.
+//! found, with `growth` how states grow with threads, up to sizes that take minutes.
 //!
 //! Absolute times vary from machine to machine and, on a shared one, from minute to minute. Compare
 //! the ratios, which are taken one right after the other.
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use kvmmu_benches::Unchecked;
 use kvmmu_benches::first_bug::{self, First};
+use kvmmu_benches::growth::Growth;
 use kvmmu_benches::peer::{Peer, Rate, Subject, answer, measure};
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::{builtin, loader};
@@ -51,8 +52,13 @@ fn main() {
         [] => {}
         [section] if section == "lock-checks" => return lock_checks(),
         [section] if section == "first-bug" => return first_bug(),
+        [section] if section == "growth" => {
+            return growth(&[&Growth::SMALL[..], &Growth::LARGE].concat());
+        }
         _ => {
-            eprintln!("rates takes no arguments, or lock-checks or first-bug for one section");
+            eprintln!(
+                "rates takes no arguments, or lock-checks, first-bug or growth for one section"
+            );
             std::process::exit(2);
         }
     }
@@ -62,6 +68,20 @@ fn main() {
     scenario_states();
     lock_checks();
     first_bug();
+    growth(&Growth::SMALL);
+}
+
+/// States, and the time of one engine and of two that share the search.
+fn growth(sizes: &[Growth]) {
+    println!("\nGrowth: all guards, few states, one engine; and two, which share from 250,000 on");
+    println!("  {:34} {:>10} {:>11} {:>7} {:>7} {:>5}", "", "states", "transitions", "s", "s", "");
+    for size in sizes {
+        let (outcome, one) = size.explore(0);
+        let (_, two) = size.explore(1);
+        let (states, transitions) = (outcome.stats.states, outcome.stats.transitions);
+        let ratio = one / two;
+        println!("  {size:34} {states:>10} {transitions:>11} {one:>7.2} {two:>7.2} {ratio:>4.2}x");
+    }
 }
 
 /// Explores a program and takes the time.
