@@ -114,7 +114,8 @@ fn every_ordering_in_the_model_says_why() {
     }));
 }
 
-/// The reading rule of the model: what is in no `without`, `mark` or `checkpoint` is KVM.
+/// The reading rule of the model: what is in no `without`, `mark`, `checkpoint` or
+/// `forget` is KVM.
 #[test]
 fn the_model_names_guards_by_two_words_alone() {
     none(lines(|name, lines, i| {

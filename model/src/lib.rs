@@ -9,7 +9,7 @@
 //! # In which order to read
 //!
 //! `docs/protocol.md` has it in order, with the tool's lines taken out. In the sources, what stands
-//! in `without`, `mark` or `checkpoint` is the tool's: skip it, and what is left is KVM.
+//! in `without`, `mark`, `checkpoint` or `forget` is the tool's: skip it, and what is left is KVM.
 //!
 //! 1. [`spte`]: what an SPTE is, and the questions that can be asked of one. [`transition`]: what
 //!    one may become.

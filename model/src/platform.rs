@@ -3,8 +3,8 @@
 //! The model is written once against [`Platform`]. A simulator, loom, shuttle, real threads or real
 //! page tables supply it. Everything here is either a shared access (a step that another CPU can
 //! see) or a note for an observer; an observer that does not care implements neither
-//! [`Platform::call`], [`Platform::checkpoint`] nor [`Platform::mark`], and the compiler removes
-//! them.
+//! [`Platform::call`], [`Platform::checkpoint`], [`Platform::forget`] nor [`Platform::mark`], and
+//! the compiler removes them.
 //!
 //! *Shared data* is one of two kinds. [`Word`]s are 64-bit atomics: anything that a lockless
 //! reader, a hardware walker or a variant with a guard removed may touch. [`Lock`]ed data is
@@ -349,6 +349,10 @@ pub trait Platform: Clone + Debug {
     #[inline(always)]
     #[track_caller]
     fn checkpoint<T: Hash>(&self, _live: T) {}
+    /// Nobody reads the word any more, unless somebody stores to it before. What is done to it
+    /// otherwise nobody sees.
+    #[inline(always)]
+    fn forget(&self, _word: &Self::Word) {}
     /// Something worth a name happened in the step that is running. Stories and witnesses are made
     /// of these.
     #[inline(always)]

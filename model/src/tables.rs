@@ -73,6 +73,6 @@ pub struct Leaf {
     pub loc: SpteLoc,
     /// What it holds.
     pub spte: Spte,
-    /// The frame that it maps while it is present.
-    pub gfn: Gfn,
+    /// The frame that it maps; `None`: it is not shadow-present.
+    pub gfn: Option<Gfn>,
 }

@@ -193,6 +193,11 @@ impl<M: Machine> HostMm<M> {
         self.dirty.fetch_and(!(1 << pfn.0), AcqRel) >> pfn.0 & 1 == 1
     }
 
+    /// Nobody reads the dirty flags of pages any more.
+    pub(crate) fn forget_page_flags(&self) {
+        self.m.forget(&self.dirty);
+    }
+
     /// The lowest free page. The host's lock is held. Without one the run ends: the scenario gave
     /// the host too few pages.
     pub fn alloc_page(&self) -> Pfn {

@@ -10,6 +10,7 @@ pub mod builtin;
 mod guest_tables;
 pub mod host_mm;
 pub mod interpret;
+mod last_use;
 #[cfg(feature = "loader")]
 pub mod loader;
 pub mod lockdep;

@@ -98,6 +98,8 @@ pub trait Machine: Platform + 'static {
         }
     }
 
+    /// The next swap of the word is the last that anybody sees of it: see [`Platform::forget`].
+    fn forget_after_swap(&self, _word: &Self::Word) {}
     /// The content of a word, for observers: no step.
     fn peek(&self, word: &Self::Word) -> u64;
 
@@ -126,6 +128,9 @@ pub trait Machine: Platform + 'static {
     /// An SPTE has this value from now on: hardware that walks may see it. Part of the step of the
     /// write.
     fn spte_written(_world: &World<Self>, _tag: Tag, _new: u64) {}
+    /// The vCPU of this CPU has taken its requests, and owes what they ask for. Part of the step of
+    /// the write.
+    fn requests_taken(_world: &World<Self>, _cpu: CpuId) {}
     /// Empties the TLB of a CPU that is not in the guest.
     #[track_caller]
     fn flush_tlb(world: &World<Self>, cpu: CpuId);

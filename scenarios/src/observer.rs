@@ -7,7 +7,7 @@
 
 use core::any::Any;
 
-use kvmmu_model::Tag;
+use kvmmu_model::{CpuId, Tag};
 
 use crate::machine::Machine;
 use crate::mmu::MmuState;
@@ -20,6 +20,8 @@ pub trait Observer {
     /// the step of the write.
     #[track_caller]
     fn spte_written(&self, tag: Tag, new: u64);
+    /// A vCPU has taken the requests that were made to it. Part of the step of the write.
+    fn requests_taken(&self, _tag: Tag) {}
     /// `mmu_lock` is released in this step with what it guards: the [`MmuState`] of the machine.
     fn mmu_unlocked(&self, state: &dyn Any);
 }
@@ -28,6 +30,9 @@ impl<M: Machine> Observer for World<M> {
     fn spte_written(&self, tag: Tag, new: u64) {
         M::spte_written(self, tag, new);
         oracle::spte_written(self, tag, new);
+    }
+    fn requests_taken(&self, tag: Tag) {
+        M::requests_taken(self, CpuId(tag.index[0]));
     }
     fn mmu_unlocked(&self, state: &dyn Any) {
         let state: Option<&MmuState<M>> = state.downcast_ref();

@@ -146,11 +146,10 @@ pub fn mmu_unlocked<M: Machine>(w: &World<M>, l: &MmuState<M>) {
         &l.mmu,
         |word| w.m.peek(word),
         |leaf| {
-            let present = w.vm.mmu.format().is_shadow_present(leaf.spte);
             if rmap && let Some(listed) = MmuOf::<M>::in_rmaps(&l.mmu, leaf.loc) {
-                check_rmap(w, leaf, present, listed);
+                check_rmap(w, leaf, listed);
             }
-            if present
+            if leaf.gfn.is_some()
                 && tables
                 && w.vm.mmu.format().is_writable(leaf.spte)
                 && let Some(table) = shadowed_table(w, l, w.vm.mmu.format().pfn(leaf.spte))
@@ -168,17 +167,17 @@ pub fn mmu_unlocked<M: Machine>(w: &World<M>, l: &MmuState<M>) {
     }
 }
 
-fn check_rmap<M: Machine>(w: &World<M>, leaf: Leaf, present: bool, listed: u64) {
+fn check_rmap<M: Machine>(w: &World<M>, leaf: Leaf, listed: u64) {
     for g in 0..GFNS as u64 {
         let listed = listed >> g & 1 == 1;
-        if listed != (present && g == leaf.gfn.0) {
+        if listed != (leaf.gfn == Some(Gfn(g))) {
             w.m.violate(
                 Property::RmapExact,
                 format_args!(
                     "spte[{}][{}] is {} and {} in the rmap of gfn{g}",
                     leaf.loc.sp.0,
                     leaf.loc.index,
-                    if present { "present" } else { "not present" },
+                    if leaf.gfn.is_some() { "present" } else { "not present" },
                     if listed { "listed" } else { "not listed" },
                 ),
             );
@@ -222,8 +221,8 @@ fn check_deleted<M: Machine>(w: &World<M>, l: &MmuState<M>) {
     w.vm.mmu.for_each_leaf(
         &l.mmu,
         |word| w.m.peek(word),
-        |Leaf { spte, gfn, .. }| {
-            if w.vm.mmu.format().is_shadow_present(spte)
+        |Leaf { gfn, .. }| {
+            if let Some(gfn) = gfn
                 && let Some(slot) = slot_of(w, gfn.0).filter(|slot| deleted >> slot & 1 == 1)
             {
                 w.m.violate(

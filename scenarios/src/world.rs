@@ -11,6 +11,7 @@ use kvmmu_model::{
 };
 
 use crate::host_mm::HostMm;
+use crate::last_use::Readers;
 use crate::machine::{Cell, GuestAccess, Machine};
 use crate::mmu::{self, MmuOf};
 use crate::ops::Address;
@@ -40,6 +41,8 @@ pub struct World<M: Machine> {
     pub watched: u32,
     /// The locks that the file declares, in its order.
     pub(crate) own_locks: Vec<OwnLock<M>>,
+    /// Who reads what, of what programs read for the last time.
+    pub(crate) readers: Readers,
     /// An SPTE of the initial state that is illegal.
     pub(crate) illegal: Option<(SpteLoc, Spte)>,
 }
@@ -78,6 +81,7 @@ impl<M: Machine> World<M> {
             harvests: None,
             deleted: m.cell(0),
             own_locks: OwnLock::all(m, &scenario.locks),
+            readers: Readers::of(scenario),
             illegal: None,
             watched: scenario.always.iter().fold(0, |bits, p| bits | 1 << *p as u32),
             m: m.clone(),
@@ -93,6 +97,7 @@ impl<M: Machine> World<M> {
             world.vm.host.watch_guest_tables(root);
         }
         world.start_migration();
+        world.forget_what_nobody_reads();
         world
     }
 

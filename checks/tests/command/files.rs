@@ -45,7 +45,7 @@ fn a_file_that_shows_no_race_says_so_and_is_exit_1_under_strict() {
     fs::write(directory.join("fails.toml"), fails).expect("a test can write");
     let said = ran(&directory, &["check", "-q", "vac.toml"], 0);
     insta::assert_snapshot!(said, @r#"
-    holds   vac  655 states, all explored, SC
+    holds   vac  642 states, all explored, SC
             note:   nothing shows that a race was reached
             add:    sometimes = ["MARK@THREAD < MARK@THREAD"] to [check], or a violated [[expect]]
     1 variant: 1 hold, 0 caught, 0 bound, 0 unexpected; SC, seed 1

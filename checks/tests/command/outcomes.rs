@@ -150,7 +150,7 @@ fn an_edited_outcome_is_outside() {
         assert_eq!(line["verdict"], "outside");
         assert_eq!(line["outside"].as_array().map(Vec::len), Some(1));
         let (_, text) = judged(name, &edited, OutcomesFormat::Markdown, 1_000_000);
-        assert!(text.contains("| **1 OUTSIDE**, 1 of 2 in 5 runs |"), "{text}");
+        assert!(text.contains("| **1 OUTSIDE**, 1 of 2 in 4 runs |"), "{text}");
     }
 }
 

@@ -13,7 +13,7 @@ use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Explorer, Goal, Limits};
 
 /// Larger variants are left out: each checkpoint shows itself in a small one.
-const STATES_MAX: u64 = 20_000;
+const STATES_MAX: u64 = 100_000;
 
 /// Files and lines with a checkpoint.
 fn checkpoints() -> Vec<(&'static str, u32)> {

@@ -15,3 +15,4 @@ mod sizes;
 mod stories;
 #[path = "../told/mod.rs"]
 mod told;
+mod unread;

@@ -68,6 +68,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         }
         self.p.mark(Mark::FlushRequested);
         if !targets.is_empty() {
+            self.p.checkpoint(());
             self.p.smp_call_function_many(me, targets, wait);
         }
     }

@@ -101,7 +101,7 @@ fn innermost(expr: &Expr) -> Option<&ExprMethodCall> {
 }
 
 fn is_tools(call: &ExprMethodCall) -> bool {
-    asks(call, &["mark", "checkpoint", "without", "reads", "freed", "allocated"])
+    asks(call, &["mark", "checkpoint", "forget", "without", "reads", "freed", "allocated"])
 }
 
 /// The name of the guard, from `Guard::RangeStartFlush`.

@@ -15,6 +15,7 @@ use kvmmu_model::CpuId;
 
 use self::locks::Holds;
 use crate::machine::Machine;
+use crate::ops::{Op, UserOp};
 use crate::outcome::Asker;
 use crate::program::{OffVcpu, Program, Step, Steps};
 use crate::scenario::Scenario;
@@ -55,11 +56,15 @@ impl<M: Machine> World<M> {
     ) {
         let mut rest = Rest::of(steps);
         while let Some((_, op)) = self.next_op(&mut rest, ()) {
+            if let OffVcpu::User(UserOp::GetDirtyLog(slot)) = op {
+                self.fetches_log(who, slot.0, rest.ops());
+            }
             match op {
                 OffVcpu::Host(op) => self.run_host_op(op),
                 OffVcpu::User(op) => self.run_user_op(who, op),
                 OffVcpu::Lock(op) => self.run_lock_op(op, held),
             }
+            self.forget_what_is_past(who, rest.ops());
         }
     }
 
@@ -98,5 +103,16 @@ impl<'p, T> Rest<'p, T> {
     /// All of it.
     fn of(steps: &'p Steps<T>) -> Self {
         Rest { steps: steps.0.iter(), at: 0 }
+    }
+}
+
+impl<T: Copy + Into<Op>> Rest<'_, T> {
+    /// The operations that it may come to.
+    fn ops(&self) -> impl Iterator<Item = Op> + Clone {
+        let ops = self.steps.clone().flat_map(|step| match step {
+            Step::One(op) => slice::from_ref(op),
+            Step::OneOf(ops) => ops,
+        });
+        ops.map(|op| (*op).into())
     }
 }

@@ -4,7 +4,7 @@ use kvmmu_model::RetPf;
 use kvmmu_model::virt::SrcuSection;
 use kvmmu_model::virt::io_bus::IoAddress;
 use kvmmu_model::x86::Emulated;
-use kvmmu_model::{Access, CpuId, Gfn, Gpte, Lock, Mark, Mmu};
+use kvmmu_model::{Access, CpuId, Gfn, Gpte, Lock, Mark, Mmu, Tables};
 
 use super::Rest;
 use super::locks::Holds;
@@ -36,6 +36,7 @@ impl<M: Machine> World<M> {
         self.m.call("vcpu_run", || srcu = self.vm.vcpu_srcu_read_lock());
         let mut run = Run { in_guest: false, srcu };
         let mut rest = Rest::of(steps);
+        self.forget_guest(cpu, rest.ops());
         while let Some((i, op)) = self.next_op(&mut rest, run.in_guest) {
             match op {
                 OnVcpu::Vcpu(op) => self.run_vcpu_op(cpu, op, token(i), &mut run),
@@ -44,6 +45,7 @@ impl<M: Machine> World<M> {
                     self.run_lock_op(op, held);
                 }
             }
+            self.forget_guest(cpu, rest.ops());
         }
         self.leave(cpu, &mut run);
         drop(run);
@@ -141,6 +143,10 @@ impl<M: Machine> World<M> {
                 };
                 self.m.checkpoint(present);
                 self.leave(cpu, run);
+                // KVM keeps what it needs of the error code; what is left is the flush that a
+                // cached denial owes.
+                let denied = present && self.vm.mmu.format().caches_permission_faults;
+                self.m.checkpoint(denied);
                 if self.handle_fault(cpu, access, present, run) {
                     return run.in_guest;
                 }

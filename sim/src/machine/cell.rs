@@ -38,6 +38,16 @@ impl<T: Guarded> SimCell<T> {
         self.machine.arena.read(self.slot)
     }
 
+    /// Looks at the value: not even an access.
+    pub(crate) fn glance<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        self.machine.arena.with(self.slot, |value| look(value))
+    }
+
+    /// The number of its location.
+    pub(crate) fn location(&self) -> u16 {
+        self.loc
+    }
+
     /// Replaces the value.
     #[inline]
     pub fn set(&self, value: T) {

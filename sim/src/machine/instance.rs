@@ -24,6 +24,10 @@ pub trait Instance {
     fn tlbi(&self, _scope: TlbiScope) {}
     /// A barrier of the running thread that completes invalidations. Called inside the step.
     fn dsb(&self, _dsb: Dsb) {}
+    /// Calls `forget` with the location of each cell whose value nobody will read any more in the
+    /// current state: it is no part of the key. Asked between steps; may look at what is in the
+    /// key, and at nothing else.
+    fn unread(&self, _forget: &mut dyn FnMut(u16)) {}
     /// Who watches what happens in the steps of threads.
     fn observer(&self) -> Option<&dyn Observer> {
         None

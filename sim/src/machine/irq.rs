@@ -62,7 +62,7 @@ pub(crate) fn pending(m: &'static Machine, cpu: CpuId, site: &'static Location<'
 }
 
 /// Sends an IPI to each target, and then waits for each that did not handle it at once. All that
-/// the sender remembers of them is which it still waits for.
+/// the sender remembers of them is to which it still has to send one, and which it still waits for.
 pub(crate) fn call_many(
     m: &'static Machine,
     me: Option<CpuId>,
@@ -72,11 +72,15 @@ pub(crate) fn call_many(
 ) {
     let slot = 1 << (m.running.get() as usize % (THREADS_MAX + 1));
     let (thread, before) = (m.thread(), m.thread().seen.get());
-    let remember = |sent: u8, owed: CpuMask| {
-        thread.seen.set(before.then(u64::from(sent)).then(owed.0));
+    let remember = |unsent: CpuMask, owed: CpuMask| {
+        thread.seen.set(before.then(unsent.0).then(owed.0));
     };
-    let mut owed = CpuMask(0);
-    for cpu in targets.iter().filter(|cpu| Some(*cpu) != me) {
+    let (mut unsent, mut owed) = (targets, CpuMask(0));
+    if let Some(me) = me {
+        unsent.0 &= !(1 << me.0);
+    }
+    for cpu in unsent.iter() {
+        remember(unsent, owed);
         let irq = word(m, cpu);
         irq.pause(Kind::Rmw, 0, site);
         let old = irq.value(site);
@@ -86,16 +90,15 @@ pub(crate) fn call_many(
                 owed.insert(cpu);
             }
         }
-        remember(cpu.0 + 1, owed);
+        unsent.0 &= !(1 << cpu.0);
     }
-    // All are sent: 0 differs from the number of each.
-    remember(0, owed);
     for cpu in owed.iter() {
+        remember(CpuMask(0), owed);
         let irq = word(m, cpu);
         let (kind, arg) = Pending::wait(Until::NotAll(OFF | slot));
         irq.pause(kind, arg, site);
         irq.value(site);
         owed = CpuMask(owed.0 & !(1 << cpu.0));
-        remember(0, owed);
     }
+    remember(CpuMask(0), CpuMask(0));
 }

@@ -29,6 +29,7 @@ mod arena;
 mod attempt;
 mod thread;
 mod tracer;
+mod unread;
 
 /// The most threads that a program may have.
 pub const THREADS_MAX: usize = 16;

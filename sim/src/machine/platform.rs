@@ -5,7 +5,9 @@ use core::hash::Hash;
 use core::panic::Location;
 
 use kvmmu_model::arm64::{Dsb, Tlbi, TlbiOn, TlbiScope};
-use kvmmu_model::{CpuId, CpuMask, Guard, Guarded, LockId, Mark, Object, Ordering, Platform, Tag};
+use kvmmu_model::{
+    CpuId, CpuMask, Guard, GuardSet, Guarded, LockId, Mark, Object, Ordering, Platform, Tag,
+};
 
 use super::cell::SimCell;
 use super::instance::Instance;
@@ -68,6 +70,21 @@ impl Sim {
     pub fn observe<T: Hash>(&self, value: &T) {
         let thread = self.machine.thread();
         thread.seen.set(thread.seen.get().then_hash(value));
+    }
+
+    /// The words of this object are part of the state whatever is said. Before they are made.
+    pub(crate) fn keep(&self, object: Object) {
+        self.machine.keep(object);
+    }
+
+    /// The next swap of the word reads it for the last time.
+    pub(crate) fn forget_after_swap(&self, word: &SimWord) {
+        self.machine.forget_after_swap(word.loc);
+    }
+
+    /// The guards that are removed.
+    pub(crate) fn without(&self) -> GuardSet {
+        self.machine.without.get()
     }
 
     /// Writes a word as hardware does: no step, reported as [`Write::Hardware`].
@@ -273,6 +290,10 @@ impl Platform for Sim {
         }
         let thread = self.machine.thread();
         thread.seen.set(thread.frame.get().then_site(site).then_hash(&live));
+    }
+
+    fn forget(&self, word: &SimWord) {
+        word.forget();
     }
 
     #[inline]

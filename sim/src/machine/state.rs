@@ -19,18 +19,21 @@ use super::numbers::Numbers;
 use super::pending::{Kind, Pending};
 use super::thread::Thread;
 use super::tracer::Tracer;
+use super::unread;
 use super::{MemoryModel, THREADS_MAX};
 use crate::record::goal::Violation;
 use crate::record::rule::Rule;
 use crate::record::story::Automaton;
 
 /// How many locations there may be.
-const LOCS_MAX: usize = 1024;
+pub(super) const LOCS_MAX: usize = 1024;
 /// The type of a word's value.
 const WORD: &str = "u64";
-/// Not locations, but hashed like them: the owners of locks and the poison bits.
+/// Not locations, but hashed like them: the owners of locks, the poison bits, and the bits of words
+/// that nobody will read.
 const OWNERS: u16 = 0xF000;
 const POISON: u16 = 0xF800;
+pub(super) const UNREAD: u16 = 0xFC00;
 
 /// Whether accesses are scheduled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,6 +93,11 @@ pub(crate) struct Machine {
     pub(crate) locks: Locks,
     /// First of the cells with one bit for each freed location.
     poison: Cell<u16>,
+    /// First of the cells with one bit for each word that nobody will read, and of those with one
+    /// for each that nobody will after the next swap.
+    pub(super) unread: Cell<u16>,
+    /// Objects whose words are never forgotten.
+    pub(super) kept: RefCell<Vec<Object>>,
     /// First of the interrupt words: location and cell.
     pub(crate) irqs: Cell<(u16, u16)>,
     pub(crate) automata: RefCell<Vec<Automaton>>,
@@ -145,6 +153,8 @@ impl Machine {
             data: RefCell::default(),
             locks: Locks::new(),
             poison: Cell::new(0),
+            unread: Cell::new(0),
+            kept: RefCell::default(),
             irqs: Cell::new((0, 0)),
             automata: RefCell::default(),
             watched: Cell::new(0),
@@ -181,6 +191,8 @@ impl Machine {
         *self.violation.borrow_mut() = None;
         self.tracer.restart(false);
         self.poison.set(self.arena.take(LOCS_MAX / 64));
+        self.unread.set(self.arena.take(2 * usize::from(unread::CELLS)));
+        self.kept.borrow_mut().clear();
     }
 
     // Locations.
@@ -527,11 +539,22 @@ impl Machine {
     }
 
     /// Appends what the key has of each location, a word's value or half of the hash of a blob, and
-    /// which of them are freed.
-    pub(crate) fn values(&self, values: &mut Vec<u64>) {
-        values.extend(self.locs.borrow().iter().map(|place| self.arena.get(place.cell)));
-        let poison = self.poison.get();
-        values.extend((0..LOCS_MAX as u16 / 64).map(|i| self.arena.get(poison + i)));
+    /// which of them are freed, and are not read any more. `is_part`: whether a location is part
+    /// of the key.
+    pub(crate) fn values(&self, is_part: impl Fn(u16) -> bool, values: &mut Vec<u64>) {
+        let value = |(loc, place): (u16, &Place)| match is_part(loc) && !self.is_unread(loc) {
+            true => self.arena.get(place.cell),
+            false => 0,
+        };
+        values.extend((0..).zip(self.locs.borrow().iter()).map(value));
+        for first in [self.poison.get(), self.unread.get()] {
+            values.extend((0..LOCS_MAX as u16 / 64).map(|i| self.arena.get(first + i)));
+        }
+    }
+
+    /// What a blob adds to the key.
+    pub(crate) fn part_of_blob(&self, loc: u16) -> u128 {
+        self.blob_hash(self.locs.borrow()[usize::from(loc)].cell)
     }
 
     /// What the [`Machine::values`] are called.
@@ -542,14 +565,16 @@ impl Machine {
             of => format!("{} ({})", self.name(loc), of.rsplit("::").next().unwrap_or(of)),
         };
         let locations = (0..self.locations() as u16).map(name);
-        let freed = (0..LOCS_MAX / 64).map(|i| format!("freed locations from {} on", i * 64));
-        locations.chain(freed).collect()
+        let bits = |what: &'static str| {
+            (0..LOCS_MAX / 64).map(move |i| format!("{what} locations from {} on", i * 64))
+        };
+        locations.chain(bits("freed")).chain(bits("unread")).collect()
     }
 
     /// Which of the [`Machine::values`] are those of words, or bits.
     pub(crate) fn value_words(&self) -> Vec<bool> {
         let locs = self.locs.borrow();
         let locations = locs.iter().map(|place| place.of == WORD);
-        locations.chain([true; LOCS_MAX / 64]).collect()
+        locations.chain([true; 2 * LOCS_MAX / 64]).collect()
     }
 }

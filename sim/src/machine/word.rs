@@ -44,10 +44,22 @@ impl SimWord {
     /// Reads the word: no step, and the thread is not taken to have seen the value. If its future
     /// depends on it, see [`crate::Sim::observe`].
     #[inline]
+    #[track_caller]
     pub fn peek(&self) -> u64 {
+        self.machine.check_unread(self.loc, Location::caller());
         let value = self.machine.arena.get(self.cell);
         self.machine.did_read(self.loc, value);
         value
+    }
+
+    /// What the word holds, and whether it may be read: not even an access.
+    pub(crate) fn glance(&self) -> (u64, bool) {
+        (self.machine.arena.get(self.cell), !self.machine.is_unread(self.loc))
+    }
+
+    /// Nobody will read the word, unless somebody stores to it.
+    pub(crate) fn forget(&self) {
+        self.machine.forget(self.loc, self.cell);
     }
 
     /// Writes the word: no step, no event.
@@ -61,9 +73,17 @@ impl SimWord {
         let m = self.machine;
         let old = m.arena.get(self.cell);
         m.arena.set(self.cell, new);
-        m.mix(word_part(self.loc, old) ^ word_part(self.loc, new));
+        self.mix(old, new);
         m.did_write(self.loc, old, new);
         old
+    }
+
+    /// The word's part of the key follows its value.
+    #[inline(always)]
+    fn mix(&self, old: u64, new: u64) {
+        if !self.machine.is_unread(self.loc) {
+            self.machine.mix(word_part(self.loc, old) ^ word_part(self.loc, new));
+        }
     }
 
     /// A write other than by addition.
@@ -83,6 +103,9 @@ impl SimWord {
         if self.object == Object::Spte && old != new {
             m.observe(|observer| observer.spte_written(self.tag(), new));
         }
+        if self.object == Object::VcpuRequests && old != 0 && new == 0 {
+            m.observe(|observer| observer.requests_taken(self.tag()));
+        }
     }
 
     #[inline(always)]
@@ -93,6 +116,13 @@ impl SimWord {
     /// The access that a step is made for: reads the word.
     #[inline(always)]
     pub(crate) fn value(&self, site: &'static Location<'static>) -> u64 {
+        self.machine.check_unread(self.loc, site);
+        self.found(site)
+    }
+
+    /// The access that a step is made for finds this, and nobody sees it.
+    #[inline(always)]
+    fn found(&self, site: &'static Location<'static>) -> u64 {
         self.machine.check_freed(self.loc, site);
         let value = self.machine.arena.get(self.cell);
         self.machine.did_read(self.loc, value);
@@ -145,7 +175,7 @@ impl SimWord {
     fn change(&self, how: Write, site: &'static Location<'static>, f: impl Fn(u64) -> u64) {
         self.pause(Kind::Rmw, 0, site);
         self.may_write(site);
-        let old = self.value(site);
+        let old = self.found(site);
         self.note(1);
         self.write(f(old), how, site);
     }
@@ -158,11 +188,14 @@ impl SimWord {
         self.pause(Kind::Add, 0, site);
         self.may_write(site);
         m.check_freed(self.loc, site);
+        if seen {
+            m.check_unread(self.loc, site);
+        }
         let old = m.arena.get(self.cell);
         let new = old.wrapping_add(value);
         self.note(if seen { old } else { 1 });
         m.arena.set(self.cell, new);
-        m.mix(word_part(self.loc, old) ^ word_part(self.loc, new));
+        self.mix(old, new);
         if seen && !m.adds_commute.get() || m.thread().attempt.is_active() {
             m.did_read(self.loc, old);
             m.did_write(self.loc, old, new);
@@ -208,6 +241,7 @@ impl Word for SimWord {
         self.may_write(site);
         self.machine.check_freed(self.loc, site);
         self.note(1);
+        self.machine.remember(self.loc, self.cell);
         match self.machine.model.get() {
             MemoryModel::Sc => self.write(value, Write::Store, site),
         }
@@ -216,7 +250,9 @@ impl Word for SimWord {
     #[inline]
     #[track_caller]
     fn swap(&self, value: u64, _order: Ordering) -> u64 {
-        self.update(Write::Swap, Location::caller(), |_| value)
+        let old = self.update(Write::Swap, Location::caller(), |_| value);
+        self.machine.swapped(self.loc, self.cell);
+        old
     }
 
     #[inline]
@@ -282,6 +318,7 @@ impl Word for SimWord {
     fn wait_until(&self, until: Until) -> u64 {
         let site = Location::caller();
         let (kind, arg) = Pending::wait(until);
+        self.machine.check_unread(self.loc, site);
         self.pause(kind, arg, site);
         let value = self.value(site);
         self.note(value);

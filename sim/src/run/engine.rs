@@ -475,13 +475,21 @@ impl Engine {
     #[inline]
     pub fn key(&self) -> u128 {
         let threads = &self.machine.threads[..self.threads()];
-        threads.iter().fold(self.machine.key.get(), |key, thread| key ^ thread.part.get())
+        threads.iter().fold(self.shared_key(), |key, thread| key ^ thread.part.get())
     }
 
     /// The 128-bit key of the shared state alone.
     #[inline]
     pub fn shared_key(&self) -> u128 {
-        self.machine.key.get()
+        let mut key = self.machine.key.get();
+        self.unread(&mut |loc| key ^= self.machine.part_of_blob(loc));
+        key
+    }
+
+    /// The cells that nobody will read.
+    #[inline]
+    pub(super) fn unread(&self, forget: &mut dyn FnMut(u16)) {
+        self.coroutines.instance().unread(forget);
     }
 
     /// True if the goal's story is complete, or there is none.

@@ -10,7 +10,9 @@ impl Engine {
     /// Appends a number for each part of the state. If all are equal, so are the keys of states
     /// whose threads have the same pending operations.
     pub(crate) fn parts(&self, parts: &mut Vec<u64>) {
-        self.machine.values(parts);
+        let mut unread = Vec::new();
+        self.unread(&mut |loc| unread.push(loc));
+        self.machine.values(|loc| !unread.contains(&loc), parts);
         for thread in &self.machine.threads[..self.threads()] {
             parts.push(thread.seen.get().part(0) as u64);
             parts.push(thread.attempt.key() as u64);

@@ -17,7 +17,9 @@ use kvmmu_model::transition::hardware_update;
 use kvmmu_model::virt::VCPUS;
 use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, SHADOW_PAGES, entries_of};
 use kvmmu_model::x86::mmu::walk::{ShadowWalk, hardware_walk};
-use kvmmu_model::{Access, CpuId, Guarded, Mark, Pfn, Platform, SpId, Spte, SpteLoc, Tables, Tag};
+use kvmmu_model::{
+    Access, CpuId, Guard, GuardSet, Guarded, Mark, Pfn, Platform, SpId, Spte, SpteLoc, Tables, Tag,
+};
 use kvmmu_scenarios::host_mm::PFNS;
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, cacheable, with_byte};
 use kvmmu_scenarios::mmu::MmuOf;
@@ -177,6 +179,25 @@ fn may_cache_new(w: &World<Sim>, tag: Tag, new: u64) {
         cache(w, &mut tlb, loc, new);
         if tlb != before {
             cell.set(tlb);
+        }
+    }
+}
+
+/// True if a CPU with a request flushes its TLB before it runs guest code: no guard of that is
+/// removed. Without the last there is a step between the last look at the requests and the entry.
+pub(super) fn entry_flushes(without: GuardSet) -> bool {
+    let steps = [Guard::EntryServesRequests, Guard::EntryRequestCheck, Guard::EntryIrqOff];
+    !steps.into_iter().any(|guard| without.contains(guard))
+}
+
+/// The TLBs that nobody will read: of CPUs that do not run guest code and will never do so again,
+/// or will flush before; `flushes`: where requests say so.
+pub(super) fn unread(w: &World<Sim>, flushes: bool, forget: &mut dyn FnMut(u16)) {
+    for cpu in (0..w.vm.kvm.nr_vcpus).map(CpuId) {
+        let (requests, read) = w.vm.vcpu(cpu).requests.glance();
+        let tlb = w.hardware.of(cpu);
+        if (!read || flushes && requests != 0) && tlb.glance(|tlb| !tlb.running) {
+            forget(tlb.location());
         }
     }
 }
@@ -355,6 +376,9 @@ impl Machine for Sim {
     fn peek(&self, word: &SimWord) -> u64 {
         word.peek()
     }
+    fn forget_after_swap(&self, word: &SimWord) {
+        Sim::forget_after_swap(self, word);
+    }
     fn hardware(&self) -> Tlbs {
         Tlbs { cpus: core::array::from_fn(|_| Sim::cell(self, Tlb::default())) }
     }
@@ -371,6 +395,14 @@ impl Machine for Sim {
     }
 
     fn guest_entered(w: &World<Sim>, cpu: CpuId) {
+        let (requests, read) = w.vm.vcpu(cpu).requests.glance();
+        assert!(read, "vcpu{} enters the guest, after it was said that it will not", cpu.0);
+        let owes = requests != 0 || w.hardware.of(cpu).glance(|tlb| tlb.owes_flush);
+        assert!(
+            !owes || !entry_flushes(w.m.without()),
+            "vcpu{} enters the guest and owes a flush",
+            cpu.0
+        );
         w.hardware.of(cpu).with(|tlb| {
             tlb.running = true;
             refill(w, tlb, cpu);
@@ -379,6 +411,10 @@ impl Machine for Sim {
 
     fn guest_left(w: &World<Sim>, cpu: CpuId) {
         w.hardware.of(cpu).with(|tlb| tlb.running = false);
+    }
+
+    fn requests_taken(w: &World<Sim>, cpu: CpuId) {
+        w.hardware.of(cpu).with(|tlb| tlb.owes_flush = true);
     }
 
     fn spte_written(world: &World<Sim>, tag: Tag, new: u64) {

@@ -7,11 +7,11 @@ use kvmmu_model::arm64::{Dsb, TlbiScope};
 use kvmmu_model::x86::mmu::Header;
 use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES};
 use kvmmu_model::x86::mmu::walk::GuestWalk;
-use kvmmu_model::{Gfn, GuardSet, Gva, Object, SpId, Tables, Tag};
+use kvmmu_model::{Gfn, Guard, GuardSet, Gva, Object, SpId, Tables, Tag};
 use kvmmu_scenarios::machine::PAGES;
 use kvmmu_scenarios::ops::{Address, Entry, Op, TableEntry, VcpuOp};
 use kvmmu_scenarios::outcome::Outcome;
-use kvmmu_scenarios::scenario::{Paging, read_gpte};
+use kvmmu_scenarios::scenario::{IndirectFastFault, Paging, read_gpte};
 use kvmmu_scenarios::{Observer, Scenario, World};
 
 use super::{hardware, tlbi};
@@ -31,7 +31,42 @@ pub struct Race {
     without: GuardSet,
     record: Option<Record>,
     ignored_checkpoint: Option<(&'static str, u32)>,
+    remembers: Vec<Forgotten>,
     bodies: Vec<(usize, Body)>,
+}
+
+/// What is no part of the state where nobody will read it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Forgotten {
+    /// The requests to a vCPU that does not run its guest again, and its TLB.
+    Requests,
+    /// TLBs of CPUs that flush them before they run guest code.
+    Tlbs,
+    /// Dirty logs that nobody fetches again.
+    DirtyBitmap,
+    /// Dirty flags of host pages that nobody reclaims any more.
+    PageFlags,
+    /// `sp->gfns` of entries that map nothing.
+    Gfns,
+}
+
+impl Forgotten {
+    /// All of these.
+    pub const ALL: [Forgotten; 5] = {
+        use Forgotten::{DirtyBitmap, Gfns, PageFlags, Requests, Tlbs};
+        [Requests, Tlbs, DirtyBitmap, PageFlags, Gfns]
+    };
+
+    /// The words that it is about; TLBs are no words.
+    fn object(self) -> Option<Object> {
+        match self {
+            Forgotten::Requests => Some(Object::VcpuRequests),
+            Forgotten::Tlbs => None,
+            Forgotten::DirtyBitmap => Some(Object::DirtyBitmap),
+            Forgotten::PageFlags => Some(Object::PageFlags),
+            Forgotten::Gfns => Some(Object::Gfns),
+        }
+    }
 }
 
 /// What a thread does to the world of a scenario.
@@ -40,7 +75,8 @@ pub type Body = fn(&World<Sim>);
 impl Race {
     /// This scenario without these guards.
     pub fn new(scenario: Scenario, without: GuardSet) -> Race {
-        Race { scenario, without, record: None, bodies: Vec::new(), ignored_checkpoint: None }
+        let (remembers, bodies) = (Vec::new(), Vec::new());
+        Race { scenario, without, record: None, ignored_checkpoint: None, remembers, bodies }
     }
 
     /// The same, and a thread runs `body` in place of its program: steps for which there is no
@@ -63,6 +99,13 @@ impl Race {
         Race { ignored_checkpoint: Some((file, line)), ..self }
     }
 
+    /// The same, and this is part of the state whether somebody will read it or not.
+    #[must_use]
+    pub fn remembering(mut self, what: &[Forgotten]) -> Race {
+        self.remembers.extend(what);
+        self
+    }
+
     /// The scenario.
     pub fn scenario(&self) -> &Scenario {
         &self.scenario
@@ -76,6 +119,25 @@ impl Race {
             story: e.story.as_ref().map(|witness| witness.story.clone()),
             nesting: None,
         })
+    }
+}
+
+impl Race {
+    /// True if it is part of the state whether somebody will read it or not.
+    fn remembers(&self, what: Forgotten) -> bool {
+        let without = |guard| self.without.contains(guard);
+        let is_read = match what {
+            // A fast fault on an indirect page reads it without mmu_lock.
+            Forgotten::Gfns => {
+                without(Guard::FastFaultDirectOnly)
+                    || self.scenario.indirect == IndirectFastFault::Pinned
+            }
+            Forgotten::DirtyBitmap => without(Guard::MarkDirtyAtomic),
+            Forgotten::Tlbs => !hardware::entry_flushes(self.without),
+            Forgotten::Requests | Forgotten::PageFlags => false,
+        };
+        // A body may do what no operation of the scenario does.
+        is_read || !self.bodies.is_empty() || self.remembers.contains(&what)
     }
 }
 
@@ -97,12 +159,15 @@ impl Program for Race {
     }
     fn build(&self, platform: &Sim) -> Box<dyn Instance> {
         let scenario = self.scenario.clone();
+        let kept = Forgotten::ALL.into_iter().filter(|what| self.remembers(*what));
+        kept.filter_map(Forgotten::object).for_each(|object| platform.keep(object));
         let mut world = World::new(platform, &scenario);
         if self.record.is_some() {
             world.record_harvests();
         }
         let (record, bodies) = (self.record.clone(), self.bodies.clone());
-        Box::new(RaceInstance { world, scenario, record, bodies })
+        let forgets_tlbs = !self.remembers(Forgotten::Tlbs);
+        Box::new(RaceInstance { world, scenario, record, bodies, forgets_tlbs })
     }
 }
 
@@ -112,6 +177,7 @@ struct RaceInstance {
     scenario: Scenario,
     record: Option<Record>,
     bodies: Vec<(usize, Body)>,
+    forgets_tlbs: bool,
 }
 
 impl Instance for RaceInstance {
@@ -131,6 +197,9 @@ impl Instance for RaceInstance {
     }
     fn choices(&self, request: u64) -> u8 {
         hardware::choices(&self.world, request)
+    }
+    fn unread(&self, forget: &mut dyn FnMut(u16)) {
+        hardware::unread(&self.world, self.forgets_tlbs, forget);
     }
     fn observer(&self) -> Option<&dyn Observer> {
         Some(&self.world)

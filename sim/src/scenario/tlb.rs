@@ -106,6 +106,9 @@ pub(crate) struct Tlb {
     posted: Posted,
     /// What is usable until one of them completes its invalidation.
     leaving: Places,
+    /// Its vCPU has taken a request to flush it and has not done so. Never between steps, unless a
+    /// guard is removed; no part of the key.
+    pub(crate) owes_flush: bool,
 }
 
 /// Two entries at a time: a view is hashed whenever it changes.
@@ -155,6 +158,7 @@ impl Tlb {
     pub(crate) fn flush(&mut self) {
         self.places = Default::default();
         self.complete(self.posted);
+        self.owes_flush = false;
     }
 
     /// An invalidation of these places begins.

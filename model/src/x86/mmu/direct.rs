@@ -51,6 +51,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         if self.page_fault_handle_page_track(fault, gfn) {
             return RetPf::Emulate;
         }
+        self.p.checkpoint(());
         let fast = self.fast_page_fault(fault, None);
         if fast != RetPf::Invalid {
             return fast;

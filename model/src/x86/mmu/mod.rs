@@ -174,7 +174,11 @@ impl<P: Platform> ShadowMmu<P> {
             indirect_fast_fault: IndirectFastFault::Gfns,
             tables: core::array::from_fn(|i| Table {
                 spt: core::array::from_fn(|j| p.word(Tag::at(Object::Spte, i, j), 0)),
-                gfns: core::array::from_fn(|j| p.word(Tag::at(Object::Gfns, i, j), 0)),
+                gfns: core::array::from_fn(|j| {
+                    let gfn = p.word(Tag::at(Object::Gfns, i, j), 0);
+                    p.forget(&gfn);
+                    gfn
+                }),
                 header: p.word(Tag::nth(Object::SpHeader, i), 0),
             }),
             indirect_shadow_pages: p.word(Tag::one(Object::IndirectShadowPages), 0),

@@ -44,6 +44,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         access: Access,
         present: bool,
     ) -> RetPf {
+        self.p.checkpoint(present);
         let fault = Fault { cpu, page: gva.0, access, present };
         let write = access == Access::Write;
         let Some(walk) = self.walk_addr(root, gva, access) else { return RetPf::GuestFault };
@@ -54,6 +55,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         if self.page_fault_handle_page_track(fault, gfn) {
             return RetPf::Emulate;
         }
+        self.p.checkpoint(walk);
         let (seq, page) = match self.lookup(gfn, write) {
             Ok(found) => found,
             Err(ret) => return ret,

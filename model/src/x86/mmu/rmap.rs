@@ -47,6 +47,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// Locks: `mmu_lock`.
     fn rmap_remove(&self, l: &mut Locked, loc: SpteLoc) {
         let gfn = self.kvm_mmu_page_get_gfn(l, loc);
+        self.p.forget(self.mmu.gfns(loc));
         l.mmu.rmap[gfn.0 as usize].remove(loc);
     }
 

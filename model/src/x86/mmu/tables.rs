@@ -88,11 +88,12 @@ impl<P: Platform> Tables<P> for ShadowMmu<P> {
             if !sp.in_use || sp.role.level != PG_LEVEL_4K {
                 continue;
             }
-            let gfn = match sp.role.direct {
+            let spte = Spte(peek(self.sptep(loc)));
+            let gfn = self.format.is_shadow_present(spte).then(|| match sp.role.direct {
                 true => Gfn(sp.gfn.0 + u64::from(loc.index)),
                 false => Gfn(peek(self.gfns(loc))),
-            };
-            each(Leaf { loc, spte: Spte(peek(self.sptep(loc))), gfn });
+            });
+            each(Leaf { loc, spte, gfn });
         }
     }
 }
