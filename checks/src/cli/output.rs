@@ -33,7 +33,6 @@ struct NestingLine<'a> {
     outer: String,
     inner: String,
     scenario: &'a str,
-    times: u64,
 }
 
 /// What to do about a verdict that nothing stands behind.
@@ -145,11 +144,10 @@ impl<W: Write> Output<W> {
     pub fn lock_cycle(&mut self, cycle: &Cycle) -> io::Result<()> {
         let property = Property::LockCycle.name();
         if self.format == MessageFormat::Json {
-            let lines = cycle.iter().map(|Part { nesting, scenario, times }| NestingLine {
+            let lines = cycle.iter().map(|Part { nesting, scenario }| NestingLine {
                 outer: held_text(nesting.outer),
                 inner: wanted_text(nesting.inner),
                 scenario,
-                times: *times,
             });
             let nestings = lines.collect();
             let (r#type, verdict) = ("lock-cycle", "unexpected");
@@ -161,11 +159,11 @@ impl<W: Write> Output<W> {
             self.to,
             "{style}{word}{style:#} {property} of several scenarios, or with declared orders:"
         )?;
-        for Part { nesting, scenario, times } in cycle {
+        for Part { nesting, scenario } in cycle {
             let (text, scenario) = (nesting_text(*nesting), shown(scenario));
             match scenario.as_str() {
                 "" => writeln!(self.to, "        {text}: declared, see 'kvmmu locks'")?,
-                _ => writeln!(self.to, "        {text}: {scenario}, {}", counted(*times, "time"))?,
+                _ => writeln!(self.to, "        {text}: {scenario}")?,
             }
         }
         self.to.flush()

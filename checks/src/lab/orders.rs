@@ -8,13 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::shown::unseen;
 
-/// A lock that was taken inside another, and how often.
+/// A lock that was taken inside another. How often depends on timing, where threads share a search.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     outer: Held,
     inner: Held,
-    times: u64,
 }
 
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -72,29 +71,20 @@ impl Held {
 
 /// `orders` in their order.
 pub fn written(orders: &LockOrders) -> Vec<Order> {
-    let order = |(Nesting { outer, inner }, times)| Order {
-        outer: Held::of(outer),
-        inner: Held::of(inner),
-        times,
-    };
+    let order =
+        |(Nesting { outer, inner }, _)| Order { outer: Held::of(outer), inner: Held::of(inner) };
     orders.nestings().map(order).collect()
 }
 
-/// No search counts as far, and no sum of such numbers overflows.
-const TIMES_MAX: u64 = 1 << 40;
-
-/// What [`written`] was given, but for how often each lock was taken.
+/// What [`written`] was given, but for how often each lock was taken: once.
 ///
 /// # Errors
 ///
-/// A lock that there is not, a number that no search counts to.
+/// A lock that there is not.
 pub fn read(orders: &[Order]) -> Result<LockOrders, String> {
     let mut read = LockOrders::default();
-    for Order { outer, inner, times } in orders {
-        if *times > TIMES_MAX {
-            return Err(format!("'{}' was not taken {times} times", inner.lock));
-        }
-        read.count([outer.hold()?].into_iter(), inner.hold()?, *times);
+    for Order { outer, inner } in orders {
+        read.count([outer.hold()?].into_iter(), inner.hold()?, 1);
     }
     Ok(read)
 }
@@ -112,7 +102,7 @@ mod tests {
             let inner = classes[(i + 1) % classes.len()];
             for mode in [Mode::Exclusive, Mode::Read, Mode::Synchronize] {
                 let outer = Hold::new(*outer, Mode::Read);
-                orders.count([outer].into_iter(), Hold::new(inner, mode), 1 + i as u64);
+                orders.count([outer].into_iter(), Hold::new(inner, mode), 1);
             }
         }
         let text = serde_json::to_string(&written(&orders)).unwrap();

@@ -18,8 +18,6 @@ pub struct Part {
     pub nesting: Nesting,
     /// The first scenario that has it; empty: none, it is declared.
     pub scenario: String,
-    /// How often it was seen there.
-    pub times: u64,
 }
 
 /// The nestings of a cycle: each inner lock is the outer one of the next.
@@ -72,10 +70,7 @@ impl Together {
 
     fn part(&self, nesting: Nesting) -> Part {
         let has = self.each.iter().find(|(_, locks)| locks.times(nesting) > 0);
-        let (scenario, times) = match has {
-            Some((name, locks)) => (name.clone(), locks.times(nesting)),
-            None => (String::new(), 0),
-        };
-        Part { nesting, scenario, times }
+        let scenario = has.map_or_else(String::new, |(name, _)| name.clone());
+        Part { nesting, scenario }
     }
 }

@@ -173,8 +173,8 @@ fn a_cycle_of_two_scenarios_together_is_unexpected() {
     holds   aba-direct     4711 states, all explored, SC
     holds   host-writable  4711 states, all explored, SC
     UNEXPECTED lock-cycle of several scenarios, or with declared orders:
-            kvm->lock is taken inside kvm_lock: aba-direct, 3 times
-            kvm_lock is taken inside kvm->lock: host-writable, 1 time
+            kvm->lock is taken inside kvm_lock: aba-direct
+            kvm_lock is taken inside kvm->lock: host-writable
     2 variants: 2 hold, 0 caught, 0 bound, 0 unexpected; 1 lock cycle across scenarios; SC, seed 1
     ");
     assert_eq!(run(&names, 3, MessageFormat::Human), (exit, text));
@@ -184,7 +184,7 @@ fn a_cycle_of_two_scenarios_together_is_unexpected() {
     assert_eq!((&line["type"], &line["verdict"]), (&"lock-cycle".into(), &"unexpected".into()));
     let nesting = &line["nestings"][1];
     assert_eq!((&nesting["outer"], &nesting["inner"]), (&"kvm->lock".into(), &"kvm_lock".into()));
-    assert_eq!((&nesting["scenario"], &nesting["times"]), (&"host-writable".into(), &1.into()));
+    assert_eq!(nesting["scenario"], "host-writable");
     assert!(lines[lines.len() - 1].contains(r#""errors":0,"lock_cycles":1}"#), "{text}");
 }
 

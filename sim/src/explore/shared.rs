@@ -16,7 +16,7 @@ use hashbrown::HashTable;
 use kvmmu_scenarios::lockdep::LockOrders;
 
 use super::futures::{Future, Futures};
-use super::visited::{Insert, Place, Visited};
+use super::visited::{Filling, Insert, Place, Visited};
 use crate::machine::memory::Account;
 use crate::machine::numbers::Numbers;
 use crate::record::outcome::{Seen, Stats};
@@ -96,14 +96,16 @@ impl Shared {
         futures: Futures,
         numbers: Numbers,
     ) -> Option<Shared> {
-        let of = |shard: usize| own.closed().filter(move |(place, _)| shard_of(*place) == shard);
-        let shard = |shard: usize| {
-            let shard = Visited::of(account.another(), of(shard).count(), of(shard))?;
-            Some(Mutex::new(shard))
-        };
+        let mut counts = [0; SHARDS];
+        own.closed().for_each(|(place, _)| counts[shard_of(place)] += 1);
+        let shards = counts.iter().map(|count| Filling::new(account.another(), *count));
+        let mut shards = shards.collect::<Option<Vec<Filling>>>()?;
+        if !own.closed().all(|(place, number)| shards[shard_of(place)].add(place, number)) {
+            return None;
+        }
         Some(Shared {
-            shards: (0..SHARDS).map(shard).collect::<Option<_>>()?,
-            closed: AtomicU64::new(own.closed().count() as u64),
+            shards: shards.into_iter().map(|shard| Mutex::new(shard.done())).collect(),
+            closed: AtomicU64::new(counts.iter().sum::<usize>() as u64),
             futures: Mutex::new(futures),
             numbers: Arc::new(Mutex::new(numbers)),
             over: AtomicBool::new(false),

@@ -67,19 +67,6 @@ impl Visited {
         Visited { slots: vec![0; PLACES_MIN + SPILL], places: PLACES_MIN, len: 0, account }
     }
 
-    /// These keys, which are in order and so many, with clear flags; none if there is no room.
-    pub(crate) fn of(
-        mut account: Account,
-        len: usize,
-        keys: impl Iterator<Item = (Place, u32)>,
-    ) -> Option<Visited> {
-        let places = (len / 17 * 20 + len / 4).max(PLACES_MIN);
-        let all = places + SPILL;
-        let mut slots = account.hold(all * SLOT_BYTES).then(|| zeros(all)).flatten()?;
-        let keys = keys.map(|(Place(key), number)| key | u128::from(number));
-        fill(&mut slots, places, keys).then_some(Visited { slots, places, len, account })
-    }
-
     /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -177,7 +164,7 @@ impl Visited {
             return false;
         }
         let mut slots = zeros(new).unwrap_or_default();
-        if fill(&mut slots, places, self.slots.iter().copied().filter(|there| *there != 0)) {
+        if fill(&mut slots, places, &self.slots) {
             (self.slots, self.places) = (slots, places);
         }
         self.account.hold(self.slots.len() * SLOT_BYTES) && self.places == places
@@ -216,17 +203,58 @@ impl Visited {
     }
 }
 
+/// A set that is made of keys in their order.
+#[derive(Debug)]
+pub(crate) struct Filling {
+    slots: Vec<u128>,
+    places: usize,
+    next: usize,
+    len: usize,
+    account: Account,
+}
+
+impl Filling {
+    /// For so many keys, and some more; none if there is no room.
+    pub(crate) fn new(mut account: Account, keys: usize) -> Option<Filling> {
+        let places = (keys / 17 * 20 + keys / 4).max(PLACES_MIN);
+        let all = places + SPILL;
+        let slots = account.hold(all * SLOT_BYTES).then(|| zeros(all)).flatten()?;
+        Some(Filling { slots, places, next: 0, len: 0, account })
+    }
+
+    /// The next larger key, with a clear flag; false if there is no room.
+    pub(crate) fn add(&mut self, Place(key): Place, number: u32) -> bool {
+        self.next = place_next(&mut self.slots, self.places, self.next, key | u128::from(number));
+        self.len += 1;
+        self.next <= self.slots.len()
+    }
+
+    /// The set.
+    pub(crate) fn done(self) -> Visited {
+        let Filling { slots, places, len, account, .. } = self;
+        Visited { slots, places, len, account }
+    }
+}
+
 /// Copies keys in their order to an empty table; false if the last of them find no room, which with
 /// hashes for keys has a chance of less than 2^-60.
-fn fill(slots: &mut [u128], places: usize, keys: impl Iterator<Item = u128>) -> bool {
+fn fill(slots: &mut [u128], places: usize, from: &[u128]) -> bool {
     let mut next = 0;
-    for there in keys {
-        next = next.max(Visited::home(places, there));
-        let Some(slot) = slots.get_mut(next) else { return false };
-        *slot = there;
-        next += 1;
+    for there in from.iter().filter(|there| **there != 0) {
+        next = place_next(slots, places, next, *there);
     }
-    true
+    next <= slots.len()
+}
+
+/// Puts a key behind all others, the last of which is before `next`. Gives what is before which
+/// this one is then.
+#[inline(always)]
+fn place_next(slots: &mut [u128], places: usize, next: usize, key: u128) -> usize {
+    let at = next.max(Visited::home(places, key));
+    if let Some(slot) = slots.get_mut(at) {
+        *slot = key;
+    }
+    at + 1
 }
 
 #[cfg(test)]

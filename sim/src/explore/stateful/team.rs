@@ -145,6 +145,7 @@ impl Walk<'_, '_, '_, '_> {
                 Some(shared) => (team.join)(shared),
                 None => {
                     team.cores.give();
+                    self.team = None;
                     break;
                 }
             }
