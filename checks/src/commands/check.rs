@@ -32,7 +32,7 @@ use crate::lab::memory::{jobs, size_text};
 use crate::lab::orders;
 use crate::lab::pool;
 use crate::lab::run::{MEMORY_MODEL, Machine, Simulated};
-use crate::lab::search::LARGE;
+use crate::lab::search::{LARGE, Strategy};
 use crate::lab::select;
 use crate::lab::together::Together;
 use crate::lab::variant::Variant;
@@ -177,8 +177,7 @@ fn run_kept(args: &CheckArgs, plan: &Plan<'_>, to: &mut dyn Write) -> Result<Exi
     note(kept.begun());
     let machine = Keeping { machine: &Simulated, kept: &kept };
     let exit = run_plan(&machine, plan, &interrupt::interrupted, to)?;
-    let shard = args.shard.map(|shard| format!(" --shard {shard}"));
-    note(kept.ended(&(words(args) + &shard.unwrap_or_default())));
+    note(kept.ended(&go_on(args)));
     Ok(match kept.failure() {
         Some(failure) => {
             say!("{failure}");
@@ -186,6 +185,18 @@ fn run_kept(args: &CheckArgs, plan: &Plan<'_>, to: &mut dyn Write) -> Result<Exi
         }
         None => exit,
     })
+}
+
+/// The command that goes on with a run: without the bounds that may have ended it.
+fn go_on(args: &CheckArgs) -> String {
+    let mut args = args.clone();
+    let search = &mut args.search;
+    (search.time_max, search.memory_max, search.states_max) = (None, None, None);
+    if !matches!(search.strategy(), Strategy::Random | Strategy::Pct) {
+        search.executions_max = None;
+    }
+    let shard = args.shard.map(|shard| format!(" --shard {shard}"));
+    words(&args) + &shard.unwrap_or_default()
 }
 
 /// Explores the variants of `plan` on `machine` until all are done or `interrupted` says so.

@@ -48,7 +48,7 @@ fn a_run_in_pieces_prints_what_it_prints_at_once() {
     assert_eq!(begun.status.code(), Some(3));
     let said = text(&begun.stderr);
     assert!(said.contains("note: 2 variants have no verdict yet (of 2 it is saved how"), "{said}");
-    assert!(said.contains("--states-max 20000 --resume run' goes on"), "{said}");
+    assert!(said.contains("'kvmmu check canary lost-dirty-update --resume run' goes on"), "{said}");
     assert_eq!(files(&directory), ["run", "run.search-2", "run.search-3"]);
     // Other bounds, more or fewer jobs.
     let more = check(&directory, &["--states-max", "42000", "--resume", "run", "--jobs", "1"]);

@@ -110,7 +110,8 @@ impl Log {
                 "--resume needs a file that can be read and written; it is made if there is none",
             )
         };
-        let options = File::options().read(true).write(true).create(true).truncate(false).clone();
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(path).map_err(|error| system(&error))?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {

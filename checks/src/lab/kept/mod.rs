@@ -28,7 +28,7 @@ use crate::lab::kept::saved::{Saved, When};
 use crate::lab::replayed::{Example, Replayed};
 use crate::lab::run::{Machine, Minimised, Progress};
 use crate::lab::search::Search;
-use crate::lab::variant::{Goal, Variant, hash};
+use crate::lab::variant::{Goal, Variant, hash, shell_word};
 
 /// A run that is kept.
 pub struct Kept {
@@ -113,7 +113,7 @@ impl Kept {
         let state = self.lock();
         state.log.as_ref()?;
         let left = self.names.len() - state.done.len();
-        let path = self.path.display();
+        let path = shell_word(&self.path.display().to_string());
         let saved = match state.ended.len() {
             0 => String::new(),
             1 => " (of 1 it is saved how far it came)".to_owned(),
