@@ -201,7 +201,7 @@ fn an_order_that_closes_a_cycle_with_declared_ones_is_unexpected() {
     holds   aba-direct  4711 states, all explored, SC
     UNEXPECTED lock-cycle of several scenarios, or with declared orders:
             kvm->slots_lock is taken inside kvm_lock: declared, see 'kvmmu locks'
-            kvm_lock is taken inside kvm->slots_lock: aba-direct, 1 time
+            kvm_lock is taken inside kvm->slots_lock: aba-direct
     1 variant: 1 hold, 0 caught, 0 bound, 0 unexpected; 1 lock cycle across scenarios; SC, seed 1
     ");
 }
