@@ -152,8 +152,8 @@ impl<'a> Search<'a> {
     }
 
     /// Another engine looked at an execution.
-    pub(crate) fn add_elsewhere(&mut self, steps: u32, seen: &Seen, locks: &LockOrders) {
-        self.elsewhere.0 += u64::from(steps);
+    pub(crate) fn add_elsewhere(&mut self, steps: u64, seen: &Seen, locks: &LockOrders) {
+        self.elsewhere.0 += steps;
         self.elsewhere.1.merge(seen);
         self.elsewhere.2.merge(locks);
     }

@@ -13,13 +13,26 @@ use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Cores, Explorer, Goal, Limits};
 
-use super::random::{Found, config, found, in_turn, kinds};
+use super::random::{Found, config, found, in_turn, kinds, others};
 
-/// Explores by states, alone or with so many helpers from the start. Gives what was found, and how
-/// many states were looked at.
-fn explore(program: &dyn Program, goal: &Goal, reduced: bool, helpers: usize) -> (Found, u64) {
+/// What was found, violations with cycles of lock orders, and how many states were looked at.
+type Explored = (Found, Vec<(Rule, bool)>, u64);
+
+/// Explores by states, alone or with so many helpers from the start.
+fn explore(program: &dyn Program, goal: &Goal, reduced: bool, helpers: usize) -> Explored {
+    explore_up_to(program, goal, reduced, helpers, Limits::default().steps_max)
+}
+
+/// [`explore`], and executions have so many steps at most.
+fn explore_up_to(
+    program: &dyn Program,
+    goal: &Goal,
+    reduced: bool,
+    helpers: usize,
+    steps_max: u32,
+) -> Explored {
     let cores: &'static Cores = Box::leak(Box::new(Cores::new(helpers, 0)));
-    let limits = Limits { cores: (helpers > 0).then_some(cores), ..Limits::default() };
+    let limits = Limits { cores: (helpers > 0).then_some(cores), steps_max, ..Limits::default() };
     let finals = Some(BTreeSet::new());
     let mut stateful = Stateful { reduced, finals, ..Stateful::default() };
     let go_on = |_: &Stats| {
@@ -27,7 +40,7 @@ fn explore(program: &dyn Program, goal: &Goal, reduced: bool, helpers: usize) ->
         true
     };
     let outcome = stateful.explore(program, goal, &limits, &go_on);
-    (found(&outcome, stateful.finals), outcome.stats.states)
+    (found(&outcome, stateful.finals), others(&outcome), outcome.stats.states)
 }
 
 #[test]
@@ -35,16 +48,33 @@ fn random_programs_together() {
     let (kinds, mut shared) = (kinds(), 0);
     for (at, kind, program) in in_turn(&kinds, config().cases as usize / 4) {
         for reduced in [false, true] {
-            let (alone, states) = explore(&*program, &kind.goal, reduced, 0);
+            let (alone, wrong, states) = explore(&*program, &kind.goal, reduced, 0);
             if states < 100 {
                 continue;
             }
-            let (together, by_all) = explore(&*program, &kind.goal, reduced, 1 + at % 3);
-            assert_eq!(together, alone, "{}: {program:?}", kind.name);
+            let (together, by_them, by_all) = explore(&*program, &kind.goal, reduced, 1 + at % 3);
+            assert_eq!((together, by_them), (alone, wrong), "{}: {program:?}", kind.name);
             shared += u32::from(by_all != states);
         }
     }
     assert!(shared > 20, "{shared} of them were shared");
+}
+
+/// What is behind a step too many was looked at by nobody, whoever came there.
+#[test]
+fn executions_that_grow_too_long_for_one_are_too_long_for_all() {
+    let (kinds, mut cut) = (kinds(), 0);
+    for (at, kind, program) in in_turn(&kinds, config().cases as usize / 4) {
+        for steps_max in [8, 12, 16] {
+            let by = |helpers| explore_up_to(&*program, &kind.goal, true, helpers, steps_max);
+            let (alone, _, states) = by(0);
+            if states >= 50 {
+                assert_eq!(by(1 + at % 3).0, alone, "{}, {steps_max}: {program:?}", kind.name);
+                cut += 1;
+            }
+        }
+    }
+    assert!(cut > 100, "{cut}");
 }
 
 #[test]
@@ -63,9 +93,9 @@ fn scenarios_together() {
             if outcome.verdict != Verdict::Holds || outcome.stats.states < 1000 {
                 continue;
             }
-            let (alone, states) = explore(&race, &goal, true, 0);
-            let (together, by_all) = explore(&race, &goal, true, 2);
-            assert_eq!(together, alone, "{file} {without:?}");
+            let (alone, wrong, states) = explore(&race, &goal, true, 0);
+            let (together, by_them, by_all) = explore(&race, &goal, true, 2);
+            assert_eq!((together, by_them), (alone, wrong), "{file} {without:?}");
             compared += 1;
             shared += u32::from(by_all != states);
         }

@@ -186,7 +186,7 @@ impl Merge<'_, '_> {
                 self.next += 1;
                 self.sampling.count(made.steps);
                 self.sampling.cut |= made.cut;
-                self.sampling.search.add_elsewhere(made.steps, &made.seen, &made.locks);
+                self.sampling.search.add_elsewhere(made.steps.into(), &made.seen, &made.locks);
                 continue;
             }
             let verdict = self.again();

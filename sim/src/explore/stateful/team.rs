@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{Stateful, Walk};
 use crate::explore::explorer::{Limits, Progress};
@@ -35,7 +36,7 @@ impl Stateful {
         keep: Option<&mut dyn Keep>,
     ) -> Outcome {
         let (before, unwatched) = (engine.learned(), engine.settled_witnesses());
-        let goal = engine.goal().clone();
+        let (goal, started) = (engine.goal().clone(), Instant::now());
         let (reduced, removed, finals) = (self.reduced, self.removed, self.finals.clone());
         let helper = Stateful { reduced, removed, finals, ..Stateful::default() };
         let (states_max, executions_max) = (u64::MAX, u64::MAX);
@@ -74,15 +75,23 @@ impl Stateful {
             verdict,
             Verdict::Inconclusive(Reason::Time | Reason::Memory | Reason::Interrupted)
         ) && !shared.has_given_up();
+        let parts = shared.take_parts();
+        // A cycle may have been closed by what several of them saw.
+        let mut locks = engine.lock_orders();
+        parts.iter().for_each(|part| locks.merge(&part.locks));
         let plain = verdict == Verdict::Holds && cut.is_none() && !shared.has_given_up();
-        let settled = stopped || plain && search.has_found_nothing(engine);
-        if !settled {
+        // A class inside itself is no cycle.
+        let ordered = locks.cycles().iter().all(|cycle| cycle.len() == 1);
+        let plain = plain && search.has_found_nothing(engine) && ordered;
+        if !stopped && !plain {
             engine.recall(&before);
-            return self.explore_alone(engine, limits, progress, None);
+            let left = |max: Duration| max.saturating_sub(started.elapsed());
+            let limits = Limits { time_max: limits.time_max.map(left), ..*limits };
+            return self.explore_alone(engine, &limits, progress, None);
         }
         let mut stats = Stats::default();
-        for part in shared.take_parts() {
-            search.add_elsewhere(part.stats.steps as u32, &part.seen, &part.locks);
+        for part in parts {
+            search.add_elsewhere(part.stats.steps, &part.seen, &part.locks);
             stats.executions += part.stats.executions;
             stats.states += part.stats.states;
             stats.transitions += part.stats.transitions;
@@ -115,10 +124,12 @@ fn help(
     (walk.states.member, walk.order) = (Some(Box::new(member)), order);
     let verdict = walk.run();
     let (cut, finals) = (walk.cut, walk.finals);
+    // Where it left something out or found something, others have taken states for done that are
+    // not, or have not seen what it saw.
     match verdict {
-        Verdict::Holds if cut.is_none() && search.has_found_nothing(engine) => shared.end(true),
-        Verdict::Inconclusive(Reason::Interrupted | Reason::Memory)
-            if search.has_found_nothing(engine) => {}
+        _ if cut.is_some() || !search.has_found_nothing(engine) => shared.give_up(),
+        Verdict::Holds => shared.end(true),
+        Verdict::Inconclusive(Reason::Interrupted | Reason::Memory) => {}
         _ => shared.give_up(),
     }
     let Outcome { seen, locks, stats, .. } = search.outcome(engine, verdict);
