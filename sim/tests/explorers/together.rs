@@ -2,18 +2,22 @@
 //! of all kinds and scenarios, shared from the first states on; how far each engine comes is up to
 //! the system, so that each run tries other orders.
 
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::SeqCst;
+use core::time::Duration;
 use std::collections::BTreeSet;
+use std::thread::sleep;
 
-use kvmmu_model::GuardSet;
-use kvmmu_scenarios::{builtin, loader};
+use kvmmu_model::{GuardSet, Lock, LockClass, Object, Platform, RwLock, Tag, Word};
+use kvmmu_scenarios::{Property, builtin, loader};
 use kvmmu_sim::outcome::{Stats, Verdict};
-use kvmmu_sim::program::Program;
+use kvmmu_sim::program::{Instance, Program};
 use kvmmu_sim::race::Race;
 use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Cores, Explorer, Goal, Limits};
+use kvmmu_sim::{Cores, Explorer, Goal, Limits, Sim, SimLock, SimRwLock, SimWord};
 
-use super::random::{Found, config, found, in_turn, kinds, others};
+use super::random::{Found, NOTHING, config, found, in_turn, kinds, others};
 
 /// What was found, violations with cycles of lock orders, and how many states were looked at.
 type Explored = (Found, Vec<(Rule, bool)>, u64);
@@ -101,4 +105,74 @@ fn scenarios_together() {
         }
     }
     assert!(compared > 20 && shared > 5, "{compared} variants, {shared} of them shared");
+}
+
+/// Two threads race for a word, and count. Who has won takes two locks, each in another order; the
+/// second thread only if it has counted before the other, which a search comes to last. So no
+/// execution has both orders.
+#[derive(Debug)]
+struct OneOrderEach;
+
+struct Built {
+    won: SimWord,
+    count: SimWord,
+    mutex: SimLock<()>,
+    rw_lock: SimRwLock<u8>,
+}
+
+impl Program for OneOrderEach {
+    fn threads(&self) -> Vec<String> {
+        ["one", "other"].map(String::from).to_vec()
+    }
+    fn build(&self, sim: &Sim) -> Box<dyn Instance> {
+        Box::new(Built {
+            won: sim.word(Tag::nth(Object::Var, 0), 0),
+            count: sim.word(Tag::nth(Object::Var, 1), 0),
+            mutex: sim.lock(LockClass::VarLock.nth(0), ()),
+            rw_lock: sim.rw_lock(LockClass::VarRwLock.nth(0), 0),
+        })
+    }
+}
+
+impl Instance for Built {
+    fn run(&self, thread: usize) {
+        let won = self.won.compare_exchange(0, 1, SeqCst, SeqCst).is_ok();
+        let mut last = 0;
+        for _ in 0..COUNTS {
+            last = self.count.fetch_add(1, SeqCst);
+        }
+        if won && thread == 0 {
+            let _outer = self.mutex.lock();
+            let _inner = self.rw_lock.write();
+        } else if won && last == COUNTS - 1 {
+            let _outer = self.rw_lock.write();
+            let _inner = self.mutex.lock();
+        }
+    }
+}
+
+const COUNTS: u64 = 8;
+
+/// The first engine has seen one order, and waits while another one explores what is left.
+#[test]
+fn a_cycle_of_locks_of_which_each_engine_saw_a_part_is_found() {
+    let goal = Goal::of(NOTHING);
+    let cycle = Rule::Property(Property::LockCycle);
+    let alone = Stateful::default().explore(&OneOrderEach, &goal, &Limits::default(), &|_| true);
+    assert_eq!(others(&alone), [(cycle, false)]);
+    // It is past the first order then, and not at the second one.
+    let from = alone.stats.states / 4 * 3;
+    let limits =
+        Limits { cores: Some(Box::leak(Box::new(Cores::new(1, from)))), ..Limits::default() };
+    let waited = AtomicBool::new(false);
+    let wait = |stats: &Stats| {
+        // Below that nobody helps; the next time somebody does.
+        if stats.states > from + 5000 && !waited.swap(true, SeqCst) {
+            sleep(Duration::from_secs(1));
+        }
+        true
+    };
+    let together = Stateful::default().explore(&OneOrderEach, &goal, &limits, &wait);
+    assert!(waited.into_inner());
+    assert_eq!(others(&together), [(cycle, false)]);
 }
