@@ -136,6 +136,7 @@ fn parts() -> Vec<Vec<u8>> {
             counts: None,
             trace_dir: Path::new("target/fuzz/traces"),
             quiet: true,
+            kept: None,
         };
         let mut text = Vec::new();
         run_plan(&Simulated, &plan, &|| false, &mut text).expect("a Vec can be written");

@@ -26,7 +26,7 @@ use crate::commands::counts::{Pinned, Table, advice};
 use crate::commands::engines;
 use crate::commands::plan::{Part, Plan};
 use crate::lab::judge::{Judged, Word, counted, is_canary, judge};
-use crate::lab::kept::{Keeping, Kept};
+use crate::lab::kept::Kept;
 use crate::lab::known::Known;
 use crate::lab::memory::{jobs, size_text};
 use crate::lab::orders;
@@ -144,6 +144,11 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
         }
     }
     interrupt::catch()?;
+    let kept = match (&args.resume, args.engine) {
+        (_, Engine::Loom | Engine::Shuttle) => None,
+        (Some(path), Engine::Sim) => Some(Kept::open(path, &variants, &search)?),
+        (None, Engine::Sim) => Some(Kept::if_memory_ends(&args.trace_dir, &variants, &search)),
+    };
     let plan = Plan {
         variants,
         search,
@@ -154,6 +159,7 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
         counts,
         trace_dir: &args.trace_dir,
         quiet: common.quiet,
+        kept,
         part,
     };
     match args.engine {
@@ -162,23 +168,17 @@ pub fn run(args: &CheckArgs, common: &Common, to: &mut dyn Write) -> Result<Exit
     }
 }
 
-/// [`run_plan`] on the simulated machine, and keeps the run.
+/// [`run_plan`] on the simulated machine, and says what is kept of the run.
 fn run_kept(args: &CheckArgs, plan: &Plan<'_>, to: &mut dyn Write) -> Result<Exit, Failure> {
-    let (variants, search) = (&plan.variants, &plan.search);
-    let kept = match &args.resume {
-        Some(path) => Kept::open(path, variants, search)?,
-        None => Kept::if_memory_ends(plan.trace_dir, variants, search),
-    };
     let note = |said: Option<String>| {
         if let (Some(said), false) = (said, plan.quiet) {
             say!("note: {said}");
         }
     };
-    note(kept.begun());
-    let machine = Keeping { machine: &Simulated, kept: &kept };
-    let exit = run_plan(&machine, plan, &interrupt::interrupted, to)?;
-    note(kept.ended(&go_on(args)));
-    Ok(match kept.failure() {
+    note(plan.kept.as_ref().and_then(Kept::begun));
+    let exit = run_plan(&Simulated, plan, &interrupt::interrupted, to)?;
+    note(plan.kept.as_ref().and_then(|kept| kept.ended(&go_on(args))));
+    Ok(match plan.kept.as_ref().and_then(Kept::failure) {
         Some(failure) => {
             say!("{failure}");
             exit.worse(failure.exit)
@@ -219,7 +219,7 @@ pub fn run_plan(
     let mut table = Table::new(&plan.search, plan.size);
     let mut exit = Exit::Expected;
     let mut together = Together::default();
-    let known = Known::new(machine);
+    let known = Known::new(machine, plan.kept.as_ref());
     let work = |job: usize| match interrupted() {
         true => Ok(None),
         false => {

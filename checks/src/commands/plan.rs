@@ -7,6 +7,7 @@ use crate::cli::exit::Exit;
 use crate::cli::lines::{Placed, RunStart, ShardStart};
 use crate::cli::words::words;
 use crate::commands::counts::Pinned;
+use crate::lab::kept::Kept;
 use crate::lab::search::Search;
 use crate::lab::shard::{self, Shard};
 use crate::lab::variant::Variant;
@@ -59,6 +60,8 @@ pub struct Plan<'a> {
     pub trace_dir: &'a Path,
     /// No progress and no notes.
     pub quiet: bool,
+    /// Where the run is kept.
+    pub kept: Option<Kept>,
     /// That it is one part of a run.
     pub part: Option<Part>,
 }

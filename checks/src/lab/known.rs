@@ -13,6 +13,7 @@ use kvmmu_sim::Progress;
 use kvmmu_sim::outcome::{Outcome, Verdict};
 
 use crate::cli::exit::Failure;
+use crate::lab::kept::Kept;
 use crate::lab::run::Machine;
 use crate::lab::search::Search;
 use crate::lab::variant::{Goal, Variant};
@@ -20,6 +21,7 @@ use crate::lab::variant::{Goal, Variant};
 /// The variants of one run that were explored.
 pub struct Known<'m> {
     machine: &'m dyn Machine,
+    kept: Option<&'m Kept>,
     explored: Mutex<Vec<Explored>>,
 }
 
@@ -32,9 +34,9 @@ struct Explored {
 }
 
 impl<'m> Known<'m> {
-    /// Nothing is known.
-    pub fn new(machine: &'m dyn Machine) -> Known<'m> {
-        Known { machine, explored: Mutex::default() }
+    /// Nothing is known but what is kept.
+    pub fn new(machine: &'m dyn Machine, kept: Option<&'m Kept>) -> Known<'m> {
+        Known { machine, kept, explored: Mutex::default() }
     }
 
     /// [`Machine::explore`], unless the outcome is known; and whether it was.
@@ -52,7 +54,10 @@ impl<'m> Known<'m> {
         if let Some(outcome) = self.find(variant, &goal) {
             return Ok((outcome, true));
         }
-        let outcome = self.machine.explore(variant, &goal, search, progress)?;
+        let outcome = match self.kept {
+            Some(kept) => kept.explore(self.machine, variant, search, progress)?,
+            None => self.machine.explore(variant, &goal, search, progress)?,
+        };
         if outcome.verdict == Verdict::Holds && outcome.others.is_empty() {
             let (scenario, without) = (Arc::clone(&variant.scenario), variant.without);
             let explored = Explored { scenario, without, goal, outcome: outcome.clone() };

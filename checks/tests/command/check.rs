@@ -40,9 +40,20 @@ fn check(
         no_lock_checks: false,
     };
     let search = args.search(jobs);
-    let (counts, strict, quiet, part) = (None, false, true, None);
-    let plan =
-        Plan { variants, search, size: 1, jobs, strict, format, counts, trace_dir, quiet, part };
+    let (counts, strict, quiet, kept, part) = (None, false, true, None, None);
+    let plan = Plan {
+        variants,
+        search,
+        size: 1,
+        jobs,
+        strict,
+        format,
+        counts,
+        trace_dir,
+        quiet,
+        kept,
+        part,
+    };
     let mut out = anstream::StripStream::new(Vec::new());
     let exit = run_plan(machine, &plan, &|| interrupted, &mut out).expect("a Vec can be written");
     (exit, String::from_utf8(out.into_inner()).expect("output is text"))

@@ -349,9 +349,9 @@ fn checked(
     let mut variants = variants.to_vec();
     let part = shard.map(|shard| Part::take(shard, &mut variants, &args));
     let (search, size, jobs, trace_dir) = (Search::default(), 1, 2, directory);
-    let (counts, strict, quiet) = (None, false, true);
+    let (counts, strict, quiet, kept) = (None, false, true, None);
     let plan =
-        Plan { variants, search, size, jobs, strict, format, counts, trace_dir, quiet, part };
+        Plan { variants, search, size, jobs, strict, format, counts, trace_dir, quiet, kept, part };
     let mut out = Vec::new();
     let exit = run_plan(machine, &plan, &|| false, &mut out).expect("a Vec can be written");
     (exit, out)

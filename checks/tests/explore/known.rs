@@ -16,7 +16,7 @@ fn a_guard_that_no_step_asks_for_changes_nothing() {
     let mut known = 0;
     for name in SMALL {
         let selected = select::scenario(name, 1).expect("it is built in");
-        let found = Known::new(&Simulated);
+        let found = Known::new(&Simulated, None);
         for variant in select::variants(&selected, &[]) {
             let said = found.explore(&variant, &search, &|_| true).expect("no internal error");
             let own = Simulated.explore(&variant, &variant.goal(), &search, &|_| true);

@@ -21,6 +21,7 @@ pub mod trace_hash;
 mod auto;
 mod costs;
 mod cycles;
+mod exchange;
 mod explorer;
 mod futures;
 mod persistent;

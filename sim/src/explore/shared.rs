@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hashbrown::HashTable;
 use kvmmu_scenarios::lockdep::LockOrders;
 
+use super::exchange::Exchange;
 use super::futures::{Future, Futures};
 use super::visited::{Filling, Insert, Place, Visited};
 use crate::machine::memory::Account;
@@ -259,111 +260,25 @@ impl Member {
     /// The number of a shared future among those of this engine.
     #[inline]
     pub(crate) fn import(&mut self, futures: &mut Futures, number: u32) -> Future {
-        match self.exchange.rows_in.get(number as usize) {
-            Some(&known) if known != 0 => Future(known - 1),
-            _ => {
-                let shared = lock(&self.shared.futures);
-                self.exchange.import(futures, &shared, Future(number))
-            }
-        }
+        self.exchange.imported(number).unwrap_or_else(|| {
+            let shared = lock(&self.shared.futures);
+            self.exchange.import(futures, &shared, Future(number))
+        })
     }
 
     /// The shared number of a future of this engine.
     #[inline]
     pub(crate) fn export(&mut self, futures: &Futures, future: Future) -> u32 {
-        match self.exchange.rows_out.get(future.0 as usize) {
-            Some(&known) if known != 0 => known - 1,
-            _ => {
-                let mut shared = lock(&self.shared.futures);
-                self.exchange.export(futures, &mut shared, future).0
-            }
-        }
+        let known = self.exchange.exported(future);
+        let number = known.unwrap_or_else(|| {
+            let mut shared = lock(&self.shared.futures);
+            self.exchange.export(futures, &mut shared, future)
+        });
+        number.0
     }
 
     /// How much memory it takes, but for what is shared.
     pub(crate) fn bytes(&self) -> usize {
         self.open.capacity() * 40 + self.exchange.bytes()
-    }
-}
-
-/// Which numbers of this engine are which shared ones: each plus 1, and 0 for those not asked for.
-#[derive(Debug, Default)]
-struct Exchange {
-    rows_in: Vec<u32>,
-    rows_out: Vec<u32>,
-    footprints_in: Vec<u32>,
-    footprints_out: Vec<u32>,
-}
-
-/// Notes what a number is on the other side.
-fn note(list: &mut Vec<u32>, number: u32, other: u32) {
-    let at = number as usize;
-    if list.len() <= at {
-        list.resize(at + 1 + at / 4, 0);
-    }
-    list[at] = other + 1;
-}
-
-/// Takes over a footprint.
-fn footprint(
-    list: &mut Vec<u32>,
-    back: &mut Vec<u32>,
-    from: &Futures,
-    to: &mut Futures,
-    id: u32,
-) -> u32 {
-    match list.get(id as usize) {
-        Some(&known) if known != 0 => known - 1,
-        _ => {
-            let other = to.intern_number(from.footprint(id));
-            note(list, id, other);
-            note(back, other, id);
-            other
-        }
-    }
-}
-
-impl Exchange {
-    /// All numbers are the same.
-    fn same(futures: &Futures) -> Exchange {
-        let (rows, footprints) = futures.counts();
-        let same = |count: usize| (1..=count as u32).collect::<Vec<u32>>();
-        Exchange {
-            rows_in: same(rows),
-            rows_out: same(rows),
-            footprints_in: same(footprints),
-            footprints_out: same(footprints),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let all = [&self.rows_in, &self.rows_out, &self.footprints_in, &self.footprints_out];
-        all.into_iter().map(|list| list.capacity() * size_of::<u32>()).sum()
-    }
-
-    #[cold]
-    fn import(&mut self, own: &mut Futures, shared: &Futures, number: Future) -> Future {
-        let Exchange { footprints_in, footprints_out, .. } = self;
-        let row: Vec<_> = shared
-            .row_numbers(number)
-            .map(|id| id.map(|id| footprint(footprints_in, footprints_out, shared, own, id)))
-            .collect();
-        let future = own.row_of_numbers(&row);
-        note(&mut self.rows_in, number.0, future.0);
-        note(&mut self.rows_out, future.0, number.0);
-        future
-    }
-
-    #[cold]
-    fn export(&mut self, own: &Futures, shared: &mut Futures, future: Future) -> Future {
-        let Exchange { footprints_in, footprints_out, .. } = self;
-        let row: Vec<_> = own
-            .row_numbers(future)
-            .map(|id| id.map(|id| footprint(footprints_out, footprints_in, own, shared, id)))
-            .collect();
-        let number = shared.row_of_numbers(&row);
-        note(&mut self.rows_out, future.0, number.0);
-        note(&mut self.rows_in, number.0, future.0);
-        number
     }
 }

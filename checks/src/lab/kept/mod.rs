@@ -17,18 +17,15 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kvmmu_scenarios::lockdep::Nesting;
 use kvmmu_sim::outcome::{Outcome, Reason, Verdict};
-use kvmmu_sim::schedule::Schedule;
 
 use crate::cli::exit::Failure;
 use crate::lab::kept::log::{Entry, Log};
 use crate::lab::kept::origin::Origin;
 use crate::lab::kept::saved::{Saved, When};
-use crate::lab::replayed::{Example, Replayed};
-use crate::lab::run::{Machine, Minimised, Progress};
+use crate::lab::run::{Machine, Progress};
 use crate::lab::search::Search;
-use crate::lab::variant::{Goal, Variant, hash, shell_word};
+use crate::lab::variant::{Variant, hash, shell_word};
 
 /// A run that is kept.
 pub struct Kept {
@@ -132,6 +129,31 @@ impl Kept {
         self.lock().failed.take()
     }
 
+    /// [`Machine::explore`], unless it is done, from where it was saved.
+    ///
+    /// # Errors
+    ///
+    /// Those of the machine.
+    pub fn explore(
+        &self,
+        machine: &dyn Machine,
+        variant: &Variant,
+        search: &Search,
+        progress: Progress<'_>,
+    ) -> Result<Outcome, Failure> {
+        let goal = variant.goal();
+        let Some(job) = self.job(variant) else {
+            return machine.explore(variant, &goal, search, progress);
+        };
+        if let Some(outcome) = self.lock().done.get(&job) {
+            return Ok(outcome.clone());
+        }
+        let mut keep = Saved::new(self, job);
+        let outcome = machine.explore_kept(variant, &goal, search, progress, &mut keep)?;
+        self.note(job, &outcome);
+        Ok(outcome)
+    }
+
     fn job(&self, variant: &Variant) -> Option<usize> {
         let key = key(variant);
         self.keys.iter().position(|other| *other == key)
@@ -196,65 +218,4 @@ impl fmt::Debug for Kept {
 /// What tells a variant from others, with what is expected of it.
 fn key(variant: &Variant) -> u64 {
     hash(&format!("{variant:?}"))
-}
-
-/// A machine whose searches are kept.
-pub struct Keeping<'m> {
-    /// What explores.
-    pub machine: &'m dyn Machine,
-    /// Where it is kept.
-    pub kept: &'m Kept,
-}
-
-impl fmt::Debug for Keeping<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keeping").field("kept", self.kept).finish_non_exhaustive()
-    }
-}
-
-impl Machine for Keeping<'_> {
-    fn explore(
-        &self,
-        variant: &Variant,
-        goal: &Goal,
-        search: &Search,
-        progress: Progress<'_>,
-    ) -> Result<Outcome, Failure> {
-        let kept = self.kept;
-        let Some(job) = kept.job(variant) else {
-            return self.machine.explore(variant, goal, search, progress);
-        };
-        if let Some(outcome) = kept.lock().done.get(&job) {
-            return Ok(outcome.clone());
-        }
-        let mut keep = Saved::new(kept, job);
-        let outcome = self.machine.explore_kept(variant, goal, search, progress, &mut keep)?;
-        kept.note(job, &outcome);
-        Ok(outcome)
-    }
-
-    fn minimise(
-        &self,
-        variant: &Variant,
-        goal: &Goal,
-        found: &kvmmu_sim::outcome::Found,
-        search: &Search,
-        progress: Progress<'_>,
-    ) -> Result<Minimised, Failure> {
-        self.machine.minimise(variant, goal, found, search, progress)
-    }
-
-    fn witness(
-        &self,
-        variant: &Variant,
-        nesting: Nesting,
-        search: &Search,
-        progress: Progress<'_>,
-    ) -> Result<Option<Example>, Failure> {
-        self.machine.witness(variant, nesting, search, progress)
-    }
-
-    fn replay(&self, variant: &Variant, schedule: &Schedule) -> Result<Replayed, Failure> {
-        self.machine.replay(variant, schedule)
-    }
 }
