@@ -82,7 +82,11 @@ impl Stateful {
         let plain = verdict == Verdict::Holds && cut.is_none() && !shared.has_given_up();
         // A class inside itself is no cycle.
         let ordered = locks.cycles().iter().all(|cycle| cycle.len() == 1);
-        let plain = plain && search.has_found_nothing(engine) && ordered;
+        // How deep a search goes depends on its order: who comes to a state by a short path spares
+        // others a long one, which alone might have been too long.
+        let deepest = parts.iter().map(|part| part.stats.depth_max).max().unwrap_or(0);
+        let shallow = search.stats.depth_max.max(deepest) < limits.steps_max / 2;
+        let plain = plain && search.has_found_nothing(engine) && ordered && shallow;
         if !stopped && !plain {
             engine.recall(&before);
             let left = |max: Duration| max.saturating_sub(started.elapsed());
