@@ -13,6 +13,8 @@ use crate::lab::memory;
 use crate::lab::search::{Depths, Search, Strategy};
 use crate::lab::shard::Shard;
 
+pub use super::recordings::{ConformArgs, ConformFormat, StepsArgs};
+
 /// The environment variables that mirror options.
 pub const ENVIRONMENT: &[&str] = &[
     "KVMMU_COLOR",
@@ -96,6 +98,9 @@ pub enum Command {
     /// Checks what a real kernel did against the model
     #[command(before_help = "Example: kvmmu conform trace.jsonl")]
     Conform(ConformArgs),
+    /// Checks every store of a real kernel to its page tables against the protocol
+    #[command(before_help = "Example: kvmmu steps arm64-6.1.176-s3.steps")]
+    Steps(StepsArgs),
     /// Runs one recorded or hand-written schedule
     #[command(before_help = "Example: kvmmu replay canary --schedule v1-1a2b3c4d:0*3,1*7,0/2")]
     Replay(ReplayArgs),
@@ -417,27 +422,6 @@ pub struct ExplainArgs {
     pub trace_dir: PathBuf,
 }
 
-/// Options of `conform`.
-#[derive(Args, Clone, Debug)]
-pub struct ConformArgs {
-    /// A trace that 'kvmmu-live --trace TRACE' recorded
-    #[arg(value_name = "TRACE")]
-    pub trace: PathBuf,
-    /// Text for people, or one JSON object
-    #[arg(long, value_name = "text|json", default_value = "text")]
-    #[arg(hide_possible_values = true)]
-    pub format: ConformFormat,
-}
-
-/// The form of what is said of a trace.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ConformFormat {
-    /// Plain text
-    Text,
-    /// JSON
-    Json,
-}
-
 /// The form of a report.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReportFormat {
@@ -487,8 +471,10 @@ pub struct ReplayArgs {
 }
 
 /// The names of the subcommands.
-pub const COMMANDS: &[&str] =
-    &["check", "merge", "list", "guards", "locks", "explain", "conform", "outcomes", "replay"];
+pub const COMMANDS: &[&str] = &[
+    "check", "merge", "list", "guards", "locks", "explain", "outcomes", "conform", "steps",
+    "replay",
+];
 
 /// Puts `check` before the first word that is not a subcommand, so that `kvmmu aba-direct` works.
 pub fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {

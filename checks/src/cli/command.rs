@@ -18,6 +18,7 @@ use crate::commands::locks;
 use crate::commands::merge;
 use crate::commands::outcomes;
 use crate::commands::replay;
+use crate::commands::steps;
 
 /// Runs the command line `arguments`, the first of which is the program.
 pub fn main(arguments: Vec<OsString>) -> Exit {
@@ -101,6 +102,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::List(args) => list::run(args, &mut out),
         Command::Guards(args) => guards::run(args, &mut out),
         Command::Conform(args) => conform::run(args, &cli.common, &mut out),
+        Command::Steps(args) => steps::run(args, &mut out),
         Command::Explain(args) => explain::run(args, &cli.common, &mut out),
         Command::Locks(args) => locks::run(args, &cli.common, &mut out),
         Command::Outcomes(args) => outcomes::run(args, &cli.common, &mut out),

@@ -25,6 +25,7 @@ Commands:
   locks    [NAME...]  locks, their orders   conform  TRACE of a real kernel against the model
   explain  NAME  find, minimise and print   replay   FILE, or NAME --schedule S
   outcomes [NAME...]  what is allowed at the end; --compare FILE judges what machines saw
+  steps    FILE  every store of a real kernel to its page tables, against the protocol
 
 Options of check:
   --without G[,G]  --strategy S  --engine E  --seed N  --jobs N  --time-max T  --size N

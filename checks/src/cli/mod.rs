@@ -15,5 +15,6 @@ pub mod interrupt;
 pub mod lines;
 pub mod output;
 pub mod progress;
+pub mod recordings;
 pub mod shown;
 pub mod words;

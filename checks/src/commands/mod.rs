@@ -16,3 +16,4 @@ pub mod merge;
 pub mod outcomes;
 pub mod plan;
 pub mod replay;
+pub mod steps;

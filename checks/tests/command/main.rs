@@ -21,6 +21,7 @@ mod outcomes;
 mod outputs;
 mod report;
 mod resume;
+mod steps;
 /// Traces made by hand.
 #[expect(dead_code, reason = "kvmmu-conform's tests have more use for it")]
 #[path = "../../conform/tests/conform/common.rs"]

@@ -6,6 +6,7 @@
 use kvmmu_qemu::Failure;
 
 use crate::memory::{Memory, PAGE};
+use crate::steps;
 use crate::sys::Ring;
 use crate::trace::{Marker, Phase};
 use crate::vm::{DATA_SLOT, DirtyLog, Vm};
@@ -176,6 +177,7 @@ impl<'v> Harvester<'v> {
     /// Copies the dirty pages; returns how many.
     fn copy(&mut self, dirty: &[u64]) -> u64 {
         let mut copied = 0;
+        steps::mark("copy", Phase::Enter, &[]);
         for page in set_bits(dirty) {
             let to = &mut self.copy[page * PAGE..][..PAGE];
             match self.early.get(page * PAGE..) {
@@ -186,6 +188,7 @@ impl<'v> Harvester<'v> {
             }
             copied += 1;
         }
+        steps::mark("copy", Phase::Exit, &[("pages", copied)]);
         copied
     }
 }

@@ -8,6 +8,7 @@
 //! - `module NAME [PARAMETER=VALUE]...` loads `/m/NAME.ko`;
 //! - `unload NAME`;
 //! - `show FILE` prints a file of the machine;
+//! - `steps` tells a recorder inside QEMU of this kernel;
 //! - `mode N` does nothing: who reads along knows that mode N begins;
 //! - anything else is a command line of kvmmu-live.
 
@@ -28,6 +29,7 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use crate::cli::{Cli, Format};
 use crate::command;
 use crate::report::Report;
+use crate::steps;
 
 /// What is mounted where.
 const MOUNTS: &[(&str, &str)] = &[
@@ -131,6 +133,7 @@ fn do_job(job: &str) -> Result<Exit, Failure> {
     match words.as_slice() {
         ["module", name, parameters @ ..] => load(name, &parameters.join(" ")),
         ["unload", name] => unload(name),
+        ["steps"] => steps::begin(),
         ["mode", _] => Ok(Exit::Expected),
         ["show", path] => {
             let text = fs::read_to_string(path).unwrap_or_else(|error| error.to_string());

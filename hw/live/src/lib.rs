@@ -20,6 +20,7 @@ pub mod kernel;
 pub mod memory;
 pub mod report;
 pub mod scenario;
+pub mod steps;
 pub mod sys;
 pub mod trace;
 pub mod vm;

@@ -28,6 +28,8 @@ use pages::{PageLayout, Record};
 
 pub use line::{Header, Mode, SlotLine};
 
+use crate::steps;
+
 /// What is recorded, where the kernel has it.
 const EVENTS: &[&str] = &[
     "kvmmmu/fast_page_fault",
@@ -61,7 +63,7 @@ const BUFFER_KIB: u32 = 16 << 10;
 /// Where tracefs is.
 const TRACEFS: &[&str] = &["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// Writes what user space does into the trace; without a session it does nothing.
+/// Writes what user space does into the trace, if there is one, and tells a recorder inside QEMU.
 #[derive(Clone, Debug, Default)]
 pub struct Marker {
     file: Option<Arc<File>>,
@@ -70,6 +72,7 @@ pub struct Marker {
 impl Marker {
     /// An operation of user space begins or ends. `fields` are added to the line.
     pub fn user(&self, op: &str, phase: Phase, fields: &[(&str, u64)]) {
+        steps::mark(op, phase, fields);
         let Some(file) = &self.file else { return };
         let mut text = Map::new();
         text.insert("op".into(), op.into());
@@ -92,7 +95,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    fn name(self) -> &'static str {
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Phase::Enter => "enter",
             Phase::Exit => "exit",

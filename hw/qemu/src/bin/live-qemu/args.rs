@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use kvmmu_qemu::Failure;
@@ -18,15 +18,21 @@ Examples:
   cargo live-qemu '5.10.223 npt=0' arm64     only what has all these words in its name
   cargo live-qemu x86-64 --trace traces      and record what the kernels' MMUs did
   cargo live-qemu --outcomes seen.jsonl      and run the scenarios that fit
+  cargo live-qemu --steps steps arm64        every store to page tables, for 'kvmmu steps'
 
 Usage: cargo live-qemu [WORDS]... [OPTIONS]
 
 Options:
-  --quick           of what is selected, only what CI runs, with one dirty log and one control
+  --quick           of what is selected, only what CI runs, with one dirty log and one control;
+                    with --steps: two short runs
   --trace DIR       traces of x86 kernels, small and large, for 'kvmmu conform'
   --outcomes FILE   outcomes of scenarios, for 'kvmmu outcomes --compare'
   --scenarios DIR   with --outcomes: and the scenario files in DIR
   --times N         how often each of those runs (default 100)
+  --steps DIR       only record every step of arm64 kernels' MMUs, one file a boot (docs/steps.md)
+  --schedule N      with --steps: another interleaving, 0 to 10 (default 3)
+  --guest           with --steps: and hold each access of guests against the page tables; slow
+  --broken NAME     with --steps: in a kernel that is broken so (any other word: what there is)
   --limit SECONDS   for one boot (default: each kernel's own, 150 to 200)
   -v                what the kernels print
 Environment: KVMMU_CACHE, where kernels are kept (default target/kernels)
@@ -54,6 +60,19 @@ pub(crate) struct Args {
     /// How often each scenario runs
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub(crate) times: u32,
+    /// Where recordings of every step go
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["trace", "outcomes"])]
+    pub(crate) steps: Option<PathBuf>,
+    /// How CPUs take turns while steps are recorded
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "steps")]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=10))]
+    pub(crate) schedule: u8,
+    /// Accesses of guests are held against the page tables
+    #[arg(long, requires = "steps")]
+    pub(crate) guest: bool,
+    /// A kernel that is broken on purpose
+    #[arg(long, value_name = "NAME", requires = "steps")]
+    pub(crate) broken: Option<String>,
     /// Show what the kernels print
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -69,6 +88,20 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Where kernels are kept; it is made.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub(crate) fn cache(&self, target: &Path) -> Result<PathBuf, Failure> {
+        let cache = self.cache.clone().unwrap_or_else(|| target.join("kernels"));
+        std::fs::create_dir_all(&cache).map_err(|error| {
+            let message = format!("cannot make {}: {error}", cache.display());
+            Failure::usage(message, "set KVMMU_CACHE to a directory that can be written")
+        })?;
+        Ok(cache)
+    }
+
     /// The modes of a kernel that are selected.
     pub(crate) fn modes_of(&self, kernel: &Kernel) -> Vec<&'static Mode> {
         let selected = |mode: &&Mode| {

@@ -40,15 +40,11 @@ pub(crate) struct Booted {
 /// skipped then), [`Exit::Bound`] when no boot came to an end.
 pub(crate) fn boot(kernel: &Kernel, modes: &[&Mode], args: &Args) -> Result<Booted, Failure> {
     let target = build::workspace().join("target");
-    let cache = args.cache.clone().unwrap_or_else(|| target.join("kernels"));
+    let cache = args.cache(&target)?;
     let qemu = match kernel.arch {
         Arch::X86 => program::QEMU_X86_64.find()?,
         Arch::Arm64 => program::QEMU_AARCH64.find()?,
     };
-    fs::create_dir_all(&cache).map_err(|error| {
-        let message = format!("cannot make {}: {error}", cache.display());
-        Failure::usage(message, "set KVMMU_CACHE to a directory that can be written")
-    })?;
     let unpacked = packages::fetch(kernel, &cache)?;
     let init = match &args.init {
         Some(init) => init.clone(),
@@ -170,13 +166,19 @@ fn deliver(watch: &Watch, sent: &Path, args: &Args) -> Result<(), Failure> {
 }
 
 /// A directory that goes with this value.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(cache: &Path) -> Result<Scratch, Failure> {
+    /// Below the cache.
+    pub(crate) fn new(cache: &Path) -> Result<Scratch, Failure> {
         let directory = cache.join(format!("boot-{}", std::process::id()));
         fs::create_dir_all(&directory).map_err(|error| unwritable(&directory, &error))?;
         Ok(Scratch(directory))
+    }
+
+    /// It.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -186,6 +188,7 @@ impl Drop for Scratch {
     }
 }
 
-fn unwritable(path: &Path, error: &io::Error) -> Failure {
+/// A file that cannot be written.
+pub(crate) fn unwritable(path: &Path, error: &io::Error) -> Failure {
     Failure::usage(format!("{}: {error}", path.display()), "make room, or set KVMMU_CACHE")
 }

@@ -24,15 +24,40 @@ pub(crate) fn workspace() -> &'static Path {
 /// When the target is not installed, or the build fails.
 pub(crate) fn kvmmu_live(arch: Arch, target_directory: &Path) -> Result<PathBuf, Failure> {
     let target = arch.target();
+    let mut command = cargo("kvmmu-live", target_directory);
+    command
+        .args(["--target", target])
+        // What is unpacked into a machine's memory has no use for it.
+        .env("CARGO_PROFILE_RELEASE_STRIP", "true")
+        // It runs where no time means anything: what is quick to build will do.
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    build(command, "kvmmu-live", Some(target))?;
+    Ok(target_directory.join(target).join("release/kvmmu-live"))
+}
+
+/// Builds the plugin of QEMU that records steps; returns the library.
+///
+/// # Errors
+///
+/// When the build fails.
+pub(crate) fn plugin(target_directory: &Path) -> Result<PathBuf, Failure> {
+    build(cargo("kvmmu-plugin", target_directory), "kvmmu-plugin", None)?;
+    Ok(target_directory.join("release/libkvmmu_plugin.so"))
+}
+
+fn cargo(package: &str, target_directory: &Path) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
         .current_dir(workspace())
-        .args(["build", "--release", "--locked", "--package", "kvmmu-live", "--target", target])
+        .args(["build", "--release", "--locked", "--package", package])
         .arg("--target-dir")
-        .arg(target_directory)
-        // What is unpacked into a machine's memory has no use for it.
-        .env("CARGO_PROFILE_RELEASE_STRIP", "true");
+        .arg(target_directory);
+    command
+}
+
+fn build(command: Command, package: &str, target: Option<&str>) -> Result<(), Failure> {
     let mut said = String::new();
     let end = Launch::new(command, LIMIT).run::<()>(|line| {
         if let Said::Error(line) = line {
@@ -41,23 +66,24 @@ pub(crate) fn kvmmu_live(arch: Arch, target_directory: &Path) -> Result<PathBuf,
         }
         Step::Go
     })?;
-    match end {
-        End::Exited(status) if status.success() => {
-            Ok(target_directory.join(target).join("release/kvmmu-live"))
+    let option = target.map_or(String::new(), |target| format!(" --target {target}"));
+    match (end, target) {
+        (End::Exited(status), _) if status.success() => Ok(()),
+        (End::Interrupted, _) => Err(Failure::interrupted()),
+        (End::Exited(_), Some(target)) if said.contains("target may not be installed") => {
+            Err(Failure::usage(
+                format!("the target {target} is not installed"),
+                format!("rustup target add {target}"),
+            ))
         }
-        End::Interrupted => Err(Failure::interrupted()),
-        End::Exited(_) if said.contains("target may not be installed") => Err(Failure::usage(
-            format!("the target {target} is not installed"),
-            format!("rustup target add {target}"),
-        )),
-        End::Exited(_) => Err(Failure::new(
+        (End::Exited(_), _) => Err(Failure::new(
             Exit::Internal,
-            format!("kvmmu-live does not build for {target}:\n{}", said.trim_end()),
-            format!("cargo build --release --package kvmmu-live --target {target}"),
+            format!("{package} does not build:\n{}", said.trim_end()),
+            format!("cargo build --release --package {package}{option}"),
         )),
-        End::TimedOut | End::Verdict(()) => Err(Failure::new(
+        (End::TimedOut | End::Verdict(()), _) => Err(Failure::new(
             Exit::Bound,
-            format!("building kvmmu-live for {target} took longer than {LIMIT:?}"),
+            format!("building {package} took longer than {LIMIT:?}"),
             "run it by hand first",
         )),
     }

@@ -1,6 +1,7 @@
 //! The kernels that are booted: Debian packages, pinned by their hash.
 
 use crate::modes::{ARM64, Mode, X86, X86_5_10};
+use crate::packages::Package;
 
 /// The architecture of a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,13 +20,7 @@ pub(crate) struct Kernel {
     /// The version of its source.
     pub(crate) version: &'static str,
     /// The package.
-    pub(crate) package: &'static str,
-    /// The package's version.
-    pub(crate) package_version: &'static str,
-    /// The release of Debian that has it.
-    pub(crate) suite: &'static str,
-    /// The package's hash.
-    pub(crate) sha256: &'static str,
+    pub(crate) package: Package,
     /// How its KVM is set.
     pub(crate) modes: &'static [Mode],
     /// How long a boot with all modes may take, in seconds.
@@ -39,10 +34,13 @@ pub(crate) const KERNELS: &[Kernel] = &[
     Kernel {
         arch: Arch::X86,
         version: "5.10.223",
-        package: "linux-image-5.10.0-32-cloud-amd64",
-        package_version: "5.10.223-1",
-        suite: "bullseye",
-        sha256: "fb4a1229952d892138532c1d9f40a7fd0bd408e4dcf969c12e4524b6a89fdcb8",
+        package: Package {
+            name: "linux-image-5.10.0-32-cloud-amd64",
+            version: "5.10.223-1",
+            suite: "bullseye",
+            arch: "amd64",
+            sha256: "fb4a1229952d892138532c1d9f40a7fd0bd408e4dcf969c12e4524b6a89fdcb8",
+        },
         modes: X86_5_10,
         limit_s: 150,
         quick: true,
@@ -50,10 +48,13 @@ pub(crate) const KERNELS: &[Kernel] = &[
     Kernel {
         arch: Arch::X86,
         version: "6.1.176",
-        package: "linux-image-6.1.0-50-cloud-amd64",
-        package_version: "6.1.176-1",
-        suite: "bookworm",
-        sha256: "efe19f605b6f54a8352e68d85a629abb2d30b72a085faef603a9152590baa791",
+        package: Package {
+            name: "linux-image-6.1.0-50-cloud-amd64",
+            version: "6.1.176-1",
+            suite: "bookworm",
+            arch: "amd64",
+            sha256: "efe19f605b6f54a8352e68d85a629abb2d30b72a085faef603a9152590baa791",
+        },
         modes: X86,
         limit_s: 200,
         quick: false,
@@ -61,10 +62,13 @@ pub(crate) const KERNELS: &[Kernel] = &[
     Kernel {
         arch: Arch::Arm64,
         version: "6.1.176",
-        package: "linux-image-6.1.0-50-cloud-arm64",
-        package_version: "6.1.176-1",
-        suite: "bookworm",
-        sha256: "9d41a53f5d687ae1a33cf546d0ed8be955f72e5f9e97b2b4e45e41dff3353b97",
+        package: Package {
+            name: "linux-image-6.1.0-50-cloud-arm64",
+            version: "6.1.176-1",
+            suite: "bookworm",
+            arch: "arm64",
+            sha256: "9d41a53f5d687ae1a33cf546d0ed8be955f72e5f9e97b2b4e45e41dff3353b97",
+        },
         modes: ARM64,
         limit_s: 150,
         quick: true,
@@ -72,10 +76,13 @@ pub(crate) const KERNELS: &[Kernel] = &[
     Kernel {
         arch: Arch::Arm64,
         version: "5.10.223",
-        package: "linux-image-5.10.0-32-cloud-arm64",
-        package_version: "5.10.223-1",
-        suite: "bullseye",
-        sha256: "1b79a526115ffed1262a3bcb127e9596a6849ad4acc31aacbef93db0c9cf7352",
+        package: Package {
+            name: "linux-image-5.10.0-32-cloud-arm64",
+            version: "5.10.223-1",
+            suite: "bullseye",
+            arch: "arm64",
+            sha256: "1b79a526115ffed1262a3bcb127e9596a6849ad4acc31aacbef93db0c9cf7352",
+        },
         modes: ARM64,
         limit_s: 200,
         quick: false,
@@ -87,14 +94,6 @@ impl Arch {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Arch::X86 => "x86-64",
-            Arch::Arm64 => "arm64",
-        }
-    }
-
-    /// As Debian names it.
-    pub(crate) fn debian(self) -> &'static str {
-        match self {
-            Arch::X86 => "amd64",
             Arch::Arm64 => "arm64",
         }
     }

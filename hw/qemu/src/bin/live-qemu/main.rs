@@ -6,11 +6,14 @@
 
 mod args;
 mod boot;
+mod broken;
 mod build;
 mod initramfs;
 mod kernels;
 mod modes;
 mod packages;
+mod qemu10;
+mod steps;
 mod table;
 mod watch;
 
@@ -37,6 +40,9 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<Exit, Failure> {
     interrupt::catch()?;
+    if let Some(directory) = &args.steps {
+        return steps::run(args, directory);
+    }
     let begin = Instant::now();
     let selected: Vec<_> = KERNELS
         .iter()

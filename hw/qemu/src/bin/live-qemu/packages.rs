@@ -1,5 +1,5 @@
-//! Kernel packages: by apt-get and dpkg, from where this system gets its own packages, checked by
-//! hash and kept.
+//! Packages of kernels, and of a later QEMU: by apt-get and dpkg, from where this system gets its
+//! own packages, checked by hash and kept.
 //!
 //! Nothing of this system's package state is touched: the lists are private. The address of the
 //! archive is the one that apt is configured with; the archive's own keyring vouches for the lists,
@@ -23,6 +23,21 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// The modules that are loaded, in this order.
 pub(crate) const MODULES: &[&str] = &["irqbypass", "kvm", "kvm-amd"];
 
+/// A package of Debian, pinned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Package {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Its version.
+    pub(crate) version: &'static str,
+    /// The release of Debian that has it.
+    pub(crate) suite: &'static str,
+    /// The architecture, as Debian names it.
+    pub(crate) arch: &'static str,
+    /// Its hash.
+    pub(crate) sha256: &'static str,
+}
+
 /// A kernel, unpacked.
 #[derive(Debug)]
 pub(crate) struct Unpacked {
@@ -38,18 +53,45 @@ pub(crate) struct Unpacked {
 ///
 /// When it cannot be had: the caller skips it and says why.
 pub(crate) fn fetch(kernel: &Kernel, cache: &Path) -> Result<Unpacked, Failure> {
-    let directory = cache.join(&kernel.sha256[..16]);
+    let directory = cache.join(&kernel.package.sha256[..16]);
     if let Some(unpacked) = look(kernel, &directory) {
         return Ok(unpacked);
     }
+    unpack(&[kernel.package], cache, &directory, |root, to| keep(kernel, root, to))?;
+    look(kernel, &directory).ok_or_else(|| {
+        Failure::usage(format!("{} has no kernel in it", kernel.package.name), "report this")
+    })
+}
+
+/// Fetches packages of one release, all of which are needed, and unpacks them; `keep` puts what is
+/// needed of them into a directory, which is then `to`.
+///
+/// # Errors
+///
+/// When they cannot be had.
+pub(crate) fn unpack(
+    packages: &[Package],
+    cache: &Path,
+    to: &Path,
+    keep: impl FnOnce(&Path, &Path) -> io::Result<()>,
+) -> Result<(), Failure> {
     // Others may fetch the same: each in a place of its own, and the last step is one rename.
     let work = cache.join(format!("fetch-{}", std::process::id()));
-    let fetched = fetch_into(kernel, &work, &directory);
+    let unpacked = unpack_into(packages, &work).and_then(|root| {
+        let kept = work.join("kept");
+        let moved = || {
+            fs::create_dir_all(&kept)?;
+            keep(&root, &kept)?;
+            match fs::rename(&kept, to) {
+                // Somebody else was faster.
+                Err(_) if to.is_dir() => Ok(()),
+                other => other,
+            }
+        };
+        moved().map_err(|error| unreadable(to, &error))
+    });
     let _ = fs::remove_dir_all(&work);
-    fetched?;
-    look(kernel, &directory).ok_or_else(|| {
-        Failure::usage(format!("{} has no kernel in it", kernel.package), "report this")
-    })
+    unpacked
 }
 
 /// What an unpacked kernel's directory has; `None`: not all of it.
@@ -63,80 +105,80 @@ fn look(kernel: &Kernel, directory: &Path) -> Option<Unpacked> {
     Some(Unpacked { vmlinuz, modules: names.iter().map(module).collect::<Option<_>>()? })
 }
 
-fn fetch_into(kernel: &Kernel, work: &Path, to: &Path) -> Result<(), Failure> {
-    let site = site()?;
-    let lists = Lists::new(kernel, work, &site)?;
-    eprintln!("fetching {} {}", kernel.package, kernel.package_version);
-    lists.apt(&["-qq", "update"])?;
-    let arch = kernel.arch.debian();
-    let wanted = format!("{}:{arch}={}", kernel.package, kernel.package_version);
-    lists.apt(&["-qq", "download", &wanted])?;
-    let package = find(work, &|name| name.ends_with(".deb")).ok_or_else(|| {
-        let message = format!("apt-get did not leave {}", kernel.package);
-        Failure::usage(message, "run 'apt-get update' and try again")
-    })?;
-    let hash = sha256(&package).map_err(|error| unreadable(&package, &error))?;
-    if hash != kernel.sha256 {
-        return Err(Failure::new(
-            Exit::Refused,
-            format!("{} has the hash {hash}, not the pinned {}", kernel.package, kernel.sha256),
-            "the archive has another package by this name: pin the new hash after a look at it",
-        ));
-    }
+/// Fetches them; returns where they are unpacked.
+fn unpack_into(packages: &[Package], work: &Path) -> Result<PathBuf, Failure> {
     let root = work.join("root");
-    let mut dpkg = Command::new("dpkg");
-    dpkg.arg("-x").arg(&package).arg(&root);
-    tool(dpkg, "dpkg")?;
-    keep(kernel, &root, work, to).map_err(|error| unreadable(to, &error))
+    let Some(first) = packages.first() else { return Ok(root) };
+    let site = site()?;
+    let lists = Lists::new(*first, work, &site)?;
+    lists.apt(&["-qq", "update"])?;
+    for package in packages {
+        let Package { name, version, arch, sha256: pinned, .. } = package;
+        eprintln!("fetching {name} {version}");
+        lists.apt(&["-qq", "download", &format!("{name}:{arch}={version}")])?;
+        let prefix = format!("{name}_");
+        let is_it = |leaf: &str| leaf.starts_with(&prefix) && leaf.ends_with(".deb");
+        let file = find(work, &is_it).ok_or_else(|| {
+            let message = format!("apt-get did not leave {name}");
+            Failure::usage(message, "run 'apt-get update' and try again")
+        })?;
+        let hash = sha256(&file).map_err(|error| unreadable(&file, &error))?;
+        if hash != *pinned {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("{name} has the hash {hash}, not the pinned {pinned}"),
+                "the archive has another package by this name: pin the new hash after a look at it",
+            ));
+        }
+        let mut dpkg = Command::new("dpkg");
+        dpkg.arg("-x").arg(&file).arg(&root);
+        tool(dpkg, "dpkg")?;
+    }
+    Ok(root)
 }
 
-/// Moves what is booted to its place.
-fn keep(kernel: &Kernel, root: &Path, work: &Path, to: &Path) -> io::Result<()> {
-    let kept = work.join("kept");
-    fs::create_dir_all(&kept)?;
+/// Keeps what is booted.
+fn keep(kernel: &Kernel, root: &Path, to: &Path) -> io::Result<()> {
     let missing = || io::Error::new(io::ErrorKind::NotFound, "the package has no such file");
     let vmlinuz = find(&root.join("boot"), &|name| name.starts_with("vmlinuz-"));
-    fs::copy(vmlinuz.ok_or_else(missing)?, kept.join("vmlinuz"))?;
+    fs::copy(vmlinuz.ok_or_else(missing)?, to.join("vmlinuz"))?;
     if kernel.arch == Arch::X86 {
         for module in MODULES {
             let name = format!("{module}.ko");
             let file = find(&root.join("lib"), &|leaf| leaf == name).ok_or_else(missing)?;
-            fs::copy(file, kept.join(name))?;
+            fs::copy(file, to.join(name))?;
         }
     }
-    match fs::rename(&kept, to) {
-        // Somebody else was faster.
-        Err(_) if to.is_dir() => Ok(()),
-        other => other,
-    }
+    Ok(())
 }
 
 /// Private package lists.
-struct Lists<'a> {
-    kernel: &'a Kernel,
+struct Lists {
+    package: Package,
     work: PathBuf,
 }
 
-impl<'a> Lists<'a> {
-    fn new(kernel: &'a Kernel, work: &Path, site: &str) -> Result<Lists<'a>, Failure> {
+impl Lists {
+    /// Those of the release and the architecture of a package.
+    fn new(package: Package, work: &Path, site: &str) -> Result<Lists, Failure> {
         // apt wants absolute paths.
         let make = || {
             for directory in ["lists/partial", "archives/partial"] {
                 fs::create_dir_all(work.join(directory))?;
             }
             let work = fs::canonicalize(work)?;
-            let (arch, suite) = (kernel.arch.debian(), kernel.suite);
+            let Package { arch, suite, .. } = package;
             let source = format!("deb [arch={arch} signed-by={KEYRING}] {site} {suite} main\n");
             fs::write(work.join("sources.list"), source)?;
             Ok(work)
         };
         let work = make().map_err(|error| unreadable(work, &error))?;
-        Ok(Lists { kernel, work })
+        Ok(Lists { package, work })
     }
 
     /// Runs apt-get with them.
     fn apt(&self, arguments: &[&str]) -> Result<(), Failure> {
-        let arch = self.kernel.arch.debian();
+        let Package { name, version, suite, arch, .. } = self.package;
         let path = |leaf: &str| self.work.join(leaf).display().to_string();
         let options = [
             format!("Dir::Etc::sourcelist={}", path("sources.list")),
@@ -163,11 +205,7 @@ impl<'a> Lists<'a> {
             if failure.exit != Exit::Usage {
                 return failure;
             }
-            let Kernel { package, package_version, suite, .. } = self.kernel;
-            let message = format!(
-                "{package} {package_version} of {suite} cannot be had: {}",
-                failure.message
-            );
+            let message = format!("{name} {version} of {suite} cannot be had: {}", failure.message);
             Failure::usage(message, "see whether this machine reaches its package archive")
         })
     }

@@ -1,0 +1,57 @@
+//! The functions whose calls and returns are recorded, where a kernel has them.
+
+use crate::event::Arch;
+
+/// What they are called in the kernel. The place in this list is the number in a recording: new
+/// ones go to the end, with a new version of the format.
+pub const NAMES: &[&str] = &[
+    "kvm_vm_ioctl",
+    "kvm_handle_guest_abort",
+    "kvm_unmap_gfn_range",
+    "kvm_unmap_hva_range",
+    "kvm_age_gfn",
+    "kvm_age_hva",
+    "kvm_set_spte_gfn",
+    "kvm_set_spte_hva",
+    "kvm_arch_mmu_enable_log_dirty_pt_masked",
+    "kvm_init_stage2_mmu",
+    "kvm_free_stage2_pgd",
+    "kvm_arch_flush_shadow_all",
+    "kvm_arch_flush_shadow_memslot",
+    "kvm_pgtable_stage2_map",
+    "kvm_pgtable_stage2_unmap",
+    "kvm_pgtable_stage2_wrprotect",
+    "kvm_pgtable_stage2_relax_perms",
+    "kvm_pgtable_stage2_mkold",
+    "kvm_pgtable_stage2_mkyoung",
+    "kvm_pgtable_stage2_destroy",
+    "kvm_flush_remote_tlbs",
+    "mark_page_dirty_in_slot",
+    "mark_page_dirty",
+];
+
+/// The number of a function, if it is one of these.
+pub fn number(name: &str) -> Option<u8> {
+    NAMES.iter().position(|n| *n == name).and_then(|n| u8::try_from(n).ok())
+}
+
+/// The name of a number; a number that no function has is not known.
+pub fn name(number: u8) -> &'static str {
+    NAMES.get(usize::from(number)).copied().unwrap_or("(unknown function)")
+}
+
+/// True if a function of this name is of the file whose code stores descriptors: what else writes
+/// to a page of them has got it from the allocator.
+pub fn writes_descriptors(arch: Arch, name: &str) -> bool {
+    match arch {
+        // arch/arm64/kvm/hyp/pgtable.c. Functions of arch/arm64/kvm/mmu.c have the same prefix and
+        // store no descriptor.
+        Arch::Arm64 => {
+            let of = |prefixes: &[&str]| prefixes.iter().any(|p| name.starts_with(p));
+            of(&["stage2_", "kvm_pgtable_", "_kvm_pgtable_", "__kvm_pgtable_"])
+                && !of(&["stage2_apply", "stage2_memcache", "stage2_flush_vm", "stage2_unmap_vm"])
+        }
+        // Modules: arch/x86/kvm is one.
+        Arch::X86 => true,
+    }
+}

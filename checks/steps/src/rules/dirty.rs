@@ -1,0 +1,72 @@
+//! A page that guests may write is in the dirty log before the lock is given back.
+
+use super::{Findings, Rule};
+use crate::judge::Now;
+use crate::layout::Entry;
+use crate::step::Step;
+use crate::threads::Passed;
+
+/// Pages that guests were allowed to write, by threads that hold the lock.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    /// Thread, first frame, number of frames, event.
+    allowed: Vec<(u32, u64, u64, u64)>,
+    /// Thread and frame: marked since the thread has the lock.
+    marked: Vec<(u32, u64)>,
+    marks: u64,
+}
+
+impl Dirty {
+    /// True if some page was marked.
+    pub(super) fn has_marks(&self) -> bool {
+        self.marks > 0
+    }
+
+    pub(super) fn see(&mut self, now: &Now<'_>, findings: &mut Findings) {
+        let thread = now.event.thread;
+        if let Some(gfn) = marked(now) {
+            self.marks += 1;
+            self.marked.push((thread, gfn));
+        }
+        if let Some(stored) = now.stored.filter(|stored| !stored.spot.detached)
+            && matches!(stored.step, Step::Map | Step::Relax)
+            && now.slots.logs(stored.spot.gfn)
+        {
+            let writable = |word| {
+                let entry = now.trees.layout.entry(word, stored.spot.level);
+                matches!(entry, Entry::Leaf(leaf) if leaf.writable)
+            };
+            if writable(stored.new) && !writable(stored.old) {
+                self.allowed.push((thread, stored.spot.gfn, stored.spot.frames, now.number));
+            }
+        }
+        match now.passed {
+            Some(Passed::Locked) => self.marked.retain(|(of, _)| *of != thread),
+            Some(Passed::Unlocked) => self.unlocked(now, findings),
+            _ => {}
+        }
+    }
+
+    fn unlocked(&mut self, now: &Now<'_>, findings: &mut Findings) {
+        let thread = now.event.thread;
+        for (_, gfn, frames, event) in self.allowed.extract_if(.., |(of, ..)| *of == thread) {
+            let marked = |(of, at): &(u32, u64)| *of == thread && (gfn..gfn + frames).contains(at);
+            if self.marked.iter().any(marked) {
+                findings.holds(Rule::DirtyBeforeUnlock);
+                continue;
+            }
+            let what = format!("gfn {gfn:#x} is writable and not marked dirty");
+            let wanted = "mark_page_dirty, before mmu_lock is given back".to_owned();
+            findings.broken(Rule::DirtyBeforeUnlock, &[event], now.number, (what, wanted));
+        }
+    }
+}
+
+/// The frame that an event marks dirty.
+pub(super) fn marked(now: &Now<'_>) -> Option<u64> {
+    match now.call()? {
+        ("mark_page_dirty_in_slot", arguments) => Some(arguments[now.kernel.marked_frame]),
+        ("mark_page_dirty", arguments) => Some(arguments[1]),
+        _ => None,
+    }
+}

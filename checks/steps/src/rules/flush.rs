@@ -1,0 +1,279 @@
+//! What was taken away may be in TLBs until they are flushed: who has to see to it, and until when.
+//!
+//! A debt goes through the steps of an invalidation on arm64 (KVM's `__kvm_tlb_flush_vmid` and
+//! `__kvm_tlb_flush_vmid_ipa`): the store is made visible (DSB ISHST), the TLB entries are dropped
+//! (VMALLS12E1IS for both stages; or IPAS2E1IS for stage 2, DSB, then VMALLE1IS for what combines
+//! both), and that is waited for (DSB ISH).
+
+use super::{Findings, Rule};
+use crate::event::{Barrier, Frame, Place, Tlbi, What};
+use crate::judge::{Now, Stored};
+use crate::layout::Entry;
+use crate::step::Step;
+use crate::threads::OUTERMOST;
+
+/// How far a debt is paid.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Paid {
+    /// The descriptor is stored.
+    Stored,
+    /// It is visible to the table walkers of all CPUs.
+    Visible,
+    /// Entries of stage 2 are being dropped.
+    Stage2,
+    /// They are.
+    Stage2Done,
+    /// Those of both stages are being dropped.
+    All,
+}
+
+/// Something that was taken away.
+#[derive(Clone, Debug)]
+struct Debt {
+    /// The event that took it away.
+    number: u64,
+    place: Place,
+    step: Step,
+    gfn: u64,
+    frames: u64,
+    root: Frame,
+    /// What it mapped, or led to.
+    page: Frame,
+    thread: u32,
+    /// The CPU whose barriers count.
+    cpu: u8,
+    paid: Paid,
+}
+
+/// What is owed.
+#[derive(Debug, Default)]
+pub(super) struct Flush {
+    debts: Vec<Debt>,
+}
+
+/// Calls after which nothing may be owed by their thread.
+const OPERATIONS: &[&str] = &[
+    "kvm_vm_ioctl",
+    "kvm_handle_guest_abort",
+    "kvm_unmap_gfn_range",
+    "kvm_unmap_hva_range",
+    "kvm_set_spte_gfn",
+    "kvm_set_spte_hva",
+    "kvm_arch_flush_shadow_memslot",
+];
+
+impl Flush {
+    pub(super) fn see(&mut self, now: &Now<'_>, findings: &mut Findings) {
+        match now.event.what {
+            What::Store { .. } => {
+                if let Some(stored) = now.stored.filter(|stored| !stored.spot.detached) {
+                    self.make(now, &stored, findings);
+                    self.owe(now, &stored);
+                }
+            }
+            What::Barrier(barrier) => self.barrier(now.event.cpu, barrier, findings),
+            What::Tlbi { op, operand, root, .. } => self.tlbi(now.event.cpu, op, operand, root),
+            What::Reuse { page } => self.reuse(now, page, findings),
+            What::Stale { page, store, mapped } => {
+                self.stale(now, (page, store, mapped), findings);
+            }
+            _ => {}
+        }
+        if let Some((name, ..)) = now.returned() {
+            self.returned(now, name, findings);
+        } else if now.call().is_some_and(|(name, _)| OUTERMOST.contains(&name)) {
+            self.over(now, "the operation before this one", findings);
+        }
+        if let Some(("kvm_pgtable_stage2_destroy", [pgtable, ..])) = now.call()
+            && let Some(root) = now.trees.named(pgtable)
+        {
+            // No CPU uses its VMID any more.
+            self.debts.retain(|debt| debt.root != root);
+        }
+    }
+
+    /// Where something translates again.
+    fn make(&self, now: &Now<'_>, stored: &Stored, findings: &mut Findings) {
+        if !matches!(stored.step, Step::Map | Step::Link) {
+            return;
+        }
+        let unpaid = |debt: &&Debt| {
+            debt.place == stored.place && matches!(debt.step, Step::Unmap | Step::Unlink)
+        };
+        match self.debts.iter().find(unpaid) {
+            Some(debt) => {
+                let what = format!(
+                    "gfn {:#x} is mapped again, and TLBs may still have what was unmapped",
+                    stored.spot.gfn
+                );
+                let wanted = format!("{}, before the store", debt.rest());
+                findings.broken(Rule::BreakBeforeMake, &[debt.number], now.number, (what, wanted));
+            }
+            None => findings.holds(Rule::BreakBeforeMake),
+        }
+    }
+
+    fn owe(&mut self, now: &Now<'_>, stored: &Stored) {
+        if !stored.step.takes_away() && stored.step != Step::Replace {
+            return;
+        }
+        let page = match now.trees.layout.entry(stored.old, stored.spot.level) {
+            Entry::Leaf(leaf) => leaf.page,
+            Entry::Table(page) => page,
+            Entry::Empty | Entry::Invalid => return,
+        };
+        self.debts.push(Debt {
+            number: now.number,
+            place: stored.place,
+            step: stored.step,
+            gfn: stored.spot.gfn,
+            frames: stored.spot.frames,
+            root: stored.spot.root,
+            page,
+            thread: now.event.thread,
+            cpu: now.event.cpu,
+            paid: Paid::Stored,
+        });
+    }
+
+    fn barrier(&mut self, cpu: u8, barrier: Barrier, findings: &mut Findings) {
+        let waits = match barrier {
+            Barrier::DsbIsh => true,
+            Barrier::DsbIshst => false,
+            _ => return,
+        };
+        for debt in self.debts.iter_mut().filter(|debt| debt.cpu == cpu) {
+            match debt.paid {
+                Paid::Stored => debt.paid = Paid::Visible,
+                Paid::Stage2 if waits => debt.paid = Paid::Stage2Done,
+                _ => {}
+            }
+        }
+        if waits {
+            let done = |debt: &mut Debt| debt.cpu == cpu && debt.paid == Paid::All;
+            for _ in self.debts.extract_if(.., done) {
+                findings.holds(Rule::FlushBeforeReturn);
+            }
+        }
+    }
+
+    fn tlbi(&mut self, cpu: u8, op: Tlbi, operand: u64, root: Frame) {
+        for debt in self.debts.iter_mut().filter(|debt| debt.root == root || op == Tlbi::Alle1is) {
+            let gfn = operand & 0xf_ffff_ffff;
+            let names = (debt.gfn..debt.gfn + debt.frames).contains(&gfn);
+            // The form for the last level leaves entries of walks: of no use for a table.
+            let last = op == Tlbi::Ipas2le1is && debt.step == Step::Unlink;
+            let paid = match (debt.paid, op) {
+                (Paid::Stored, _) => continue,
+                (_, Tlbi::Vmalls12e1is | Tlbi::Alle1is) => Paid::All,
+                (Paid::Visible, Tlbi::Ipas2e1is | Tlbi::Ipas2le1is) if names && !last => {
+                    Paid::Stage2
+                }
+                (Paid::Stage2Done, Tlbi::Vmalle1is) => Paid::All,
+                _ => continue,
+            };
+            debt.paid = paid;
+            // Who has issued it is who can wait for it.
+            debt.cpu = cpu;
+        }
+    }
+
+    fn returned(&mut self, now: &Now<'_>, name: &str, findings: &mut Findings) {
+        if !OPERATIONS.contains(&name) {
+            return;
+        }
+        // What is inside of another operation ends with that one.
+        let outer = now
+            .thread
+            .calls()
+            .iter()
+            .any(|call| OPERATIONS.contains(&crate::functions::name(call.function)));
+        if outer {
+            return;
+        }
+        self.over(now, name, findings);
+    }
+
+    /// An operation of a thread is over.
+    fn over(&mut self, now: &Now<'_>, name: &str, findings: &mut Findings) {
+        let thread = now.event.thread;
+        for debt in self.debts.extract_if(.., |debt| debt.thread == thread) {
+            let what = format!(
+                "{name} returns, and TLBs may still have what was taken away ({} of gfn {:#x})",
+                debt.step, debt.gfn
+            );
+            let wanted = format!("{}, before it returns", debt.rest());
+            let rule = Rule::FlushBeforeReturn;
+            findings.broken(rule, &[debt.number], now.number, (what, wanted));
+        }
+    }
+
+    fn reuse(&mut self, now: &Now<'_>, page: Frame, findings: &mut Findings) {
+        let Some(table) = now.trees.table(page) else { return };
+        let debt = self.debts.iter().find(|debt| debt.step == Step::Unlink && debt.page == page);
+        let what = format!("the page {page}, of descriptors, is written by {}", now.site);
+        match debt {
+            Some(debt) => {
+                let wanted = format!("{}, before it is given back", debt.rest());
+                let rule = Rule::FlushBeforeReuse;
+                findings.broken(rule, &[debt.number], now.number, (what, wanted));
+            }
+            None if !table.detached => {
+                let wanted = "it is unlinked first, and TLBs are flushed".to_owned();
+                findings.broken(Rule::FlushBeforeReuse, &[], now.number, (what, wanted));
+            }
+            None => findings.holds(Rule::FlushBeforeReuse),
+        }
+    }
+
+    fn stale(
+        &self,
+        now: &Now<'_>,
+        (page, store, mapped): (Frame, bool, bool),
+        findings: &mut Findings,
+    ) {
+        let owed = |debt: &Debt| {
+            let pages = debt.page.0..debt.page.0 + debt.frames;
+            pages.contains(&page.0) && (!mapped || debt.step == Step::WriteProtect)
+        };
+        if self.debts.iter().any(owed) {
+            findings.holds(Rule::NoStaleAccess);
+            return;
+        }
+        let what = format!(
+            "a guest {} page {page}, which {}",
+            if store { "writes" } else { "reads" },
+            if mapped { "no descriptor lets it write" } else { "no descriptor maps" }
+        );
+        let wanted = "a fault".to_owned();
+        findings.broken(Rule::NoStaleAccess, &[], now.number, (what, wanted));
+    }
+
+    pub(super) fn end(&mut self, last: u64, findings: &mut Findings) {
+        for debt in self.debts.drain(..) {
+            let what = format!(
+                "the recording ends, and TLBs may still have what was taken away ({} of gfn {:#x})",
+                debt.step, debt.gfn
+            );
+            let wanted = debt.rest();
+            let rule = Rule::FlushBeforeReturn;
+            findings.broken(rule, &[debt.number], last, (what, wanted));
+        }
+    }
+}
+
+impl Debt {
+    /// What is missing.
+    fn rest(&self) -> String {
+        match self.paid {
+            Paid::Stored => {
+                "DSB ISHST; TLBI VMALLS12E1IS (or IPAS2E1IS; DSB ISH; VMALLE1IS); DSB ISH"
+            }
+            Paid::Visible => "TLBI VMALLS12E1IS (or IPAS2E1IS; DSB ISH; VMALLE1IS); DSB ISH",
+            Paid::Stage2 => "DSB ISH; TLBI VMALLE1IS; DSB ISH",
+            Paid::Stage2Done => "TLBI VMALLE1IS; DSB ISH",
+            Paid::All => "DSB ISH",
+        }
+        .to_owned()
+    }
+}

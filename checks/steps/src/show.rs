@@ -1,0 +1,72 @@
+//! Events in words.
+
+use crate::event::{Event, Site, User, What};
+use crate::functions;
+use crate::step::Step;
+use crate::trees::Trees;
+
+/// An event in a few words, without where it is. `trees` are those before it.
+pub fn words(event: &Event, trees: &Trees) -> String {
+    let layout = trees.layout;
+    match &event.what {
+        What::Table { page, level, first, entries, .. } => {
+            let has = match entries.len() {
+                0 => String::new(),
+                n => format!(", with {n} entries"),
+            };
+            format!("table {page} of level {level} from gfn {first:#x} on{has}")
+        }
+        What::Detach { page } => format!("table {page} is detached"),
+        What::Reuse { page } => format!("table {page} is used for something else"),
+        What::Store { place, old, new } | What::Hardware { place, old, new, .. } => {
+            let Some(spot) = trees.spot(*place) else {
+                return format!("{old:#x} -> {new:#x} in {}", place.table);
+            };
+            let (level, gfn) = (spot.level, spot.gfn);
+            let step = match event.what {
+                What::Hardware { .. } => "hardware".to_owned(),
+                _ => Step::of(layout, level, *old, *new).to_string(),
+            };
+            let (was, is) = (layout.describe(*old, level), layout.describe(*new, level));
+            let gone = if spot.detached { " (detached)" } else { "" };
+            format!("{step} gfn {gfn:#x} level {level}{gone}: {was} -> {is}")
+        }
+        What::Tlbi { op, operand, id, .. } => match op.to_string().contains("IPAS2") {
+            true => format!("TLBI {op} gfn {:#x} vmid {id}", operand & 0xf_ffff_ffff),
+            false => format!("TLBI {op} vmid {id}"),
+        },
+        What::Barrier(barrier) => barrier.to_string(),
+        What::Enter { id, pc, .. } => format!("enters the guest at {pc:#x}, vmid {id}"),
+        What::Exit { reason, address, ipa } => match reason >> 26 & 63 {
+            0x24 => {
+                let write = if reason & 0x40 != 0 { "write" } else { "read" };
+                format!("leaves the guest: {write} of {address:#x}, gfn {:#x}", ipa >> 12)
+            }
+            0x20 => format!("leaves the guest: fetch of {address:#x}, gfn {:#x}", ipa >> 12),
+            _ => format!("leaves the guest: {reason:#x}"),
+        },
+        What::Call { function, arguments } => {
+            let [a, b, c, d, _] = arguments;
+            format!("{}({a:#x}, {b:#x}, {c:#x}, {d:#x})", functions::name(*function))
+        }
+        What::Return { function, value } => {
+            format!("{} returns {value:#x}", functions::name(*function))
+        }
+        What::Word { old, new, .. } => format!("mmu_lock {old:#x} -> {new:#x}"),
+        What::Stale { page, store, .. } => {
+            format!("the guest {} page {page}", if *store { "writes" } else { "reads" })
+        }
+        What::User(User::Kernel { version, .. }) => format!("user: kernel {version}"),
+        What::User(User::Mark { op, exit, fields }) => {
+            let fields: Vec<String> = fields.iter().map(|(n, v)| format!(" {n} {v:#x}")).collect();
+            let end = if *exit { "ends" } else { "begins" };
+            format!("user: {op} {end}{}", fields.concat())
+        }
+    }
+}
+
+/// An event on a line of its own.
+pub fn line(number: u64, event: &Event, site: &Site, trees: &Trees) -> String {
+    let Event { cpu, thread, .. } = event;
+    format!("{number:>7} cpu{cpu} t{thread:<3} {}   @{site}", words(event, trees))
+}

@@ -1,0 +1,110 @@
+//! Kernels that are broken on purpose: to the real kernel what removed guards are to the model. One
+//! or a few instructions of a function are changed when the kernel has booted, before it has a VM.
+
+use kvmmu_qemu::Failure;
+
+/// A kernel that is broken.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Broken {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// What is missing.
+    pub(crate) what: &'static str,
+    /// `FUNCTION:WORD/MASK:NEW` or `FUNCTION:call/FUNCTION:NEW` each: see `hw/plugin/src/patch.rs`.
+    pub(crate) patches: &'static [&'static str],
+}
+
+/// All of them, for arm64 6.1. `NOP` is 0xd503201f.
+pub(crate) const ALL: &[Broken] = &[
+    Broken {
+        name: "harvest-tlbi",
+        what: "TLBI VMALLS12E1IS, in every flush of all entries of a VM",
+        patches: &["__kvm_tlb_flush_vmid:d50c83df/ffffffff:d503201f"],
+    },
+    Broken {
+        name: "harvest-flush",
+        what: "the flush of GET_DIRTY_LOG, and of the other ioctls of a VM",
+        patches: &["kvm_vm_ioctl:call/kvm_arch_flush_remote_tlbs_memslot:d503201f"],
+    },
+    Broken {
+        name: "harvest-publish",
+        what: "DSB ISHST before TLBI VMALLS12E1IS: walkers may still see the old descriptor",
+        patches: &["__kvm_tlb_flush_vmid:d5033a9f/ffffffff:d503201f"],
+    },
+    Broken {
+        name: "harvest-wait",
+        what: "DSB ISH after TLBI VMALLS12E1IS: other CPUs may still use what they have",
+        patches: &["__kvm_tlb_flush_vmid:d5033b9f/ffffffff:d503201f"],
+    },
+    Broken {
+        name: "harvest-protects",
+        what: "the walk that takes write permission",
+        patches: &["kvm_pgtable_stage2_wrprotect:call/kvm_pgtable_walk:d503201f"],
+    },
+    Broken {
+        name: "harvest-calls-protect",
+        what: "the call that protects what the harvest takes out of the log",
+        patches: &["kvm_vm_ioctl:call/kvm_arch_mmu_enable_log_dirty_pt_masked:d503201f"],
+    },
+    Broken {
+        name: "harvest-lock",
+        what: "CASA of mmu_lock in the ioctls of a VM: they think that they have it",
+        patches: &["kvm_vm_ioctl:88e07c00/ffe0fc00:d503201f"],
+    },
+    Broken {
+        name: "fault-lock",
+        what: "CASA of mmu_lock in a fault: it thinks that it has it",
+        patches: &["kvm_handle_guest_abort:88e07c00/ffe0fc00:d503201f"],
+    },
+    Broken {
+        name: "fault-marks-dirty",
+        what: "mark_page_dirty_in_slot, where a fault lets the guest write",
+        patches: &["kvm_handle_guest_abort:call/mark_page_dirty_in_slot:d503201f"],
+    },
+    Broken {
+        name: "page-ipas2e1is",
+        what: "TLBI IPAS2E1IS, in every flush of one page",
+        patches: &["__kvm_tlb_flush_vmid_ipa:d50c8020/ffffffe0:d503201f"],
+    },
+    Broken {
+        name: "page-vmalle1is",
+        what: "TLBI VMALLE1IS after IPAS2E1IS: what combines both stages stays",
+        patches: &["__kvm_tlb_flush_vmid_ipa:d508831f/ffffffff:d503201f"],
+    },
+    Broken {
+        name: "page-publish",
+        what: "DSB ISHST before TLBI IPAS2E1IS",
+        patches: &["__kvm_tlb_flush_vmid_ipa:d5033a9f/ffffffff:d503201f"],
+    },
+    Broken {
+        name: "page-wait",
+        what: "DSB ISH after each of the two TLBIs of a page",
+        patches: &["__kvm_tlb_flush_vmid_ipa:d5033b9f/ffffffff:d503201f"],
+    },
+    Broken {
+        name: "unmap-flush",
+        what: "the flush of a page that is unmapped, and of a table that is taken out",
+        patches: &["stage2_put_pte:call/__kvm_tlb_flush_vmid_ipa:d503201f"],
+    },
+    Broken {
+        name: "unmap-clears",
+        what: "the descriptor that a walk should clear",
+        patches: &["stage2_unmap_walker:call/stage2_put_pte:d503201f"],
+    },
+];
+
+/// The one of this name.
+///
+/// # Errors
+///
+/// When there is none.
+pub(crate) fn find(name: &str) -> Result<&'static Broken, Failure> {
+    ALL.iter().find(|broken| broken.name == name).ok_or_else(|| {
+        let lines: Vec<String> =
+            ALL.iter().map(|broken| format!("\n  {:18} {}", broken.name, broken.what)).collect();
+        Failure::usage(
+            format!("no broken kernel is called '{name}'; one may be without{}", lines.concat()),
+            "name one of these",
+        )
+    })
+}

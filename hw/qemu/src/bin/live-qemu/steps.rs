@@ -1,0 +1,280 @@
+//! `--steps DIR`: boots kernels under a plugin of QEMU that records what their KVM does to its page
+//! tables, one file a boot, for `kvmmu steps`.
+//!
+//! CPUs take turns by a count of instructions, so that the same boot gives the same file, to the
+//! byte; another `--schedule` gives another interleaving.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use kvmmu_qemu::{End, Exit, Failure, Launch, Program, Said, Step};
+
+use crate::args::Args;
+use crate::boot::{Scratch, unwritable};
+use crate::broken::{self, Broken};
+use crate::kernels::{Arch, KERNELS, Kernel};
+use crate::watch::Watch;
+use crate::{build, initramfs, packages, qemu10};
+
+/// The machine's memory, in MiB.
+const MEMORY: u32 = 768;
+
+/// Records what is selected.
+///
+/// # Errors
+///
+/// Ctrl-C, and what is broken here; a kernel that cannot be had is skipped.
+pub(crate) fn run(args: &Args, directory: &Path) -> Result<Exit, Failure> {
+    fs::create_dir_all(directory).map_err(|error| {
+        let message = format!("cannot make {}: {error}", directory.display());
+        Failure::usage(message, "name another directory")
+    })?;
+    let broken = args.broken.as_deref().map(broken::find).transpose()?;
+    let mut exit = Exit::Nothing;
+    for kernel in KERNELS.iter().filter(|kernel| !args.modes_of(kernel).is_empty()) {
+        match record(kernel, args, broken, directory) {
+            Ok(recorded) => {
+                println!("{recorded}");
+                exit = match (exit, recorded.exit()) {
+                    (Exit::Nothing | Exit::Expected, one) => one,
+                    (worse, _) => worse,
+                };
+            }
+            Err(failure) if matches!(failure.exit, Exit::Interrupted | Exit::Internal) => {
+                return Err(failure);
+            }
+            Err(failure) => {
+                println!("{}: skipped: {}; {}", kernel.name(), failure.message, failure.help);
+                if failure.exit == Exit::Bound {
+                    exit = Exit::Bound;
+                }
+            }
+        }
+    }
+    Ok(exit)
+}
+
+/// What came of a boot.
+struct Recorded {
+    name: String,
+    file: PathBuf,
+    events: u64,
+    runs: usize,
+    stores: u64,
+    wrong: Vec<String>,
+    seconds: u64,
+}
+
+impl Recorded {
+    fn exit(&self) -> Exit {
+        if self.wrong.is_empty() { Exit::Expected } else { Exit::Unexpected }
+    }
+}
+
+impl std::fmt::Display for Recorded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Recorded { name, file, events, runs, stores, wrong, seconds } = self;
+        let file = file.display();
+        write!(f, "{name}: {runs} runs, {stores} stores of guests, {events} events in {file}")?;
+        write!(f, ", {seconds} s")?;
+        wrong.iter().try_for_each(|wrong| write!(f, "\n  NOT AS PROMISED: {wrong}"))
+    }
+}
+
+/// Boots a kernel, and records.
+fn record(
+    kernel: &Kernel,
+    args: &Args,
+    broken: Option<&Broken>,
+    directory: &Path,
+) -> Result<Recorded, Failure> {
+    if kernel.arch != Arch::Arm64 {
+        return Err(Failure::new(
+            Exit::Nothing,
+            "the page tables of x86 are not recorded yet",
+            "record an arm64 kernel, or take --trace on x86",
+        ));
+    }
+    let target = build::workspace().join("target");
+    let cache = args.cache(&target)?;
+    let qemu = qemu10::find(&cache)?;
+    let unpacked = packages::fetch(kernel, &cache)?;
+    let init = match &args.init {
+        Some(init) => init.clone(),
+        None => build::kvmmu_live(kernel.arch, &target)?,
+    };
+    let plugin = build::plugin(&target)?;
+    let scratch = Scratch::new(&cache)?;
+    let archive = scratch.path().join("initramfs.cpio");
+    let written = initramfs::write(&archive, &init, &jobs(args.quick), &[], &unpacked);
+    written.map_err(|error| unwritable(&archive, &error))?;
+    let mut name = format!("{}-{}-s{}", kernel.arch.name(), kernel.version, args.schedule);
+    if let Some(broken) = broken {
+        name = format!("{name}-without-{}", broken.name);
+    }
+    let file = directory.join(format!("{name}.steps"));
+    let memory = Memory::new()?;
+    let mut command = qemu.program.command();
+    machine(&mut command, &qemu.data, &memory.0, args.schedule);
+    command.arg("-kernel").arg(&unpacked.vmlinuz).arg("-initrd").arg(&archive);
+    command.arg("-plugin").arg(options(&plugin, &file, &memory.0, args, broken));
+    let begin = Instant::now();
+    let limit = Duration::from_secs(args.limit.unwrap_or(kernel.limit_s));
+    let (watch, said) = boot(command, limit, (args.verbose, qemu.data.is_some()))?;
+    let events = said
+        .iter()
+        .find_map(|line| line.strip_prefix("recorded ")?.strip_suffix(" events")?.parse().ok());
+    let Some(events) = events else {
+        let why = said.iter().find_map(|line| line.strip_prefix("failed: "));
+        let message = format!("nothing was recorded: {}", why.unwrap_or("QEMU ended early"));
+        return Err(Failure::new(Exit::Bound, message, "see with -v what it says"));
+    };
+    let mut wrong: Vec<String> = watch.failures.iter().map(|(_, text)| text.clone()).collect();
+    let failed = watch.runs.iter().filter(|run| run.verdict != "ok");
+    wrong.extend(failed.map(|run| format!("{}: {}", run.name, run.verdict)));
+    Ok(Recorded {
+        name: match broken {
+            Some(broken) => format!("{} without {}", kernel.name(), broken.name),
+            None => format!("{} schedule {}", kernel.name(), args.schedule),
+        },
+        file,
+        events,
+        runs: watch.runs.len(),
+        stores: watch.runs.iter().map(|run| run.stores).sum(),
+        wrong,
+        seconds: begin.elapsed().as_secs(),
+    })
+}
+
+/// What is run: two short runs, or each way to take the dirty log that this architecture has, and
+/// each event of the host, so that every kind of step is there.
+fn jobs(quick: bool) -> String {
+    let mut jobs = "steps\n".to_owned();
+    let mut check = |words: &str| jobs += &format!("check --format json --period 20 {words}\n");
+    if quick {
+        check("--log get --stores 12000 --pages 64");
+        check("--log get --event madvise --event-period 20 --stores 3000 --pages 32");
+        return jobs;
+    }
+    check("--log get --vcpus 2 --stores 40000 --pages 256");
+    check("--log chunks --event madvise --event-period 20 --stores 60000 --pages 512");
+    check("--log initially-set --stores 30000 --pages 256");
+    for event in ["fork", "relog", "slots", "ksm", "mprotect"] {
+        let size = if event == "fork" { 30_000 } else { 60_000 };
+        check(&format!("--log get --event {event} --event-period 20 --stores {size} --pages 512"));
+    }
+    jobs
+}
+
+fn machine(command: &mut Command, data: &Option<PathBuf>, memory: &Path, schedule: u8) {
+    if let Some(data) = data {
+        command.arg("-L").arg(data);
+    }
+    // A seed in the device tree would move the kernel from boot to boot.
+    command
+        .args(["-M", "virt,virtualization=on,gic-version=3,dtb-randomness=off,memory-backend=m"]);
+    command.args(["-cpu", "cortex-a76", "-smp", "3", "-m", &MEMORY.to_string()]);
+    let mut backend = std::ffi::OsString::from(format!(
+        "memory-backend-file,id=m,size={MEMORY}M,share=on,mem-path="
+    ));
+    backend.push(memory);
+    command.arg("-object").arg(backend);
+    command.args(["-accel", "tcg,thread=single", "-icount"]);
+    command.arg(format!("shift={schedule},sleep=off"));
+    command.args(["-rtc", "base=2026-01-01,clock=vm", "-nic", "none", "-display", "none"]);
+    command.args(["-monitor", "none", "-no-reboot", "-serial", "stdio", "-d", "plugin"]);
+    command.args(["-append", "console=ttyAMA0 quiet panic=-1"]);
+}
+
+/// The plugin, and what it is told.
+fn options(
+    plugin: &Path,
+    file: &Path,
+    memory: &Path,
+    args: &Args,
+    broken: Option<&Broken>,
+) -> std::ffi::OsString {
+    let mut options = std::ffi::OsString::from("file=");
+    options.push(plugin);
+    options.push(",out=");
+    options.push(file);
+    options.push(",ram=");
+    options.push(memory);
+    options.push(format!(",schedule={}", args.schedule));
+    if args.guest {
+        options.push(",guest=on");
+    }
+    for patch in broken.into_iter().flat_map(|broken| broken.patches) {
+        options.push(format!(",patch={patch}"));
+    }
+    options
+}
+
+/// Runs the machine until it powers itself off; returns what it said, and what the plugin said.
+fn boot(
+    command: Command,
+    limit: Duration,
+    (verbose, unpacked): (bool, bool),
+) -> Result<(Watch, Vec<String>), Failure> {
+    // One that is not installed looks at the modules of the one that is, and will not have them.
+    let foreign = |line: &str| line.contains(" module: ") || line.starts_with("Only modules from");
+    let (mut watch, mut said) = (Watch::default(), Vec::new());
+    let end = Launch::new(command, limit).run::<()>(|line| {
+        match line {
+            Said::Line(line) | Said::Error(line) if line.starts_with("kvmmu: ") => {
+                said.push(line["kvmmu: ".len()..].to_owned());
+                if verbose {
+                    eprintln!("{line}");
+                }
+            }
+            Said::Line(line) => {
+                if verbose {
+                    eprintln!("{line}");
+                }
+                watch.take(line);
+            }
+            Said::Error(line) if unpacked && foreign(line) => {}
+            Said::Error(line) => eprintln!("qemu: {line}"),
+            Said::Prompt(_) => {}
+        }
+        Step::Go
+    })?;
+    match end {
+        End::Interrupted => Err(Failure::interrupted()),
+        End::TimedOut => Err(Failure::new(
+            Exit::Bound,
+            format!("the machine did not end within {limit:?}"),
+            "see with -v how far it gets, or give it more time (--limit)",
+        )),
+        End::Exited(_) | End::Verdict(()) => Ok((watch, said)),
+    }
+}
+
+/// The file that is the machine's memory; it goes with this value.
+struct Memory(PathBuf);
+
+impl Memory {
+    fn new() -> Result<Memory, Failure> {
+        // Where files are memory: a disk would be written to at each store.
+        let directory = Path::new("/dev/shm");
+        let directory = if directory.is_dir() { directory.into() } else { std::env::temp_dir() };
+        Ok(Memory(directory.join(format!("kvmmu-{}.ram", std::process::id()))))
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The QEMU that records.
+#[derive(Clone, Debug)]
+pub(crate) struct Qemu {
+    /// The program.
+    pub(crate) program: Program,
+    /// Where its data is, if it is not installed.
+    pub(crate) data: Option<PathBuf>,
+}
