@@ -10,7 +10,7 @@ use std::thread::sleep;
 
 use kvmmu_model::{GuardSet, Lock, LockClass, Object, Platform, RwLock, Tag, Word};
 use kvmmu_scenarios::{Property, builtin, loader};
-use kvmmu_sim::outcome::{Stats, Verdict};
+use kvmmu_sim::outcome::{Reason, Stats, Verdict};
 use kvmmu_sim::program::{Instance, Program};
 use kvmmu_sim::race::Race;
 use kvmmu_sim::rule::Rule;
@@ -175,4 +175,69 @@ fn a_cycle_of_locks_of_which_each_engine_saw_a_part_is_found() {
     let together = Stateful::default().explore(&OneOrderEach, &goal, &limits, &wait);
     assert!(waited.into_inner());
     assert_eq!(others(&together), [(cycle, false)]);
+}
+
+/// One thread comes to a state by a long path or by a short one, and has the same way to go from
+/// there. Another engine may have gone it before the first one is at the end of the long path.
+#[derive(Debug)]
+struct TwoPaths;
+
+struct OneWord {
+    sim: Sim,
+    word: SimWord,
+}
+
+/// The long path, the short one, what is left from where they meet, and the bound.
+const LONG: u64 = 20_000;
+const SHORT: u64 = 2;
+const REST: u64 = 12_000;
+const BOUND: u32 = 28_000;
+
+impl Program for TwoPaths {
+    fn threads(&self) -> Vec<String> {
+        vec!["one".to_owned()]
+    }
+    fn build(&self, sim: &Sim) -> Box<dyn Instance> {
+        Box::new(OneWord { sim: *sim, word: sim.word(Tag::nth(Object::Var, 0), 0) })
+    }
+}
+
+impl Instance for OneWord {
+    fn run(&self, _: usize) {
+        let steps = if self.sim.access(0) == 0 { LONG } else { SHORT };
+        for step in 1..=steps {
+            self.word.store(step, SeqCst);
+        }
+        self.word.store(0, SeqCst);
+        self.sim.checkpoint(());
+        for step in 1..=REST {
+            self.word.store(step, SeqCst);
+        }
+    }
+    fn choices(&self, _: u64) -> u8 {
+        2
+    }
+}
+
+/// Alone, the first engine would have gone the long path to its end, and been cut off there.
+#[test]
+fn a_path_that_is_too_long_for_one_is_too_long_for_all() {
+    let goal = Goal::of(NOTHING);
+    let limits = Limits { steps_max: BOUND, ..Limits::default() };
+    let alone = Stateful::default().explore(&TwoPaths, &goal, &limits, &|_| true);
+    assert_eq!(alone.verdict, Verdict::Inconclusive(Reason::Steps));
+    let from = LONG / 2;
+    let cores: &'static Cores = Box::leak(Box::new(Cores::new(1, from)));
+    let limits = Limits { cores: Some(cores), ..limits };
+    let waited = AtomicBool::new(false);
+    let wait = |stats: &Stats| {
+        // Below that nobody helps; the next time somebody does.
+        if stats.states > from + 5000 && !waited.swap(true, SeqCst) {
+            sleep(Duration::from_secs(1));
+        }
+        true
+    };
+    let together = Stateful::default().explore(&TwoPaths, &goal, &limits, &wait);
+    assert!(waited.into_inner());
+    assert_eq!(together.verdict, alone.verdict);
 }
