@@ -1,4 +1,4 @@
-//! Why a trace is not judged.
+//! Why a trace, or another recording of a real kernel, is not judged.
 
 use core::fmt;
 

@@ -6,7 +6,6 @@ use std::io::{self, Write};
 
 use kvmmu_steps::file::Reader;
 use kvmmu_steps::judge::judge;
-use kvmmu_steps::refused::{Kind, Refused};
 use kvmmu_steps::report::{self, Report, Verdict};
 use kvmmu_steps::show;
 
@@ -59,14 +58,4 @@ fn print(reader: &Reader, range: &str, to: &mut dyn Write) -> Result<Exit, Failu
         return Err(Failure::new(Exit::Nothing, message, "give lower numbers"));
     }
     Ok(Exit::Expected)
-}
-
-impl From<Refused> for Failure {
-    fn from(refused: Refused) -> Failure {
-        let exit = match refused.kind {
-            Kind::Bad => Exit::Usage,
-            Kind::Foreign => Exit::Diverged,
-        };
-        Failure::new(exit, refused.message, refused.help)
-    }
 }

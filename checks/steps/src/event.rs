@@ -80,6 +80,21 @@ pub struct Site {
     pub offset: u32,
 }
 
+impl Site {
+    /// True if its name is one that may be printed.
+    pub(crate) fn is_plain(&self) -> bool {
+        is_plain(&self.function)
+    }
+}
+
+/// Nothing of a file reaches a terminal as more than text.
+fn is_plain(text: &str) -> bool {
+    text.len() <= NAME_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// No name is longer.
+const NAME_MAX: usize = 512;
+
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.function.as_str() {
@@ -206,6 +221,38 @@ pub enum What {
     },
     /// What user space says of itself.
     User(User),
+}
+
+impl What {
+    /// True if its numbers are in range, and its words are such as may be printed.
+    pub(crate) fn is_plain(&self) -> bool {
+        let frame = |frame: &Frame| frame.0 < 1 << 52;
+        let place = |place: &Place| frame(&place.table) && place.index < 512;
+        match self {
+            What::Table { page, level, first, root, entries } => {
+                let index = |(index, _): &(u16, u64)| *index < 512;
+                frame(page)
+                    && frame(root)
+                    && (0..=5).contains(level)
+                    && *first < 1 << 52
+                    && entries.iter().all(index)
+            }
+            What::Store { place: at, .. } | What::Hardware { place: at, .. } => place(at),
+            What::Detach { page } | What::Reuse { page } | What::Stale { page, .. } => frame(page),
+            What::Tlbi { root, .. } | What::Enter { root, .. } => frame(root),
+            What::User(User::Kernel { version, release, .. }) => {
+                is_plain(version) && is_plain(release)
+            }
+            What::User(User::Mark { op, fields, .. }) => {
+                is_plain(op) && fields.iter().all(|(name, _)| is_plain(name))
+            }
+            What::Barrier(_)
+            | What::Exit { .. }
+            | What::Call { .. }
+            | What::Return { .. }
+            | What::Word { .. } => true,
+        }
+    }
 }
 
 /// A word that is watched.

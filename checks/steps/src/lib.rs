@@ -16,7 +16,6 @@ pub mod functions;
 pub mod judge;
 pub mod kernel;
 pub mod layout;
-pub mod refused;
 pub mod report;
 pub mod rules;
 pub mod show;
@@ -24,3 +23,5 @@ pub mod slots;
 pub mod step;
 pub mod threads;
 pub mod trees;
+
+pub use kvmmu_conform::refused;

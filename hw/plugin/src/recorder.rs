@@ -215,8 +215,11 @@ impl Recorder {
         let arguments: [u64; 5] = std::array::from_fn(|n| self.x(n as u8));
         if functions::name(function) == "kvm_init_stage2_mmu" {
             // mmu_lock is the first member of struct kvm.
-            watch::word(self.words.len(), arguments[0]);
-            self.words.push((arguments[0] & !7, 0));
+            let lock = arguments[0] & !7;
+            // One that was there before has gone with its VM.
+            self.words.retain(|(of, _)| *of != lock);
+            watch::word(self.words.len(), lock);
+            self.words.push((lock, 0));
         }
         self.say(at, What::Call { function, arguments });
     }

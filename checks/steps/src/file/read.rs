@@ -170,7 +170,13 @@ impl Events {
     pub fn read(&mut self) -> Result<Option<(u64, Event)>, Refused> {
         while self.left > 0 {
             match self.record().map_err(|error| self.bad(&error.to_string()))? {
+                Record::Site(site) if !site.is_plain() => {
+                    return Err(self.bad("a function has no name of a function"));
+                }
                 Record::Site(site) => self.sites.push(site),
+                Record::Event(event) if !event.what.is_plain() => {
+                    return Err(self.bad("it says what no recorder writes"));
+                }
                 Record::Event(event) if event.site as usize >= self.sites.len() => {
                     return Err(self.bad("it names an instruction that was not told of"));
                 }

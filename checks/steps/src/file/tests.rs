@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::event::{Frame, Place, What};
+use crate::event::{Frame, Place, User, What};
 use crate::refused::{Kind, Refused};
 
 fn header() -> Header {
@@ -77,6 +77,36 @@ fn a_prefix_is_refused_and_so_is_a_changed_byte() {
         let mut changed = whole.clone();
         changed[at] ^= 0x10;
         refusal("changed", &changed);
+    }
+}
+
+#[test]
+fn what_no_recorder_writes_is_refused() {
+    let read = |name: &str, site: Site, what: What| {
+        let mut writer = Writer::new(Vec::new(), &header()).unwrap();
+        writer.site(site).unwrap();
+        writer.event(Event { what, ..store(1) }).unwrap();
+        let file = Scratch::new(name, &writer.finish().unwrap());
+        Reader::open(&file.0).unwrap().events().unwrap().read()
+    };
+    let fine = What::Detach { page: Frame(1) };
+    assert!(read("fine", site(), fine.clone()).is_ok());
+    for function in ["\u{1b}[31m", "a b", "\u{e9}"] {
+        let site = Site { function: function.to_owned(), ..site() };
+        assert!(read("name", site, fine.clone()).is_err(), "{function:?}");
+    }
+    let place = Place { table: Frame(1), index: 512 };
+    let (page, root, first) = (Frame(1), Frame(1), 0);
+    let op = "\u{7}".to_owned();
+    for what in [
+        What::Table { page, level: -100, first, root, entries: Vec::new() },
+        What::Table { page, level: 3, first, root, entries: vec![(512, 1)] },
+        What::Table { page, level: 3, first: u64::MAX, root, entries: Vec::new() },
+        What::Store { place, old: 0, new: 1 },
+        What::Reuse { page: Frame(u64::MAX) },
+        What::User(User::Mark { op, exit: false, fields: Vec::new() }),
+    ] {
+        assert!(read("event", site(), what.clone()).is_err(), "{what:?}");
     }
 }
 

@@ -48,9 +48,11 @@ const BACKPORT: Package = Package {
 ///
 /// When it cannot be had: what needs it is skipped, with the reason.
 pub(crate) fn find(cache: &Path) -> Result<Qemu, Failure> {
-    let installed = Need { least: LEAST, ..program::QEMU_AARCH64 }.find();
-    if let Ok(program) = installed {
-        return Ok(Qemu { program, data: None });
+    match (Need { least: LEAST, ..program::QEMU_AARCH64 }.find(), cfg!(target_arch = "x86_64")) {
+        (Ok(program), _) => return Ok(Qemu { program, data: None }),
+        // The packages below are of amd64.
+        (Err(failure), false) => return Err(failure),
+        (Err(_), true) => {}
     }
     let root = cache.join(&PACKAGES[0].sha256[..16]);
     let path = root.join("bin/qemu-system-aarch64");
