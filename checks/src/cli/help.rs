@@ -24,8 +24,7 @@ Commands:
   list     the scenarios   guards   the protective steps   merge    PART... of check --shard
   locks    [NAME...]  locks, their orders   conform  TRACE of a real kernel against the model
   explain  NAME  find, minimise and print   replay   FILE, or NAME --schedule S
-  outcomes [NAME...]  what is allowed at the end; --compare FILE judges what machines saw
-  steps    FILE  every store of a real kernel to its page tables, against the protocol
+  outcomes [NAME...]  what may be seen at the end   steps    FILE  a real kernel's stores, judged
 
 Options of check:
   --without G[,G]  --strategy S  --engine E  --seed N  --jobs N  --time-max T  --size N
