@@ -17,11 +17,12 @@ pub enum Subject {
 
 impl Subject {
     /// Everything that is measured.
-    pub const ALL: [Subject; 4] = [
+    pub const ALL: [Subject; 5] = [
         Subject::FastFault(2, 1),
         Subject::FastFault(2, 2),
         Subject::FastFault(3, 1),
         Subject::LastZero(3),
+        Subject::LastZero(15),
     ];
 
     /// What it is called on the command line.
@@ -82,6 +83,15 @@ impl Rate {
     pub fn per_second(&self) -> f64 {
         self.executions as f64 / self.seconds
     }
+}
+
+/// What a peer did that keeps states.
+#[derive(Clone, Copy, Debug)]
+pub struct States {
+    /// How many states it told apart.
+    pub unique: u64,
+    /// In this time.
+    pub seconds: f64,
 }
 
 /// Runs this command again, with the arguments `peer NAME PROGRAM MILLISECONDS`. `None`: the peer

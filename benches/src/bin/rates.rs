@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use kvmmu_benches::Unchecked;
 use kvmmu_benches::first_bug::{self, First};
 use kvmmu_benches::growth::Growth;
+use kvmmu_benches::on_stateright;
 use kvmmu_benches::peer::{Peer, Rate, Subject, answer, measure};
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::{builtin, loader};
@@ -25,6 +26,8 @@ use kvmmu_sim::{Auto, Explorer, Goal, Limits};
 
 /// How long a peer runs on a program that it cannot finish.
 const PEER_TIME: Duration = Duration::from_secs(3);
+/// How often Stateright searches a program: the fastest counts, as of ours.
+const PEER_RUNS: usize = 5;
 /// What loom did where the other tools were timed, executions a second: the worst and the best
 /// program.
 const LOOM_THEN: (f64, f64) = (7_000.0, 25_000.0);
@@ -189,13 +192,23 @@ fn print_states(name: &str, outcome: &Outcome, seconds: f64) {
     );
 }
 
-/// stateful on the small programs.
+/// stateful on the small programs, by all states and by those of few threads, beside Stateright.
 fn small_states() {
     println!();
     println!("stateful, small programs");
     for subject in Subject::ALL {
-        let (outcome, seconds) = best(subject, &mut Stateful::default());
-        print_states(&subject.name(), &outcome, seconds);
+        let Subject::FastFault(vcpus, writes) = subject else { continue };
+        let runs = || on_stateright::run(FastFault::new(vcpus, writes));
+        let peer = (0..PEER_RUNS).map(|_| runs()).min_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        let peer = peer.expect("it ran");
+        let name = subject.name();
+        println!("{name:<38} {:>9} states {:>33.4} s, Stateright", peer.unique, peer.seconds);
+        for (reduced, how) in [(false, ""), (true, ", few threads")] {
+            let mut explorer = Stateful { reduced, ..Stateful::default() };
+            let (outcome, seconds) = best(subject, &mut explorer);
+            print_states(&format!("{name}{how}"), &outcome, seconds);
+            println!("{:38} {:.2} of Stateright's time", "", seconds / peer.seconds);
+        }
     }
 }
 
