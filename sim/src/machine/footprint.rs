@@ -109,6 +109,24 @@ impl Touched {
     }
 }
 
+/// A footprint in three words. Locations whose numbers are 64 apart share a bit, so steps whose
+/// sketches do not meet commute, and others may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Sketch {
+    touched: u64,
+    written: u64,
+    locks: u64,
+}
+
+impl Sketch {
+    /// False: the steps commute.
+    #[inline(always)]
+    pub(crate) fn meets(&self, other: &Sketch) -> bool {
+        let data = self.written & other.touched | self.touched & other.written;
+        data | self.locks & other.locks != 0
+    }
+}
+
 /// What a step touched.
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Footprint {
@@ -150,6 +168,14 @@ impl Footprint {
             acquired: 0,
             released: 0,
         }
+    }
+
+    /// The same, coarser.
+    #[inline(always)]
+    pub(crate) fn sketch(&self) -> Sketch {
+        let fold = |locs: Locs| locs.0.into_iter().fold(0, |all, word| all | word);
+        let written = fold(self.written());
+        Sketch { touched: fold(self.reads) | written, written, locks: self.locks() }
     }
 
     /// A hash for tables that compare what they find.

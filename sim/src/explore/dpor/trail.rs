@@ -2,7 +2,7 @@
 
 use crate::explore::trace_hash::{Clock, join};
 use crate::machine::ACTORS_MAX;
-use crate::machine::footprint::Footprint;
+use crate::machine::footprint::{Footprint, Sketch};
 use crate::record::schedule::Move;
 
 /// A step that was taken.
@@ -16,6 +16,22 @@ pub(super) struct Event {
     pub(super) number: u16,
     /// Where the actor's step before it is, plus 1; 0: nowhere.
     before: u32,
+}
+
+/// What is looked at first of a step that was taken: for most of them it is enough.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    pub(super) sketch: Sketch,
+    number: u16,
+    actor: u8,
+}
+
+impl Head {
+    /// True if it happened before what has this clock.
+    #[inline(always)]
+    pub(super) fn is_before(&self, clock: &Clock) -> bool {
+        self.number <= clock[usize::from(self.actor) % ACTORS_MAX]
+    }
 }
 
 impl Event {
@@ -36,6 +52,8 @@ impl Event {
 #[derive(Debug, Default)]
 pub(super) struct Trail {
     pub(super) events: Vec<Event>,
+    /// For each of them.
+    pub(super) heads: Vec<Head>,
     /// Where the last step of each actor is, plus 1; 0: nowhere.
     last: [u32; ACTORS_MAX],
 }
@@ -72,6 +90,7 @@ impl Trail {
             before => self.events[before as usize - 1].number + 1,
         };
         self.events.push(Event { footprint, clock, step, number, before });
+        self.heads.push(Head { sketch: footprint.sketch(), number, actor: actor as u8 });
         self.last[actor] = self.events.len() as u32;
     }
 
@@ -79,6 +98,7 @@ impl Trail {
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<Event> {
         let event = self.events.pop()?;
+        self.heads.pop();
         self.last[event.actor()] = event.before;
         Some(event)
     }

@@ -81,7 +81,12 @@ impl Tree {
     /// How much memory it takes.
     pub(super) fn bytes(&self) -> usize {
         let (events, nodes) = (bytes(&self.trail.events), bytes(&self.nodes));
-        events + nodes + bytes(&self.sleepers) + bytes(&self.promises) + bytes(&self.watches)
+        events
+            + bytes(&self.trail.heads)
+            + nodes
+            + bytes(&self.sleepers)
+            + bytes(&self.promises)
+            + bytes(&self.watches)
     }
 
     /// The steps asleep at a node.
@@ -165,13 +170,16 @@ impl Tree {
         // at, none is left further down.
         let mut rest = self.trail.len() - total(&past);
         let mut at = self.trail.len();
+        let sketch = next.footprint.sketch();
         while rest > 0 {
             at -= 1;
-            let event = &self.trail.events[at];
-            if event.is_before(&past) {
+            let head = &self.trail.heads[at];
+            if head.is_before(&past) {
                 continue;
             }
-            if !event.footprint.depends(&next.footprint) {
+            if !head.sketch.meets(&sketch)
+                || !self.trail.events[at].footprint.depends(&next.footprint)
+            {
                 rest -= 1;
                 continue;
             }
