@@ -171,8 +171,8 @@ pub enum What {
         id: u32,
         /// What tells vCPUs apart: on x86 the VMCB.
         vcpu: u64,
-        /// TLB entries are dropped by it.
-        flushes: bool,
+        /// TLB entries that are dropped by it: of x86.
+        flush: Option<EntryFlush>,
         /// The guest's instruction.
         pc: u64,
     },
@@ -331,6 +331,15 @@ impl fmt::Display for Tlbi {
             Tlbi::Invlpga => "INVLPGA",
         })
     }
+}
+
+/// What an entry into a guest drops: `tlb_ctl` of the VMCB.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum EntryFlush {
+    /// Everything of this CPU.
+    All,
+    /// What is kept under this guest's ASID.
+    Own,
 }
 
 /// Barriers.

@@ -28,6 +28,16 @@ pub const NAMES: &[&str] = &[
     "kvm_flush_remote_tlbs",
     "mark_page_dirty_in_slot",
     "mark_page_dirty",
+    "kvm_mmu_init_vm",
+    "kvm_mmu_page_fault",
+    "direct_page_fault",
+    "kvm_vcpu_mark_page_dirty",
+    "kvm_mmu_notifier_invalidate_range_start",
+    "kvm_mmu_notifier_change_pte",
+    "kvm_mmu_notifier_release",
+    "kvm_mmu_load",
+    "kvm_mmu_zap_all_fast",
+    "kvm_mmu_slot_remove_write_access",
 ];
 
 /// The number of a function, if it is one of these.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{Arch, Event, Place, Site, User, What};
+use crate::event::{Event, Place, Site, User, What};
 use crate::file::{Header, Reader};
 use crate::functions;
 use crate::kernel::Kernel;
@@ -14,6 +14,8 @@ use crate::step::Step;
 use crate::threads::{Passed, Thread, Threads};
 use crate::trees::{Spot, Trees};
 
+/// Functions that are called once for each VM, before it has anything.
+pub const MAKE_VM: &[&str] = &["kvm_init_stage2_mmu", "kvm_mmu_init_vm"];
 /// So many violations are told in detail; the others are counted.
 pub const TOLD: usize = 20;
 
@@ -118,10 +120,6 @@ pub struct Judged {
 /// Recordings that mean nothing, and of kernels whose rules are not known.
 pub fn judge(reader: &Reader) -> Result<Judged, Refused> {
     let header = reader.header().clone();
-    if header.arch != Arch::Arm64 {
-        let message = format!("a recording of {}: its rules are not known yet", header.arch);
-        return Err(Refused::foreign(message, "record a kernel of arm64"));
-    }
     let mut events = reader.events()?;
     let mut state = State::new(Layout::of(header.arch));
     let mut kernel = None;
@@ -138,7 +136,7 @@ pub fn judge(reader: &Reader) -> Result<Judged, Refused> {
         let help = "record it with 'cargo live-qemu --steps DIR'";
         Refused::bad("the recording does not say which kernel it is of", help)
     })?;
-    state.rules.end(reader.len());
+    state.rules.end(reader.len(), header.arch);
     let mut judged = Judged {
         events: reader.len(),
         steps: state.steps,
@@ -188,7 +186,7 @@ impl State {
             let now = Now { number, event, site, stored, passed, thread, trees, slots, kernel };
             self.rules.see(&now);
             match now.call() {
-                Some(("kvm_init_stage2_mmu", _)) => self.slots.clear(),
+                Some((name, _)) if MAKE_VM.contains(&name) => self.slots.clear(),
                 Some(("kvm_pgtable_stage2_destroy", [pgtable, ..])) => self.trees.destroy(pgtable),
                 _ => {}
             }

@@ -37,6 +37,8 @@ pub struct Leaf {
     pub executable: bool,
     /// It was used: AF or A.
     pub accessed: bool,
+    /// It was written: D of x86.
+    pub dirty: bool,
     /// Anything else: memory type, shareability, software's own bits.
     pub other: u64,
 }
@@ -57,8 +59,13 @@ mod stage2 {
 mod x86 {
     pub(super) const WRITABLE: u64 = 1 << 1;
     pub(super) const ACCESSED: u64 = 1 << 5;
+    pub(super) const DIRTY: u64 = 1 << 6;
     pub(super) const LARGE: u64 = 1 << 7;
     pub(super) const NX: u64 = 1 << 63;
+    /// What hardware leaves to software, where KVM keeps H and M among others.
+    pub(super) const SOFTWARE: u64 = 0x7 << 9 | 0x7ff << 52;
+    /// A reserved bit by which KVM marks MMIO: nothing is translated.
+    pub(super) const MMIO: u64 = 1 << 51;
 }
 
 impl Layout {
@@ -120,11 +127,15 @@ impl Layout {
                     writable: word & WRITE != 0,
                     executable: word & XN == 0,
                     accessed: word & AF != 0,
+                    dirty: false,
                     other: word & !(ADDRESS | VALID | READ | WRITE | AF | XN),
                 })
             }
             Layout::X86 => {
-                use x86::{ACCESSED, LARGE, NX, WRITABLE};
+                use x86::{ACCESSED, DIRTY, LARGE, MMIO, NX, SOFTWARE, WRITABLE};
+                if word & MMIO != 0 {
+                    return Entry::Invalid;
+                }
                 if level > 1 && word & LARGE == 0 {
                     return Entry::Table(page);
                 }
@@ -134,19 +145,27 @@ impl Layout {
                     writable: word & WRITABLE != 0,
                     executable: word & NX == 0,
                     accessed: word & ACCESSED != 0,
-                    other: word & !(ADDRESS | VALID | WRITABLE | ACCESSED | NX),
+                    dirty: word & DIRTY != 0,
+                    other: word & !(ADDRESS | VALID | WRITABLE | ACCESSED | DIRTY | NX | SOFTWARE),
                 })
             }
         }
     }
 
-    /// An entry in words: `pa 0x40007000 RW-A`.
+    /// An entry in words: `pa 0x40007000 RW-A`, on x86 with D.
     pub fn describe(self, word: u64, level: i8) -> String {
         match self.entry(word, level) {
             Entry::Empty => "0".to_owned(),
             Entry::Invalid => format!("invalid {word:#x}"),
             Entry::Table(page) => format!("table {page}"),
-            Entry::Leaf(leaf) => format!("pa {} {}", leaf.page, leaf.rights()),
+            Entry::Leaf(leaf) => {
+                let dirty = match (self, leaf.dirty) {
+                    (Layout::Stage2, _) => "",
+                    (Layout::X86, true) => "D",
+                    (Layout::X86, false) => "-",
+                };
+                format!("pa {} {}{dirty}", leaf.page, leaf.rights())
+            }
         }
     }
 }
@@ -184,7 +203,8 @@ mod tests {
         let layout = Layout::X86;
         assert_eq!(layout.child(0x1234_5067, 2), Some(Frame(0x12345)));
         assert_eq!(layout.child(0x1220_00e7, 2), None);
-        assert_eq!(layout.describe(0x8000_0000_1234_5061, 1), "pa 0x12345000 R--A");
+        assert_eq!(layout.describe(0x8000_0000_1234_5061, 1), "pa 0x12345000 R--AD");
+        assert_eq!(layout.describe(0x0008_0000_0001_0001, 1), "invalid 0x8000000010001");
         assert_eq!([4, 3, 2, 1].map(|level| layout.shift(level)), [27, 18, 9, 0]);
     }
 }

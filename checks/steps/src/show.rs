@@ -1,7 +1,8 @@
 //! Events in words.
 
-use crate::event::{Event, Site, User, What};
+use crate::event::{EntryFlush, Event, Site, Tlbi, User, What};
 use crate::functions;
+use crate::layout::Layout;
 use crate::step::Step;
 use crate::trees::Trees;
 
@@ -31,12 +32,32 @@ pub fn words(event: &Event, trees: &Trees) -> String {
             let gone = if spot.detached { " (detached)" } else { "" };
             format!("{step} gfn {gfn:#x} level {level}{gone}: {was} -> {is}")
         }
+        What::Tlbi { op: op @ Tlbi::Invlpga, operand, id, .. } => {
+            format!("{op} {operand:#x} asid {id}")
+        }
         What::Tlbi { op, operand, id, .. } => match op.to_string().contains("IPAS2") {
             true => format!("TLBI {op} gfn {:#x} vmid {id}", operand & 0xf_ffff_ffff),
             false => format!("TLBI {op} vmid {id}"),
         },
         What::Barrier(barrier) => barrier.to_string(),
-        What::Enter { id, pc, .. } => format!("enters the guest at {pc:#x}, vmid {id}"),
+        What::Enter { id, pc, flush, .. } => match (layout, flush) {
+            (Layout::Stage2, _) => format!("enters the guest at {pc:#x}, vmid {id}"),
+            (Layout::X86, None) => format!("enters the guest at {pc:#x}, asid {id}"),
+            (Layout::X86, Some(EntryFlush::Own)) => {
+                format!("enters the guest at {pc:#x}, asid {id}, which is flushed")
+            }
+            (Layout::X86, Some(EntryFlush::All)) => {
+                format!("enters the guest at {pc:#x}, asid {id}, all are flushed")
+            }
+        },
+        What::Exit { reason, address, ipa } if layout == Layout::X86 => match reason {
+            // VMEXIT_NPF: the error code, and the address.
+            0x400 => {
+                let write = if address & 2 != 0 { "write" } else { "read" };
+                format!("leaves the guest: {write} of gfn {:#x}", ipa >> 12)
+            }
+            _ => format!("leaves the guest: {reason:#x}"),
+        },
         What::Exit { reason, address, ipa } => match reason >> 26 & 63 {
             0x24 => {
                 let write = if reason & 0x40 != 0 { "write" } else { "read" };

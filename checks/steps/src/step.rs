@@ -20,6 +20,8 @@ pub enum Step {
     MakeOld,
     /// It counts as used.
     MakeYoung,
+    /// It counts as not written: D of x86.
+    MakeClean,
     /// A leaf goes.
     Unmap,
     /// A page of descriptors goes.
@@ -67,7 +69,8 @@ fn attributes(old: Leaf, new: Leaf) -> Step {
     let lost = was.iter().zip(is).any(|(was, is)| *was && !is);
     let gained = was.iter().zip(is).any(|(was, is)| !*was && is);
     match (lost, gained) {
-        (false, false) if new.accessed => Step::MakeYoung,
+        (false, false) if old.dirty && !new.dirty => Step::MakeClean,
+        (false, false) if new.accessed || !old.accessed => Step::MakeYoung,
         (false, false) => Step::MakeOld,
         (false, true) if new.accessed >= old.accessed => Step::Relax,
         (true, false) if is == [was[0], false, was[2]] && new.accessed == old.accessed => {
@@ -86,6 +89,7 @@ impl fmt::Display for Step {
             Step::WriteProtect => "write-protect",
             Step::MakeOld => "make-old",
             Step::MakeYoung => "make-young",
+            Step::MakeClean => "make-clean",
             Step::Unmap => "unmap",
             Step::Unlink => "unlink",
             Step::Annotate => "annotate",
@@ -105,6 +109,24 @@ mod tests {
         let bit = |letter, bit: u64| if rights.contains(letter) { bit } else { 0 };
         let xn = if rights.contains('X') { 0 } else { 1 << 54 };
         page << 12 | 0x33f | bit('R', 1 << 6) | bit('W', 1 << 7) | bit('A', 1 << 10) | xn
+    }
+
+    #[test]
+    fn steps_of_x86() {
+        let cases = [
+            (0, 0x25d_ac67, Step::Map),
+            (0x25d_ac67, 0x25d_ac65, Step::WriteProtect),
+            (0x25d_ac65, 0x25d_ac67, Step::Relax),
+            (0x25d_ac67, 0x25d_ac47, Step::MakeOld),
+            (0x25d_ac67, 0x25d_ac27, Step::MakeClean),
+            (0x25d_ac27, 0x25d_ac67, Step::MakeYoung),
+            (0x25d_ac67, 0x25d_a467, Step::MakeYoung),
+            (0x25d_ac67, 0, Step::Unmap),
+            (0x25d_ac67, 0x26d_ac67, Step::Replace),
+        ];
+        for (old, new, step) in cases {
+            assert_eq!(Step::of(Layout::X86, 1, old, new), step, "{old:#x} {new:#x}");
+        }
     }
 
     #[test]

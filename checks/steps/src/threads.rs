@@ -49,7 +49,7 @@ pub struct Thread {
 pub struct Threads(BTreeMap<u32, Thread>);
 
 /// Functions that a thread is in before it is in any other of those that are recorded.
-pub const OUTERMOST: &[&str] = &["kvm_vm_ioctl", "kvm_handle_guest_abort"];
+pub const OUTERMOST: &[&str] = &["kvm_vm_ioctl", "kvm_handle_guest_abort", "kvm_mmu_page_fault"];
 
 /// `_QW_LOCKED`, or the locked byte of a queued spinlock: the lowest byte of either.
 const LOCKED: u64 = 0xff;

@@ -17,6 +17,8 @@ pub struct Table {
     /// Nothing leads to it any more.
     pub detached: bool,
     words: BTreeMap<u16, u64>,
+    /// The pages whose descriptors lead to it, as often as they do.
+    parents: Vec<Frame>,
 }
 
 /// All pages of descriptors.
@@ -28,6 +30,9 @@ pub struct Trees {
     /// Roots by what the kernel calls the tree: the address of its `struct kvm_pgtable`.
     named: BTreeMap<u64, Frame>,
 }
+
+/// No tree has more levels.
+const LEVELS_MAX: usize = 6;
 
 /// Where a descriptor stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +77,25 @@ impl Trees {
     pub fn word(&self, place: Place) -> u64 {
         let table = self.tables.get(&place.table);
         table.and_then(|table| table.words.get(&place.index)).copied().unwrap_or(0)
+    }
+
+    /// The trees that a page is in: on x86 it may be in several.
+    pub fn roots(&self, page: Frame) -> Vec<Frame> {
+        let (mut roots, mut pages) = (Vec::new(), vec![page]);
+        // No tree is deeper; what is edited may go in circles.
+        for _ in 0..LEVELS_MAX {
+            let above = |page: &Frame| {
+                let table = self.tables.get(page).filter(|table| !table.detached);
+                table.map_or(&[][..], |table| &table.parents)
+            };
+            roots.extend(pages.iter().filter(|page| above(page).is_empty()));
+            pages = pages.iter().flat_map(above).copied().collect();
+            pages.sort_unstable();
+            pages.dedup();
+        }
+        roots.sort_unstable();
+        roots.dedup();
+        roots
     }
 
     /// The kernel calls this tree so.
@@ -127,9 +151,22 @@ impl Trees {
     pub fn see(&mut self, what: &What) {
         match what {
             What::Table { page, level, first, root, entries } => {
+                // The descriptor that leads to it was stored before, or is in a page that was told
+                // of before.
+                let down = self.layout.down();
+                let leads = |table: &Table| {
+                    let of = |word: &&u64| self.layout.child(**word, table.level) == Some(*page);
+                    let above = !table.detached && table.level + down == *level;
+                    if above { table.words.values().filter(of).count() } else { 0 }
+                };
+                let parents = self
+                    .tables
+                    .iter()
+                    .flat_map(|(above, table)| std::iter::repeat_n(*above, leads(table)))
+                    .collect();
                 let words = entries.iter().copied().collect();
-                let table =
-                    Table { level: *level, first: *first, root: *root, detached: false, words };
+                let (level, first, root) = (*level, *first, *root);
+                let table = Table { level, first, root, detached: false, words, parents };
                 self.tables.insert(*page, table);
             }
             What::Detach { page } => {
@@ -141,11 +178,26 @@ impl Trees {
                 self.tables.remove(page);
             }
             What::Store { place, new, .. } | What::Hardware { place, new, .. } => {
-                if let Some(table) = self.tables.get_mut(&place.table) {
-                    match new {
-                        0 => table.words.remove(&place.index),
-                        new => table.words.insert(place.index, *new),
-                    };
+                let Some(table) = self.tables.get_mut(&place.table) else { return };
+                let level = table.level;
+                let old = match new {
+                    0 => table.words.remove(&place.index),
+                    new => table.words.insert(place.index, *new),
+                };
+                let was = old.and_then(|old| self.layout.child(old, level));
+                let is = self.layout.child(*new, level);
+                if was == is {
+                    return;
+                }
+                if let Some(table) = was.and_then(|page| self.tables.get_mut(&page))
+                    && let Some(at) = table.parents.iter().position(|of| *of == place.table)
+                {
+                    table.parents.swap_remove(at);
+                }
+                if let Some(table) = is.and_then(|page| self.tables.get_mut(&page))
+                    && !table.detached
+                {
+                    table.parents.push(place.table);
                 }
             }
             _ => {}

@@ -49,7 +49,7 @@ const OUT: &str = "/out";
 /// Where they go.
 const OUT_LINE: &str = "/dev/ttyS1";
 /// The prefix of an argument that the kernel passes on is not a job's.
-const KERNEL_WORDS: &[&str] = &["splash", "quiet"];
+const KERNEL_WORDS: &[&str] = &["splash", "quiet", "nokaslr"];
 
 /// Does everything and does not return: the machine is off then.
 pub fn main(words: impl Iterator<Item = String>) -> ! {

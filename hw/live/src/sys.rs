@@ -110,6 +110,7 @@ impl Slots {
             ("base", base >> 12),
             ("pages", size as u64 >> 12),
             ("log", u64::from(flags & 1)),
+            ("host", region.userspace_addr),
         ];
         steps::mark("slot", Phase::Enter, &fields);
         #[expect(unsafe_code, reason = "a guest will write to this memory")]

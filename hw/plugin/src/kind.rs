@@ -25,6 +25,12 @@ pub(crate) enum Kind {
     Call(u8),
     /// A return of a function that is recorded.
     Return(u8),
-    /// `__guest_exit`: a guest was left.
+    /// `__guest_exit` on arm64, what comes after VMRUN on x86: a guest was left.
     GuestExit,
+    /// Before a guest is entered, on x86: GS is still the host's, and says which CPU this is.
+    Vmload,
+    /// Into a guest, on x86; the register rax has its VMCB.
+    Vmrun,
+    /// A TLB invalidation of x86: one page of an ASID.
+    Invlpga,
 }

@@ -8,9 +8,9 @@
 //! that a CPU is given leads to it, at the moment at which it does (`tables.rs`); that no store was
 //! missed is proved by holding all of them against memory again and again.
 //!
-//! `qemu.rs` has the interface to QEMU and all `unsafe`; `kind.rs` and `arm64.rs` say which
-//! instructions matter, `recorder.rs` what becomes of them. docs/steps.md says what is seen and
-//! what is not.
+//! `qemu.rs` has the interface to QEMU and all `unsafe`; `kind.rs`, `arm64.rs` and `x86.rs` say
+//! which instructions matter, `recorder.rs` and `recorder/` what becomes of them. docs/steps.md
+//! says what is seen and what is not.
 
 mod arm64;
 mod channel;
@@ -20,15 +20,17 @@ mod patch;
 mod qemu;
 mod ram;
 mod recorder;
+mod registers;
 mod symbols;
 mod tables;
 mod watch;
+mod x86;
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use kind::Kind;
-use kvmmu_steps::event::Frame;
+use kvmmu_steps::event::{Arch, Frame};
 use qemu::{Access, Cpu, Handlers, Info, Instruction, Register, Site};
 use recorder::Recorder;
 
@@ -46,6 +48,7 @@ const RECORDING: u8 = 1;
 /// So, and accesses of guests are looked at.
 const WITH_GUESTS: u8 = 2;
 
+static ARCH: OnceLock<Arch> = OnceLock::new();
 static PHASE: AtomicU8 = AtomicU8::new(BOOTING);
 static RECORDER: Mutex<Option<Recorder>> = Mutex::new(None);
 
@@ -56,7 +59,12 @@ fn with(f: impl FnOnce(&mut Recorder)) {
 }
 
 fn install(info: &Info) -> Result<(), String> {
-    let recorder = Recorder::new(info)?;
+    let arch = match info.target.as_str() {
+        "aarch64" => Arch::Arm64,
+        "x86_64" => Arch::X86,
+        other => return Err(format!("a machine of {other}: only aarch64 and x86_64 are known")),
+    };
+    let recorder = Recorder::new(*ARCH.get_or_init(|| arch), info)?;
     *RECORDER.lock().unwrap_or_else(PoisonError::into_inner) = Some(recorder);
     Ok(())
 }
@@ -68,9 +76,10 @@ fn begin(registers: &[Register]) {
 fn translate(instruction: &Instruction<'_>) {
     let pc = instruction.address();
     let (bytes, len) = instruction.bytes();
-    let mut word = [0; 4];
-    word[..len.min(4)].copy_from_slice(&bytes[..len.min(4)]);
-    let mut kind = arm64::kind(u32::from_le_bytes(word));
+    let mut kind = match ARCH.get() {
+        Some(Arch::X86) => x86::kind(&bytes[..len]),
+        _ => arm64::kind(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
+    };
     // ORDERING: relaxed: it changes when all code is translated again, which stops every CPU.
     let phase = PHASE.load(Relaxed);
     if pc < KERNEL {
@@ -85,7 +94,7 @@ fn translate(instruction: &Instruction<'_>) {
         patch::seen(pc, instruction.host_address());
         return;
     }
-    with(|recorder| kind = recorder.kind(pc, kind));
+    with(|recorder| kind = recorder.kind(pc, len, kind));
     if kind != Kind::Other {
         instruction.report(kind);
     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use kvmmu_steps::event::{Arch, Frame};
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
@@ -39,6 +39,15 @@ impl Ram {
         let word = self.region.get_atomic_ref::<AtomicU64>(offset).ok()?;
         // ORDERING: relaxed: the store that is looked at was made by this thread.
         Some(word.load(Relaxed))
+    }
+
+    /// Writes a byte of code. What was translated of it before is executed on, until all is
+    /// translated again.
+    pub(crate) fn write(&self, address: u64, byte: u8) -> Option<()> {
+        let offset = usize::try_from(address.checked_sub(self.base)?).ok()?;
+        // ORDERING: relaxed: no CPU executes this code while another one is in a callback.
+        self.region.get_atomic_ref::<AtomicU8>(offset).ok()?.store(byte, Relaxed);
+        Some(())
     }
 
     /// The words of a page.

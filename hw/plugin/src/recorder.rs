@@ -1,10 +1,10 @@
 //! What becomes of what QEMU tells: events, in a file.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::BufWriter;
+mod arm64;
+mod log;
+mod x86;
 
-use kvmmu_steps::event::{Arch, Event, Frame, Place, User, What, Word};
+use kvmmu_steps::event::{Arch, Frame, Place, User, What, Word};
 use kvmmu_steps::file::{Header, Writer};
 use kvmmu_steps::functions;
 
@@ -13,44 +13,33 @@ use crate::kind::Kind;
 use crate::options::Options;
 use crate::qemu::{self, Access, Cpu, Info, Register, Site};
 use crate::ram::Ram;
+use crate::registers::Registers;
 use crate::symbols::Symbols;
 use crate::tables::Tables;
-use crate::{KERNEL, arm64, watch};
+use crate::watch;
+use log::Log;
 
-/// HCR_EL2.TGE: the host is what EL0 belongs to, and TLBIs of EL1 are its own.
-const HCR_TGE: u64 = 1 << 27;
-/// The address in VTTBR_EL2.
-const BADDR: u64 = 0x0000_ffff_ffff_fffe;
+/// Functions that get a `struct kvm` as their first argument, before anybody takes its lock.
+const MAKE_VM: [&str; 2] = ["kvm_init_stage2_mmu", "kvm_mmu_init_vm"];
 
 /// Everything that is known.
 #[derive(Debug)]
 pub(crate) struct Recorder {
+    arch: Arch,
     log: Log,
     options: Options,
     ram: Option<Ram>,
-    registers: HashMap<String, Register>,
+    registers: Registers,
     symbols: Symbols,
     tables: Tables,
     /// Locks that are watched, by address: their values.
     words: Vec<(u64, u64)>,
-    /// CPUs that run a guest.
-    inside: Vec<bool>,
+    /// CPUs that run a guest: the address of its VMCB, on x86.
+    inside: Vec<Option<u64>>,
     /// How far virtual addresses of descriptors are from physical ones.
     linear: Option<u64>,
-}
-
-/// The file, and the numbers that things have in it.
-#[derive(Debug)]
-struct Log {
-    writer: Option<Writer<BufWriter<File>>>,
-    /// The first error of writing.
-    failed: Option<String>,
-    sites: HashMap<u64, u32>,
-    threads: HashMap<u64, u32>,
-    /// The thread that was seen last on each CPU.
-    running: Vec<u32>,
-    /// What tells CPUs apart.
-    cpus: Vec<u64>,
+    /// Instructions that come after a VMRUN.
+    after_vmrun: Vec<u64>,
 }
 
 /// Where something happens.
@@ -63,11 +52,7 @@ struct At {
 
 impl Recorder {
     /// Of a machine.
-    pub(crate) fn new(info: &Info) -> Result<Recorder, String> {
-        if info.target != "aarch64" {
-            return Err(format!("a machine of {}: only aarch64 is known", info.target));
-        }
-        let arch = Arch::Arm64;
+    pub(crate) fn new(arch: Arch, info: &Info) -> Result<Recorder, String> {
         let options = Options::read(&info.options)?;
         let header = Header {
             arch,
@@ -76,45 +61,32 @@ impl Recorder {
             exact: !options.threads,
             guest: options.guest,
         };
-        let path = options.out.display();
-        let file = File::create(&options.out).map_err(|error| format!("{path}: {error}"))?;
-        let writer = Writer::new(BufWriter::with_capacity(1 << 20, file), &header);
-        let writer = writer.map_err(|error| format!("{path}: {error}"))?;
-        let log = Log {
-            writer: Some(writer),
-            failed: None,
-            sites: HashMap::new(),
-            threads: HashMap::new(),
-            running: Vec::new(),
-            cpus: Vec::new(),
-        };
         Ok(Recorder {
-            log,
+            arch,
+            log: Log::new(&options.out, &header)?,
             options,
             ram: None,
-            registers: HashMap::new(),
+            registers: Registers::new(arch),
             symbols: Symbols::new(arch),
             tables: Tables::new(arch),
             words: Vec::new(),
             inside: Vec::new(),
             linear: None,
+            after_vmrun: Vec::new(),
         })
     }
 
     /// The first CPU is there, and so is the machine's memory.
     pub(crate) fn begin(&mut self, registers: &[Register]) {
-        if !self.registers.is_empty() {
+        if self.registers.are_known() {
             return;
         }
-        self.registers = registers.iter().map(|r| (r.name.clone(), r.clone())).collect();
-        match Ram::map(&self.options.ram, Arch::Arm64) {
+        if let Err(error) = self.registers.found(registers) {
+            self.log.fail(error);
+        }
+        match Ram::map(&self.options.ram, self.arch) {
             Ok(ram) => self.ram = Some(ram),
             Err(error) => self.log.fail(error),
-        }
-        for name in ["x0", "VTTBR_EL2", "VTCR_EL2", "HCR_EL2", "ESR_EL2", "SP_EL0", "TPIDR_EL2"] {
-            if !self.registers.contains_key(name) {
-                self.log.fail(format!("this QEMU has no register {name}"));
-            }
         }
     }
 
@@ -123,40 +95,37 @@ impl Recorder {
         self.options.guest
     }
 
-    fn register(&self, name: &str) -> u64 {
-        self.registers.get(name).map_or(0, Register::read)
-    }
-
-    fn x(&self, number: u8) -> u64 {
-        if number == 31 { 0 } else { self.register(&format!("x{number}")) }
-    }
-
     /// What an instruction of the kernel is, now that its functions are known.
-    pub(crate) fn kind(&self, pc: u64, kind: Kind) -> Kind {
-        if kind == Kind::Ret {
-            return self.symbols.inside(pc).map_or(Kind::Other, Kind::Return);
-        }
-        if kind == Kind::Other && self.symbols.is(pc, "__guest_exit") {
-            return Kind::GuestExit;
-        }
-        match self.symbols.begins(pc) {
-            Some(function) if kind == Kind::Other => Kind::Call(function),
+    pub(crate) fn kind(&mut self, pc: u64, len: usize, kind: Kind) -> Kind {
+        let leaves = self.symbols.is(pc, "__guest_exit") || self.after_vmrun.contains(&pc);
+        match kind {
+            Kind::Vmrun => {
+                let next = pc + len as u64;
+                if !self.after_vmrun.contains(&next) {
+                    self.after_vmrun.push(next);
+                }
+                kind
+            }
+            Kind::Ret => self.symbols.inside(pc).map_or(Kind::Other, Kind::Return),
+            Kind::Other if leaves => Kind::GuestExit,
+            Kind::Other => self.symbols.begins(pc).map_or(kind, Kind::Call),
             _ => kind,
         }
     }
 
     /// Where this is. Where CPUs have no threads of their own, QEMU's number is that of the CPU
-    /// that translated the code; a VHE kernel has the offset of its per-CPU data in TPIDR_EL2.
+    /// that translated the code; the kernel's own data tell them apart.
     fn at(&mut self, cpu: Cpu, pc: u64) -> At {
-        let cpu = match self.options.threads {
-            true => cpu.0 as u8,
-            false => {
-                let own = self.register("TPIDR_EL2");
-                self.log.cpu(own)
-            }
+        let (own, task) = match self.arch {
+            Arch::Arm64 => self.who_arm64(),
+            Arch::X86 => self.who_x86(),
         };
-        // A VHE kernel has the task in SP_EL0; user space and guests have their stack there.
-        let task = Some(self.register("SP_EL0")).filter(|task| *task >= KERNEL);
+        let cpu = match (self.options.threads, own) {
+            (true, _) => cpu.0 as u8,
+            (false, Some(own)) => self.log.cpu(own),
+            // The CPU is where the thread was last.
+            (false, None) => task.and_then(|task| self.log.cpu_of(task)).unwrap_or(0),
+        };
         At { cpu, thread: self.log.thread(cpu, task), pc }
     }
 
@@ -183,37 +152,31 @@ impl Recorder {
         }
         let at = self.at(cpu, site.pc);
         match site.kind {
-            Kind::Root(register) => self.root(at, register),
+            Kind::Root(register) => self.root_arm64(at, register),
+            Kind::Vmrun => self.enter_x86(at),
             Kind::Call(function) => self.call(at, function),
             _ if self.tables.is_empty() => {}
-            Kind::Tlbi(word) => self.tlbi(at, word),
+            Kind::Tlbi(word) => self.tlbi_arm64(at, word),
             Kind::Barrier(barrier) => self.say(at, What::Barrier(barrier)),
-            Kind::Eret => self.eret(at),
-            Kind::GuestExit => self.guest_exit(at),
-            Kind::Zero(register) => self.zero(at, register),
+            Kind::Invlpga => self.invlpga_x86(at),
+            Kind::Eret => self.enter_arm64(at),
+            Kind::GuestExit => match self.arch {
+                Arch::Arm64 => self.exit_arm64(at),
+                Arch::X86 => self.exit_x86(at),
+            },
+            Kind::Zero(register) => self.zero_arm64(at, register),
             Kind::Return(function) => {
-                let value = self.x(0);
+                let value = self.registers.result();
                 self.say(at, What::Return { function, value });
             }
-            Kind::Message | Kind::Ret | Kind::Other => {}
+            Kind::Message | Kind::Vmload | Kind::Ret | Kind::Other => {}
         }
         false
     }
 
-    /// `msr vttbr_el2`: names a root.
-    fn root(&mut self, at: At, register: u8) {
-        let root = self.x(register) & BADDR;
-        if root == 0 {
-            return;
-        }
-        let vtcr = self.register("VTCR_EL2");
-        let geometry = (root_level(vtcr), root_pages(vtcr));
-        self.tables(at, |tables, ram, tell| tables.root(Frame::of(root), geometry, ram, tell));
-    }
-
     fn call(&mut self, at: At, function: u8) {
-        let arguments: [u64; 5] = std::array::from_fn(|n| self.x(n as u8));
-        if functions::name(function) == "kvm_init_stage2_mmu" {
+        let arguments = self.registers.arguments();
+        if MAKE_VM.contains(&functions::name(function)) {
             // mmu_lock is the first member of struct kvm.
             let lock = arguments[0] & !7;
             // One that was there before has gone with its VM.
@@ -224,52 +187,13 @@ impl Recorder {
         self.say(at, What::Call { function, arguments });
     }
 
-    fn tlbi(&mut self, at: At, word: u32) {
-        if self.register("HCR_EL2") & HCR_TGE != 0 && !arm64::is_el2(word) {
-            // The host's own.
-            return;
-        }
-        self.audit(at);
-        let vttbr = self.register("VTTBR_EL2");
-        let (op, operand) = (arm64::tlbi(word), self.x(arm64::register(word)));
-        let (root, id) = (Frame::of(vttbr & BADDR), (vttbr >> 48) as u32);
-        self.say(at, What::Tlbi { op, operand, root, id });
-    }
-
-    fn eret(&mut self, at: At) {
-        if self.register("HCR_EL2") & HCR_TGE != 0 {
-            return;
-        }
-        self.audit(at);
-        let (vttbr, pc) = (self.register("VTTBR_EL2"), self.register("ELR_EL2"));
-        let (root, id) = (Frame::of(vttbr & BADDR), (vttbr >> 48) as u32);
-        self.say(at, What::Enter { root, id, vcpu: 0, flushes: false, pc });
-        self.is_inside(at.cpu, true);
-    }
-
-    fn guest_exit(&mut self, at: At) {
-        self.audit(at);
-        self.is_inside(at.cpu, false);
-        let (reason, address) = (self.register("ESR_EL2"), self.register("FAR_EL2"));
-        let ipa = (self.register("HPFAR_EL2") & 0xfff_ffff_fff0) << 8;
-        self.say(at, What::Exit { reason, address, ipa });
-    }
-
-    fn is_inside(&mut self, cpu: u8, inside: bool) {
+    /// A CPU runs a guest from now on, or not any more.
+    fn is_inside(&mut self, cpu: u8, inside: Option<u64>) {
         let cpu = usize::from(cpu);
         if self.inside.len() <= cpu {
-            self.inside.resize(cpu + 1, false);
+            self.inside.resize(cpu + 1, None);
         }
         self.inside[cpu] = inside;
-    }
-
-    /// Before a DC ZVA, which QEMU does not report as a store.
-    fn zero(&mut self, at: At, register: u8) {
-        let Some(linear) = self.linear else { return };
-        let page = Frame::of(self.x(register).wrapping_sub(linear));
-        if self.tables.has(page) {
-            self.tables(at, |tables, _, tell| tables.reuse(page, tell));
-        }
     }
 
     /// After a store to a page that is watched.
@@ -312,7 +236,7 @@ impl Recorder {
     /// After an access of a program that is no kernel: of a guest, if its CPU runs one.
     pub(crate) fn guest_access(&mut self, cpu: Cpu, access: Access, pc: u64) {
         let at = self.at(cpu, pc);
-        if !self.inside.get(usize::from(at.cpu)).copied().unwrap_or(false) {
+        if !self.inside.get(usize::from(at.cpu)).is_some_and(Option::is_some) {
             return;
         }
         let Some(page) = access.physical().map(Frame::of) else { return };
@@ -325,7 +249,7 @@ impl Recorder {
 
     /// kvmmu-live speaks; true: all code is to be translated again.
     fn message(&mut self, cpu: Cpu, pc: u64) -> bool {
-        let (magic, address, len) = (self.x(0), self.x(1), self.x(2));
+        let [magic, address, len, ..] = self.registers.arguments();
         if magic != channel::MAGIC || len > channel::LENGTH_MAX {
             return false;
         }
@@ -346,7 +270,13 @@ impl Recorder {
     fn ready(&mut self, cpu: Cpu, version: &str, release: &str) -> bool {
         self.symbols.complete();
         for patch in &self.options.patches {
-            match patch.apply(&self.symbols) {
+            let done = match (self.arch, &self.ram) {
+                (Arch::X86, Some(ram)) => {
+                    patch.apply_x86(&self.symbols, ram, self.registers.get("cr3"))
+                }
+                _ => patch.apply(&self.symbols),
+            };
+            match done {
                 Ok(done) => qemu::say(&done),
                 Err(error) => self.log.fail(error),
             }
@@ -363,7 +293,7 @@ impl Recorder {
     pub(crate) fn end(mut self) {
         let events = self.log.events();
         match (self.log.failed.take(), self.log.writer.take()) {
-            (None, Some(writer)) => match writer.finish() {
+            (None, Some(writer)) => match Writer::finish(writer) {
                 Ok(_) => qemu::say(&format!("recorded {events} events")),
                 Err(error) => {
                     qemu::say(&format!("failed: {}: {error}", self.options.out.display()))
@@ -374,75 +304,5 @@ impl Recorder {
     }
 }
 
-impl Log {
-    fn fail(&mut self, error: String) {
-        self.failed.get_or_insert(error);
-    }
-
-    fn events(&self) -> u64 {
-        self.writer.as_ref().map_or(0, Writer::events)
-    }
-
-    fn cpu(&mut self, own: u64) -> u8 {
-        let seen = self.cpus.iter().position(|cpu| *cpu == own);
-        seen.unwrap_or_else(|| {
-            self.cpus.push(own);
-            self.cpus.len() - 1
-        }) as u8
-    }
-
-    /// The thread of a task; where it cannot be seen, the last one on that CPU.
-    fn thread(&mut self, cpu: u8, task: Option<u64>) -> u32 {
-        let cpu = usize::from(cpu);
-        if self.running.len() <= cpu {
-            self.running.resize(cpu + 1, 0);
-        }
-        if let Some(task) = task {
-            let next = self.threads.len() as u32;
-            self.running[cpu] = *self.threads.entry(task).or_insert(next);
-        }
-        self.running[cpu]
-    }
-
-    fn say(&mut self, symbols: &Symbols, at: At, what: What) -> u64 {
-        let Some(writer) = &mut self.writer else { return 0 };
-        let mut written = Ok(0);
-        let next = self.sites.len() as u32;
-        let site = *self.sites.entry(at.pc).or_insert_with(|| {
-            written = writer.site(symbols.site(at.pc)).map(|()| 0);
-            next
-        });
-        let event = Event { cpu: at.cpu, thread: at.thread, site, what };
-        match written.and_then(|_: u64| writer.event(event)) {
-            Ok(number) => number,
-            Err(error) => {
-                self.failed.get_or_insert(error.to_string());
-                0
-            }
-        }
-    }
-}
-
-/// The level of a root, from VTCR_EL2.SL0 (4 KiB pages).
-fn root_level(vtcr: u64) -> i8 {
-    2 - (vtcr >> 6 & 3).min(2) as i8
-}
-
-/// How many pages a root has: so many are concatenated.
-fn root_pages(vtcr: u64) -> u64 {
-    let bits = 64 - (vtcr & 63) as u32;
-    let index = bits.saturating_sub(12 + 9 * (3 - root_level(vtcr)) as u32);
-    1 << index.saturating_sub(9).min(4)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn roots_of_forty_bits_are_two_pages_of_level_one() {
-        let vtcr = 1 << 6 | 24;
-        assert_eq!((root_level(vtcr), root_pages(vtcr)), (1, 2));
-        assert_eq!((root_level(0), root_pages(1 << 6 | 25)), (2, 1));
-    }
-}
+/// What tells the CPU and the thread that call: the CPU's own number, and the task.
+type Who = (Option<u64>, Option<u64>);

@@ -95,9 +95,14 @@ impl Symbols {
         }
     }
 
-    /// Where a function's code is: from its beginning to that of the next one.
+    /// Where a function's code is: from its beginning to that of the next one. Where there is none
+    /// of this name, what the compiler made of it counts: `name.part.0`.
     pub(crate) fn range(&self, name: &str) -> Option<(u64, u64)> {
-        let index = self.functions.iter().position(|function| &*function.name == name)?;
+        let find = |is: &dyn Fn(&str) -> bool| {
+            self.functions.iter().position(|function| is(&function.name))
+        };
+        let part = |full: &str| full.split_once('.').is_some_and(|(plain, _)| plain == name);
+        let index = find(&|full| full == name).or_else(|| find(&part))?;
         let begin = self.functions[index].begin;
         self.functions.get(index + 1).map(|next| (begin, next.begin))
     }

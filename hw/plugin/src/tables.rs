@@ -18,6 +18,8 @@ struct Table {
     /// The first guest frame that it translates.
     first: u64,
     root: Frame,
+    /// How many descriptors lead to it: on x86 a page may be in several trees.
+    parents: u32,
     /// Nothing that is reachable leads to it.
     detached: bool,
     /// What it contains, as far as is known.
@@ -74,15 +76,26 @@ impl Tables {
         }
         for i in 0..pages {
             let first = (i * ENTRIES as u64) << self.layout.shift(level);
-            self.table(Frame(root.0 + i), level, first, root, ram, tell);
+            self.insert(Frame(root.0 + i), level, first, root, ram, tell);
         }
         if !self.roots.contains(&root) {
             self.roots.push(root);
         }
     }
 
+    /// A descriptor leads to a page from now on.
+    fn link(&mut self, page: Frame, level: i8, first: u64, root: Frame, ram: &Ram, tell: Tell<'_>) {
+        let known = |table: &&mut Table| {
+            !table.detached && table.parents > 0 && (table.level, table.first) == (level, first)
+        };
+        match self.pages.get_mut(&page).filter(known) {
+            Some(table) => table.parents += 1,
+            None => self.insert(page, level, first, root, ram, tell),
+        }
+    }
+
     /// A page has descriptors from now on, and so has what it leads to.
-    fn table(
+    fn insert(
         &mut self,
         page: Frame,
         level: i8,
@@ -96,27 +109,33 @@ impl Tables {
             (0..).zip(words.iter().copied()).filter(|(_, word)| *word != 0).collect();
         let entries = filled.clone();
         let seen = tell(What::Table { page, level, first, root, entries });
-        self.pages.insert(page, Table { level, first, root, detached: false, words, seen });
+        let parents = u32::from(page != root);
+        let table = Table { level, first, root, parents, detached: false, words, seen };
+        self.pages.insert(page, table);
         watch::page(page, true);
         for (index, word) in filled {
             self.count(word, level, true);
             if let Some(child) = self.layout.child(word, level) {
                 let first = first + (u64::from(index) << self.layout.shift(level));
-                self.table(child, level + self.layout.down(), first, root, ram, tell);
+                self.link(child, level + self.layout.down(), first, root, ram, tell);
             }
         }
     }
 
-    /// Nothing leads to a page any more, nor to what it leads to.
-    fn detach(&mut self, page: Frame, tell: Tell<'_>) {
+    /// A descriptor does not lead to a page any more. If none does, none leads to what it leads to.
+    fn unlink(&mut self, page: Frame, tell: Tell<'_>) {
         let Some(table) = self.pages.get_mut(&page).filter(|table| !table.detached) else { return };
+        table.parents = table.parents.saturating_sub(1);
+        if table.parents > 0 {
+            return;
+        }
         table.detached = true;
         let (level, words) = (table.level, table.words.clone());
         tell(What::Detach { page });
         for word in words.iter() {
             self.count(*word, level, false);
             if let Some(child) = self.layout.child(*word, level) {
-                self.detach(child, tell);
+                self.unlink(child, tell);
             }
         }
     }
@@ -168,11 +187,11 @@ impl Tables {
             return;
         }
         if let Some(child) = was {
-            self.detach(child, tell);
+            self.unlink(child, tell);
         }
         if let Some(child) = is {
             let first = first + (u64::from(place.index) << self.layout.shift(level));
-            self.table(child, level + self.layout.down(), first, root, ram, tell);
+            self.link(child, level + self.layout.down(), first, root, ram, tell);
         }
     }
 

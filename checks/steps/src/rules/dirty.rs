@@ -1,6 +1,8 @@
-//! A page that guests may write is in the dirty log before the lock is given back.
+//! A page that guests may write is in the dirty log before the lock is given back, or, where there
+//! was none, before the guest goes on.
 
 use super::{Findings, Rule};
+use crate::event::What;
 use crate::judge::Now;
 use crate::layout::Entry;
 use crate::step::Step;
@@ -42,31 +44,45 @@ impl Dirty {
         }
         match now.passed {
             Some(Passed::Locked) => self.marked.retain(|(of, _)| *of != thread),
-            Some(Passed::Unlocked) => self.unlocked(now, findings),
+            Some(Passed::Unlocked) => self.over(now, Rule::DirtyBeforeUnlock, findings),
             _ => {}
+        }
+        if let What::Enter { .. } = now.event.what {
+            self.over(now, Rule::DirtyBeforeEntry, findings);
+            self.marked.retain(|(of, _)| *of != thread);
         }
     }
 
-    fn unlocked(&mut self, now: &Now<'_>, findings: &mut Findings) {
+    /// What a thread has let guests write must be marked by now.
+    fn over(&mut self, now: &Now<'_>, rule: Rule, findings: &mut Findings) {
         let thread = now.event.thread;
         for (_, gfn, frames, event) in self.allowed.extract_if(.., |(of, ..)| *of == thread) {
             let marked = |(of, at): &(u32, u64)| *of == thread && (gfn..gfn + frames).contains(at);
             if self.marked.iter().any(marked) {
-                findings.holds(Rule::DirtyBeforeUnlock);
+                findings.holds(rule);
                 continue;
             }
             let what = format!("gfn {gfn:#x} is writable and not marked dirty");
-            let wanted = "mark_page_dirty, before mmu_lock is given back".to_owned();
-            findings.broken(Rule::DirtyBeforeUnlock, &[event], now.number, (what, wanted));
+            let wanted = match rule {
+                Rule::DirtyBeforeEntry => "mark_page_dirty, before the guest is entered",
+                _ => "mark_page_dirty, before mmu_lock is given back",
+            };
+            findings.broken(rule, &[event], now.number, (what, wanted.to_owned()));
         }
     }
 }
 
 /// The frame that an event marks dirty.
 pub(super) fn marked(now: &Now<'_>) -> Option<u64> {
-    match now.call()? {
-        ("mark_page_dirty_in_slot", arguments) => Some(arguments[now.kernel.marked_frame]),
-        ("mark_page_dirty", arguments) => Some(arguments[1]),
+    let (name, arguments) = now.call()?;
+    marks(now, name, arguments)
+}
+
+/// The frame that a call of this function marks dirty.
+pub(super) fn marks(now: &Now<'_>, name: &str, arguments: [u64; 5]) -> Option<u64> {
+    match name {
+        "mark_page_dirty_in_slot" => Some(arguments[now.kernel.marked_frame]),
+        "mark_page_dirty" | "kvm_vcpu_mark_page_dirty" => Some(arguments[1]),
         _ => None,
     }
 }

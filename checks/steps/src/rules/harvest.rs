@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{Findings, Rule};
-use crate::judge::Now;
-use crate::rules::dirty::marked;
+use crate::judge::{MAKE_VM, Now};
+use crate::rules::dirty::{marked, marks};
+use crate::step::Step;
 use crate::threads::Passed;
 
 /// KVM_GET_DIRTY_LOG: `_IOW(KVMIO, 0x42, struct kvm_dirty_log)`.
@@ -18,15 +19,23 @@ pub(super) struct Harvest {
     marked: BTreeMap<u64, u64>,
     /// A harvest that has the lock: its thread, and what was marked when it got it.
     taking: Option<(u32, BTreeMap<u64, u64>)>,
+    /// Frames that guests may write again without the lock, and by which event.
+    relaxed: BTreeMap<u64, u64>,
 }
 
 impl Harvest {
     pub(super) fn see(&mut self, now: &Now<'_>, findings: &mut Findings) {
-        if now.call().is_some_and(|(name, _)| name == "kvm_init_stage2_mmu") {
+        if now.call().is_some_and(|(name, _)| MAKE_VM.contains(&name)) {
             *self = Harvest::default();
         }
-        if let Some(gfn) = marked(now).filter(|gfn| now.slots.logs(*gfn)) {
+        if let Some(gfn) = in_the_log(now).filter(|gfn| now.slots.logs(*gfn)) {
             self.marked.insert(gfn, now.number);
+        }
+        if let Some(stored) = now.stored
+            && stored.step == Step::Relax
+            && now.thread.lock().is_none()
+        {
+            self.relaxed.insert(stored.spot.gfn, now.number);
         }
         let get = now
             .thread
@@ -55,7 +64,10 @@ impl Harvest {
         match now.returned() {
             Some((PROTECT, [_, _, offset, mask, _], call)) => {
                 for gfn in frames(base, offset, mask) {
-                    protects(now, gfn, call, findings);
+                    // A fast fault may have come in between: then it marks the page again.
+                    if self.relaxed.get(&gfn).is_none_or(|relaxed| *relaxed < call) {
+                        protects(now, gfn, call, findings);
+                    }
                 }
             }
             Some(("kvm_vm_ioctl", [_, KVM_GET_DIRTY_LOG, ..], call)) => {
@@ -75,6 +87,16 @@ impl Harvest {
             _ => {}
         }
     }
+}
+
+/// The frame that is in the dirty log from now on. Under the lock it is as good as there when it is
+/// about to be marked; without, a harvest may come first.
+fn in_the_log(now: &Now<'_>) -> Option<u64> {
+    if now.thread.lock().is_some() {
+        return marked(now);
+    }
+    let (name, arguments, _) = now.returned()?;
+    marks(now, name, arguments)
 }
 
 /// The frames of a mask.

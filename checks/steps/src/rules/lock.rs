@@ -2,6 +2,7 @@
 
 use super::{Findings, Rule};
 use crate::judge::Now;
+use crate::kernel::Relaxes;
 use crate::step::Step;
 use crate::threads::Held;
 
@@ -9,11 +10,11 @@ use crate::threads::Held;
 pub(super) fn see(now: &Now<'_>, findings: &mut Findings) {
     let Some(stored) = now.stored.filter(|stored| !stored.spot.detached) else { return };
     let held = now.thread.lock().map(|(held, _)| held);
-    let reader_may = now.kernel.relaxes_as_reader
-        && matches!(stored.step, Step::Relax | Step::MakeYoung | Step::Same);
-    match held {
-        Some(Held::Writer) => findings.holds(Rule::Lock),
-        Some(Held::Reader) if reader_may => findings.holds(Rule::Lock),
+    let gives = matches!(stored.step, Step::Relax | Step::MakeYoung | Step::Same);
+    match (held, now.kernel.relaxes) {
+        (Some(Held::Writer), _) => findings.holds(Rule::Lock),
+        (Some(Held::Reader), Relaxes::AsReader) if gives => findings.holds(Rule::Lock),
+        (None, Relaxes::Lockless) if gives => findings.holds(Rule::Lock),
         _ => {
             let how = match held {
                 Some(_) => "as a reader of mmu_lock",

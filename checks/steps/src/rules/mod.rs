@@ -4,6 +4,7 @@ mod dirty;
 mod flush;
 mod harvest;
 mod lock;
+mod model;
 mod step;
 mod unmap;
 
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 
 use core::fmt;
 
+use crate::event::Arch;
 use crate::file::Header;
 use crate::judge::{Now, TOLD, Violation};
 
@@ -24,8 +26,14 @@ pub enum Rule {
     Leaf,
     /// What a store was done under.
     Lock,
-    /// Where something was taken away, TLBs are flushed before the operation is over.
+    /// A store is what the model makes of the same old value.
+    Model,
+    /// Where a translation was taken away, TLBs are flushed before the lock is given back.
+    FlushBeforeUnlock,
+    /// Where a permission was taken away, TLBs are flushed before the operation is over.
     FlushBeforeReturn,
+    /// A vCPU that was not in the guest then drops what its TLB has before it is.
+    FlushBeforeEntry,
     /// The same, before a page of descriptors is used for something else.
     FlushBeforeReuse,
     /// A descriptor is broken, and TLBs are flushed, before another one is made.
@@ -34,6 +42,8 @@ pub enum Rule {
     UnmapComplete,
     /// A page that guests may write is in the dirty log before the lock is given back.
     DirtyBeforeUnlock,
+    /// The same, where there is no lock: before the guest goes on.
+    DirtyBeforeEntry,
     /// A harvest takes write permission from each page that it takes out of the log.
     HarvestProtects,
     /// A harvest takes each page that was marked before it.
@@ -44,15 +54,19 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 11] = [
+    pub const ALL: [Rule; 15] = [
         Rule::Step,
         Rule::Leaf,
         Rule::Lock,
+        Rule::Model,
+        Rule::FlushBeforeUnlock,
         Rule::FlushBeforeReturn,
+        Rule::FlushBeforeEntry,
         Rule::FlushBeforeReuse,
         Rule::BreakBeforeMake,
         Rule::UnmapComplete,
         Rule::DirtyBeforeUnlock,
+        Rule::DirtyBeforeEntry,
         Rule::HarvestProtects,
         Rule::HarvestTakesAll,
         Rule::NoStaleAccess,
@@ -64,11 +78,15 @@ impl Rule {
             Rule::Step => "step",
             Rule::Leaf => "leaf",
             Rule::Lock => "lock",
+            Rule::Model => "as-the-model",
+            Rule::FlushBeforeUnlock => "flush-before-unlock",
             Rule::FlushBeforeReturn => "flush-before-return",
+            Rule::FlushBeforeEntry => "flush-before-entry",
             Rule::FlushBeforeReuse => "flush-before-reuse",
             Rule::BreakBeforeMake => "break-before-make",
             Rule::UnmapComplete => "unmap-complete",
             Rule::DirtyBeforeUnlock => "dirty-before-unlock",
+            Rule::DirtyBeforeEntry => "dirty-before-entry",
             Rule::HarvestProtects => "harvest-protects",
             Rule::HarvestTakesAll => "harvest-takes-all",
             Rule::NoStaleAccess => "no-stale-access",
@@ -84,12 +102,23 @@ impl Rule {
             }
             Rule::Leaf => "A new leaf is readable and counts as accessed.",
             Rule::Lock => {
-                "Descriptors that a CPU can reach are stored under mmu_lock: alone, or as a reader \
-                 where only permissions are given back (6.1)."
+                "Descriptors that a CPU can reach are stored under mmu_lock, alone. Where only \
+                 permissions are given back, arm64 6.1 may be a reader, and x86 needs no lock."
+            }
+            Rule::Model => {
+                "A store is what the model's own step makes of the old value, with every guard."
+            }
+            Rule::FlushBeforeUnlock => {
+                "Who takes a translation away has flushed the TLBs of all CPUs, and waited for \
+                 that, before mmu_lock is given back."
             }
             Rule::FlushBeforeReturn => {
-                "Who takes a translation or a permission away has flushed the TLBs of all CPUs, \
-                 and waited for that, before the operation returns."
+                "Who takes a permission away has flushed the TLBs of all CPUs, and waited for \
+                 that, before the operation returns."
+            }
+            Rule::FlushBeforeEntry => {
+                "A vCPU that was outside of the guest when something was taken away drops what \
+                 its TLB has of it when it enters again."
             }
             Rule::FlushBeforeReuse => {
                 "A page of descriptors that was taken out is given back only when no CPU can walk \
@@ -106,6 +135,10 @@ impl Rule {
             Rule::DirtyBeforeUnlock => {
                 "Who lets a guest write a page of a logged slot has marked it dirty before \
                  mmu_lock is given back: else a harvest may come in between and miss it."
+            }
+            Rule::DirtyBeforeEntry => {
+                "Who lets a guest write a page of a logged slot without mmu_lock has marked it \
+                 dirty before it enters the guest."
             }
             Rule::HarvestProtects => {
                 "A harvest takes write permission from each page that it takes out of the log: \
@@ -177,6 +210,7 @@ impl Rules {
         let findings = &mut self.findings;
         step::see(now, findings);
         lock::see(now, findings);
+        model::see(now, findings);
         unmap::see(now, findings);
         self.flush.see(now, findings);
         self.dirty.see(now, findings);
@@ -184,14 +218,25 @@ impl Rules {
     }
 
     /// There are no more.
-    pub(crate) fn end(&mut self, last: u64) {
-        self.flush.end(last, &mut self.findings);
+    pub(crate) fn end(&mut self, last: u64, arch: Arch) {
+        self.flush.end(last, arch, &mut self.findings);
     }
 
     /// Rules that say nothing of this recording, and why.
     pub(crate) fn left_out(&self, header: &Header) -> Vec<(Rule, String)> {
         let mut out = Vec::new();
         let mut leave = |rule, why: &str| out.push((rule, why.to_owned()));
+        match header.arch {
+            Arch::Arm64 => {
+                leave(Rule::Model, "the model has no stage-2 MMU of Linux");
+                leave(Rule::FlushBeforeEntry, "arm64 flushes by instructions, not by entries");
+                leave(Rule::DirtyBeforeEntry, "arm64 lets no guest write without mmu_lock");
+            }
+            Arch::X86 => {
+                leave(Rule::BreakBeforeMake, "x86 may map again first, and flush then");
+                leave(Rule::Leaf, "as-the-model says more");
+            }
+        }
         if !header.guest {
             leave(Rule::NoStaleAccess, "accesses of guests were not recorded (--guest)");
         }

@@ -18,7 +18,7 @@ Examples:
   cargo live-qemu '5.10.223 npt=0' arm64     only what has all these words in its name
   cargo live-qemu x86-64 --trace traces      and record what the kernels' MMUs did
   cargo live-qemu --outcomes seen.jsonl      and run the scenarios that fit
-  cargo live-qemu --steps steps arm64        every store to page tables, for 'kvmmu steps'
+  cargo live-qemu --steps steps              every store to page tables, for 'kvmmu steps'
 
 Usage: cargo live-qemu [WORDS]... [OPTIONS]
 
@@ -29,7 +29,9 @@ Options:
   --outcomes FILE   outcomes of scenarios, for 'kvmmu outcomes --compare'
   --scenarios DIR   with --outcomes: and the scenario files in DIR
   --times N         how often each of those runs (default 100)
-  --steps DIR       only record every step of arm64 kernels' MMUs, one file a boot (docs/steps.md)
+  --steps DIR       only record every step of kernels' MMUs, one file a boot (docs/steps.md)
+  --kernel IMAGE    with --steps: boot this one, an arm64 Image or an x86-64 bzImage
+  --modules DIR     and this is where its kvm.ko, kvm-amd.ko and irqbypass.ko are, on x86
   --schedule N      with --steps: another interleaving, 0 to 10 (default 3)
   --guest           with --steps: and hold each access of guests against the page tables; slow
   --broken NAME     with --steps: in a kernel that is broken so (any other word: what there is)
@@ -63,6 +65,12 @@ pub(crate) struct Args {
     /// Where recordings of every step go
     #[arg(long, value_name = "DIR", conflicts_with_all = ["trace", "outcomes"])]
     pub(crate) steps: Option<PathBuf>,
+    /// A kernel's image, instead of those that are known
+    #[arg(long, value_name = "IMAGE", requires = "steps", conflicts_with = "filter")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Where its modules are
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    pub(crate) modules: Option<PathBuf>,
     /// How CPUs take turns while steps are recorded
     #[arg(long, value_name = "N", default_value_t = 3, requires = "steps")]
     #[arg(value_parser = clap::value_parser!(u8).range(0..=10))]

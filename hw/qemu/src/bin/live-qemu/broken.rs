@@ -3,6 +3,8 @@
 
 use kvmmu_qemu::Failure;
 
+use crate::kernels::Arch;
+
 /// A kernel that is broken.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct Broken {
@@ -14,8 +16,8 @@ pub(crate) struct Broken {
     pub(crate) patches: &'static [&'static str],
 }
 
-/// All of them, for arm64 6.1. `NOP` is 0xd503201f.
-pub(crate) const ALL: &[Broken] = &[
+/// All of them for arm64 6.1. `NOP` is 0xd503201f.
+const ARM64: &[Broken] = &[
     Broken {
         name: "harvest-tlbi",
         what: "TLBI VMALLS12E1IS, in every flush of all entries of a VM",
@@ -93,17 +95,84 @@ pub(crate) const ALL: &[Broken] = &[
     },
 ];
 
+/// All of them for x86 5.10. What is a guard of the model has its name.
+const X86: &[Broken] = &[
+    Broken {
+        name: "flush-after-harvest",
+        what: "the flush of GET_DIRTY_LOG",
+        patches: &["kvm_get_dirty_log_protect:call/kvm_arch_flush_remote_tlbs_memslot:nop"],
+    },
+    Broken {
+        name: "harvest-clear-then-protect",
+        what: "the call that protects what the harvest takes out of the log",
+        patches: &["kvm_get_dirty_log_protect:call/kvm_arch_mmu_enable_log_dirty_pt_masked:nop"],
+    },
+    Broken {
+        name: "harvest-lock",
+        what: "mmu_lock in GET_DIRTY_LOG",
+        patches: &["kvm_get_dirty_log_protect:call/_raw_spin_lock:nop"],
+    },
+    Broken {
+        name: "slot-flush",
+        what: "the flush of what a slot's log protects when it begins",
+        patches: &["kvm_mmu_slot_remove_write_access:call/kvm_flush_remote_tlbs:nop"],
+    },
+    Broken {
+        name: "range-start-flush",
+        what: "the flush of invalidate_range_start",
+        patches: &["kvm_mmu_notifier_invalidate_range_start:call/kvm_flush_remote_tlbs:nop"],
+    },
+    Broken {
+        name: "range-start-lock",
+        what: "mmu_lock in invalidate_range_start",
+        patches: &["kvm_mmu_notifier_invalidate_range_start:call/_raw_spin_lock:nop"],
+    },
+    Broken {
+        name: "flush-before-free",
+        what: "the flush before pages of descriptors are freed",
+        patches: &["kvm_mmu_commit_zap_page:call/kvm_flush_remote_tlbs:nop"],
+    },
+    Broken {
+        name: "flush-requests",
+        what: "the requests of every flush",
+        patches: &["kvm_flush_remote_tlbs:call/kvm_make_all_cpus_request_except:nop"],
+    },
+    Broken {
+        name: "entry-serves-requests",
+        what: "what a vCPU does when it was asked for a flush",
+        patches: &["svm_flush_tlb:entry:ret"],
+    },
+    Broken {
+        name: "set-spte-marks-dirty",
+        what: "the mark, where a fault maps a page writable",
+        patches: &["set_spte:call/kvm_vcpu_mark_page_dirty:nop"],
+    },
+    Broken {
+        name: "fast-fault-marks-dirty",
+        what: "the mark, where a fast fault gives W back",
+        patches: &["direct_page_fault:call/kvm_vcpu_mark_page_dirty:nop"],
+    },
+];
+
 /// The one of this name.
 ///
 /// # Errors
 ///
 /// When there is none.
-pub(crate) fn find(name: &str) -> Result<&'static Broken, Failure> {
-    ALL.iter().find(|broken| broken.name == name).ok_or_else(|| {
+pub(crate) fn find(arch: Arch, name: &str) -> Result<&'static Broken, Failure> {
+    let all = match arch {
+        Arch::Arm64 => ARM64,
+        Arch::X86 => X86,
+    };
+    all.iter().find(|broken| broken.name == name).ok_or_else(|| {
         let lines: Vec<String> =
-            ALL.iter().map(|broken| format!("\n  {:18} {}", broken.name, broken.what)).collect();
+            all.iter().map(|broken| format!("\n  {:18} {}", broken.name, broken.what)).collect();
         Failure::usage(
-            format!("no broken kernel is called '{name}'; one may be without{}", lines.concat()),
+            format!(
+                "no broken kernel of {} is called '{name}'; one may be without{}",
+                arch.name(),
+                lines.concat()
+            ),
             "name one of these",
         )
     })

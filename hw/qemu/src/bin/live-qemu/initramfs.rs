@@ -70,7 +70,8 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         let (init, to) = (directory.join("program"), directory.join("cpio"));
         fs::write(&init, "a program").unwrap();
-        let kernel = Unpacked { vmlinuz: "none".into(), modules: vec![("kvm", init.clone())] };
+        let kernel =
+            Unpacked { vmlinuz: "none".into(), modules: vec![("kvm".into(), init.clone())] };
         let scenarios = [("a.toml".to_owned(), b"text".to_vec())];
         write(&to, &init, "info\n", &scenarios, &kernel).unwrap();
         let bytes = fs::read(&to).unwrap();

@@ -14,6 +14,7 @@ mod modes;
 mod packages;
 mod qemu10;
 mod steps;
+mod subject;
 mod table;
 mod watch;
 

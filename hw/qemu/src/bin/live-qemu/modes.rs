@@ -35,7 +35,8 @@ pub(crate) struct Mode {
     pub(crate) scenarios: bool,
 }
 
-const LEGACY: Mode = Mode {
+/// Nested paging without the TDP MMU.
+pub(crate) const LEGACY: Mode = Mode {
     name: "npt=1 tdp_mmu=0",
     parameters: Some(("tdp_mmu=0", "npt=1")),
     guest: "paged",

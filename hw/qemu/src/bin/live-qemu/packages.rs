@@ -43,8 +43,9 @@ pub(crate) struct Package {
 pub(crate) struct Unpacked {
     /// What QEMU boots.
     pub(crate) vmlinuz: PathBuf,
-    /// Modules: name and file. None on arm64, where KVM is built in.
-    pub(crate) modules: Vec<(&'static str, PathBuf)>,
+    /// Modules: name and file, in the order in which they are loaded. None on arm64, where KVM is
+    /// built in.
+    pub(crate) modules: Vec<(String, PathBuf)>,
 }
 
 /// The kernel from the cache, or fetched.
@@ -100,7 +101,7 @@ fn look(kernel: &Kernel, directory: &Path) -> Option<Unpacked> {
     let names = if kernel.arch == Arch::X86 { MODULES } else { &[] };
     let module = |name: &&'static str| {
         let file = directory.join(format!("{name}.ko"));
-        file.is_file().then_some((*name, file))
+        file.is_file().then_some(((*name).to_owned(), file))
     };
     Some(Unpacked { vmlinuz, modules: names.iter().map(module).collect::<Option<_>>()? })
 }
@@ -265,7 +266,7 @@ fn output(mut command: Command, name: &str, mut on: impl FnMut(&str)) -> Result<
 }
 
 /// The first file below `directory` whose name will do.
-fn find(directory: &Path, wanted: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
+pub(crate) fn find(directory: &Path, wanted: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
     let mut entries: Vec<_> = fs::read_dir(directory).ok()?.flatten().collect();
     entries.sort_by_key(fs::DirEntry::file_name);
     entries.into_iter().find_map(|entry| {

@@ -14,9 +14,11 @@ use kvmmu_qemu::{End, Exit, Failure, Launch, Program, Said, Step};
 use crate::args::Args;
 use crate::boot::{Scratch, unwritable};
 use crate::broken::{self, Broken};
-use crate::kernels::{Arch, KERNELS, Kernel};
+use crate::kernels::Arch;
+use crate::modes::Mode;
+use crate::subject::Subject;
 use crate::watch::Watch;
-use crate::{build, initramfs, packages, qemu10};
+use crate::{build, initramfs, qemu10};
 
 /// The machine's memory, in MiB.
 const MEMORY: u32 = 768;
@@ -31,10 +33,15 @@ pub(crate) fn run(args: &Args, directory: &Path) -> Result<Exit, Failure> {
         let message = format!("cannot make {}: {error}", directory.display());
         Failure::usage(message, "name another directory")
     })?;
-    let broken = args.broken.as_deref().map(broken::find).transpose()?;
     let mut exit = Exit::Nothing;
-    for kernel in KERNELS.iter().filter(|kernel| !args.modes_of(kernel).is_empty()) {
-        match record(kernel, args, broken, directory) {
+    let subjects = Subject::selected(args)?;
+    // Before anything is booted: the one of each kernel.
+    let find = |subject: &Subject| {
+        args.broken.as_deref().map(|name| broken::find(subject.arch(), name)).transpose()
+    };
+    let broken: Vec<_> = subjects.iter().map(find).collect::<Result<_, _>>()?;
+    for (subject, broken) in subjects.iter().zip(broken) {
+        match record(subject, args, broken, directory) {
             Ok(recorded) => {
                 println!("{recorded}");
                 exit = match (exit, recorded.exit()) {
@@ -46,7 +53,7 @@ pub(crate) fn run(args: &Args, directory: &Path) -> Result<Exit, Failure> {
                 return Err(failure);
             }
             Err(failure) => {
-                println!("{}: skipped: {}; {}", kernel.name(), failure.message, failure.help);
+                println!("{}: skipped: {}; {}", subject.name(), failure.message, failure.help);
                 if failure.exit == Exit::Bound {
                     exit = Exit::Bound;
                 }
@@ -85,43 +92,39 @@ impl std::fmt::Display for Recorded {
 
 /// Boots a kernel, and records.
 fn record(
-    kernel: &Kernel,
+    subject: &Subject,
     args: &Args,
     broken: Option<&Broken>,
     directory: &Path,
 ) -> Result<Recorded, Failure> {
-    if kernel.arch != Arch::Arm64 {
-        return Err(Failure::new(
-            Exit::Nothing,
-            "the page tables of x86 are not recorded yet",
-            "record an arm64 kernel, or take --trace on x86",
-        ));
-    }
+    let mode = subject.mode(args)?;
     let target = build::workspace().join("target");
     let cache = args.cache(&target)?;
-    let qemu = qemu10::find(&cache)?;
-    let unpacked = packages::fetch(kernel, &cache)?;
+    let qemu = qemu10::find(subject.arch(), &cache)?;
+    let unpacked = subject.unpacked(&cache)?;
     let init = match &args.init {
         Some(init) => init.clone(),
-        None => build::kvmmu_live(kernel.arch, &target)?,
+        None => build::kvmmu_live(subject.arch(), &target)?,
     };
     let plugin = build::plugin(&target)?;
     let scratch = Scratch::new(&cache)?;
     let archive = scratch.path().join("initramfs.cpio");
-    let written = initramfs::write(&archive, &init, &jobs(args.quick), &[], &unpacked);
+    let modules: Vec<&str> = unpacked.modules.iter().map(|(name, _)| name.as_str()).collect();
+    let jobs = jobs(subject.arch(), &modules, mode, args.quick);
+    let written = initramfs::write(&archive, &init, &jobs, &[], &unpacked);
     written.map_err(|error| unwritable(&archive, &error))?;
-    let mut name = format!("{}-{}-s{}", kernel.arch.name(), kernel.version, args.schedule);
+    let mut name = format!("{}-s{}", subject.file_name(), args.schedule);
     if let Some(broken) = broken {
         name = format!("{name}-without-{}", broken.name);
     }
     let file = directory.join(format!("{name}.steps"));
     let memory = Memory::new()?;
     let mut command = qemu.program.command();
-    machine(&mut command, &qemu.data, &memory.0, args.schedule);
+    machine(&mut command, subject.arch(), &qemu.data, &memory.0, args.schedule);
     command.arg("-kernel").arg(&unpacked.vmlinuz).arg("-initrd").arg(&archive);
     command.arg("-plugin").arg(options(&plugin, &file, &memory.0, args, broken));
     let begin = Instant::now();
-    let limit = Duration::from_secs(args.limit.unwrap_or(kernel.limit_s));
+    let limit = Duration::from_secs(args.limit.unwrap_or(subject.limit_s()));
     let (watch, said) = boot(command, limit, (args.verbose, qemu.data.is_some()))?;
     let events = said
         .iter()
@@ -136,8 +139,8 @@ fn record(
     wrong.extend(failed.map(|run| format!("{}: {}", run.name, run.verdict)));
     Ok(Recorded {
         name: match broken {
-            Some(broken) => format!("{} without {}", kernel.name(), broken.name),
-            None => format!("{} schedule {}", kernel.name(), args.schedule),
+            Some(broken) => format!("{} without {}", subject.name(), broken.name),
+            None => format!("{} schedule {}", subject.name(), args.schedule),
         },
         file,
         events,
@@ -150,32 +153,63 @@ fn record(
 
 /// What is run: two short runs, or each way to take the dirty log that this architecture has, and
 /// each event of the host, so that every kind of step is there.
-fn jobs(quick: bool) -> String {
-    let mut jobs = "steps\n".to_owned();
-    let mut check = |words: &str| jobs += &format!("check --format json --period 20 {words}\n");
+fn jobs(arch: Arch, modules: &[&str], mode: &Mode, quick: bool) -> String {
+    let mut jobs = String::new();
+    for module in modules {
+        let parameters = match (*module, mode.parameters) {
+            ("kvm", Some((kvm, _))) => kvm,
+            ("kvm-amd", Some((_, vendor))) => vendor,
+            _ => "",
+        };
+        jobs += &format!("module {module} {parameters}\n");
+    }
+    jobs += "steps\n";
+    let mut check = |words: &str| jobs += &format!("check --format json {words}\n");
     if quick {
-        check("--log get --stores 12000 --pages 64");
-        check("--log get --event madvise --event-period 20 --stores 3000 --pages 32");
+        check("--period 4 --log get --stores 12000 --pages 64");
+        check("--period 4 --log get --event madvise --event-period 2 --stores 3000 --pages 32");
         return jobs;
     }
-    check("--log get --vcpus 2 --stores 40000 --pages 256");
-    check("--log chunks --event madvise --event-period 20 --stores 60000 --pages 512");
-    check("--log initially-set --stores 30000 --pages 256");
+    check("--period 20 --log get --vcpus 2 --stores 40000 --pages 256");
+    check("--period 20 --log chunks --event madvise --event-period 20 --stores 60000 --pages 512");
+    check("--period 20 --log initially-set --stores 30000 --pages 256");
+    if arch == Arch::X86 {
+        check("--period 20 --log ring --stores 30000 --pages 256");
+    }
     for event in ["fork", "relog", "slots", "ksm", "mprotect"] {
-        let size = if event == "fork" { 30_000 } else { 60_000 };
-        check(&format!("--log get --event {event} --event-period 20 --stores {size} --pages 512"));
+        let stores = if event == "fork" { 30_000 } else { 60_000 };
+        // Logging begins anew after some rounds: they are short there.
+        let period = if event == "relog" { 1 } else { 20 };
+        let size = format!("--stores {stores} --pages 512");
+        check(&format!("--log get --event {event} --event-period 20 --period {period} {size}"));
     }
     jobs
 }
 
-fn machine(command: &mut Command, data: &Option<PathBuf>, memory: &Path, schedule: u8) {
+/// Where the firmware of a PC is: it comes in a package of its own.
+const SEABIOS: &str = "/usr/share/seabios";
+
+fn machine(command: &mut Command, arch: Arch, data: &Option<PathBuf>, memory: &Path, schedule: u8) {
     if let Some(data) = data {
-        command.arg("-L").arg(data);
+        command.arg("-L").arg(data).args(["-L", SEABIOS]);
     }
-    // A seed in the device tree would move the kernel from boot to boot.
-    command
-        .args(["-M", "virt,virtualization=on,gic-version=3,dtb-randomness=off,memory-backend=m"]);
-    command.args(["-cpu", "cortex-a76", "-smp", "3", "-m", &MEMORY.to_string()]);
+    // Nothing moves the kernel from boot to boot: no seed in the device tree, and what the CPU
+    // gives as random numbers is the same each time.
+    let (board, console): (&[&str], _) = match arch {
+        Arch::Arm64 => (
+            &[
+                "-M",
+                "virt,virtualization=on,gic-version=3,dtb-randomness=off,memory-backend=m",
+                "-cpu",
+                "cortex-a76",
+            ],
+            "ttyAMA0",
+        ),
+        Arch::X86 => {
+            (&["-M", "pc,memory-backend=m", "-cpu", "max", "-vga", "none"], "ttyS0 nokaslr")
+        }
+    };
+    command.args(board).args(["-smp", "3", "-seed", "1", "-m", &MEMORY.to_string()]);
     let mut backend = std::ffi::OsString::from(format!(
         "memory-backend-file,id=m,size={MEMORY}M,share=on,mem-path="
     ));
@@ -185,7 +219,7 @@ fn machine(command: &mut Command, data: &Option<PathBuf>, memory: &Path, schedul
     command.arg(format!("shift={schedule},sleep=off"));
     command.args(["-rtc", "base=2026-01-01,clock=vm", "-nic", "none", "-display", "none"]);
     command.args(["-monitor", "none", "-no-reboot", "-serial", "stdio", "-d", "plugin"]);
-    command.args(["-append", "console=ttyAMA0 quiet panic=-1"]);
+    command.args(["-append", &format!("console={console} quiet panic=-1")]);
 }
 
 /// The plugin, and what it is told.

@@ -1,16 +1,21 @@
 //! What was taken away may be in TLBs until they are flushed: who has to see to it, and until when.
 //!
-//! A debt goes through the steps of an invalidation on arm64 (KVM's `__kvm_tlb_flush_vmid` and
+//! On x86 a debt is paid when no CPU is in a guest with what it had before: see `tlbs.rs`.
+//!
+//! On arm64 a debt goes through the steps of an invalidation (KVM's `__kvm_tlb_flush_vmid` and
 //! `__kvm_tlb_flush_vmid_ipa`): the store is made visible (DSB ISHST), the TLB entries are dropped
 //! (VMALLS12E1IS for both stages; or IPAS2E1IS for stage 2, DSB, then VMALLE1IS for what combines
 //! both), and that is waited for (DSB ISH).
 
+mod tlbs;
+
 use super::{Findings, Rule};
-use crate::event::{Barrier, Frame, Place, Tlbi, What};
+use crate::event::{Arch, Barrier, Frame, Place, Tlbi, What};
 use crate::judge::{Now, Stored};
 use crate::layout::Entry;
 use crate::step::Step;
-use crate::threads::OUTERMOST;
+use crate::threads::{OUTERMOST, Passed};
+use tlbs::Tlbs;
 
 /// How far a debt is paid.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -37,6 +42,8 @@ struct Debt {
     gfn: u64,
     frames: u64,
     root: Frame,
+    /// All trees that it was taken from.
+    roots: Vec<Frame>,
     /// What it mapped, or led to.
     page: Frame,
     thread: u32,
@@ -49,6 +56,7 @@ struct Debt {
 #[derive(Debug, Default)]
 pub(super) struct Flush {
     debts: Vec<Debt>,
+    tlbs: Tlbs,
 }
 
 /// Calls after which nothing may be owed by their thread.
@@ -60,6 +68,11 @@ const OPERATIONS: &[&str] = &[
     "kvm_set_spte_gfn",
     "kvm_set_spte_hva",
     "kvm_arch_flush_shadow_memslot",
+    "kvm_mmu_page_fault",
+    "kvm_mmu_notifier_invalidate_range_start",
+    "kvm_mmu_notifier_change_pte",
+    "kvm_mmu_notifier_release",
+    "kvm_mmu_load",
 ];
 
 impl Flush {
@@ -73,16 +86,26 @@ impl Flush {
             }
             What::Barrier(barrier) => self.barrier(now.event.cpu, barrier, findings),
             What::Tlbi { op, operand, root, .. } => self.tlbi(now.event.cpu, op, operand, root),
+            What::Enter { root, id, flush, .. } if now.kernel.arch == Arch::X86 => {
+                let taken = self.tlbs.enter(now.number, (now.event.cpu, id), root, flush);
+                entered(now, taken, findings);
+            }
+            What::Exit { .. } => self.tlbs.exit(now.event.cpu),
             What::Reuse { page } => self.reuse(now, page, findings),
             What::Stale { page, store, mapped } => {
                 self.stale(now, (page, store, mapped), findings);
             }
             _ => {}
         }
+        if now.passed == Some(Passed::Unlocked) {
+            let ends = |debt: &Debt| debt.step != Step::WriteProtect;
+            self.over(now, "mmu_lock is given back", ends, findings);
+        }
         if let Some((name, ..)) = now.returned() {
             self.returned(now, name, findings);
         } else if now.call().is_some_and(|(name, _)| OUTERMOST.contains(&name)) {
-            self.over(now, "the operation before this one", findings);
+            let what = "the operation before this one returns";
+            self.over(now, what, |_| true, findings);
         }
         if let Some(("kvm_pgtable_stage2_destroy", [pgtable, ..])) = now.call()
             && let Some(root) = now.trees.named(pgtable)
@@ -94,7 +117,7 @@ impl Flush {
 
     /// Where something translates again.
     fn make(&self, now: &Now<'_>, stored: &Stored, findings: &mut Findings) {
-        if !matches!(stored.step, Step::Map | Step::Link) {
+        if now.kernel.arch != Arch::Arm64 || !matches!(stored.step, Step::Map | Step::Link) {
             return;
         }
         let unpaid = |debt: &&Debt| {
@@ -106,7 +129,7 @@ impl Flush {
                     "gfn {:#x} is mapped again, and TLBs may still have what was unmapped",
                     stored.spot.gfn
                 );
-                let wanted = format!("{}, before the store", debt.rest());
+                let wanted = format!("{}, before the store", debt.rest(now.kernel.arch));
                 findings.broken(Rule::BreakBeforeMake, &[debt.number], now.number, (what, wanted));
             }
             None => findings.holds(Rule::BreakBeforeMake),
@@ -129,6 +152,7 @@ impl Flush {
             gfn: stored.spot.gfn,
             frames: stored.spot.frames,
             root: stored.spot.root,
+            roots: now.trees.roots(stored.place.table),
             page,
             thread: now.event.thread,
             cpu: now.event.cpu,
@@ -151,8 +175,8 @@ impl Flush {
         }
         if waits {
             let done = |debt: &mut Debt| debt.cpu == cpu && debt.paid == Paid::All;
-            for _ in self.debts.extract_if(.., done) {
-                findings.holds(Rule::FlushBeforeReturn);
+            for debt in self.debts.extract_if(.., done) {
+                findings.holds(debt.rule());
             }
         }
     }
@@ -191,30 +215,59 @@ impl Flush {
         if outer {
             return;
         }
-        self.over(now, name, findings);
+        let what = format!("{name} returns");
+        self.over(now, &what, |_| true, findings);
     }
 
-    /// An operation of a thread is over.
-    fn over(&mut self, now: &Now<'_>, name: &str, findings: &mut Findings) {
-        let thread = now.event.thread;
-        for debt in self.debts.extract_if(.., |debt| debt.thread == thread) {
+    /// What a thread may owe no longer than until now.
+    fn over(
+        &mut self,
+        now: &Now<'_>,
+        what: &str,
+        which: impl Fn(&Debt) -> bool,
+        findings: &mut Findings,
+    ) {
+        let (thread, arch) = (now.event.thread, now.kernel.arch);
+        let due = |debt: &mut Debt| debt.thread == thread && which(debt);
+        for debt in self.debts.extract_if(.., due) {
+            let Debt { number, ref roots, step, gfn, .. } = debt;
+            let rule = debt.rule();
+            let who = match arch {
+                Arch::Arm64 => "TLBs".to_owned(),
+                Arch::X86 => {
+                    self.tlbs.due(number, roots);
+                    match self.tlbs.inside(number, roots) {
+                        Some(cpu) => format!("the TLB of CPU {cpu}, which is in the guest,"),
+                        None => {
+                            findings.holds(rule);
+                            continue;
+                        }
+                    }
+                }
+            };
             let what = format!(
-                "{name} returns, and TLBs may still have what was taken away ({} of gfn {:#x})",
-                debt.step, debt.gfn
+                "{what}, and {who} may still have what was taken away ({step} of gfn {gfn:#x})"
             );
-            let wanted = format!("{}, before it returns", debt.rest());
-            let rule = Rule::FlushBeforeReturn;
-            findings.broken(rule, &[debt.number], now.number, (what, wanted));
+            let wanted = format!("{}, before that", debt.rest(arch));
+            findings.broken(rule, &[number], now.number, (what, wanted));
         }
     }
 
     fn reuse(&mut self, now: &Now<'_>, page: Frame, findings: &mut Findings) {
         let Some(table) = now.trees.table(page) else { return };
-        let debt = self.debts.iter().find(|debt| debt.step == Step::Unlink && debt.page == page);
+        let arch = now.kernel.arch;
+        if arch == Arch::X86 && table.root == page {
+            return self.reuse_root(now, page, findings);
+        }
+        let inside = |debt: &&Debt| {
+            arch == Arch::Arm64 || self.tlbs.inside(debt.number, &debt.roots).is_some()
+        };
+        let of_page = |debt: &&Debt| debt.step == Step::Unlink && debt.page == page;
+        let debt = self.debts.iter().filter(of_page).find(inside);
         let what = format!("the page {page}, of descriptors, is written by {}", now.site);
         match debt {
             Some(debt) => {
-                let wanted = format!("{}, before it is given back", debt.rest());
+                let wanted = format!("{}, before it is given back", debt.rest(arch));
                 let rule = Rule::FlushBeforeReuse;
                 findings.broken(rule, &[debt.number], now.number, (what, wanted));
             }
@@ -224,6 +277,25 @@ impl Flush {
             }
             None => findings.holds(Rule::FlushBeforeReuse),
         }
+    }
+
+    /// Nothing leads to a root but nCR3: it may go when no CPU is in a guest that walks it.
+    fn reuse_root(&mut self, now: &Now<'_>, root: Frame, findings: &mut Findings) {
+        match self.tlbs.walks(root) {
+            None => findings.holds(Rule::FlushBeforeReuse),
+            Some(cpu) => {
+                let what = format!(
+                    "the root {root} is written by {}, and CPU {cpu} is in a guest that walks it",
+                    now.site
+                );
+                let wanted = "KVM_REQ_MMU_RELOAD, and every vCPU out of the guest".to_owned();
+                findings.broken(Rule::FlushBeforeReuse, &[], now.number, (what, wanted));
+            }
+        }
+        for debt in &mut self.debts {
+            debt.roots.retain(|of| *of != root);
+        }
+        self.tlbs.forget(root);
     }
 
     fn stale(
@@ -249,22 +321,43 @@ impl Flush {
         findings.broken(Rule::NoStaleAccess, &[], now.number, (what, wanted));
     }
 
-    pub(super) fn end(&mut self, last: u64, findings: &mut Findings) {
+    pub(super) fn end(&mut self, last: u64, arch: Arch, findings: &mut Findings) {
         for debt in self.debts.drain(..) {
+            if arch == Arch::X86 && self.tlbs.inside(debt.number, &debt.roots).is_none() {
+                continue;
+            }
             let what = format!(
                 "the recording ends, and TLBs may still have what was taken away ({} of gfn {:#x})",
                 debt.step, debt.gfn
             );
-            let wanted = debt.rest();
-            let rule = Rule::FlushBeforeReturn;
-            findings.broken(rule, &[debt.number], last, (what, wanted));
+            findings.broken(debt.rule(), &[debt.number], last, (what, debt.rest(arch)));
         }
     }
 }
 
+/// A CPU of x86 enters a guest, and may have what this event has taken away.
+fn entered(now: &Now<'_>, taken: Option<u64>, findings: &mut Findings) {
+    let Some(taken) = taken else { return findings.holds(Rule::FlushBeforeEntry) };
+    let what = "the guest is entered, and the TLB may still have what was taken away".to_owned();
+    let wanted = "tlb_ctl set, or another ASID: KVM_REQ_TLB_FLUSH was due".to_owned();
+    findings.broken(Rule::FlushBeforeEntry, &[taken], now.number, (what, wanted));
+}
+
 impl Debt {
+    /// The rule that says until when it must be paid.
+    fn rule(&self) -> Rule {
+        match self.step {
+            Step::WriteProtect => Rule::FlushBeforeReturn,
+            _ => Rule::FlushBeforeUnlock,
+        }
+    }
+
     /// What is missing.
-    fn rest(&self) -> String {
+    fn rest(&self, arch: Arch) -> String {
+        if arch == Arch::X86 {
+            return "kvm_flush_remote_tlbs: a request to each vCPU, and every one out of the guest"
+                .to_owned();
+        }
         match self.paid {
             Paid::Stored => {
                 "DSB ISHST; TLBI VMALLS12E1IS (or IPAS2E1IS; DSB ISH; VMALLE1IS); DSB ISH"

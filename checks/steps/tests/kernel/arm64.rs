@@ -1,0 +1,81 @@
+//! Goal: what is edited in a recording of arm64 6.1 is found: it flushes by instructions. Method:
+//! see `main.rs`.
+
+use super::{ARM64, broken, calls};
+use kvmmu_steps::event::{Barrier, Tlbi, What};
+use kvmmu_steps::report::Report;
+use kvmmu_steps::rules::Rule;
+
+/// The recording without the TLBIs of a whole VM.
+fn without_tlbi() -> Report {
+    let is = |what: &What| matches!(what, What::Tlbi { op: Tlbi::Vmalls12e1is, .. });
+    ARM64.keep("no-tlbi", |what| !is(what))
+}
+
+#[test]
+fn a_flush_that_is_missing_is_found_where_the_operation_returns() {
+    let report = without_tlbi();
+    assert!(broken(&report, Rule::FlushBeforeReturn) > 0, "{}", report.text());
+    let told = &report.violations[0];
+    assert!(told.violation.what.starts_with("kvm_vm_ioctl returns"), "{}", told.violation.what);
+    assert!(told.place.starts_with("kvm_vm_ioctl+"), "{}", told.place);
+}
+
+#[test]
+fn all_barriers_that_are_missing_are_found() {
+    let is = |what: &What| matches!(what, What::Barrier(Barrier::DsbIsh | Barrier::DsbIshst));
+    let report = ARM64.keep("no-barriers", |what| !is(what));
+    assert!(broken(&report, Rule::FlushBeforeReturn) > 10, "{}", report.text());
+    assert!(broken(&report, Rule::FlushBeforeUnlock) > 10, "{}", report.text());
+}
+
+#[test]
+fn a_mark_that_is_missing_is_found_where_the_lock_is_given_back() {
+    let marks = ["mark_page_dirty_in_slot", "mark_page_dirty"];
+    let report = ARM64.keep("no-marks", |what| !calls(what, &marks));
+    assert!(broken(&report, Rule::DirtyBeforeUnlock) > 10, "{}", report.text());
+}
+
+#[test]
+fn a_write_permission_that_is_given_back_is_found_by_the_harvest() {
+    let mut events = ARM64.events();
+    // Write protection takes bit 7 (S2AP.W): here it leaves it.
+    for event in &mut events {
+        if let What::Store { old, new, .. } = &mut event.what
+            && *old & 0x80 != 0
+            && *new == *old & !0x80
+        {
+            *new = *old;
+        }
+    }
+    let report = ARM64.report("w-given-back", &events);
+    assert!(broken(&report, Rule::HarvestProtects) > 0, "{}", report.text());
+}
+
+#[test]
+fn a_descriptor_that_is_replaced_at_once_is_found() {
+    let mut events = ARM64.events();
+    for event in &mut events {
+        // A map becomes one of another page over a page that is there.
+        if let What::Store { old, new, .. } = &mut event.what
+            && *old == 0
+            && *new & 0x83 == 0x83
+        {
+            *old = *new ^ 1 << 20;
+            break;
+        }
+    }
+    let report = ARM64.report("replaced", &events);
+    assert!(broken(&report, Rule::BreakBeforeMake) > 0, "{}", report.text());
+}
+
+#[test]
+fn a_violation_is_told_in_74_columns() {
+    let text = without_tlbi().text();
+    let from = text.find("flush-before-return, event").expect("it is told");
+    for line in text[from..].lines() {
+        assert!(line.len() <= 74 && line.is_ascii(), "{line}");
+    }
+    assert!(text.contains("What should have come: "), "{text}");
+    assert!(text.contains("| !"), "{text}");
+}

@@ -1,0 +1,78 @@
+//! Goal: what is edited in a recording of x86 5.10 is found: it flushes by entries, and the model
+//! explains its stores. Method: see `main.rs`.
+
+use super::{X86, broken, calls};
+use kvmmu_steps::event::What;
+use kvmmu_steps::rules::Rule;
+
+/// D of an SPTE.
+const DIRTY: u64 = 1 << 6;
+/// W.
+const WRITABLE: u64 = 1 << 1;
+
+#[test]
+fn entries_that_flush_nothing_are_found() {
+    let mut events = X86.events();
+    // Each vCPU keeps its first ASID, and drops nothing.
+    for event in &mut events {
+        if let What::Enter { flush, id, vcpu, .. } = &mut event.what {
+            *flush = None;
+            *id = *vcpu as u32;
+        }
+    }
+    let report = X86.report("no-entry-flush", &events);
+    assert!(broken(&report, Rule::FlushBeforeEntry) > 10, "{}", report.text());
+}
+
+#[test]
+fn a_vcpu_that_stays_in_the_guest_is_found() {
+    // What it does after its first entry is not seen.
+    let mut left = 0;
+    let mut events = X86.events();
+    events.retain(|event| {
+        left += usize::from(matches!(event.what, What::Exit { .. }));
+        left < 40 || !matches!(event.what, What::Enter { .. } | What::Exit { .. })
+    });
+    let at = events.iter().rposition(|event| matches!(event.what, What::Exit { .. }));
+    events.remove(at.expect("a guest was left"));
+    let report = X86.report("stays", &events);
+    let late = broken(&report, Rule::FlushBeforeReturn) + broken(&report, Rule::FlushBeforeUnlock);
+    assert!(late > 0, "{}", report.text());
+}
+
+#[test]
+fn marks_that_are_missing_are_found() {
+    let marks = ["mark_page_dirty_in_slot", "kvm_vcpu_mark_page_dirty"];
+    let report = X86.keep("no-marks", |what| !calls(what, &marks));
+    assert!(broken(&report, Rule::DirtyBeforeUnlock) > 10, "{}", report.text());
+}
+
+#[test]
+fn a_store_that_the_model_does_not_make_is_found() {
+    let mut events = X86.events();
+    let mut edited = 0;
+    for event in &mut events {
+        if let What::Store { old: 0, new, .. } = &mut event.what
+            && *new & (DIRTY | WRITABLE) == DIRTY | WRITABLE
+        {
+            *new &= !DIRTY;
+            edited += 1;
+        }
+    }
+    let report = X86.report("without-d", &events);
+    assert!(broken(&report, Rule::Model) >= edited && edited > 10, "{}", report.text());
+    let told = report.violations.iter().find(|told| told.violation.rule == Rule::Model).unwrap();
+    assert!(told.violation.wanted.starts_with("make_spte of the model makes"));
+}
+
+#[test]
+fn what_is_not_unmapped_is_found() {
+    let mut events = X86.events();
+    for event in &mut events {
+        if let What::Store { old, new: new @ 0, .. } = &mut event.what {
+            *new = *old;
+        }
+    }
+    let report = X86.report("not-unmapped", &events);
+    assert!(broken(&report, Rule::UnmapComplete) > 0, "{}", report.text());
+}

@@ -1,0 +1,226 @@
+//! What `--steps` boots: a pinned kernel, or the user's own image.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use kvmmu_qemu::{Exit, Failure};
+
+use crate::args::Args;
+use crate::kernels::{Arch, KERNELS, Kernel};
+use crate::modes::{LEGACY, Mode};
+use crate::packages::{self, MODULES, Unpacked};
+
+/// How long a boot of an unknown kernel may take, in seconds.
+const LIMIT_S: u64 = 300;
+
+/// A kernel to boot.
+#[derive(Clone, Debug)]
+pub(crate) enum Subject {
+    /// A pinned one.
+    Pinned(&'static Kernel),
+    /// The user's: the image, and where its modules are.
+    Own(Arch, PathBuf, Option<PathBuf>),
+}
+
+impl Subject {
+    /// Those that are selected.
+    ///
+    /// # Errors
+    ///
+    /// When the user's image is none.
+    pub(crate) fn selected(args: &Args) -> Result<Vec<Subject>, Failure> {
+        if let Some(image) = &args.kernel {
+            let arch = arch_of(image)?;
+            return Ok(vec![Subject::Own(arch, image.clone(), args.modules.clone())]);
+        }
+        let selected = |kernel: &&Kernel| !args.modes_of(kernel).is_empty();
+        Ok(KERNELS.iter().filter(selected).map(Subject::Pinned).collect())
+    }
+
+    /// Its name in messages.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Subject::Pinned(kernel) => kernel.name(),
+            Subject::Own(arch, image, _) => format!("{} {}", arch.name(), image.display()),
+        }
+    }
+
+    /// Its name in files.
+    pub(crate) fn file_name(&self) -> String {
+        match self {
+            Subject::Pinned(kernel) => format!("{}-{}", kernel.arch.name(), kernel.version),
+            Subject::Own(arch, image, _) => {
+                let name = image.file_name().unwrap_or_default().to_string_lossy();
+                let plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+                let name: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();
+                format!("{}-{name}", arch.name())
+            }
+        }
+    }
+
+    /// Its architecture.
+    pub(crate) fn arch(&self) -> Arch {
+        match self {
+            Subject::Pinned(kernel) => kernel.arch,
+            Subject::Own(arch, ..) => *arch,
+        }
+    }
+
+    /// How long its boot may take, in seconds.
+    pub(crate) fn limit_s(&self) -> u64 {
+        match self {
+            Subject::Pinned(kernel) => kernel.limit_s,
+            Subject::Own(..) => LIMIT_S,
+        }
+    }
+
+    /// How KVM is set: the one way whose steps are known.
+    ///
+    /// # Errors
+    ///
+    /// When only others are selected.
+    pub(crate) fn mode(&self, args: &Args) -> Result<&'static Mode, Failure> {
+        let Subject::Pinned(kernel) = self else { return Ok(&LEGACY) };
+        let known = |mode: &&Mode| kernel.arch == Arch::Arm64 || **mode == LEGACY;
+        args.modes_of(kernel).into_iter().find(known).ok_or_else(|| {
+            Failure::new(
+                Exit::Nothing,
+                "of x86 only the legacy MMU with nested paging is recorded",
+                format!("select '{}'", LEGACY.name),
+            )
+        })
+    }
+
+    /// Its files.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be had.
+    pub(crate) fn unpacked(&self, cache: &Path) -> Result<Unpacked, Failure> {
+        let (arch, image, directory) = match self {
+            Subject::Pinned(kernel) => return packages::fetch(kernel, cache),
+            Subject::Own(arch, image, directory) => (*arch, image, directory),
+        };
+        let mut modules = Vec::new();
+        if arch == Arch::X86 {
+            let directory = directory.as_ref().ok_or_else(|| {
+                let message = format!("where are the modules of {}?", image.display());
+                let help = "name a directory that has kvm.ko, kvm-amd.ko and what they need in it \
+                            or below it: --modules DIR";
+                Failure::usage(message, help)
+            })?;
+            for module in MODULES {
+                add(module, directory, &mut modules)?;
+            }
+        }
+        Ok(Unpacked { vmlinuz: image.clone(), modules })
+    }
+}
+
+/// Adds a module, after what it needs: each once.
+fn add(name: &str, directory: &Path, modules: &mut Vec<(String, PathBuf)>) -> Result<(), Failure> {
+    // A file may have a dash where the module's name has none.
+    let plain = |name: &str| name.replace('-', "_");
+    if modules.iter().any(|(known, _)| plain(known) == plain(name)) {
+        return Ok(());
+    }
+    let is = |leaf: &str| leaf.strip_suffix(".ko").is_some_and(|leaf| plain(leaf) == plain(name));
+    let missing = |error: &str| {
+        let message = format!("there is no {name}.ko in {}{error}", directory.display());
+        Failure::usage(message, "unpack it, if it is compressed (.ko.xz, .ko.zst)")
+    };
+    let file = packages::find(directory, &is).ok_or_else(|| missing(""))?;
+    let bytes = fs::read(&file).map_err(|error| missing(&format!(" that can be read: {error}")))?;
+    for needed in needs(&bytes) {
+        add(&needed, directory, modules)?;
+    }
+    modules.push((name.to_owned(), file));
+    Ok(())
+}
+
+/// The modules that a module needs: `depends=` of its section .modinfo.
+fn needs(module: &[u8]) -> Vec<String> {
+    let key = b"\0depends=";
+    let Some(at) = module.windows(key.len()).position(|window| window == key) else {
+        return Vec::new();
+    };
+    let text = module[at + key.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
+    let names = String::from_utf8_lossy(text);
+    names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// The architecture of a kernel's image: that of an arm64 `Image`, or of a `bzImage`.
+fn arch_of(image: &Path) -> Result<Arch, Failure> {
+    let bad = |why: String| {
+        let message = format!("{}: {why}", image.display());
+        Failure::usage(message, "name an arm64 Image (not compressed) or an x86-64 bzImage")
+    };
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut head = Vec::new();
+        if !fs::metadata(image)?.is_file() {
+            return Err(std::io::Error::other("no file"));
+        }
+        File::open(image)?.take(0x210).read_to_end(&mut head)?;
+        Ok(head)
+    };
+    let head = read().map_err(|error| bad(error.to_string()))?;
+    match (head.get(56..60), head.get(0x202..0x206)) {
+        (Some(b"ARM\x64"), _) => Ok(Arch::Arm64),
+        (_, Some(b"HdrS")) => Ok(Arch::X86),
+        _ => Err(bad("it is no kernel that is known".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_told_by_their_heads() {
+        let directory = std::env::temp_dir().join(format!("kvmmu-images-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let write = |name: &str, at: usize, magic: &[u8]| {
+            let mut bytes = vec![0; 0x300];
+            bytes[at..at + magic.len()].copy_from_slice(magic);
+            let path = directory.join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        assert_eq!(arch_of(&write("Image", 56, b"ARM\x64")).unwrap(), Arch::Arm64);
+        assert_eq!(arch_of(&write("bzImage", 0x202, b"HdrS")).unwrap(), Arch::X86);
+        for bad in [write("text", 0, b"hello"), directory.join("missing"), directory.clone()] {
+            let failure = arch_of(&bad).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage, "{failure}");
+        }
+        let own = Subject::Own(Arch::X86, directory.join("bzImage"), Some(directory.clone()));
+        let failure = own.unpacked(&directory).unwrap_err();
+        assert!(failure.message.contains("irqbypass.ko"), "{failure}");
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn modules_say_what_they_need() {
+        assert_eq!(needs(b"x\0depends=kvm,irqbypass\0y"), ["kvm", "irqbypass"]);
+        assert!(needs(b"x\0depends=\0y").is_empty());
+        assert!(needs(b"nothing").is_empty());
+    }
+
+    #[test]
+    fn modules_come_after_what_they_need() {
+        let directory = std::env::temp_dir().join(format!("kvmmu-modules-{}", std::process::id()));
+        fs::create_dir_all(directory.join("deep")).unwrap();
+        let write = |name: &str, needs: &str| {
+            fs::write(directory.join(name), format!("\0depends={needs}\0")).unwrap();
+        };
+        write("irqbypass.ko", "");
+        write("kvm.ko", "irqbypass");
+        write("kvm-amd.ko", "kvm,ccp");
+        write("deep/ccp.ko", "");
+        let own = Subject::Own(Arch::X86, directory.join("vmlinuz"), Some(directory.clone()));
+        let unpacked = own.unpacked(&directory).unwrap();
+        let names: Vec<&str> = unpacked.modules.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["irqbypass", "kvm", "ccp", "kvm-amd"]);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}
