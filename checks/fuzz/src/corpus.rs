@@ -15,6 +15,7 @@ use kvmmu::report::trace;
 use kvmmu_model::{Guard, GuardSet};
 use kvmmu_scenarios::builtin;
 use kvmmu_sim::outcome::Verdict;
+use kvmmu_steps::file::Reader;
 
 use crate::input::{Knobs, join};
 use crate::targets::{self, BUILTINS, Target};
@@ -33,11 +34,12 @@ pub fn seeds(target: Target) -> Vec<Vec<u8>> {
         Target::Conform => recordings(),
         Target::Outcomes => outcomes(),
         Target::Merge => parts(),
+        Target::Steps => steps(),
     }
 }
 
 /// The files of a directory of the repository with this extension, by name.
-fn files(directory: &str, extension: &str) -> Vec<String> {
+fn paths(directory: &str, extension: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(directory);
     let entries = fs::read_dir(&root).expect("the directory can be read");
     let mut paths: Vec<PathBuf> =
@@ -45,6 +47,12 @@ fn files(directory: &str, extension: &str) -> Vec<String> {
     paths.retain(|path| path.extension().is_some_and(|e| e == extension));
     paths.sort();
     assert!(!paths.is_empty(), "no .{extension} in {}", root.display());
+    paths
+}
+
+/// What they contain.
+fn files(directory: &str, extension: &str) -> Vec<String> {
+    let paths = paths(directory, extension);
     paths.iter().map(|path| fs::read_to_string(path).expect("a file is UTF-8")).collect()
 }
 
@@ -103,6 +111,31 @@ fn recordings() -> Vec<Vec<u8>> {
         }
     }
     all
+}
+
+/// The beginnings of recordings of steps, and later pieces of them, as lines of JSON.
+fn steps() -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for path in paths("checks/steps/tests/recordings", "steps") {
+        let reader = Reader::open(&path).expect("it is a recording");
+        let mut events = reader.events().expect("it can be read");
+        let mut lines = Vec::new();
+        while let Ok(Some((_, event))) = events.read() {
+            lines.push(json(&event));
+        }
+        let sites: Vec<String> = events.sites().iter().map(json).collect();
+        let begin = [&[json(reader.header())], &sites[..], &lines[..1]].concat();
+        let pieces = lines[1..].chunks(EVENTS).step_by(lines.len() / EVENTS / 8 + 1);
+        all.extend(pieces.map(|piece| {
+            let text = [&begin, piece].concat().join("\n") + "\n";
+            join([0; 4], text.as_bytes())
+        }));
+    }
+    all
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("it is plain data")
 }
 
 /// Files of outcomes, cut in pieces.

@@ -221,6 +221,22 @@ pub enum What {
     },
     /// What user space says of itself.
     User(User),
+    /// A load of a word that is watched, by a function that handles a fault.
+    Read {
+        /// Which one.
+        word: Word,
+        /// Its virtual address.
+        address: u64,
+        /// What it saw.
+        value: u64,
+    },
+    /// A load of a descriptor, by a function that handles a fault.
+    Load {
+        /// Where.
+        place: Place,
+        /// What it saw.
+        value: u64,
+    },
 }
 
 impl What {
@@ -237,7 +253,9 @@ impl What {
                     && *first < 1 << 52
                     && entries.iter().all(index)
             }
-            What::Store { place: at, .. } | What::Hardware { place: at, .. } => place(at),
+            What::Store { place: at, .. }
+            | What::Hardware { place: at, .. }
+            | What::Load { place: at, .. } => place(at),
             What::Detach { page } | What::Reuse { page } | What::Stale { page, .. } => frame(page),
             What::Tlbi { root, .. } | What::Enter { root, .. } => frame(root),
             What::User(User::Kernel { version, release, .. }) => {
@@ -250,7 +268,8 @@ impl What {
             | What::Exit { .. }
             | What::Call { .. }
             | What::Return { .. }
-            | What::Word { .. } => true,
+            | What::Word { .. }
+            | What::Read { .. } => true,
         }
     }
 }
@@ -260,6 +279,23 @@ impl What {
 pub enum Word {
     /// `kvm->mmu_lock`.
     MmuLock,
+    /// `kvm->mmu_notifier_count`, later `mmu_invalidate_in_progress`.
+    InvalidateCount,
+    /// `kvm->mmu_notifier_seq`, later `mmu_invalidate_seq`.
+    InvalidateSeq,
+    /// A word of a dirty bitmap, where a page is marked.
+    DirtyBitmap,
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Word::MmuLock => "mmu_lock",
+            Word::InvalidateCount => "mmu_notifier_count",
+            Word::InvalidateSeq => "mmu_notifier_seq",
+            Word::DirtyBitmap => "dirty_bitmap",
+        })
+    }
 }
 
 /// What user space says of itself.

@@ -38,6 +38,12 @@ pub const NAMES: &[&str] = &[
     "kvm_mmu_load",
     "kvm_mmu_zap_all_fast",
     "kvm_mmu_slot_remove_write_access",
+    "kvm_dirty_ring_push",
+    "kvm_mmu_invalidate_begin",
+    "kvm_mmu_invalidate_end",
+    "kvm_inc_notifier_count",
+    "kvm_dec_notifier_count",
+    "kvm_mmu_notifier_invalidate_range_end",
 ];
 
 /// The number of a function, if it is one of these.
@@ -49,6 +55,35 @@ pub fn number(name: &str) -> Option<u8> {
 pub fn name(number: u8) -> &'static str {
     NAMES.get(usize::from(number)).copied().unwrap_or("(unknown function)")
 }
+
+/// Functions whose loads of descriptors and of watched words are recorded: those that handle a
+/// fault, where they are not part of one another.
+pub const OF_FAULTS: &[&str] = &[
+    "direct_page_fault",
+    "fast_page_fault",
+    "kvm_tdp_page_fault",
+    "try_async_pf",
+    "kvm_faultin_pfn",
+    "is_page_fault_stale",
+    "kvm_handle_guest_abort",
+    "user_mem_abort",
+];
+
+/// Functions that begin an invalidation: what they store first to `struct kvm` while they have the
+/// lock is the count of those that are under way.
+pub const BEGIN_INVALIDATION: &[&str] = &[
+    "kvm_mmu_invalidate_begin",
+    "kvm_inc_notifier_count",
+    "kvm_mmu_notifier_invalidate_range_start",
+];
+
+/// Functions that end one: what they store there beside the count is the sequence.
+pub const END_INVALIDATION: &[&str] =
+    &["kvm_mmu_invalidate_end", "kvm_dec_notifier_count", "kvm_mmu_notifier_invalidate_range_end"];
+
+/// Functions that set a bit of the dirty bitmap.
+pub const MARK: &[&str] =
+    &["mark_page_dirty_in_slot", "mark_page_dirty", "kvm_vcpu_mark_page_dirty"];
 
 /// True if a function of this name is of the file whose code stores descriptors: what else writes
 /// to a page of them has got it from the allocator.

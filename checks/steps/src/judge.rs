@@ -8,7 +8,7 @@ use crate::functions;
 use crate::kernel::Kernel;
 use crate::layout::Layout;
 use crate::refused::Refused;
-use crate::rules::{Rule, Rules};
+use crate::rules::{Found, Order, Rule, Rules};
 use crate::slots::Slots;
 use crate::step::Step;
 use crate::threads::{Passed, Thread, Threads};
@@ -111,6 +111,8 @@ pub struct Judged {
     pub left_out: Vec<(Rule, String)>,
     /// The first violations.
     pub violations: Vec<Violation>,
+    /// How often orders were seen that the model calls reachable.
+    pub orders: BTreeMap<Order, u64>,
 }
 
 /// Judges a recording.
@@ -137,18 +139,19 @@ pub fn judge(reader: &Reader) -> Result<Judged, Refused> {
         Refused::bad("the recording does not say which kernel it is of", help)
     })?;
     state.rules.end(reader.len(), header.arch);
-    let mut judged = Judged {
+    let left_out = state.rules.left_out(&header);
+    let Found { applied, violations, orders } = state.rules.result();
+    Ok(Judged {
         events: reader.len(),
         steps: state.steps,
         hardware: state.hardware,
-        rules: BTreeMap::new(),
-        left_out: state.rules.left_out(&header),
-        violations: Vec::new(),
+        rules: applied,
+        left_out,
+        violations,
+        orders,
         header,
         kernel,
-    };
-    (judged.rules, judged.violations) = state.rules.result();
-    Ok(judged)
+    })
 }
 
 /// Everything that is known of the machine while a recording is read.

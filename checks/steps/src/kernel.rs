@@ -16,6 +16,8 @@ pub struct Kernel {
     pub relaxes: Relaxes,
     /// Which argument of `mark_page_dirty_in_slot` is the frame.
     pub marked_frame: usize,
+    /// A fault waits for every invalidation: x86 since 5.13 only for those of its own range.
+    pub waits_for_all: bool,
     /// What the model makes of its SPTEs; `None`: the model has not its MMU.
     pub model: Option<(Algorithm, SpteFormat)>,
 }
@@ -56,7 +58,8 @@ impl Kernel {
                 ));
             }
         };
+        let waits_for_all = arch == Arch::Arm64 || series == Some((5, 10));
         let version = version.to_owned();
-        Ok(Kernel { version, arch, relaxes, marked_frame, model })
+        Ok(Kernel { version, arch, relaxes, marked_frame, waits_for_all, model })
     }
 }

@@ -9,7 +9,7 @@ use crate::file::Reader;
 use crate::judge::{Judged, Violation};
 use crate::layout::Layout;
 use crate::refused::Refused;
-use crate::rules::Rule;
+use crate::rules::{Order, Rule};
 use crate::show;
 use crate::step::Step;
 use crate::trees::Trees;
@@ -56,6 +56,8 @@ pub struct Report {
     pub hardware: u64,
     /// Rules, how often they were applied and broken.
     pub rules: Vec<RuleLine>,
+    /// Orders that the model calls reachable.
+    pub orders: Vec<OrderLine>,
     /// Rules that say nothing of this recording, and why.
     pub not_checked: Vec<LeftOut>,
     /// What is wrong.
@@ -84,6 +86,17 @@ pub struct RuleLine {
     pub applied: u64,
     /// How often it was broken.
     pub broken: u64,
+}
+
+/// An order that the model calls reachable.
+#[derive(Clone, Debug, Serialize)]
+pub struct OrderLine {
+    /// Which.
+    pub order: Order,
+    /// How often it was seen.
+    pub seen: u64,
+    /// The built-in scenario that has it.
+    pub scenario: &'static str,
 }
 
 /// A rule that was not applied.
@@ -129,8 +142,8 @@ impl Report {
     ///
     /// When it cannot be read any more.
     pub fn of(name: &str, reader: &Reader, judged: Judged) -> Result<Report, Refused> {
-        let Judged { header, kernel, events, steps, hardware, rules, left_out, violations } =
-            judged;
+        let Judged { header, kernel, events, steps, hardware, rules, .. } = judged;
+        let Judged { left_out, violations, orders, .. } = judged;
         let steps: Vec<StepLine> = steps
             .into_iter()
             .map(|((step, function), stores)| StepLine { step, stores, function })
@@ -169,6 +182,13 @@ impl Report {
             steps,
             hardware,
             rules,
+            orders: Order::ALL
+                .into_iter()
+                .map(|order| {
+                    let seen = orders.get(&order).copied().unwrap_or_default();
+                    OrderLine { order, seen, scenario: order.scenario() }
+                })
+                .collect(),
             not_checked: left_out.collect(),
             violations,
             verdict,
@@ -199,6 +219,14 @@ impl Report {
             let left_out = self.not_checked.iter().any(|out| out.rule == *rule);
             let note = if *applied == 0 && !left_out { "   never exercised" } else { "" };
             out.push(format!("  {rule:<22} {applied:>8} {broken:>8}{note}"));
+        }
+        if self.verdict != Verdict::NothingToJudge {
+            out.push(String::new());
+            out.push(format!("  {:>8}  reachable by the model, and seen", "times"));
+            for OrderLine { order, seen, scenario } in &self.orders {
+                out.push(format!("  {seen:>8}  {order} ({scenario})"));
+            }
+            out.push(String::new());
         }
         for LeftOut { rule, why } in &self.not_checked {
             out.push(format!("  not checked: {rule}: {why}"));

@@ -73,7 +73,15 @@ pub fn words(event: &Event, trees: &Trees) -> String {
         What::Return { function, value } => {
             format!("{} returns {value:#x}", functions::name(*function))
         }
-        What::Word { old, new, .. } => format!("mmu_lock {old:#x} -> {new:#x}"),
+        What::Word { word, old, new, .. } => format!("{word} {old:#x} -> {new:#x}"),
+        What::Read { word, value, .. } => format!("reads {word} {value:#x}"),
+        What::Load { place, value } => match trees.spot(*place) {
+            Some(spot) => {
+                let (level, gfn) = (spot.level, spot.gfn);
+                format!("reads gfn {gfn:#x} level {level}: {}", layout.describe(*value, level))
+            }
+            None => format!("reads {value:#x} in {}", place.table),
+        },
         What::Stale { page, store, .. } => {
             format!("the guest {} page {page}", if *store { "writes" } else { "reads" })
         }

@@ -36,7 +36,7 @@ use recorder::Recorder;
 
 /// What QEMU's callbacks come to.
 const HANDLERS: Handlers =
-    Handlers { install, begin, translate, execute, store, access: guest_access, end };
+    Handlers { install, begin, translate, execute, store, touch, access: guest_access, end };
 
 /// The first address of the kernel's half.
 pub(crate) const KERNEL: u64 = 1 << 63;
@@ -94,11 +94,18 @@ fn translate(instruction: &Instruction<'_>) {
         patch::seen(pc, instruction.host_address());
         return;
     }
-    with(|recorder| kind = recorder.kind(pc, len, kind));
+    let mut role = None;
+    with(|recorder| {
+        kind = recorder.kind(pc, len, kind);
+        role = recorder.role(pc);
+    });
     if kind != Kind::Other {
         instruction.report(kind);
     }
-    instruction.report_stores();
+    match role {
+        None => instruction.report_stores(),
+        Some(_) => instruction.report_touches(),
+    }
 }
 
 fn execute(cpu: Cpu, site: Site) {
@@ -121,6 +128,10 @@ fn store(cpu: Cpu, access: Access, pc: u64) {
     {
         with(|recorder| recorder.store(cpu, access, address, pc));
     }
+}
+
+fn touch(cpu: Cpu, access: Access, pc: u64) {
+    with(|recorder| recorder.touched(cpu, access, pc));
 }
 
 fn guest_access(cpu: Cpu, access: Access, pc: u64) {

@@ -19,6 +19,9 @@ pub(crate) struct Patch {
 /// `call rel32` of x86, and what does nothing in its place: a NOP of five bytes.
 const CALL_X86: u8 = 0xe8;
 const NOP_X86: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+/// `jcc rel8`, whatever the condition, and a NOP of two bytes.
+const JUMP_X86: u8 = 0x70;
+const NOP_2_X86: [u8; 2] = [0x66, 0x90];
 /// `ret`.
 const RET_X86: u8 = 0xc3;
 
@@ -31,13 +34,15 @@ enum Old {
     Call(String),
     /// The first instruction: the function does nothing. Of x86.
     Entry,
+    /// The short conditional jump so far from the beginning. Of x86.
+    Branch(u64),
 }
 
 impl FromStr for Patch {
     type Err = String;
 
     /// `FUNCTION:WORD/MASK:NEW`, the numbers in hexadecimal, or `FUNCTION:call/FUNCTION:NEW`. On
-    /// x86 `FUNCTION:call/FUNCTION:nop`, or `FUNCTION:entry:ret`.
+    /// x86 `FUNCTION:call/FUNCTION:nop`, `FUNCTION:branch/OFFSET:nop`, or `FUNCTION:entry:ret`.
     fn from_str(text: &str) -> Result<Patch, String> {
         let read = || {
             let mut parts = text.split(':');
@@ -51,6 +56,7 @@ impl FromStr for Patch {
                 None if old == "entry" && new == "ret" => Old::Entry,
                 None => return None,
                 Some(("call", callee)) => Old::Call(callee.to_owned()),
+                Some(("branch", offset)) => Old::Branch(number(offset)?.into()),
                 Some((word, mask)) => Old::Word(number(word)?, number(mask)?),
             };
             Some(Patch { function: function.to_owned(), old, new: word(new)? })
@@ -94,7 +100,7 @@ impl Patch {
         let (begin, end) = range(function)?;
         let callee = match old {
             Old::Call(name) => range(name)?.0,
-            Old::Word(..) | Old::Entry => 0,
+            Old::Word(..) | Old::Entry | Old::Branch(_) => 0,
         };
         let text = *TEXT.lock().unwrap_or_else(PoisonError::into_inner);
         let text = text.filter(|text| text.low <= begin && end <= text.high);
@@ -105,7 +111,7 @@ impl Patch {
             let is = match old {
                 Old::Word(word, mask) => qemu::code(host) & mask == word & mask,
                 Old::Call(_) => called(pc, qemu::code(host)) == Some(callee),
-                Old::Entry => false,
+                Old::Entry | Old::Branch(_) => false,
             };
             if is {
                 qemu::patch(host, *new);
@@ -146,6 +152,14 @@ impl Patch {
             Old::Entry => {
                 write(begin, &[RET_X86])?;
                 return Ok(format!("changed: {function}+0x0"));
+            }
+            Old::Branch(offset) => {
+                let pc = begin + offset;
+                if byte(pc).is_none_or(|(_, byte)| byte & 0xf0 != JUMP_X86) {
+                    return Err(format!("{function}+{offset:#x} is no short conditional jump"));
+                }
+                write(pc, &NOP_2_X86)?;
+                return Ok(format!("changed: {function}+{offset:#x}"));
             }
             Old::Word(..) => return Err(format!("{function}: x86 has no words of instructions")),
         };
@@ -214,6 +228,7 @@ mod tests {
         assert_eq!("f:call/g:d503201f".parse(), Ok(call));
         assert!("f:call/g:nop".parse::<Patch>().is_ok());
         assert!("f:entry:ret".parse::<Patch>().is_ok());
+        assert!("f:branch/1c7:nop".parse::<Patch>().is_ok());
         for bad in ["", "f", "f:1:2", "f:1/2", "f:x/2:3"] {
             assert!(bad.parse::<Patch>().is_err(), "{bad}");
         }

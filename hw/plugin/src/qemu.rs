@@ -51,7 +51,9 @@ pub(crate) struct Handlers {
     pub execute: fn(Cpu, Site),
     /// A store was executed by the instruction at this address.
     pub store: fn(Cpu, Access, u64),
-    /// An access was executed by the instruction at this address.
+    /// The same, of any access of an instruction that was asked for.
+    pub touch: fn(Cpu, Access, u64),
+    /// An access of a guest was executed by the instruction at this address.
     pub access: fn(Cpu, Access, u64),
     /// The machine ends.
     pub end: fn(),
@@ -235,6 +237,11 @@ impl Instruction<'_> {
     /// [`Handlers::store`] is called after each of its stores.
     pub(crate) fn report_stores(&self) {
         self.report_memory(store, STORES);
+    }
+
+    /// [`Handlers::touch`] is called after each of its accesses.
+    pub(crate) fn report_touches(&self) {
+        self.report_memory(touch, ALL);
     }
 
     /// [`Handlers::access`] is called after each of its accesses.
@@ -432,6 +439,12 @@ extern "C" fn execute(cpu: c_uint, site: *mut c_void) {
 extern "C" fn store(cpu: c_uint, info: c_uint, address: u64, pc: *mut c_void) {
     if let Some(qemu) = loaded() {
         (qemu.handlers.store)(Cpu(cpu), Access { info, address }, pc.addr() as u64);
+    }
+}
+
+extern "C" fn touch(cpu: c_uint, info: c_uint, address: u64, pc: *mut c_void) {
+    if let Some(qemu) = loaded() {
+        (qemu.handlers.touch)(Cpu(cpu), Access { info, address }, pc.addr() as u64);
     }
 }
 

@@ -14,10 +14,15 @@ use crate::options::Options;
 use crate::qemu::{self, Access, Cpu, Info, Register, Site};
 use crate::ram::Ram;
 use crate::registers::Registers;
-use crate::symbols::Symbols;
+use crate::symbols::{Role, Symbols};
 use crate::tables::Tables;
 use crate::watch;
 use log::Log;
+
+/// Stacks of the kernel's threads are so large, and aligned to it.
+const STACK: u64 = 16 << 10;
+/// `struct kvm` is no larger; its lock is at its beginning.
+const KVM_SIZE: u64 = 128 << 10;
 
 /// Functions that get a `struct kvm` as their first argument, before anybody takes its lock.
 const MAKE_VM: [&str; 2] = ["kvm_init_stage2_mmu", "kvm_mmu_init_vm"];
@@ -32,14 +37,24 @@ pub(crate) struct Recorder {
     registers: Registers,
     symbols: Symbols,
     tables: Tables,
-    /// Locks that are watched, by address: their values.
-    words: Vec<(u64, u64)>,
+    /// Words that are watched.
+    words: Vec<Watched>,
+    /// How far words of a `struct kvm` are from its lock, as far as they were found.
+    offsets: Vec<(Word, u64)>,
     /// CPUs that run a guest: the address of its VMCB, on x86.
     inside: Vec<Option<u64>>,
     /// How far virtual addresses of descriptors are from physical ones.
     linear: Option<u64>,
     /// Instructions that come after a VMRUN.
     after_vmrun: Vec<u64>,
+}
+
+/// A word that is watched.
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    word: Word,
+    address: u64,
+    value: u64,
 }
 
 /// Where something happens.
@@ -70,6 +85,7 @@ impl Recorder {
             symbols: Symbols::new(arch),
             tables: Tables::new(arch),
             words: Vec::new(),
+            offsets: Vec::new(),
             inside: Vec::new(),
             linear: None,
             after_vmrun: Vec::new(),
@@ -177,14 +193,108 @@ impl Recorder {
     fn call(&mut self, at: At, function: u8) {
         let arguments = self.registers.arguments();
         if MAKE_VM.contains(&functions::name(function)) {
-            // mmu_lock is the first member of struct kvm.
+            // mmu_lock is the first member of struct kvm. What was there before has gone with its
+            // VM.
             let lock = arguments[0] & !7;
-            // One that was there before has gone with its VM.
-            self.words.retain(|(of, _)| *of != lock);
-            watch::word(self.words.len(), lock);
-            self.words.push((lock, 0));
+            self.words.retain(|watched| !(lock..lock + KVM_SIZE).contains(&watched.address));
+            self.watch(Word::MmuLock, lock);
+            for (word, offset) in self.offsets.clone() {
+                self.watch(word, lock + offset);
+            }
         }
         self.say(at, What::Call { function, arguments });
+    }
+
+    /// Stores to this word are events from now on. It is zero.
+    fn watch(&mut self, word: Word, address: u64) {
+        let address = address & !7;
+        self.words.push(Watched { word, address, value: 0 });
+        for (number, watched) in self.words.iter().enumerate() {
+            watch::word(number, watched.address);
+        }
+    }
+
+    /// What accesses of an instruction are looked at for, beside descriptors and locks.
+    pub(crate) fn role(&self, pc: u64) -> Option<Role> {
+        self.symbols.role(pc)
+    }
+
+    /// After an access of a function that has a role.
+    pub(crate) fn touched(&mut self, cpu: Cpu, access: Access, pc: u64) {
+        let role = self.symbols.role(pc);
+        if !access.is_store() {
+            if role == Some(Role::Fault) {
+                self.loaded(cpu, access, pc);
+            }
+            return;
+        }
+        let address = access.address & !7;
+        let known = |words: &[Watched]| words.iter().any(|watched| watched.address == address);
+        if !known(&self.words)
+            && let Some((word, offset)) = self.found(role, address)
+        {
+            if word == Word::DirtyBitmap {
+                let at = self.at(cpu, pc);
+                let new = access.value()[0];
+                return self.say(at, What::Word { word, address, old: 0, new });
+            }
+            self.watch(word, address);
+            self.offsets.push((word, offset));
+        }
+        if known(&self.words) {
+            self.word(cpu, access, pc);
+        }
+        if let Some(physical) = access.physical()
+            && watch::has_page(Frame::of(physical))
+        {
+            self.store(cpu, access, physical, pc);
+        }
+    }
+
+    /// What a word is that a function of this role stores to, and how far it is from the lock.
+    fn found(&self, role: Option<Role>, address: u64) -> Option<(Word, u64)> {
+        let role = role?;
+        if role == Role::Mark {
+            let same_stack = address & !(STACK - 1) == self.registers.stack() & !(STACK - 1);
+            return (!same_stack).then_some((Word::DirtyBitmap, 0));
+        }
+        // Of the VM whose lock is held.
+        let held = |w: &&Watched| w.word == Word::MmuLock && w.value & 0xff != 0;
+        let kvm = |w: &&Watched| (w.address..w.address + KVM_SIZE).contains(&address);
+        let kvm = self.words.iter().filter(held).find(kvm)?.address;
+        let has = |word| {
+            let of = |w: &Watched| (kvm..kvm + KVM_SIZE).contains(&w.address) && w.word == word;
+            self.words.iter().any(of)
+        };
+        let word = match (role, has(Word::InvalidateCount), has(Word::InvalidateSeq)) {
+            (Role::Begin, false, _) => Word::InvalidateCount,
+            (Role::End, true, false) => Word::InvalidateSeq,
+            _ => return None,
+        };
+        Some((word, address - kvm))
+    }
+
+    /// After a load of a function that handles a fault.
+    fn loaded(&mut self, cpu: Cpu, access: Access, pc: u64) {
+        let address = access.address & !7;
+        let value = access.value()[0];
+        let whole = access.size() == 8;
+        let watched = self.words.iter().find(|watched| watched.address == address);
+        if let Some(word) = watched.map(|watched| watched.word) {
+            if word != Word::MmuLock && whole {
+                let at = self.at(cpu, pc);
+                self.say(at, What::Read { word, address, value });
+            }
+            return;
+        }
+        if let Some(physical) = access.physical().filter(|_| whole) {
+            let table = Frame::of(physical);
+            if self.tables.has(table) {
+                let at = self.at(cpu, pc);
+                let place = Place { table, index: (physical % 4096 / 8) as u16 };
+                self.say(at, What::Load { place, value });
+            }
+        }
     }
 
     /// A CPU runs a guest from now on, or not any more.
@@ -225,12 +335,13 @@ impl Recorder {
         let at = self.at(cpu, pc);
         let (address, bits) = (access.address & !7, 8 * (access.address & 7));
         let (size, value) = (access.size(), access.value()[0]);
-        let Some((_, word)) = self.words.iter_mut().find(|(of, _)| *of == address) else { return };
+        let watched = self.words.iter_mut().find(|watched| watched.address == address);
+        let Some(Watched { word, value: now, .. }) = watched else { return };
         let mask = if size >= 8 { !0 } else { ((1 << (8 * size)) - 1) << bits };
-        let old = *word;
-        *word = old & !mask | value << bits & mask;
-        let new = *word;
-        self.say(at, What::Word { word: Word::MmuLock, address, old, new });
+        let (word, old) = (*word, *now);
+        let new = old & !mask | value << bits & mask;
+        *now = new;
+        self.say(at, What::Word { word, address, old, new });
     }
 
     /// After an access of a program that is no kernel: of a guest, if its CPU runs one.
@@ -269,6 +380,12 @@ impl Recorder {
 
     fn ready(&mut self, cpu: Cpu, version: &str, release: &str) -> bool {
         self.symbols.complete();
+        if self.arch == Arch::Arm64
+            && let Some(why) = self.refuses_arm64()
+        {
+            self.log.fail(why);
+            return false;
+        }
         for patch in &self.options.patches {
             let done = match (self.arch, &self.ram) {
                 (Arch::X86, Some(ram)) => {

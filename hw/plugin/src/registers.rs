@@ -19,7 +19,7 @@ pub(crate) struct Registers {
 
 /// What is read, beside arguments and what instructions name.
 const NEEDED: [&[&str]; 2] = [
-    &["VTTBR_EL2", "VTCR_EL2", "HCR_EL2", "ESR_EL2", "SP_EL0", "TPIDR_EL2"],
+    &["VTTBR_EL2", "VTCR_EL2", "HCR_EL2", "ESR_EL2", "SP_EL0", "TPIDR_EL2", "sp"],
     &["rax", "rcx", "rsp", "cr3", "cr4", "gs_base", "k_gs_base"],
 ];
 /// By the calling conventions.
@@ -66,6 +66,11 @@ impl Registers {
     /// The arguments of a function, at its first instruction.
     pub(crate) fn arguments(&self) -> [u64; 5] {
         std::array::from_fn(|n| self.arguments.get(n).map_or(0, Register::read))
+    }
+
+    /// The stack.
+    pub(crate) fn stack(&self) -> u64 {
+        self.get(if self.arch == Arch::X86 { "rsp" } else { "sp" })
     }
 
     /// What a function returns, at its last instruction.

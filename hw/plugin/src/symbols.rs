@@ -12,6 +12,21 @@ struct Function {
     number: Option<u8>,
     /// It is of the file whose code stores descriptors.
     writes: bool,
+    /// What its accesses are looked at for.
+    role: Option<Role>,
+}
+
+/// What the accesses of a function are looked at for, beside descriptors and locks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// It handles a fault: its loads are looked at as well.
+    Fault,
+    /// It begins an invalidation.
+    Begin,
+    /// It ends one.
+    End,
+    /// It marks a page dirty.
+    Mark,
 }
 
 /// All of them, by address.
@@ -81,6 +96,11 @@ impl Symbols {
         self.at(pc)?.number
     }
 
+    /// What accesses of this instruction are looked at for.
+    pub(crate) fn role(&self, pc: u64) -> Option<Role> {
+        self.at(pc)?.role
+    }
+
     /// True if the function of this name begins here.
     pub(crate) fn is(&self, pc: u64, name: &str) -> bool {
         self.at(pc).is_some_and(|function| function.begin == pc && &*function.name == name)
@@ -121,7 +141,19 @@ fn function(arch: Arch, line: &str) -> Option<Function> {
         name: full.into(),
         number: functions::number(plain),
         writes: functions::writes_descriptors(arch, full),
+        role: role(plain),
     })
+}
+
+fn role(name: &str) -> Option<Role> {
+    let is = |names: &[&str]| names.contains(&name);
+    match name {
+        _ if is(functions::OF_FAULTS) => Some(Role::Fault),
+        _ if is(functions::BEGIN_INVALIDATION) => Some(Role::Begin),
+        _ if is(functions::END_INVALIDATION) => Some(Role::End),
+        _ if is(functions::MARK) => Some(Role::Mark),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use kvmmu_steps::event::Frame;
 /// Pages of memory that there is room for: 4 GiB from address 0 on.
 const PAGES: usize = 1 << 20;
 /// Words that there is room for.
-const WORDS: usize = 4;
+const WORDS: usize = 16;
 /// An address that nothing has.
 const NOWHERE: u64 = 1;
 

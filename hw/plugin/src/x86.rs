@@ -24,9 +24,6 @@ pub(crate) mod vmcb {
 pub(crate) const ROOT: u64 = 0x000f_ffff_ffff_f000;
 /// CR4.LA57: page tables of the host, and so nested ones, have five levels.
 pub(crate) const CR4_LA57: u64 = 1 << 12;
-/// Stacks of the kernel's threads are so large, and aligned to it.
-pub(crate) const STACK: u64 = 16 << 10;
-
 /// `nop dword ptr [rax + rax + 0x6b766d6d]`: no operation on any CPU; kvmmu-live speaks to the
 /// plugin by it.
 const MESSAGE: [u8; 8] = [0x0f, 0x1f, 0x84, 0x00, 0x6d, 0x6d, 0x76, 0x6b];

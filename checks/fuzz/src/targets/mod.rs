@@ -6,6 +6,7 @@ mod merge;
 mod outcomes;
 mod scenario;
 mod schedule;
+mod steps;
 mod trace;
 
 use std::fs;
@@ -35,6 +36,8 @@ pub enum Target {
     Outcomes,
     /// What one part of a check printed, as `kvmmu merge` reads it
     Merge,
+    /// Recordings of every step of a kernel, as `kvmmu steps` reads them
+    Steps,
 }
 
 impl std::fmt::Display for Target {
@@ -45,13 +48,14 @@ impl std::fmt::Display for Target {
 
 impl Target {
     /// Every target.
-    pub const ALL: [Target; 6] = [
+    pub const ALL: [Target; 7] = [
         Target::Scenario,
         Target::Schedule,
         Target::Trace,
         Target::Conform,
         Target::Outcomes,
         Target::Merge,
+        Target::Steps,
     ];
 
     /// Its name.
@@ -63,6 +67,7 @@ impl Target {
             Target::Conform => "conform",
             Target::Outcomes => "outcomes",
             Target::Merge => "merge",
+            Target::Steps => "steps",
         }
     }
 
@@ -71,10 +76,11 @@ impl Target {
         match self {
             Target::Scenario => 5_000,
             Target::Schedule => 20_000,
-            Target::Trace => 1_000,
-            Target::Conform => 3_000,
+            Target::Trace => 500,
+            Target::Conform => 2_000,
             Target::Outcomes => 4_000,
             Target::Merge => 5_000,
+            Target::Steps => 2_000,
         }
     }
 
@@ -84,7 +90,7 @@ impl Target {
             Target::Schedule => 4 << 10,
             Target::Outcomes => 8 << 10,
             Target::Scenario | Target::Merge => 16 << 10,
-            Target::Trace | Target::Conform => 48 << 10,
+            Target::Trace | Target::Conform | Target::Steps => 48 << 10,
         }
     }
 }
@@ -106,6 +112,7 @@ pub fn try_input(data: &[u8]) {
         Some(Target::Conform) => conform::run(knobs, text),
         Some(Target::Outcomes) => outcomes::run(knobs, text),
         Some(Target::Merge) => merge::run(knobs, text),
+        Some(Target::Steps) => steps::run(knobs, text),
         None => {}
     }
 }

@@ -43,7 +43,11 @@ impl Dirty {
             }
         }
         match now.passed {
-            Some(Passed::Locked) => self.marked.retain(|(of, _)| *of != thread),
+            Some(Passed::Locked) => {
+                // What was done without the lock is over by then.
+                self.over(now, Rule::DirtyBeforeEntry, findings);
+                self.marked.retain(|(of, _)| *of != thread);
+            }
             Some(Passed::Unlocked) => self.over(now, Rule::DirtyBeforeUnlock, findings),
             _ => {}
         }

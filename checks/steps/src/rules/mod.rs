@@ -4,7 +4,10 @@ mod dirty;
 mod flush;
 mod harvest;
 mod lock;
+mod mark;
 mod model;
+mod orders;
+mod retry;
 mod step;
 mod unmap;
 
@@ -15,6 +18,8 @@ use core::fmt;
 use crate::event::Arch;
 use crate::file::Header;
 use crate::judge::{Now, TOLD, Violation};
+
+pub use orders::Order;
 
 /// A rule.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
@@ -44,6 +49,10 @@ pub enum Rule {
     DirtyBeforeUnlock,
     /// The same, where there is no lock: before the guest goes on.
     DirtyBeforeEntry,
+    /// A mark reaches the dirty bitmap, or a ring.
+    MarkStores,
+    /// A fault tries again, if what it has looked up may have been invalidated.
+    FaultRetries,
     /// A harvest takes write permission from each page that it takes out of the log.
     HarvestProtects,
     /// A harvest takes each page that was marked before it.
@@ -54,7 +63,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 15] = [
+    pub const ALL: [Rule; 17] = [
         Rule::Step,
         Rule::Leaf,
         Rule::Lock,
@@ -67,6 +76,8 @@ impl Rule {
         Rule::UnmapComplete,
         Rule::DirtyBeforeUnlock,
         Rule::DirtyBeforeEntry,
+        Rule::MarkStores,
+        Rule::FaultRetries,
         Rule::HarvestProtects,
         Rule::HarvestTakesAll,
         Rule::NoStaleAccess,
@@ -87,6 +98,8 @@ impl Rule {
             Rule::UnmapComplete => "unmap-complete",
             Rule::DirtyBeforeUnlock => "dirty-before-unlock",
             Rule::DirtyBeforeEntry => "dirty-before-entry",
+            Rule::MarkStores => "mark-stores",
+            Rule::FaultRetries => "fault-retries",
             Rule::HarvestProtects => "harvest-protects",
             Rule::HarvestTakesAll => "harvest-takes-all",
             Rule::NoStaleAccess => "no-stale-access",
@@ -140,6 +153,14 @@ impl Rule {
                 "Who lets a guest write a page of a logged slot without mmu_lock has marked it \
                  dirty before it enters the guest."
             }
+            Rule::MarkStores => {
+                "A page that is marked dirty has its bit in the dirty bitmap, or a place in a \
+                 dirty ring, when the function that marks it returns."
+            }
+            Rule::FaultRetries => {
+                "A fault maps what it has looked up only if no invalidation has begun or ended \
+                 since it read their sequence."
+            }
             Rule::HarvestProtects => {
                 "A harvest takes write permission from each page that it takes out of the log: \
                  else the guest goes on writing unseen."
@@ -166,12 +187,18 @@ impl fmt::Display for Rule {
 pub(crate) struct Findings {
     applied: BTreeMap<Rule, (u64, u64)>,
     violations: Vec<Violation>,
+    orders: BTreeMap<Order, u64>,
 }
 
 impl Findings {
     /// A rule was applied, and holds.
     pub(crate) fn holds(&mut self, rule: Rule) {
         self.applied.entry(rule).or_default().0 += 1;
+    }
+
+    /// An order was seen.
+    pub(crate) fn seen(&mut self, order: Order) {
+        *self.orders.entry(order).or_default() += 1;
     }
 
     /// A rule was applied, and does not hold. `about` are the events that lead to this one.
@@ -202,12 +229,15 @@ pub(crate) struct Rules {
     flush: flush::Flush,
     dirty: dirty::Dirty,
     harvest: harvest::Harvest,
+    marks: mark::Marks,
+    retry: retry::Retry,
 }
 
 impl Rules {
     /// An event happens.
     pub(crate) fn see(&mut self, now: &Now<'_>) {
         let findings = &mut self.findings;
+        orders::see(now, &self.flush, &self.retry, findings);
         step::see(now, findings);
         lock::see(now, findings);
         model::see(now, findings);
@@ -215,6 +245,8 @@ impl Rules {
         self.flush.see(now, findings);
         self.dirty.see(now, findings);
         self.harvest.see(now, findings);
+        self.marks.see(now, findings);
+        self.retry.see(now, findings);
     }
 
     /// There are no more.
@@ -240,6 +272,9 @@ impl Rules {
         if !header.guest {
             leave(Rule::NoStaleAccess, "accesses of guests were not recorded (--guest)");
         }
+        if self.retry.reads == 0 {
+            leave(Rule::FaultRetries, "no fault was seen to read the sequence of invalidations");
+        }
         if !self.dirty.has_marks() {
             let why = "no call that marks a page dirty was seen";
             leave(Rule::DirtyBeforeUnlock, why);
@@ -248,8 +283,17 @@ impl Rules {
         out
     }
 
-    /// How often each was applied and broken, and the first violations.
-    pub(crate) fn result(self) -> (BTreeMap<Rule, (u64, u64)>, Vec<Violation>) {
-        (self.findings.applied, self.findings.violations)
+    /// How often each was applied and broken, the first violations, and how often orders were seen.
+    pub(crate) fn result(self) -> Found {
+        let Findings { applied, violations, orders } = self.findings;
+        Found { applied, violations, orders }
     }
+}
+
+/// What rules have found.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) applied: BTreeMap<Rule, (u64, u64)>,
+    pub(crate) violations: Vec<Violation>,
+    pub(crate) orders: BTreeMap<Order, u64>,
 }

@@ -7,7 +7,7 @@ mod x86;
 use std::fs;
 use std::path::Path;
 
-use kvmmu_steps::event::{Event, Site, User, What};
+use kvmmu_steps::event::{Event, Site, User, What, Word};
 use kvmmu_steps::file::{Header, Reader, Writer};
 use kvmmu_steps::judge::judge;
 use kvmmu_steps::refused::Kind;
@@ -94,6 +94,39 @@ fn a_lock_that_is_missing_is_found() {
     for recording in [ARM64, X86] {
         let report = recording.keep("no-lock", |what| !matches!(what, What::Word { .. }));
         assert!(broken(&report, Rule::Lock) > 10, "{}", report.text());
+    }
+}
+
+#[test]
+fn marks_that_store_nothing_are_found() {
+    for recording in [ARM64, X86] {
+        let bits = |what: &What| matches!(what, What::Word { word: Word::DirtyBitmap, .. });
+        let report = recording.keep("no-bits", |what| !bits(what));
+        assert!(broken(&report, Rule::MarkStores) > 10, "{}", report.text());
+    }
+}
+
+#[test]
+fn a_fault_that_maps_what_was_invalidated_is_found() {
+    for recording in [ARM64, X86] {
+        // What a fault reads first is older than it was.
+        let mut events = recording.events();
+        for event in &mut events {
+            if let What::Read { word: Word::InvalidateSeq, value, .. } = &mut event.what {
+                *value = value.wrapping_sub(1);
+            }
+        }
+        let report = recording.report("old-sequence", &events);
+        assert!(broken(&report, Rule::FaultRetries) > 10, "{}", report.text());
+        // Or it does not look at all, but for the first one.
+        let mut seen = false;
+        let mut events = recording.events();
+        events.retain(|event| match event.what {
+            What::Read { word: Word::InvalidateSeq, .. } => !std::mem::replace(&mut seen, true),
+            _ => true,
+        });
+        let report = recording.report("no-look", &events);
+        assert!(broken(&report, Rule::FaultRetries) > 10, "{}", report.text());
     }
 }
 

@@ -7,6 +7,10 @@ use crate::{KERNEL, arm64};
 
 /// HCR_EL2.TGE: the host is what EL0 belongs to, and TLBIs of EL1 are its own.
 const HCR_TGE: u64 = 1 << 27;
+/// HCR_EL2.E2H: the kernel is at EL2 (VHE).
+const HCR_E2H: u64 = 1 << 34;
+/// VTCR_EL2.TG0: not 0 for pages of other than 4 KiB.
+const TG0: u64 = 3 << 14;
 /// The address in VTTBR_EL2.
 const BADDR: u64 = 0x0000_ffff_ffff_fffe;
 
@@ -18,6 +22,14 @@ impl Recorder {
         (Some(self.registers.get("TPIDR_EL2")), task)
     }
 
+    /// Why nothing can be said of this kernel, if that is so.
+    pub(super) fn refuses_arm64(&self) -> Option<String> {
+        let refuses = self.registers.get("HCR_EL2") & HCR_E2H == 0;
+        refuses.then(|| {
+            "this kernel is not at EL2 (VHE): threads and CPUs cannot be told apart".to_owned()
+        })
+    }
+
     /// `msr vttbr_el2`: names a root.
     pub(super) fn root_arm64(&mut self, at: At, register: u8) {
         let root = self.registers.x(register) & BADDR;
@@ -25,6 +37,9 @@ impl Recorder {
             return;
         }
         let vtcr = self.registers.get("VTCR_EL2");
+        if vtcr & TG0 != 0 {
+            return self.log.fail("this kernel has pages of other than 4 KiB".to_owned());
+        }
         let geometry = (root_level(vtcr), root_pages(vtcr));
         self.tables(at, |tables, ram, tell| tables.root(Frame::of(root), geometry, ram, tell));
     }

@@ -2,9 +2,9 @@
 
 use kvmmu_steps::event::{EntryFlush, Frame, Tlbi, What};
 
-use super::{At, Recorder, Who};
+use super::{At, Recorder, STACK, Who};
 use crate::KERNEL;
-use crate::x86::{CR4_LA57, ROOT, STACK, vmcb};
+use crate::x86::{CR4_LA57, ROOT, vmcb};
 
 impl Recorder {
     /// The kernel has its per-CPU data where GS points; in user space that address is the one that

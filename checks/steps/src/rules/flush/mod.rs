@@ -115,6 +115,17 @@ impl Flush {
         }
     }
 
+    /// A flush of write protection is owed for a frame.
+    pub(super) fn owes(&self, gfn: u64) -> bool {
+        let of = |debt: &Debt| (debt.gfn..debt.gfn + debt.frames).contains(&gfn);
+        self.debts.iter().any(|debt| debt.step == Step::WriteProtect && of(debt))
+    }
+
+    /// A flush is owed for a tree.
+    pub(super) fn owes_of(&self, root: Frame) -> bool {
+        self.debts.iter().any(|debt| debt.roots.contains(&root))
+    }
+
     /// Where something translates again.
     fn make(&self, now: &Now<'_>, stored: &Stored, findings: &mut Findings) {
         if now.kernel.arch != Arch::Arm64 || !matches!(stored.step, Step::Map | Step::Link) {

@@ -32,6 +32,7 @@ Options:
   --steps DIR       only record every step of kernels' MMUs, one file a boot (docs/steps.md)
   --kernel IMAGE    with --steps: boot this one, an arm64 Image or an x86-64 bzImage
   --modules DIR     and this is where its kvm.ko, kvm-amd.ko and irqbypass.ko are, on x86
+  --append WORDS    with --steps: and on the kernel's command line
   --schedule N      with --steps: another interleaving, 0 to 10 (default 3)
   --guest           with --steps: and hold each access of guests against the page tables; slow
   --broken NAME     with --steps: in a kernel that is broken so (any other word: what there is)
@@ -71,6 +72,9 @@ pub(crate) struct Args {
     /// Where its modules are
     #[arg(long, value_name = "DIR", requires = "kernel")]
     pub(crate) modules: Option<PathBuf>,
+    /// Words for the kernel's command line
+    #[arg(long, value_name = "WORDS", requires = "steps")]
+    pub(crate) append: Option<String>,
     /// How CPUs take turns while steps are recorded
     #[arg(long, value_name = "N", default_value_t = 3, requires = "steps")]
     #[arg(value_parser = clap::value_parser!(u8).range(0..=10))]

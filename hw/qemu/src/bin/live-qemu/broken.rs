@@ -93,6 +93,21 @@ const ARM64: &[Broken] = &[
         what: "the descriptor that a walk should clear",
         patches: &["stage2_unmap_walker:call/stage2_put_pte:d503201f"],
     },
+    Broken {
+        name: "notifier-seq-recheck",
+        what: "the sequence, read again under mmu_lock, compared with what it was",
+        // CMP X1, X0 becomes CMP X0, X0.
+        patches: &["kvm_handle_guest_abort:eb00003f/ffffffff:eb00001f"],
+    },
+    Broken {
+        name: "notifier-count-check",
+        what: "the look at invalidations that are under way",
+        // CBNZ X0, of pages and of blocks.
+        patches: &[
+            "kvm_handle_guest_abort:b5000c20/ffffffff:d503201f",
+            "kvm_handle_guest_abort:b5001e00/ffffffff:d503201f",
+        ],
+    },
 ];
 
 /// All of them for x86 5.10. What is a guard of the model has its name.
@@ -108,9 +123,19 @@ const X86: &[Broken] = &[
         patches: &["kvm_get_dirty_log_protect:call/kvm_arch_mmu_enable_log_dirty_pt_masked:nop"],
     },
     Broken {
-        name: "harvest-lock",
-        what: "mmu_lock in GET_DIRTY_LOG",
-        patches: &["kvm_get_dirty_log_protect:call/_raw_spin_lock:nop"],
+        name: "notifier-seq-recheck",
+        what: "the jump, if the sequence is not what it was",
+        patches: &["direct_page_fault:branch/1c7:nop"],
+    },
+    Broken {
+        name: "notifier-count-check",
+        what: "the jump, if an invalidation is under way",
+        patches: &["direct_page_fault:branch/1b1:nop"],
+    },
+    Broken {
+        name: "mark-page-dirty",
+        what: "what kvm_vcpu_mark_page_dirty does",
+        patches: &["kvm_vcpu_mark_page_dirty:entry:ret"],
     },
     Broken {
         name: "slot-flush",
@@ -121,11 +146,6 @@ const X86: &[Broken] = &[
         name: "range-start-flush",
         what: "the flush of invalidate_range_start",
         patches: &["kvm_mmu_notifier_invalidate_range_start:call/kvm_flush_remote_tlbs:nop"],
-    },
-    Broken {
-        name: "range-start-lock",
-        what: "mmu_lock in invalidate_range_start",
-        patches: &["kvm_mmu_notifier_invalidate_range_start:call/_raw_spin_lock:nop"],
     },
     Broken {
         name: "flush-before-free",

@@ -120,7 +120,7 @@ fn record(
     let file = directory.join(format!("{name}.steps"));
     let memory = Memory::new()?;
     let mut command = qemu.program.command();
-    machine(&mut command, subject.arch(), &qemu.data, &memory.0, args.schedule);
+    machine(&mut command, subject.arch(), &qemu.data, &memory.0, args);
     command.arg("-kernel").arg(&unpacked.vmlinuz).arg("-initrd").arg(&archive);
     command.arg("-plugin").arg(options(&plugin, &file, &memory.0, args, broken));
     let begin = Instant::now();
@@ -131,8 +131,9 @@ fn record(
         .find_map(|line| line.strip_prefix("recorded ")?.strip_suffix(" events")?.parse().ok());
     let Some(events) = events else {
         let why = said.iter().find_map(|line| line.strip_prefix("failed: "));
+        let exit = if why.is_some() { Exit::Refused } else { Exit::Bound };
         let message = format!("nothing was recorded: {}", why.unwrap_or("QEMU ended early"));
-        return Err(Failure::new(Exit::Bound, message, "see with -v what it says"));
+        return Err(Failure::new(exit, message, "see with -v what it says"));
     };
     let mut wrong: Vec<String> = watch.failures.iter().map(|(_, text)| text.clone()).collect();
     let failed = watch.runs.iter().filter(|run| run.verdict != "ok");
@@ -189,7 +190,7 @@ fn jobs(arch: Arch, modules: &[&str], mode: &Mode, quick: bool) -> String {
 /// Where the firmware of a PC is: it comes in a package of its own.
 const SEABIOS: &str = "/usr/share/seabios";
 
-fn machine(command: &mut Command, arch: Arch, data: &Option<PathBuf>, memory: &Path, schedule: u8) {
+fn machine(command: &mut Command, arch: Arch, data: &Option<PathBuf>, memory: &Path, args: &Args) {
     if let Some(data) = data {
         command.arg("-L").arg(data).args(["-L", SEABIOS]);
     }
@@ -216,10 +217,11 @@ fn machine(command: &mut Command, arch: Arch, data: &Option<PathBuf>, memory: &P
     backend.push(memory);
     command.arg("-object").arg(backend);
     command.args(["-accel", "tcg,thread=single", "-icount"]);
-    command.arg(format!("shift={schedule},sleep=off"));
+    command.arg(format!("shift={},sleep=off", args.schedule));
     command.args(["-rtc", "base=2026-01-01,clock=vm", "-nic", "none", "-display", "none"]);
     command.args(["-monitor", "none", "-no-reboot", "-serial", "stdio", "-d", "plugin"]);
-    command.args(["-append", &format!("console={console} quiet panic=-1")]);
+    let words = args.append.as_deref().unwrap_or_default();
+    command.args(["-append", &format!("console={console} quiet panic=-1 {words}")]);
 }
 
 /// The plugin, and what it is told.
