@@ -13,6 +13,11 @@ use crate::step::Step;
 /// Functions that a fault is in from its beginning to its end.
 const FAULTS: &[&str] = &["kvm_mmu_page_fault", "kvm_handle_guest_abort"];
 
+/// What a fault may be in as well, when the look-up of its page changes the host's tables: what is
+/// mapped then is the host's doing.
+const CHANGE_PTE: &[&str] =
+    &["kvm_mmu_notifier_change_pte", "kvm_set_spte_gfn", "kvm_set_spte_hva"];
+
 /// What is known of invalidations, and what faults have read of them.
 #[derive(Debug, Default)]
 pub(super) struct Retry {
@@ -50,7 +55,8 @@ impl Retry {
             _ => {}
         }
         let fault = FAULTS.iter().find_map(|name| now.thread.inside(name));
-        let mapped = now.stored.filter(|stored| stored.step == Step::Map);
+        let changes = CHANGE_PTE.iter().any(|name| now.thread.inside(name).is_some());
+        let mapped = now.stored.filter(|stored| stored.step == Step::Map && !changes);
         if let (Some(stored), Some(fault), Some(since)) = (mapped, fault, self.since)
             && fault.number > since
         {
