@@ -124,6 +124,7 @@ pub fn judge(reader: &Reader) -> Result<Judged, Refused> {
     let header = reader.header().clone();
     let mut events = reader.events()?;
     let mut state = State::new(Layout::of(header.arch));
+    state.rules.inexact = !header.exact;
     let mut kernel = None;
     while let Some((number, event)) = events.read()? {
         if let What::User(User::Kernel { version, .. }) = &event.what {

@@ -233,3 +233,68 @@ impl Tables {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOTS: [Frame; 2] = [Frame(1), Frame(2)];
+    const CHILD: Frame = Frame(3);
+    const GEOMETRY: (i8, u64) = (4, 1);
+    const LINK: u64 = 3 << 12 | 0x27;
+
+    fn place(table: Frame) -> Place {
+        Place { table, index: 0 }
+    }
+
+    /// Two roots of x86 that lead to the same page.
+    fn shared(name: &str) -> (Tables, Ram, Vec<What>) {
+        let path = std::env::temp_dir().join(format!("kvmmu-{name}-{}", std::process::id()));
+        std::fs::write(&path, vec![0; 16 << 12]).unwrap();
+        let ram = Ram::map(&path, Arch::X86).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let (mut tables, mut told) = (Tables::new(Arch::X86), Vec::new());
+        let mut tell = |what| {
+            told.push(what);
+            told.len() as u64
+        };
+        for root in ROOTS {
+            tables.root(root, GEOMETRY, &ram, &mut tell);
+            tables.store(place(root), LINK, &ram, &mut tell);
+        }
+        (tables, ram, told)
+    }
+
+    #[test]
+    fn a_page_that_two_trees_share_stays_until_both_have_let_go() {
+        let (mut tables, ram, told) = shared("shared");
+        let pages = told.iter().filter(|what| matches!(what, What::Table { .. })).count();
+        assert_eq!(pages, 3, "each page is told of once: {told:?}");
+        let mut told = Vec::new();
+        let mut tell = |what| {
+            told.push(what);
+            told.len() as u64
+        };
+        tables.store(place(ROOTS[0]), 0, &ram, &mut tell);
+        tables.store(place(ROOTS[1]), 0, &ram, &mut tell);
+        let gone = |what: &What| *what == What::Detach { page: CHILD };
+        assert_eq!(told.iter().position(gone), Some(2), "{told:?}");
+    }
+
+    #[test]
+    fn pages_that_guests_reach_are_counted_once_for_each_descriptor() {
+        let (mut tables, ram, _) = shared("counted");
+        let mut tell = |_| 0;
+        let (low, leaf) = (Frame(5), 9 << 12 | 0x67);
+        tables.store(place(CHILD), 4 << 12 | 0x27, &ram, &mut tell);
+        tables.store(place(Frame(4)), 5 << 12 | 0x27, &ram, &mut tell);
+        tables.store(place(low), leaf, &ram, &mut tell);
+        assert_eq!(tables.maps(Frame(9)), (true, true));
+        tables.store(place(low), leaf & !2, &ram, &mut tell);
+        assert_eq!(tables.maps(Frame(9)), (true, false));
+        tables.store(place(ROOTS[0]), 0, &ram, &mut tell);
+        assert_eq!(tables.maps(Frame(9)), (true, false), "the other tree has it");
+        tables.store(place(ROOTS[1]), 0, &ram, &mut tell);
+        assert_eq!(tables.maps(Frame(9)), (false, false));
+    }
+}

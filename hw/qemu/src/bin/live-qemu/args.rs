@@ -34,6 +34,7 @@ Options:
   --modules DIR     and this is where its kvm.ko, kvm-amd.ko and irqbypass.ko are, on x86
   --append WORDS    with --steps: and on the kernel's command line
   --schedule N      with --steps: another interleaving, 0 to 10 (default 3)
+  --threads         with --steps: CPUs run at a time; what is recorded is not exact
   --guest           with --steps: and hold each access of guests against the page tables; slow
   --broken NAME     with --steps: in a kernel that is broken so (any other word: what there is)
   --limit SECONDS   for one boot (default: each kernel's own, 150 to 200)
@@ -79,6 +80,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 3, requires = "steps")]
     #[arg(value_parser = clap::value_parser!(u8).range(0..=10))]
     pub(crate) schedule: u8,
+    /// CPUs run at a time while steps are recorded
+    #[arg(long, requires = "steps", conflicts_with = "schedule")]
+    pub(crate) threads: bool,
     /// Accesses of guests are held against the page tables
     #[arg(long, requires = "steps")]
     pub(crate) guest: bool,

@@ -2,7 +2,8 @@
 //! tables, one file a boot, for `kvmmu steps`.
 //!
 //! CPUs take turns by a count of instructions, so that the same boot gives the same file, to the
-//! byte; another `--schedule` gives another interleaving.
+//! byte; another `--schedule` gives another interleaving. `--threads` lets them run at a time: a
+//! stress, whose recordings are not exact.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &Args, directory: &Path) -> Result<Exit, Failure> {
     };
     let broken: Vec<_> = subjects.iter().map(find).collect::<Result<_, _>>()?;
     for (subject, broken) in subjects.iter().zip(broken) {
-        match record(subject, args, broken, directory) {
+        match record_twice(subject, args, broken, directory) {
             Ok(recorded) => {
                 println!("{recorded}");
                 exit = match (exit, recorded.exit()) {
@@ -90,6 +91,23 @@ impl std::fmt::Display for Recorded {
     }
 }
 
+/// Records, and once more if the machine hangs: by threads it may, for reasons of its own. By turns
+/// it would do so again.
+fn record_twice(
+    subject: &Subject,
+    args: &Args,
+    broken: Option<&Broken>,
+    directory: &Path,
+) -> Result<Recorded, Failure> {
+    match record(subject, args, broken, directory) {
+        Err(failure) if failure.exit == Exit::Bound && args.threads => {
+            eprintln!("booting {} again: {}", subject.name(), failure.message);
+            record(subject, args, broken, directory)
+        }
+        other => other,
+    }
+}
+
 /// Boots a kernel, and records.
 fn record(
     subject: &Subject,
@@ -110,10 +128,12 @@ fn record(
     let scratch = Scratch::new(&cache)?;
     let archive = scratch.path().join("initramfs.cpio");
     let modules: Vec<&str> = unpacked.modules.iter().map(|(name, _)| name.as_str()).collect();
-    let jobs = jobs(subject.arch(), &modules, mode, args.quick);
+    // By threads the full runs take minutes.
+    let jobs = jobs(subject.arch(), &modules, mode, args.quick || args.threads);
     let written = initramfs::write(&archive, &init, &jobs, &[], &unpacked);
     written.map_err(|error| unwritable(&archive, &error))?;
-    let mut name = format!("{}-s{}", subject.file_name(), args.schedule);
+    let how = if args.threads { "threads".to_owned() } else { format!("s{}", args.schedule) };
+    let mut name = format!("{}-{how}", subject.file_name());
     if let Some(broken) = broken {
         name = format!("{name}-without-{}", broken.name);
     }
@@ -141,6 +161,7 @@ fn record(
     Ok(Recorded {
         name: match broken {
             Some(broken) => format!("{} without {}", subject.name(), broken.name),
+            None if args.threads => format!("{} by threads", subject.name()),
             None => format!("{} schedule {}", subject.name(), args.schedule),
         },
         file,
@@ -216,8 +237,12 @@ fn machine(command: &mut Command, arch: Arch, data: &Option<PathBuf>, memory: &P
     ));
     backend.push(memory);
     command.arg("-object").arg(backend);
-    command.args(["-accel", "tcg,thread=single", "-icount"]);
-    command.arg(format!("shift={},sleep=off", args.schedule));
+    if args.threads {
+        command.args(["-accel", "tcg,thread=multi"]);
+    } else {
+        command.args(["-accel", "tcg,thread=single", "-icount"]);
+        command.arg(format!("shift={},sleep=off", args.schedule));
+    }
     command.args(["-rtc", "base=2026-01-01,clock=vm", "-nic", "none", "-display", "none"]);
     command.args(["-monitor", "none", "-no-reboot", "-serial", "stdio", "-d", "plugin"]);
     let words = args.append.as_deref().unwrap_or_default();
@@ -238,7 +263,10 @@ fn options(
     options.push(file);
     options.push(",ram=");
     options.push(memory);
-    options.push(format!(",schedule={}", args.schedule));
+    match args.threads {
+        true => options.push(",threads=on"),
+        false => options.push(format!(",schedule={}", args.schedule)),
+    }
     if args.guest {
         options.push(",guest=on");
     }
