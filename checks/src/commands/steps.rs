@@ -32,6 +32,7 @@ pub fn run(args: &StepsArgs, to: &mut dyn Write) -> Result<Exit, Failure> {
     Ok(match report.verdict {
         Verdict::Holds => Exit::Expected,
         Verdict::Broken => Exit::Unexpected,
+        Verdict::NotDecided => Exit::Inconclusive,
         Verdict::NothingToJudge => Exit::Nothing,
     })
 }

@@ -29,6 +29,8 @@ pub enum Verdict {
     Holds,
     /// Some rule is.
     Broken,
+    /// Some rule seems to be, but CPUs ran at a time: the order of events may be another one.
+    NotDecided,
     /// Nothing was stored that a rule says anything of.
     NothingToJudge,
 }
@@ -156,6 +158,7 @@ impl Report {
             })
             .collect();
         let verdict = match (rules.iter().any(|rule| rule.broken > 0), steps.is_empty()) {
+            (true, _) if !header.exact => Verdict::NotDecided,
             (true, _) => Verdict::Broken,
             (false, true) => Verdict::NothingToJudge,
             (false, false) => Verdict::Holds,
@@ -245,6 +248,10 @@ impl Report {
         out.push(match self.verdict {
             Verdict::Holds => format!("HOLDS: {} stores, no rule is broken", self.stores()),
             Verdict::Broken => format!("BROKEN: {broken} times, in {} stores", self.stores()),
+            Verdict::NotDecided => format!(
+                "NOT DECIDED: rules seem to be broken {broken} times, in {} stores; CPUs ran at a time",
+                self.stores()
+            ),
             Verdict::NothingToJudge => "NOTHING TO JUDGE: no store to a descriptor".to_owned(),
         });
         out.join("\n") + "\n"

@@ -32,6 +32,7 @@ pub enum Rule {
     /// What a store was done under.
     Lock,
     /// A store is what the model makes of the same old value.
+    #[serde(rename = "as-the-model")]
     Model,
     /// Where a translation was taken away, TLBs are flushed before the lock is given back.
     FlushBeforeUnlock,

@@ -39,7 +39,13 @@ impl Recording {
 
     /// A recording of other events.
     fn with(self, name: &str, events: &[Event]) -> Reader {
+        self.made(name, true, events)
+    }
+
+    /// The same, whose order is exact or not.
+    fn made(self, name: &str, exact: bool, events: &[Event]) -> Reader {
         let (header, sites, _) = self.read();
+        let header = Header { exact, ..header };
         let mut writer = Writer::new(Vec::new(), &header).unwrap();
         sites.into_iter().for_each(|site| writer.site(site).unwrap());
         for event in events {
@@ -127,6 +133,22 @@ fn a_fault_that_maps_what_was_invalidated_is_found() {
         });
         let report = recording.report("no-look", &events);
         assert!(broken(&report, Rule::FaultRetries) > 10, "{}", report.text());
+    }
+}
+
+#[test]
+fn what_is_not_exact_is_not_decided() {
+    for recording in [ARM64, X86] {
+        let mut events = recording.events();
+        let report = |events: &[Event]| {
+            let reader = recording.made("inexact", false, events);
+            Report::of("inexact", &reader, judge(&reader).unwrap()).unwrap()
+        };
+        assert_eq!(report(&events).verdict, Verdict::Holds);
+        events.retain(|event| !matches!(event.what, What::Word { .. }));
+        let report = report(&events);
+        assert_eq!(report.verdict, Verdict::NotDecided);
+        assert!(report.text().contains("NOT DECIDED: "), "{}", report.text());
     }
 }
 

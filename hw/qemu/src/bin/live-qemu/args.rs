@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use kvmmu_qemu::Failure;
+use kvmmu_qemu::{Exit, Failure};
 
 use crate::kernels::{KERNELS, Kernel};
 use crate::modes::Mode;
@@ -116,6 +116,20 @@ impl Args {
             Failure::usage(message, "set KVMMU_CACHE to a directory that can be written")
         })?;
         Ok(cache)
+    }
+
+    /// No kernel and mode has the words.
+    pub(crate) fn nothing_selected(&self) -> Failure {
+        let quick = if self.quick { " and is quick" } else { "" };
+        Failure::new(
+            Exit::Nothing,
+            format!(
+                "no kernel and mode is called like {}{quick}; there are\n  {}",
+                self.filter.join(" or "),
+                names().join("\n  ")
+            ),
+            "give words of one of these names, or nothing for all of them",
+        )
     }
 
     /// The modes of a kernel that are selected.

@@ -174,6 +174,14 @@ const X86: &[Broken] = &[
     },
 ];
 
+/// What a name that does not fit is answered with.
+pub(crate) fn made_for(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Arm64 => "these are made for arm64 6.1.176: another kernel may not have the place",
+        Arch::X86 => "these are made for x86-64 5.10.223: another kernel may not have the place",
+    }
+}
+
 /// The one of this name.
 ///
 /// # Errors

@@ -51,15 +51,7 @@ fn run(args: &Args) -> Result<Exit, Failure> {
         .filter(|(_, modes)| !modes.is_empty())
         .collect();
     if selected.is_empty() {
-        return Err(Failure::new(
-            Exit::Nothing,
-            format!(
-                "no kernel and mode is called like {}; there are\n  {}",
-                args.filter.join(" or "),
-                args::names().join("\n  ")
-            ),
-            "give words of one of these names, or nothing for all of them",
-        ));
+        return Err(args.nothing_selected());
     }
     args.prepare_outputs()?;
     let mut table = Table::default();

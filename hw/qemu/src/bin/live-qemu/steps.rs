@@ -36,6 +36,9 @@ pub(crate) fn run(args: &Args, directory: &Path) -> Result<Exit, Failure> {
     })?;
     let mut exit = Exit::Nothing;
     let subjects = Subject::selected(args)?;
+    if subjects.is_empty() {
+        return Err(args.nothing_selected());
+    }
     // Before anything is booted: the one of each kernel.
     let find = |subject: &Subject| {
         args.broken.as_deref().map(|name| broken::find(subject.arch(), name)).transpose()
@@ -138,23 +141,31 @@ fn record(
         name = format!("{name}-without-{}", broken.name);
     }
     let file = directory.join(format!("{name}.steps"));
+    // It gets its name when it is whole; one that was there stays until then.
+    let partial = Partial(directory.join(format!("{name}.partial")));
     let memory = Memory::new()?;
     let mut command = qemu.program.command();
     machine(&mut command, subject.arch(), &qemu.data, &memory.0, args);
     command.arg("-kernel").arg(&unpacked.vmlinuz).arg("-initrd").arg(&archive);
-    command.arg("-plugin").arg(options(&plugin, &file, &memory.0, args, broken));
+    command.arg("-plugin").arg(options(&plugin, &partial.0, &memory.0, args, broken));
     let begin = Instant::now();
     let limit = Duration::from_secs(args.limit.unwrap_or(subject.limit_s()));
     let (watch, said) = boot(command, limit, (args.verbose, qemu.data.is_some()))?;
     let events = said
         .iter()
         .find_map(|line| line.strip_prefix("recorded ")?.strip_suffix(" events")?.parse().ok());
-    let Some(events) = events else {
+    let Some(events) = events.filter(|events| *events > 0) else {
         let why = said.iter().find_map(|line| line.strip_prefix("failed: "));
         let exit = if why.is_some() { Exit::Refused } else { Exit::Bound };
-        let message = format!("nothing was recorded: {}", why.unwrap_or("QEMU ended early"));
-        return Err(Failure::new(exit, message, "see with -v what it says"));
+        let why = why.unwrap_or("QEMU ended before /init had said anything");
+        let message = format!("nothing was recorded: {why}");
+        let help = match broken {
+            Some(_) => broken::made_for(subject.arch()),
+            None => "see with -v what it says",
+        };
+        return Err(Failure::new(exit, message, help));
     };
+    fs::rename(&partial.0, &file).map_err(|error| unwritable(&file, &error))?;
     let mut wrong: Vec<String> = watch.failures.iter().map(|(_, text)| text.clone()).collect();
     let failed = watch.runs.iter().filter(|run| run.verdict != "ok");
     wrong.extend(failed.map(|run| format!("{}: {}", run.name, run.verdict)));
@@ -235,7 +246,7 @@ fn machine(command: &mut Command, arch: Arch, data: &Option<PathBuf>, memory: &P
     let mut backend = std::ffi::OsString::from(format!(
         "memory-backend-file,id=m,size={MEMORY}M,share=on,mem-path="
     ));
-    backend.push(memory);
+    backend.push(quoted(memory));
     command.arg("-object").arg(backend);
     if args.threads {
         command.args(["-accel", "tcg,thread=multi"]);
@@ -258,11 +269,11 @@ fn options(
     broken: Option<&Broken>,
 ) -> std::ffi::OsString {
     let mut options = std::ffi::OsString::from("file=");
-    options.push(plugin);
+    options.push(quoted(plugin));
     options.push(",out=");
-    options.push(file);
+    options.push(quoted(file));
     options.push(",ram=");
-    options.push(memory);
+    options.push(quoted(memory));
     match args.threads {
         true => options.push(",threads=on"),
         false => options.push(format!(",schedule={}", args.schedule)),
@@ -314,6 +325,26 @@ fn boot(
         )),
         End::Exited(_) | End::Verdict(()) => Ok((watch, said)),
     }
+}
+
+/// A recording that is not whole yet: what is left of it goes with this value.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A path as QEMU's options have it: a comma in it is doubled.
+fn quoted(path: &Path) -> std::ffi::OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let bytes = path.as_os_str().as_bytes();
+    let quoted = bytes.iter().flat_map(|byte| match byte {
+        b',' => vec![b','; 2],
+        _ => vec![*byte],
+    });
+    std::ffi::OsString::from_vec(quoted.collect())
 }
 
 /// The file that is the machine's memory; it goes with this value.
