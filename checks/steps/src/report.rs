@@ -249,7 +249,7 @@ impl Report {
             Verdict::Holds => format!("HOLDS: {} stores, no rule is broken", self.stores()),
             Verdict::Broken => format!("BROKEN: {broken} times, in {} stores", self.stores()),
             Verdict::NotDecided => format!(
-                "NOT DECIDED: rules seem to be broken {broken} times, in {} stores; CPUs ran at a time",
+                "NOT DECIDED: rules seem broken {broken} times, in {} stores; CPUs ran at a time",
                 self.stores()
             ),
             Verdict::NothingToJudge => "NOTHING TO JUDGE: no store to a descriptor".to_owned(),
