@@ -205,7 +205,7 @@ pub enum What {
         word: Word,
         /// Its virtual address.
         address: u64,
-        /// What was there.
+        /// What was there; of a dirty bitmap it is not known, and 0.
         old: u64,
         /// What is there now.
         new: u64,

@@ -56,6 +56,10 @@ pub fn name(number: u8) -> &'static str {
     NAMES.get(usize::from(number)).copied().unwrap_or("(unknown function)")
 }
 
+/// Functions that get a `struct kvm` as their first argument, once for each VM, before anybody
+/// takes its lock.
+pub const MAKE_VM: &[&str] = &["kvm_init_stage2_mmu", "kvm_mmu_init_vm"];
+
 /// Functions whose loads of descriptors and of watched words are recorded: those that handle a
 /// fault, where they are not part of one another.
 pub const OF_FAULTS: &[&str] = &[

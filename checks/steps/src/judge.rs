@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::event::{Event, Place, Site, User, What};
 use crate::file::{Header, Reader};
-use crate::functions;
+use crate::functions::{self, MAKE_VM};
 use crate::kernel::Kernel;
 use crate::layout::Layout;
 use crate::refused::Refused;
@@ -14,8 +14,6 @@ use crate::step::Step;
 use crate::threads::{Passed, Thread, Threads};
 use crate::trees::{Spot, Trees};
 
-/// Functions that are called once for each VM, before it has anything.
-pub const MAKE_VM: &[&str] = &["kvm_init_stage2_mmu", "kvm_mmu_init_vm"];
 /// So many violations are told in detail; the others are counted.
 pub const TOLD: usize = 20;
 
@@ -124,7 +122,6 @@ pub fn judge(reader: &Reader) -> Result<Judged, Refused> {
     let header = reader.header().clone();
     let mut events = reader.events()?;
     let mut state = State::new(Layout::of(header.arch));
-    state.rules.inexact = !header.exact;
     let mut kernel = None;
     while let Some((number, event)) = events.read()? {
         if let What::User(User::Kernel { version, .. }) = &event.what {

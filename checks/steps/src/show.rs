@@ -1,6 +1,6 @@
 //! Events in words.
 
-use crate::event::{EntryFlush, Event, Site, Tlbi, User, What};
+use crate::event::{EntryFlush, Event, Site, Tlbi, User, What, Word};
 use crate::functions;
 use crate::layout::Layout;
 use crate::step::Step;
@@ -72,6 +72,9 @@ pub fn words(event: &Event, trees: &Trees) -> String {
         }
         What::Return { function, value } => {
             format!("{} returns {value:#x}", functions::name(*function))
+        }
+        What::Word { word: word @ Word::DirtyBitmap, new, .. } => {
+            format!("{word} becomes {new:#x}")
         }
         What::Word { word, old, new, .. } => format!("{word} {old:#x} -> {new:#x}"),
         What::Read { word, value, .. } => format!("reads {word} {value:#x}"),

@@ -24,9 +24,6 @@ const STACK: u64 = 16 << 10;
 /// `struct kvm` is no larger; its lock is at its beginning.
 const KVM_SIZE: u64 = 128 << 10;
 
-/// Functions that get a `struct kvm` as their first argument, before anybody takes its lock.
-const MAKE_VM: [&str; 2] = ["kvm_init_stage2_mmu", "kvm_mmu_init_vm"];
-
 /// Everything that is known.
 #[derive(Debug)]
 pub(crate) struct Recorder {
@@ -192,7 +189,7 @@ impl Recorder {
 
     fn call(&mut self, at: At, function: u8) {
         let arguments = self.registers.arguments();
-        if MAKE_VM.contains(&functions::name(function)) {
+        if functions::MAKE_VM.contains(&functions::name(function)) {
             // mmu_lock is the first member of struct kvm. What was there before has gone with its
             // VM.
             let lock = arguments[0] & !7;

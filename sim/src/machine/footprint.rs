@@ -212,3 +212,34 @@ impl Footprint {
         self.locks() & other.locks() != 0 || !self.conflicts(other).is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sketches_of_dependent_steps_meet() {
+        let bits = [0, 63, 64, 255];
+        let of = |bit: u8| {
+            let (locs, none) = (Locs::of(bit), Footprint::default());
+            [
+                Footprint { reads: locs, ..none },
+                Footprint { writes: locs, ..none },
+                Footprint { adds: locs, ..none },
+                Footprint { acquired: 1 << (bit % 64), ..none },
+                Footprint { released: 1 << (bit % 64), ..none },
+            ]
+        };
+        let all: Vec<Footprint> = bits.into_iter().flat_map(of).collect();
+        let mut dependent = 0;
+        for (one, other) in all.iter().flat_map(|one| all.iter().map(move |other| (one, other))) {
+            if one.depends(other) {
+                assert!(one.sketch().meets(&other.sketch()), "{one:?} {other:?}");
+                dependent += 1;
+            }
+        }
+        assert!(dependent > 40, "{dependent}");
+        let apart = [1, 2].map(|bit| Footprint { writes: Locs::of(bit), ..Footprint::default() });
+        assert!(!apart[0].sketch().meets(&apart[1].sketch()), "it tells some apart");
+    }
+}

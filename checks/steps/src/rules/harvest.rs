@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{Findings, Rule};
-use crate::judge::{MAKE_VM, Now};
+use crate::functions::MAKE_VM;
+use crate::judge::Now;
 use crate::rules::dirty::{marked, marks};
 use crate::step::Step;
 use crate::threads::Passed;

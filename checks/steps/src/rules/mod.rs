@@ -232,8 +232,6 @@ pub(crate) struct Rules {
     harvest: harvest::Harvest,
     marks: mark::Marks,
     retry: retry::Retry,
-    /// The order of events is not exact: nothing is said of what two CPUs do at a time.
-    pub(crate) inexact: bool,
 }
 
 impl Rules {
@@ -249,9 +247,7 @@ impl Rules {
         self.dirty.see(now, findings);
         self.harvest.see(now, findings);
         self.marks.see(now, findings);
-        if !self.inexact {
-            self.retry.see(now, findings);
-        }
+        self.retry.see(now, findings);
     }
 
     /// There are no more.
@@ -277,9 +273,7 @@ impl Rules {
         if !header.guest {
             leave(Rule::NoStaleAccess, "accesses of guests were not recorded (--guest)");
         }
-        if self.inexact {
-            leave(Rule::FaultRetries, "the order of events is not exact");
-        } else if self.retry.reads == 0 {
+        if self.retry.reads == 0 {
             leave(Rule::FaultRetries, "no fault was seen to read the sequence of invalidations");
         }
         if !self.dirty.has_marks() {

@@ -66,9 +66,9 @@ fn expected<G: Fn(Guard) -> bool>(
         Step::MakeOld => ("mmu_spte_age", vec![steps.mark_for_access_track(old)]),
         _ if now.thread.lock().is_none() => {
             let access = fault(now).map_or(Access::Write, |(_, access)| access);
-            // Of a page of 4 KiB it is no matter whether its slot is logged.
+            let logged = now.slots.logs(stored.spot.gfn);
             let level = u8::try_from(stored.spot.level).unwrap_or(1);
-            let made = match steps.fast_page_fault(old, level, access, false) {
+            let made = match steps.fast_page_fault(old, level, access, logged) {
                 FastFault::Fix(new) => vec![new],
                 FastFault::Spurious | FastFault::Refuse => Vec::new(),
             };

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use super::{Findings, Rule};
 use crate::event::{What, Word};
-use crate::judge::{MAKE_VM, Now};
+use crate::functions::MAKE_VM;
+use crate::judge::Now;
 use crate::step::Step;
 
 /// Functions that a fault is in from its beginning to its end.

@@ -86,9 +86,10 @@ impl Flush {
             }
             What::Barrier(barrier) => self.barrier(now.event.cpu, barrier, findings),
             What::Tlbi { op, operand, root, .. } => self.tlbi(now.event.cpu, op, operand, root),
-            What::Enter { root, id, flush, .. } if now.kernel.arch == Arch::X86 => {
+            What::Enter { root, id, vcpu, flush, .. } if now.kernel.arch == Arch::X86 => {
+                let was_due = self.tlbs.is_due(now.number, vcpu, root);
                 let taken = self.tlbs.enter(now.number, (now.event.cpu, id), root, flush);
-                entered(now, taken, findings);
+                entered(now, taken, was_due, findings);
             }
             What::Exit { .. } => self.tlbs.exit(now.event.cpu),
             What::Reuse { page } => self.reuse(now, page, findings),
@@ -123,7 +124,7 @@ impl Flush {
 
     /// A flush is owed for a tree.
     pub(super) fn owes_of(&self, root: Frame) -> bool {
-        self.debts.iter().any(|debt| debt.roots.contains(&root))
+        self.debts.iter().any(|debt| debt.root == root || debt.roots.contains(&root))
     }
 
     /// Where something translates again.
@@ -347,8 +348,13 @@ impl Flush {
 }
 
 /// A CPU of x86 enters a guest, and may have what this event has taken away.
-fn entered(now: &Now<'_>, taken: Option<u64>, findings: &mut Findings) {
-    let Some(taken) = taken else { return findings.holds(Rule::FlushBeforeEntry) };
+fn entered(now: &Now<'_>, taken: Option<u64>, was_due: bool, findings: &mut Findings) {
+    let Some(taken) = taken else {
+        if was_due {
+            findings.holds(Rule::FlushBeforeEntry);
+        }
+        return;
+    };
     let what = "the guest is entered, and the TLB may still have what was taken away".to_owned();
     let wanted = "tlb_ctl set, or another ASID: KVM_REQ_TLB_FLUSH was due".to_owned();
     findings.broken(Rule::FlushBeforeEntry, &[taken], now.number, (what, wanted));

@@ -17,6 +17,8 @@ pub(super) struct Tlbs {
     inside: BTreeMap<u8, u32>,
     /// The last thing that was taken away from a tree by an operation that is over.
     due: BTreeMap<Frame, u64>,
+    /// By vCPU: the tree that it was in last, and the event of that entry.
+    last: BTreeMap<u64, (Frame, u64)>,
 }
 
 /// What is kept under an ASID of a CPU.
@@ -29,6 +31,14 @@ struct Tag {
 }
 
 impl Tlbs {
+    /// A vCPU enters: true if something was taken away since its last entry, by an operation that
+    /// is over, from the tree that it was in then or from this one.
+    pub(super) fn is_due(&mut self, number: u64, vcpu: u64, root: Frame) -> bool {
+        let Some((before, since)) = self.last.insert(vcpu, (root, number)) else { return false };
+        let due = [before, root].map(|root| self.due.get(&root).copied().unwrap_or(0));
+        due.into_iter().any(|taken| taken > since)
+    }
+
     /// A CPU enters a guest. What it may still have of something that an operation has taken away
     /// that is over: the event of that.
     pub(super) fn enter(
@@ -120,6 +130,16 @@ mod tests {
         assert_eq!(tlbs.enter(10, (1, 2), ROOT, None), None);
         assert_eq!(tlbs.enter(11, (0, 2), Frame(8), Some(EntryFlush::All)), None);
         assert_eq!(tlbs.inside(12, &[ROOT]), Some(1), "the other CPU is still there");
+    }
+
+    #[test]
+    fn a_flush_is_due_once_after_something_was_taken_away() {
+        let mut tlbs = Tlbs::default();
+        assert!(!tlbs.is_due(1, 9, ROOT), "it was never in");
+        assert!(!tlbs.is_due(2, 9, ROOT));
+        tlbs.due(5, &[ROOT]);
+        assert!(tlbs.is_due(6, 9, Frame(8)), "from the tree that it was in");
+        assert!(!tlbs.is_due(7, 9, ROOT));
     }
 
     #[test]

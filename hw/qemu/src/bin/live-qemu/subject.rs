@@ -111,17 +111,27 @@ impl Subject {
                 Failure::usage(message, help)
             })?;
             for module in MODULES {
-                add(module, directory, &mut modules)?;
+                add(&[*module], directory, &mut modules)?;
             }
         }
         Ok(Unpacked { vmlinuz: image.clone(), modules })
     }
 }
 
-/// Adds a module, after what it needs: each once.
-fn add(name: &str, directory: &Path, modules: &mut Vec<(String, PathBuf)>) -> Result<(), Failure> {
+/// Adds the last of these modules, each of which needs the next one, after what it needs itself.
+/// Each is added once.
+fn add(
+    chain: &[&str],
+    directory: &Path,
+    modules: &mut Vec<(String, PathBuf)>,
+) -> Result<(), Failure> {
     // A file may have a dash where the module's name has none.
     let plain = |name: &str| name.replace('-', "_");
+    let Some((&name, before)) = chain.split_last() else { return Ok(()) };
+    if before.iter().any(|other| plain(other) == plain(name)) {
+        let message = format!("modules need each other: {}", chain.join(", "));
+        return Err(Failure::usage(message, "name the modules of one kernel"));
+    }
     if modules.iter().any(|(known, _)| plain(known) == plain(name)) {
         return Ok(());
     }
@@ -133,7 +143,7 @@ fn add(name: &str, directory: &Path, modules: &mut Vec<(String, PathBuf)>) -> Re
     let file = packages::find(directory, &is).ok_or_else(|| missing(""))?;
     let bytes = fs::read(&file).map_err(|error| missing(&format!(" that can be read: {error}")))?;
     for needed in needs(&bytes) {
-        add(&needed, directory, modules)?;
+        add(&[chain, &[needed.as_str()]].concat(), directory, modules)?;
     }
     modules.push((name.to_owned(), file));
     Ok(())
@@ -221,6 +231,9 @@ mod tests {
         let unpacked = own.unpacked(&directory).unwrap();
         let names: Vec<&str> = unpacked.modules.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["irqbypass", "kvm", "ccp", "kvm-amd"]);
+        write("irqbypass.ko", "kvm");
+        let failure = own.unpacked(&directory).unwrap_err();
+        assert!(failure.message.contains("irqbypass, kvm, irqbypass"), "{failure}");
         fs::remove_dir_all(&directory).unwrap();
     }
 }
