@@ -66,6 +66,8 @@ pub const OF_FAULTS: &[&str] = &[
     "direct_page_fault",
     "fast_page_fault",
     "kvm_tdp_page_fault",
+    "paging64_page_fault",
+    "nonpaging_page_fault",
     "try_async_pf",
     "kvm_faultin_pfn",
     "is_page_fault_stale",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::event::{Event, Place, Site, User, What};
 use crate::file::{Header, Reader};
 use crate::functions::{self, MAKE_VM};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Mmu};
 use crate::layout::Layout;
 use crate::refused::Refused;
 use crate::rules::{Found, Order, Rule, Rules};
@@ -16,6 +16,9 @@ use crate::trees::{Spot, Trees};
 
 /// So many violations are told in detail; the others are counted.
 pub const TOLD: usize = 20;
+
+/// The level of the root of a guest that is not in long mode.
+const PAE_ROOT: i8 = 3;
 
 /// A rule was broken.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
@@ -127,6 +130,12 @@ pub fn judge(reader: &Reader) -> Result<Judged, Refused> {
         if let What::User(User::Kernel { version, .. }) = &event.what {
             kernel = Some(Kernel::of(header.arch, version)?);
         }
+        if let (What::User(User::Mark { op, fields, .. }), Some(kernel)) =
+            (&event.what, &mut kernel)
+            && op == "mmu"
+        {
+            kernel.set(fields);
+        }
         let site = &events.sites()[event.site as usize];
         if let Some(kernel) = &kernel {
             state.see(number, &event, site, kernel);
@@ -137,7 +146,7 @@ pub fn judge(reader: &Reader) -> Result<Judged, Refused> {
         Refused::bad("the recording does not say which kernel it is of", help)
     })?;
     state.rules.end(reader.len(), header.arch);
-    let left_out = state.rules.left_out(&header);
+    let left_out = state.rules.left_out(&header, &kernel);
     let Found { applied, violations, orders } = state.rules.result();
     Ok(Judged {
         events: reader.len(),
@@ -176,7 +185,7 @@ impl State {
 
     fn see(&mut self, number: u64, event: &Event, site: &Site, kernel: &Kernel) {
         let passed = self.threads.see(number, event);
-        let stored = self.stored(&event.what);
+        let stored = self.stored(&event.what, kernel);
         if let Some(stored) = stored {
             let function = site.function.split('.').next().unwrap_or_default().to_owned();
             *self.steps.entry((stored.step, function)).or_default() += 1;
@@ -201,9 +210,13 @@ impl State {
         }
     }
 
-    fn stored(&self, what: &What) -> Option<Stored> {
+    fn stored(&self, what: &What, kernel: &Kernel) -> Option<Stored> {
         let What::Store { place, old, new } = *what else { return None };
         let spot = self.trees.spot(place)?;
+        if kernel.mmu == Mmu::Shadow && spot.level == PAE_ROOT && spot.root == place.table {
+            // `pae_root` of a vCPU: its four roots, as CR3 is one, and no SPTEs.
+            return None;
+        }
         let step = Step::of(self.trees.layout, spot.level, old, new);
         Some(Stored { place, spot, old, new, step })
     }

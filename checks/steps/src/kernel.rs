@@ -12,6 +12,8 @@ pub struct Kernel {
     pub version: String,
     /// The architecture.
     pub arch: Arch,
+    /// Which MMU it has.
+    pub mmu: Mmu,
     /// How a faulting CPU may give permissions back.
     pub relaxes: Relaxes,
     /// Which argument of `mark_page_dirty_in_slot` is the frame.
@@ -20,6 +22,21 @@ pub struct Kernel {
     pub waits_for_all: bool,
     /// What the model makes of its SPTEs; `None`: the model has not its MMU.
     pub model: Option<(Algorithm, SpteFormat)>,
+}
+
+/// Which code stores the descriptors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mmu {
+    /// Stage 2 of arm64.
+    #[serde(rename = "stage-2")]
+    Stage2,
+    /// The one of x86 that the model has, with nested paging.
+    Legacy,
+    /// The same, with shadow paging.
+    Shadow,
+    /// The TDP MMU of x86.
+    Tdp,
 }
 
 /// How a CPU gives permissions back to a page that is mapped.
@@ -31,6 +48,8 @@ pub enum Relaxes {
     AsReader,
     /// Without any lock: the fast page fault of x86.
     Lockless,
+    /// So, and readers may do everything else as well: the TDP MMU since 5.12.
+    LocklessAndReaders,
 }
 
 impl Kernel {
@@ -42,6 +61,10 @@ impl Kernel {
     pub fn of(arch: Arch, version: &str) -> Result<Kernel, Refused> {
         let mut numbers = version.split(['.', '-']).map(|number| number.parse::<u32>().ok());
         let series = numbers.next().flatten().zip(numbers.next().flatten());
+        let mmu = match arch {
+            Arch::Arm64 => Mmu::Stage2,
+            Arch::X86 => Mmu::Legacy,
+        };
         let (relaxes, marked_frame, model) = match (arch, series) {
             (Arch::Arm64, Some((5, 10))) => (Relaxes::Locked, 1, None),
             (Arch::Arm64, Some((6, 1))) => (Relaxes::AsReader, 2, None),
@@ -60,6 +83,25 @@ impl Kernel {
         };
         let waits_for_all = arch == Arch::Arm64 || series == Some((5, 10));
         let version = version.to_owned();
-        Ok(Kernel { version, arch, relaxes, marked_frame, waits_for_all, model })
+        Ok(Kernel { version, arch, mmu, relaxes, marked_frame, waits_for_all, model })
+    }
+
+    /// How KVM is set, as it says.
+    pub fn set(&mut self, fields: &[(String, u64)]) {
+        let is = |wanted: &str| fields.iter().any(|(name, value)| name == wanted && *value == 1);
+        if self.arch != Arch::X86 {
+            return;
+        }
+        if !is("npt") {
+            self.mmu = Mmu::Shadow;
+        } else if is("tdp") {
+            self.mmu = Mmu::Tdp;
+            self.model = None;
+            // 5.10 has one lock for all, and no fast page fault there.
+            self.relaxes = match self.waits_for_all {
+                true => Relaxes::Locked,
+                false => Relaxes::LocklessAndReaders,
+            };
+        }
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::event::Site;
 use crate::file::Reader;
 use crate::judge::{Judged, Violation};
+use crate::kernel::Mmu;
 use crate::layout::Layout;
 use crate::refused::Refused;
 use crate::rules::{Order, Rule};
@@ -46,6 +47,8 @@ pub struct Report {
     pub arch: String,
     /// The kernel.
     pub kernel: String,
+    /// Its MMU.
+    pub mmu: Mmu,
     /// How CPUs took turns.
     pub schedule: Option<u8>,
     /// The order of events is that of what happened.
@@ -178,6 +181,7 @@ impl Report {
             version: 1,
             file: name.to_owned(),
             arch: header.arch.to_string(),
+            mmu: kernel.mmu,
             kernel: kernel.version,
             schedule: header.schedule,
             exact: header.exact,
@@ -203,7 +207,16 @@ impl Report {
         let mut out = Vec::new();
         let schedule = self.schedule.map_or(String::new(), |n| format!(", schedule {n}"));
         out.push(self.file.clone());
-        out.push(format!("  {} {}{schedule}: {} events", self.arch, self.kernel, self.events));
+        let mmu = match self.mmu {
+            Mmu::Stage2 | Mmu::Legacy => "",
+            Mmu::Shadow => ", shadow paging",
+            Mmu::Tdp => ", TDP MMU",
+        };
+        let kernel = format!("  {} {}{mmu}{schedule}", self.arch, self.kernel);
+        out.push(format!("{kernel}: {} events", self.events));
+        if self.mmu == Mmu::Shadow {
+            out.push("  frames are those of a guest that maps its memory one to one".to_owned());
+        }
         if !self.exact {
             out.push("  CPUs ran at a time: the order of events is not exact".to_owned());
         }

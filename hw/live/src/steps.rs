@@ -45,6 +45,10 @@ pub fn begin() -> Result<Exit, Failure> {
     }
     let kernel = Kernel::running();
     sys::say_to_emulator(format!("ready {} {}", kernel.version, kernel.release).as_bytes());
+    if let (Some(npt), Some(tdp)) = (kernel.npt, kernel.tdp_mmu) {
+        let (npt, tdp) = (u8::from(npt), u8::from(tdp));
+        sys::say_to_emulator(format!("mark mmu exit npt={npt} tdp={tdp}").as_bytes());
+    }
     // ORDERING: relaxed: no thread but this one runs yet.
     HEARD.store(true, Ordering::Relaxed);
     Ok(Exit::Expected)

@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Root(u8),
     /// Zeroes 64 bytes at the address in this register.
     Zero(u8),
+    /// One at which CPUs may be held.
+    Gate,
     /// A return of some function.
     Ret,
     /// The first instruction of a function that is recorded.

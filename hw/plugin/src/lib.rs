@@ -14,6 +14,8 @@
 
 mod arm64;
 mod channel;
+mod code;
+mod hold;
 mod kind;
 mod options;
 mod patch;
@@ -91,7 +93,7 @@ fn translate(instruction: &Instruction<'_>) {
         return;
     }
     if phase == BOOTING {
-        patch::seen(pc, instruction.host_address());
+        code::seen(pc, instruction.host_address());
         return;
     }
     let mut role = None;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::hold::Hold;
 use crate::patch::Patch;
 
 /// Where what goes.
@@ -19,6 +20,8 @@ pub(crate) struct Options {
     pub(crate) guest: bool,
     /// What is changed in the kernel, to break it.
     pub(crate) patches: Vec<Patch>,
+    /// Where CPUs are held.
+    pub(crate) holds: Vec<Hold>,
 }
 
 impl Options {
@@ -31,6 +34,7 @@ impl Options {
             threads: false,
             guest: false,
             patches: Vec::new(),
+            holds: Vec::new(),
         };
         for word in words {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
@@ -43,6 +47,7 @@ impl Options {
                 }
                 "threads" => options.threads = value == "on",
                 "guest" => options.guest = value == "on",
+                "hold" => options.holds.push(value.parse()?),
                 "patch" => options.patches.push(value.parse()?),
                 _ => return Err(format!("there is no option '{name}'")),
             }

@@ -1,11 +1,8 @@
 //! Changing instructions of the kernel, so that it is broken on purpose.
 
 use std::str::FromStr;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 
-use crate::qemu;
-use crate::ram::Ram;
+use crate::code::Code;
 use crate::symbols::Symbols;
 
 /// In a function, each instruction that looks like this becomes that one.
@@ -13,199 +10,181 @@ use crate::symbols::Symbols;
 pub(crate) struct Patch {
     function: String,
     old: Old,
-    new: u32,
+    new: New,
 }
-
-/// `call rel32` of x86, and what does nothing in its place: a NOP of five bytes.
-const CALL_X86: u8 = 0xe8;
-const NOP_X86: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
-/// `jcc rel8`, whatever the condition, and a NOP of two bytes.
-const JUMP_X86: u8 = 0x70;
-const NOP_2_X86: [u8; 2] = [0x66, 0x90];
-/// `ret`.
-const RET_X86: u8 = 0xc3;
 
 /// What is changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Old {
-    /// Instructions that have these bits, of those that the mask has.
+pub(crate) enum Old {
+    /// Instructions of arm64 that have these bits, of those that the mask has.
     Word(u32, u32),
     /// Calls of this function.
     Call(String),
-    /// The first instruction: the function does nothing. Of x86.
+    /// The first instruction of a function of x86.
     Entry,
-    /// The short conditional jump so far from the beginning. Of x86.
+    /// The short conditional jump of x86 so far from the beginning.
     Branch(u64),
+    /// `LOCK CMPXCHG` of x86.
+    Cmpxchg,
 }
+
+/// What it becomes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum New {
+    /// This instruction of arm64.
+    Word(u32),
+    /// Nothing that does anything: of x86.
+    Nop,
+    /// A return: of x86, too.
+    Ret,
+    /// For a compare-and-exchange: a store, and a comparison that says that it succeeded.
+    Store,
+}
+
+/// `call rel32` of x86.
+pub(crate) const CALL_X86: u8 = 0xe8;
+/// `jcc rel8`, whatever the condition.
+const JUMP_X86: u8 = 0x70;
 
 impl FromStr for Patch {
     type Err = String;
 
     /// `FUNCTION:WORD/MASK:NEW`, the numbers in hexadecimal, or `FUNCTION:call/FUNCTION:NEW`. On
-    /// x86 `FUNCTION:call/FUNCTION:nop`, `FUNCTION:branch/OFFSET:nop`, or `FUNCTION:entry:ret`.
+    /// x86 `FUNCTION:call/FUNCTION:nop`, `FUNCTION:branch/OFFSET:nop`, `FUNCTION:entry:ret`,
+    /// or `FUNCTION:cmpxchg:store`.
     fn from_str(text: &str) -> Result<Patch, String> {
         let read = || {
-            let mut parts = text.split(':');
-            let (function, old, new) = (parts.next()?, parts.next()?, parts.next()?);
-            let number = |text: &str| u32::from_str_radix(text, 16).ok();
-            let word = |text: &str| match text {
-                "nop" | "ret" => Some(0),
-                _ => number(text),
+            let (place, new) = text.rsplit_once(':')?;
+            let (function, old) = place.split_once(':')?;
+            let new = match new {
+                "nop" => New::Nop,
+                "ret" => New::Ret,
+                "store" => New::Store,
+                word => New::Word(u32::from_str_radix(word, 16).ok()?),
             };
-            let old = match old.split_once('/') {
-                None if old == "entry" && new == "ret" => Old::Entry,
-                None => return None,
-                Some(("call", callee)) => Old::Call(callee.to_owned()),
-                Some(("branch", offset)) => Old::Branch(number(offset)?.into()),
-                Some((word, mask)) => Old::Word(number(word)?, number(mask)?),
-            };
-            Some(Patch { function: function.to_owned(), old, new: word(new)? })
+            Some(Patch { function: function.to_owned(), old: Old::read(old)?, new })
         };
         read().ok_or_else(|| format!("'{text}' is no patch: FUNCTION:WORD/MASK:NEW"))
     }
 }
 
-/// Where code of the kernel is in QEMU's own memory: one instruction, and how far others that were
-/// seen are from it.
-#[derive(Clone, Copy, Debug)]
-struct Text {
-    pc: u64,
-    host: usize,
-    low: u64,
-    high: u64,
-}
-
-static TEXT: Mutex<Option<Text>> = Mutex::new(None);
-
-/// An instruction of the kernel is here, and there in QEMU's memory.
-pub(crate) fn seen(pc: u64, host: usize) {
-    let mut text = TEXT.lock().unwrap_or_else(PoisonError::into_inner);
-    match text.as_mut() {
-        Some(text) if host.wrapping_sub(text.host) as u64 == pc.wrapping_sub(text.pc) => {
-            text.low = text.low.min(pc);
-            text.high = text.high.max(pc);
-        }
-        // The kernel moves when it turns translation on: what was seen last is what runs.
-        _ if host != 0 => *text = Some(Text { pc, host, low: pc, high: pc }),
-        _ => {}
+impl Old {
+    /// `WORD/MASK`, `call/FUNCTION`, `entry`, `branch/OFFSET`, `cmpxchg`.
+    pub(crate) fn read(text: &str) -> Option<Old> {
+        let number = |text: &str| u32::from_str_radix(text, 16).ok();
+        Some(match text.split_once('/') {
+            None if text == "entry" => Old::Entry,
+            None if text == "cmpxchg" => Old::Cmpxchg,
+            None => return None,
+            Some(("call", callee)) => Old::Call(callee.to_owned()),
+            Some(("branch", offset)) => Old::Branch(number(offset)?.into()),
+            Some((word, mask)) => Old::Word(number(word)?, number(mask)?),
+        })
     }
-}
 
-impl Patch {
-    /// Does it; says what was done.
-    pub(crate) fn apply(&self, symbols: &Symbols) -> Result<String, String> {
-        let Patch { function, old, new } = self;
+    /// Where there is such an instruction in a function.
+    pub(crate) fn find(
+        &self,
+        function: &str,
+        symbols: &Symbols,
+        code: Code<'_>,
+    ) -> Result<Vec<u64>, String> {
         let range =
             |name: &str| symbols.range(name).ok_or_else(|| format!("this kernel has no {name}"));
         let (begin, end) = range(function)?;
-        let callee = match old {
+        let callee = match self {
             Old::Call(name) => range(name)?.0,
-            Old::Word(..) | Old::Entry | Old::Branch(_) => 0,
+            Old::Word(..) | Old::Entry | Old::Branch(_) | Old::Cmpxchg => 0,
         };
-        let text = *TEXT.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = text.filter(|text| text.low <= begin && end <= text.high);
-        let text = text.ok_or_else(|| format!("{function} is not where the kernel's code is"))?;
+        let is = |pc: u64| match (self, code) {
+            (Old::Word(word, mask), Code::Text(_)) => Some(code.word(pc)? & mask == word & mask),
+            (Old::Call(_), Code::Text(_)) => Some(called(pc, code.word(pc)?) == Some(callee)),
+            (Old::Call(_), Code::Walked { .. }) => Some(calls(pc, code.bytes(pc)?, callee)),
+            (Old::Entry, Code::Walked { .. }) => Some(pc == begin),
+            (Old::Branch(offset), Code::Walked { .. }) => {
+                Some(pc == begin + offset && code.bytes::<1>(pc)?[0] & 0xf0 == JUMP_X86)
+            }
+            (Old::Cmpxchg, Code::Walked { .. }) => Some(cmpxchg(code.bytes(pc)?).is_some()),
+            _ => Some(false),
+        };
+        let (step, len) = match code {
+            Code::Text(_) => (4, 4),
+            Code::Walked { .. } => (1, 5),
+        };
         let mut places = Vec::new();
-        for pc in (begin..end).step_by(4) {
-            let host = text.host.wrapping_add(pc.wrapping_sub(text.pc) as usize);
-            let is = match old {
-                Old::Word(word, mask) => qemu::code(host) & mask == word & mask,
-                Old::Call(_) => called(pc, qemu::code(host)) == Some(callee),
-                Old::Entry | Old::Branch(_) => false,
-            };
-            if is {
-                qemu::patch(host, *new);
-                places.push(format!("{function}+{:#x}", pc - begin));
+        for pc in (begin..(end + 1).saturating_sub(len)).step_by(step) {
+            let is = is(pc).ok_or_else(|| format!("{function} is not where the kernel's code is"));
+            if is? {
+                places.push(pc);
             }
         }
-        match places.is_empty() {
-            true => Err(format!("{function} has no such instruction: {old:x?}")),
-            false => Ok(format!("changed: {}", places.join(" "))),
+        match (places.is_empty(), self) {
+            (false, _) => Ok(places),
+            (true, Old::Call(callee)) => Err(format!("{function} does not call {callee}")),
+            (true, _) => Err(format!("{function} has no such instruction: {self:x?}")),
         }
     }
 }
 
 impl Patch {
-    /// The same on x86, where code is found by the page tables of the kernel, whose root is `cr3`:
-    /// modules are where they were put.
-    pub(crate) fn apply_x86(
+    /// Does it; says what was done. Instructions of `moved` are not where they were.
+    pub(crate) fn apply(
         &self,
         symbols: &Symbols,
-        ram: &Ram,
-        cr3: u64,
+        code: Code<'_>,
+        moved: &[u64],
     ) -> Result<String, String> {
-        let Patch { function, old, .. } = self;
-        let range =
-            |name: &str| symbols.range(name).ok_or_else(|| format!("this kernel has no {name}"));
-        let (begin, end) = range(function)?;
-        let byte = |address: u64| {
-            let at = physical(ram, cr3, address)?;
-            Some((at, (ram.load(at)? >> (8 * (at & 7))) as u8))
-        };
-        let write = |pc: u64, new: &[u8]| {
-            let mut bytes = (pc..).zip(new);
-            let written = bytes.try_for_each(|(pc, new)| ram.write(byte(pc)?.0, *new));
-            written.ok_or_else(|| format!("{function} cannot be written"))
-        };
-        let name = match old {
-            Old::Call(name) => name,
-            Old::Entry => {
-                write(begin, &[RET_X86])?;
-                return Ok(format!("changed: {function}+0x0"));
+        let Patch { function, old, new } = self;
+        let mut done = "changed:".to_owned();
+        let is_cmpxchg = |pc: &u64| code.bytes(*pc).is_some_and(|bytes| cmpxchg(bytes).is_some());
+        let places = match old.find(function, symbols, code) {
+            Err(_) if *old == Old::Cmpxchg && moved.iter().any(is_cmpxchg) => {
+                moved.iter().copied().filter(is_cmpxchg).collect()
             }
-            Old::Branch(offset) => {
-                let pc = begin + offset;
-                if byte(pc).is_none_or(|(_, byte)| byte & 0xf0 != JUMP_X86) {
-                    return Err(format!("{function}+{offset:#x} is no short conditional jump"));
+            found => found?,
+        };
+        for pc in places {
+            let written = match (new, old) {
+                (New::Word(word), _) => code.write_word(pc, *word),
+                (New::Nop, Old::Call(_)) => code.write_bytes(pc, &[0x0f, 0x1f, 0x44, 0, 0]),
+                (New::Nop, Old::Branch(_)) => code.write_bytes(pc, &[0x66, 0x90]),
+                (New::Ret, Old::Entry) => code.write_bytes(pc, &[0xc3]),
+                (New::Store, Old::Cmpxchg) => {
+                    code.bytes(pc).and_then(|bytes| code.write_bytes(pc, &store(bytes)?))
                 }
-                write(pc, &NOP_2_X86)?;
-                return Ok(format!("changed: {function}+{offset:#x}"));
-            }
-            Old::Word(..) => return Err(format!("{function}: x86 has no words of instructions")),
-        };
-        let callee = range(name)?.0;
-        let mut places = Vec::new();
-        for pc in begin..end.saturating_sub(4) {
-            let bytes: Option<Vec<u8>> = (pc..pc + 5).map(|pc| Some(byte(pc)?.1)).collect();
-            let bytes = bytes.ok_or_else(|| format!("the code of {function} is not in memory"))?;
-            if calls(pc, &bytes, callee) {
-                write(pc, &NOP_X86)?;
-                places.push(format!("{function}+{:#x}", pc - begin));
-            }
+                _ => None,
+            };
+            written.ok_or_else(|| format!("{function} cannot be changed so: {self:x?}"))?;
+            done += &format!(" {}", symbols.site(pc));
         }
-        match places.is_empty() {
-            true => Err(format!("{function} does not call {name}")),
-            false => Ok(format!("changed: {}", places.join(" "))),
-        }
+        Ok(done)
     }
 }
 
 /// True if these bytes at `pc` call this function of x86.
-fn calls(pc: u64, bytes: &[u8], callee: u64) -> bool {
-    let &[CALL_X86, a, b, c, d] = bytes else { return false };
+fn calls(pc: u64, bytes: [u8; 5], callee: u64) -> bool {
+    let [CALL_X86, a, b, c, d] = bytes else { return false };
     let distance = i64::from(i32::from_le_bytes([a, b, c, d]));
     pc.wrapping_add(5).wrapping_add_signed(distance) == callee
 }
 
-/// Where an address of the kernel is in memory, by its four levels of page tables.
-fn physical(ram: &Ram, cr3: u64, address: u64) -> Option<u64> {
-    const PRESENT: u64 = 1;
-    const LARGE: u64 = 1 << 7;
-    const PAGE: u64 = 0x000f_ffff_ffff_f000;
-    let mut table = cr3 & PAGE;
-    for level in (0..4).rev() {
-        let shift = 12 + 9 * level;
-        let entry = ram.load(table + 8 * (address >> shift & 511))?;
-        if entry & PRESENT == 0 {
-            return None;
-        }
-        let below = (1 << shift) - 1;
-        if level == 0 || level < 3 && entry & LARGE != 0 {
-            return Some(entry & PAGE & !below | address & below);
-        }
-        table = entry & PAGE;
+/// How long these bytes are, if they are `LOCK CMPXCHG r64, (r)` or `..., disp8(r)`.
+pub(crate) fn cmpxchg(bytes: [u8; 5]) -> Option<u64> {
+    let [0xf0, 0x48..=0x4f, 0x0f, 0xb1, modrm] = bytes else { return None };
+    match (modrm >> 6, modrm & 7) {
+        // With an index, or relative to the instruction.
+        (_, 4) | (0, 5) => None,
+        (0, _) => Some(5),
+        (1, _) => Some(6),
+        _ => None,
     }
-    None
+}
+
+/// A store of as many bytes as a compare-and-exchange, and `cmp eax, eax`: it was equal.
+fn store(bytes: [u8; 6]) -> Option<Vec<u8>> {
+    let [a, rex, b, c, modrm, displacement] = bytes;
+    let len = cmpxchg([a, rex, b, c, modrm])?;
+    Some([&[rex, 0x89, modrm, displacement][..len as usize - 2], &[0x39, 0xc0]].concat())
 }
 
 /// What an instruction calls, if it is `BL`.
@@ -220,7 +199,7 @@ mod tests {
 
     #[test]
     fn patches_are_read() {
-        let (function, new) = ("f".to_owned(), 0xd503_201f);
+        let (function, new) = ("f".to_owned(), New::Word(0xd503_201f));
         let old = Old::Word(0xd50c_83df, 0xffff_ffff);
         let word = Patch { function: function.clone(), old, new };
         assert_eq!("f:d50c83df/ffffffff:d503201f".parse(), Ok(word));
@@ -236,9 +215,26 @@ mod tests {
 
     #[test]
     fn calls_of_x86() {
-        assert!(calls(0x1000, &[0xe8, 0xfb, 0xff, 0xff, 0xff], 0x1000));
-        assert!(calls(0x1000, &[0xe8, 0x01, 0, 0, 0], 0x1006));
-        assert!(!calls(0x1000, &[0xe9, 0x01, 0, 0, 0], 0x1006), "a jump");
+        assert!(calls(0x1000, [0xe8, 0xfb, 0xff, 0xff, 0xff], 0x1000));
+        assert!(calls(0x1000, [0xe8, 0x01, 0, 0, 0], 0x1006));
+        assert!(!calls(0x1000, [0xe9, 0x01, 0, 0, 0], 0x1006), "a jump");
+    }
+
+    #[test]
+    fn compare_and_exchange_of_x86() {
+        assert_eq!(cmpxchg([0xf0, 0x48, 0x0f, 0xb1, 0x0b]), Some(5), "(%rbx)");
+        assert_eq!(cmpxchg([0xf0, 0x4c, 0x0f, 0xb1, 0x4d]), Some(6), "8(%rbp)");
+        assert_eq!(cmpxchg([0xf0, 0x48, 0x0f, 0xb1, 0x0d]), None, "relative");
+        assert_eq!(cmpxchg([0xf0, 0x48, 0x0f, 0xb1, 0x0c]), None, "with an index");
+        assert_eq!(cmpxchg([0xf0, 0x48, 0x0f, 0xc1, 0x0b]), None, "xadd");
+    }
+
+    #[test]
+    fn a_store_is_as_long() {
+        let own = [0xf0, 0x48, 0x0f, 0xb1, 0x0b, 0x90];
+        assert_eq!(store(own).unwrap(), [0x48, 0x89, 0x0b, 0x39, 0xc0], "mov %rcx, (%rbx)");
+        let far = [0xf0, 0x4c, 0x0f, 0xb1, 0x4d, 0x08];
+        assert_eq!(store(far).unwrap(), [0x4c, 0x89, 0x4d, 0x08, 0x39, 0xc0]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use kvmmu_steps::file::{Header, Writer};
 use kvmmu_steps::functions;
 
 use crate::channel::{self, Message};
+use crate::code::Code;
+use crate::hold::{Holding, Step, Until};
 use crate::kind::Kind;
 use crate::options::Options;
 use crate::qemu::{self, Access, Cpu, Info, Register, Site};
@@ -44,6 +46,8 @@ pub(crate) struct Recorder {
     linear: Option<u64>,
     /// Instructions that come after a VMRUN.
     after_vmrun: Vec<u64>,
+    /// Where CPUs are held.
+    holding: Vec<Holding>,
 }
 
 /// A word that is watched.
@@ -86,6 +90,7 @@ impl Recorder {
             inside: Vec::new(),
             linear: None,
             after_vmrun: Vec::new(),
+            holding: Vec::new(),
         })
     }
 
@@ -110,6 +115,9 @@ impl Recorder {
 
     /// What an instruction of the kernel is, now that its functions are known.
     pub(crate) fn kind(&mut self, pc: u64, len: usize, kind: Kind) -> Kind {
+        if self.holding.iter().any(|holding| holding.is_at(pc).is_some()) {
+            return Kind::Gate;
+        }
         let leaves = self.symbols.is(pc, "__guest_exit") || self.after_vmrun.contains(&pc);
         match kind {
             Kind::Vmrun => {
@@ -168,6 +176,7 @@ impl Recorder {
             Kind::Root(register) => self.root_arm64(at, register),
             Kind::Vmrun => self.enter_x86(at),
             Kind::Call(function) => self.call(at, function),
+            Kind::Gate => self.gate(at),
             _ if self.tables.is_empty() => {}
             Kind::Tlbi(word) => self.tlbi_arm64(at, word),
             Kind::Barrier(barrier) => self.say(at, What::Barrier(barrier)),
@@ -181,6 +190,7 @@ impl Recorder {
             Kind::Return(function) => {
                 let value = self.registers.result();
                 self.say(at, What::Return { function, value });
+                self.others_do(at, Until::Return(function));
             }
             Kind::Message | Kind::Vmload | Kind::Ret | Kind::Other => {}
         }
@@ -202,6 +212,32 @@ impl Recorder {
         self.say(at, What::Call { function, arguments });
     }
 
+    /// A CPU is where it may be held.
+    fn gate(&mut self, at: At) {
+        let code = code(self.arch, &self.ram, &self.registers);
+        let events = self.log.events();
+        let mut said = Vec::new();
+        for holding in &mut self.holding {
+            if let Some(pc) = holding.is_at(at.pc)
+                && let Some(step) = holding.pass(at.cpu, at.pc, events, code)
+            {
+                said.push((At { pc, ..at }, format!("hold-{}", holding.name()), step));
+            }
+        }
+        for (at, op, step) in said {
+            let (exit, fields) = match step {
+                Step::Begins => (false, Vec::new()),
+                Step::Ends { over } => (true, vec![("over".to_owned(), u64::from(over))]),
+            };
+            self.say(at, What::User(User::Mark { op, exit, fields }));
+        }
+    }
+
+    /// What CPUs may be held for happens.
+    fn others_do(&mut self, at: At, what: Until) {
+        self.holding.iter_mut().for_each(|holding| holding.see(at.cpu, what));
+    }
+
     /// Stores to this word are events from now on. It is zero.
     fn watch(&mut self, word: Word, address: u64) {
         let address = address & !7;
@@ -213,11 +249,17 @@ impl Recorder {
 
     /// What accesses of an instruction are looked at for, beside descriptors and locks.
     pub(crate) fn role(&self, pc: u64) -> Option<Role> {
-        self.symbols.role(pc)
+        self.symbols.role(self.home(pc))
+    }
+
+    /// Where an instruction stands in the kernel: it may have been moved to make room to wait.
+    fn home(&self, pc: u64) -> u64 {
+        self.holding.iter().find_map(|holding| holding.home(pc)).unwrap_or(pc)
     }
 
     /// After an access of a function that has a role.
     pub(crate) fn touched(&mut self, cpu: Cpu, access: Access, pc: u64) {
+        let pc = self.home(pc);
         let role = self.symbols.role(pc);
         if !access.is_store() {
             if role == Some(Role::Fault) {
@@ -305,6 +347,7 @@ impl Recorder {
 
     /// After a store to a page that is watched.
     pub(crate) fn store(&mut self, cpu: Cpu, access: Access, address: u64, pc: u64) {
+        let pc = self.home(pc);
         let at = self.at(cpu, pc);
         let table = Frame::of(address);
         if !self.symbols.writes_descriptors(pc) {
@@ -329,6 +372,7 @@ impl Recorder {
 
     /// After a store to a word that is watched.
     pub(crate) fn word(&mut self, cpu: Cpu, access: Access, pc: u64) {
+        let pc = self.home(pc);
         let at = self.at(cpu, pc);
         let (address, bits) = (access.address & !7, 8 * (access.address & 7));
         let (size, value) = (access.size(), access.value()[0]);
@@ -383,14 +427,14 @@ impl Recorder {
             self.log.fail(why);
             return false;
         }
+        let code = code(self.arch, &self.ram, &self.registers);
+        match Holding::prepare(&self.options.holds, &self.symbols, code) {
+            Ok(holding) => self.holding = holding,
+            Err(error) => self.log.fail(error),
+        }
+        let moved: Vec<u64> = self.holding.iter().flat_map(Holding::moved).collect();
         for patch in &self.options.patches {
-            let done = match (self.arch, &self.ram) {
-                (Arch::X86, Some(ram)) => {
-                    patch.apply_x86(&self.symbols, ram, self.registers.get("cr3"))
-                }
-                _ => patch.apply(&self.symbols),
-            };
-            match done {
+            match patch.apply(&self.symbols, code, &moved) {
                 Ok(done) => qemu::say(&done),
                 Err(error) => self.log.fail(error),
             }
@@ -408,13 +452,24 @@ impl Recorder {
         let events = self.log.events();
         match (self.log.failed.take(), self.log.writer.take()) {
             (None, Some(writer)) => match Writer::finish(writer) {
-                Ok(_) => qemu::say(&format!("recorded {events} events")),
+                Ok(_) => {
+                    self.holding.iter().for_each(|holding| qemu::say(&holding.summary()));
+                    qemu::say(&format!("recorded {events} events"));
+                }
                 Err(error) => {
                     qemu::say(&format!("failed: {}: {error}", self.options.out.display()))
                 }
             },
             (failed, _) => qemu::say(&format!("failed: {}", failed.unwrap_or_default())),
         }
+    }
+}
+
+/// The kernel's code, as the CPU that calls has it.
+fn code<'m>(arch: Arch, ram: &'m Option<Ram>, registers: &Registers) -> Code<'m> {
+    match (arch, ram) {
+        (Arch::X86, Some(ram)) => Code::x86(ram, registers.get("cr3")),
+        _ => Code::arm64(),
     }
 }
 

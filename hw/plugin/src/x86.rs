@@ -14,6 +14,8 @@ pub(crate) mod vmcb {
     pub(crate) const NP_ENABLE: u64 = 0x90;
     /// The root of the nested page tables.
     pub(crate) const N_CR3: u64 = 0xb0;
+    /// The guest's EFER.
+    pub(crate) const EFER: u64 = 0x400 + 0xd0;
     /// The guest's own CR3: without nested paging that of the shadow page tables.
     pub(crate) const CR3: u64 = 0x400 + 0x150;
     /// The guest's instruction.
@@ -22,6 +24,8 @@ pub(crate) mod vmcb {
 
 /// The address in CR3 and nCR3.
 pub(crate) const ROOT: u64 = 0x000f_ffff_ffff_f000;
+/// EFER.LMA: page tables have four levels, not three.
+pub(crate) const EFER_LMA: u64 = 1 << 10;
 /// CR4.LA57: page tables of the host, and so nested ones, have five levels.
 pub(crate) const CR4_LA57: u64 = 1 << 12;
 /// `nop dword ptr [rax + rax + 0x6b766d6d]`: no operation on any CPU; kvmmu-live speaks to the

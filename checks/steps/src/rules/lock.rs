@@ -14,7 +14,10 @@ pub(super) fn see(now: &Now<'_>, findings: &mut Findings) {
     match (held, now.kernel.relaxes) {
         (Some(Held::Writer), _) => findings.holds(Rule::Lock),
         (Some(Held::Reader), Relaxes::AsReader) if gives => findings.holds(Rule::Lock),
-        (None, Relaxes::Lockless) if gives => findings.holds(Rule::Lock),
+        (None, Relaxes::Lockless | Relaxes::LocklessAndReaders) if gives => {
+            findings.holds(Rule::Lock);
+        }
+        (Some(Held::Reader), Relaxes::LocklessAndReaders) => findings.holds(Rule::Lock),
         _ => {
             let how = match held {
                 Some(_) => "as a reader of mmu_lock",

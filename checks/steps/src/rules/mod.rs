@@ -18,6 +18,7 @@ use core::fmt;
 use crate::event::Arch;
 use crate::file::Header;
 use crate::judge::{Now, TOLD, Violation};
+use crate::kernel::Kernel;
 
 pub use orders::Order;
 
@@ -256,7 +257,7 @@ impl Rules {
     }
 
     /// Rules that say nothing of this recording, and why.
-    pub(crate) fn left_out(&self, header: &Header) -> Vec<(Rule, String)> {
+    pub(crate) fn left_out(&self, header: &Header, kernel: &Kernel) -> Vec<(Rule, String)> {
         let mut out = Vec::new();
         let mut leave = |rule, why: &str| out.push((rule, why.to_owned()));
         match header.arch {
@@ -267,7 +268,13 @@ impl Rules {
             }
             Arch::X86 => {
                 leave(Rule::BreakBeforeMake, "x86 may map again first, and flush then");
-                leave(Rule::Leaf, "as-the-model says more");
+                match kernel.model {
+                    Some(_) => leave(Rule::Leaf, "as-the-model says more"),
+                    None => {
+                        leave(Rule::Leaf, "it is of arm64");
+                        leave(Rule::Model, "the model has no TDP MMU");
+                    }
+                }
             }
         }
         if !header.guest {

@@ -2,6 +2,7 @@
 //! short recordings of Linux (`cargo live-qemu --quick --steps`), changed event by event.
 
 mod arm64;
+mod mmus;
 mod x86;
 
 use std::fs;
@@ -20,6 +21,12 @@ struct Recording(&'static str);
 
 const ARM64: Recording = Recording("arm64-6.1.176");
 const X86: Recording = Recording("x86-64-5.10.223");
+/// With the TDP MMU.
+const TDP: Recording = Recording("x86-64-6.1.176-tdp");
+/// With shadow paging, of a guest in long mode and of one without paging.
+const SHADOW: Recording = Recording("x86-64-5.10.223-shadow");
+const UNPAGED: Recording = Recording("x86-64-5.10.223-unpaged");
+const ALL: [Recording; 5] = [ARM64, X86, TDP, SHADOW, UNPAGED];
 
 impl Recording {
     fn read(self) -> (Header, Vec<Site>, Vec<Event>) {
@@ -82,9 +89,13 @@ fn calls(what: &What, names: &[&str]) -> bool {
 
 #[test]
 fn correct_kernels_break_no_rule() {
-    for (recording, idle) in
-        [(ARM64, &[Rule::FlushBeforeReuse][..]), (X86, &[Rule::FlushBeforeReuse])]
-    {
+    for (recording, idle) in [
+        (ARM64, &[Rule::FlushBeforeReuse][..]),
+        (X86, &[Rule::FlushBeforeReuse]),
+        (TDP, &[Rule::UnmapComplete]),
+        (SHADOW, &[Rule::FlushBeforeReuse, Rule::DirtyBeforeEntry]),
+        (UNPAGED, &[Rule::FlushBeforeReuse]),
+    ] {
         let report = recording.report("correct", &recording.events());
         assert_eq!(report.verdict, Verdict::Holds, "{}", report.text());
         for line in &report.rules {
@@ -97,7 +108,7 @@ fn correct_kernels_break_no_rule() {
 
 #[test]
 fn a_lock_that_is_missing_is_found() {
-    for recording in [ARM64, X86] {
+    for recording in ALL {
         let report = recording.keep("no-lock", |what| !matches!(what, What::Word { .. }));
         assert!(broken(&report, Rule::Lock) > 10, "{}", report.text());
     }
@@ -105,7 +116,7 @@ fn a_lock_that_is_missing_is_found() {
 
 #[test]
 fn marks_that_store_nothing_are_found() {
-    for recording in [ARM64, X86] {
+    for recording in ALL {
         let bits = |what: &What| matches!(what, What::Word { word: Word::DirtyBitmap, .. });
         let report = recording.keep("no-bits", |what| !bits(what));
         assert!(broken(&report, Rule::MarkStores) > 10, "{}", report.text());
@@ -114,7 +125,7 @@ fn marks_that_store_nothing_are_found() {
 
 #[test]
 fn a_fault_that_maps_what_was_invalidated_is_found() {
-    for recording in [ARM64, X86] {
+    for recording in ALL {
         // What a fault reads first is older than it was.
         let mut events = recording.events();
         for event in &mut events {
@@ -138,7 +149,7 @@ fn a_fault_that_maps_what_was_invalidated_is_found() {
 
 #[test]
 fn what_is_not_exact_is_not_decided() {
-    for recording in [ARM64, X86] {
+    for recording in ALL {
         let mut events = recording.events();
         let report = |events: &[Event]| {
             let reader = recording.made("inexact", false, events);

@@ -3,6 +3,7 @@
 use kvmmu_steps::event::{Frame, What};
 
 use super::{At, Recorder, Who};
+use crate::hold::Until;
 use crate::{KERNEL, arm64};
 
 /// HCR_EL2.TGE: the host is what EL0 belongs to, and TLBIs of EL1 are its own.
@@ -65,6 +66,7 @@ impl Recorder {
         let (vttbr, pc) = (self.registers.get("VTTBR_EL2"), self.registers.get("ELR_EL2"));
         let (root, id) = (Frame::of(vttbr & BADDR), (vttbr >> 48) as u32);
         self.say(at, What::Enter { root, id, vcpu: 0, flush: None, pc });
+        self.others_do(at, Until::Enter);
         self.is_inside(at.cpu, Some(0));
     }
 

@@ -4,7 +4,8 @@ use kvmmu_steps::event::{EntryFlush, Frame, Tlbi, What};
 
 use super::{At, Recorder, STACK, Who};
 use crate::KERNEL;
-use crate::x86::{CR4_LA57, ROOT, vmcb};
+use crate::hold::Until;
+use crate::x86::{CR4_LA57, EFER_LMA, ROOT, vmcb};
 
 impl Recorder {
     /// The kernel has its per-CPU data where GS points; in user space that address is the one that
@@ -27,8 +28,12 @@ impl Recorder {
         let nested = word(vmcb::NP_ENABLE) & 1 == 1;
         let root = Frame::of(word(if nested { vmcb::N_CR3 } else { vmcb::CR3 }) & ROOT);
         let (asid, pc) = (word(vmcb::ASID), word(vmcb::RIP));
-        // Nested page tables have as many levels as the host's own.
-        let level = if nested && self.registers.get("cr4") & CR4_LA57 != 0 { 5 } else { 4 };
+        let level = match nested {
+            // As many as the host's own.
+            true if self.registers.get("cr4") & CR4_LA57 != 0 => 5,
+            false if word(vmcb::EFER) & EFER_LMA == 0 => 3,
+            _ => 4,
+        };
         self.tables(at, |tables, ram, tell| tables.root(root, (level, 1), ram, tell));
         self.audit(at);
         let flush = match asid >> 32 & 0xff {
@@ -37,6 +42,7 @@ impl Recorder {
             _ => Some(EntryFlush::Own),
         };
         self.say(at, What::Enter { root, id: asid as u32, vcpu, flush, pc });
+        self.others_do(at, Until::Enter);
         self.is_inside(at.cpu, Some(vcpu));
     }
 

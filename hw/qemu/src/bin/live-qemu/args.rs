@@ -36,6 +36,7 @@ Options:
   --schedule N      with --steps: another interleaving, 0 to 10 (default 3)
   --threads         with --steps: CPUs run at a time; what is recorded is not exact
   --guest           with --steps: and hold each access of guests against the page tables; slow
+  --hold NAME       with --steps: hold a CPU there until another one is where the story goes on
   --broken NAME     with --steps: in a kernel that is broken so (any other word: what there is)
   --limit SECONDS   for one boot (default: each kernel's own, 150 to 200)
   -v                what the kernels print
@@ -68,7 +69,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["trace", "outcomes"])]
     pub(crate) steps: Option<PathBuf>,
     /// A kernel's image, instead of those that are known
-    #[arg(long, value_name = "IMAGE", requires = "steps", conflicts_with = "filter")]
+    #[arg(long, value_name = "IMAGE", requires = "steps")]
     pub(crate) kernel: Option<PathBuf>,
     /// Where its modules are
     #[arg(long, value_name = "DIR", requires = "kernel")]
@@ -86,6 +87,9 @@ pub(crate) struct Args {
     /// Accesses of guests are held against the page tables
     #[arg(long, requires = "steps")]
     pub(crate) guest: bool,
+    /// A place at which CPUs are held
+    #[arg(long, value_name = "NAME", requires = "steps", conflicts_with = "threads")]
+    pub(crate) hold: Option<String>,
     /// A kernel that is broken on purpose
     #[arg(long, value_name = "NAME", requires = "steps")]
     pub(crate) broken: Option<String>,
@@ -137,7 +141,9 @@ impl Args {
         let selected = |mode: &&Mode| {
             let name = kernel.name_with(mode);
             let all = |words: &String| words.split_whitespace().all(|word| name.contains(word));
-            let quick = !self.quick || (kernel.quick && mode.quick);
+            // What is named is recorded, quickly.
+            let named = self.steps.is_some() && !self.filter.is_empty();
+            let quick = !self.quick || named || (kernel.quick && mode.quick);
             quick && (self.filter.is_empty() || self.filter.iter().any(all))
         };
         kernel.modes.iter().filter(selected).collect()
@@ -218,6 +224,8 @@ mod tests {
         assert_eq!(selected(&["no-such"]).len(), 0);
         assert_eq!(selected(&["5.10.223 npt=0 unpaged"]), ["x86-64 5.10.223 npt=0 unpaged guest"]);
         assert_eq!(selected(&["--quick"]), ["x86-64 5.10.223 npt=1 tdp_mmu=0", "arm64 6.1.176"]);
+        let tdp = ["--quick", "--steps", "d", "6.1 tdp_mmu=1"];
+        assert_eq!(selected(&tdp), ["x86-64 6.1.176 npt=1 tdp_mmu=1"]);
         assert_eq!(selected(&["--quick", "x86"]), ["x86-64 5.10.223 npt=1 tdp_mmu=0"]);
     }
 

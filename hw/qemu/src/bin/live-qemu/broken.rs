@@ -168,6 +168,11 @@ const X86: &[Broken] = &[
         patches: &["set_spte:call/kvm_vcpu_mark_page_dirty:nop"],
     },
     Broken {
+        name: "fast-fault-cmpxchg",
+        what: "the comparison: a fast fault stores, whatever is there (with --hold)",
+        patches: &["direct_page_fault:cmpxchg:store"],
+    },
+    Broken {
         name: "fast-fault-marks-dirty",
         what: "the mark, where a fast fault gives W back",
         patches: &["direct_page_fault:call/kvm_vcpu_mark_page_dirty:nop"],

@@ -8,6 +8,7 @@ mod args;
 mod boot;
 mod broken;
 mod build;
+mod hold;
 mod initramfs;
 mod kernels;
 mod modes;

@@ -23,6 +23,8 @@ pub(crate) struct Mode {
     pub(crate) name: &'static str,
     /// Parameters of the modules kvm and kvm-amd; `None`: KVM is built in.
     pub(crate) parameters: Option<(&'static str, &'static str)>,
+    /// What it is called in the names of recordings.
+    pub(crate) short: &'static str,
     /// The guest's paging.
     pub(crate) guest: &'static str,
     /// What the protocol says.
@@ -39,6 +41,7 @@ pub(crate) struct Mode {
 pub(crate) const LEGACY: Mode = Mode {
     name: "npt=1 tdp_mmu=0",
     parameters: Some(("tdp_mmu=0", "npt=1")),
+    short: "",
     guest: "paged",
     fast: Fast::Yes,
     events: true,
@@ -48,19 +51,25 @@ pub(crate) const LEGACY: Mode = Mode {
 
 /// The first TDP MMU had no fast page fault; it has one since 5.15.
 const TDP_5_10: Mode =
-    Mode { name: "npt=1 tdp_mmu=1", fast: Fast::Never, parameters: TDP, ..PLAIN };
-const TDP_MMU: Mode = Mode { name: "npt=1 tdp_mmu=1", fast: Fast::Yes, parameters: TDP, ..PLAIN };
+    Mode { name: "npt=1 tdp_mmu=1", short: "-tdp", fast: Fast::Never, parameters: TDP, ..PLAIN };
+const TDP_MMU: Mode = Mode { fast: Fast::Yes, ..TDP_5_10 };
 /// Shadow paging of a guest whose paging is off: every shadow page is direct.
 const UNPAGED: Mode = Mode {
     name: "npt=0 unpaged guest",
+    short: "-unpaged",
     guest: "unpaged",
     fast: Fast::Yes,
     parameters: SHADOW,
     ..PLAIN
 };
 /// Shadow paging proper.
-const PAGED: Mode =
-    Mode { name: "npt=0 paged guest", fast: Fast::Never, parameters: SHADOW, ..PLAIN };
+const PAGED: Mode = Mode {
+    name: "npt=0 paged guest",
+    short: "-shadow",
+    fast: Fast::Never,
+    parameters: SHADOW,
+    ..PLAIN
+};
 
 const PLAIN: Mode = Mode { events: false, quick: false, scenarios: false, ..LEGACY };
 const TDP: Option<(&str, &str)> = Some(("tdp_mmu=1", "npt=1"));

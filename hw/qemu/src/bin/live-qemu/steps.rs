@@ -15,6 +15,7 @@ use kvmmu_qemu::{End, Exit, Failure, Launch, Program, Said, Step};
 use crate::args::Args;
 use crate::boot::{Scratch, unwritable};
 use crate::broken::{self, Broken};
+use crate::hold::{self, Hold};
 use crate::kernels::Arch;
 use crate::modes::Mode;
 use crate::subject::Subject;
@@ -39,13 +40,11 @@ pub(crate) fn run(args: &Args, directory: &Path) -> Result<Exit, Failure> {
     if subjects.is_empty() {
         return Err(args.nothing_selected());
     }
-    // Before anything is booted: the one of each kernel.
-    let find = |subject: &Subject| {
-        args.broken.as_deref().map(|name| broken::find(subject.arch(), name)).transpose()
-    };
-    let broken: Vec<_> = subjects.iter().map(find).collect::<Result<_, _>>()?;
-    for (subject, broken) in subjects.iter().zip(broken) {
-        match record_twice(subject, args, broken, directory) {
+    // Before anything is booted.
+    let changes = |subject: &Subject| Changes::of(args, subject.arch());
+    let changes: Vec<_> = subjects.iter().map(changes).collect::<Result<_, _>>()?;
+    for (subject, changes) in subjects.iter().zip(changes) {
+        match record_twice(subject, args, changes, directory) {
             Ok(recorded) => {
                 println!("{recorded}");
                 exit = match (exit, recorded.exit()) {
@@ -67,11 +66,28 @@ pub(crate) fn run(args: &Args, directory: &Path) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
+/// What is done to a kernel.
+#[derive(Clone, Copy)]
+struct Changes {
+    broken: Option<&'static Broken>,
+    hold: Option<&'static Hold>,
+}
+
+impl Changes {
+    fn of(args: &Args, arch: Arch) -> Result<Changes, Failure> {
+        let broken = args.broken.as_deref().map(|name| broken::find(arch, name)).transpose()?;
+        let hold = args.hold.as_deref().map(|name| hold::find(arch, name)).transpose()?;
+        Ok(Changes { broken, hold })
+    }
+}
+
 /// What came of a boot.
 struct Recorded {
     name: String,
     file: PathBuf,
     events: u64,
+    /// How often a CPU was held.
+    held: Option<String>,
     runs: usize,
     stores: u64,
     wrong: Vec<String>,
@@ -86,10 +102,13 @@ impl Recorded {
 
 impl std::fmt::Display for Recorded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Recorded { name, file, events, runs, stores, wrong, seconds } = self;
+        let Recorded { name, file, events, held, runs, stores, wrong, seconds } = self;
         let file = file.display();
         write!(f, "{name}: {runs} runs, {stores} stores of guests, {events} events in {file}")?;
         write!(f, ", {seconds} s")?;
+        if let Some(held) = held {
+            write!(f, "; {held}")?;
+        }
         wrong.iter().try_for_each(|wrong| write!(f, "\n  NOT AS PROMISED: {wrong}"))
     }
 }
@@ -99,13 +118,13 @@ impl std::fmt::Display for Recorded {
 fn record_twice(
     subject: &Subject,
     args: &Args,
-    broken: Option<&Broken>,
+    changes: Changes,
     directory: &Path,
 ) -> Result<Recorded, Failure> {
-    match record(subject, args, broken, directory) {
+    match record(subject, args, changes, directory) {
         Err(failure) if failure.exit == Exit::Bound && args.threads => {
             eprintln!("booting {} again: {}", subject.name(), failure.message);
-            record(subject, args, broken, directory)
+            record(subject, args, changes, directory)
         }
         other => other,
     }
@@ -115,10 +134,10 @@ fn record_twice(
 fn record(
     subject: &Subject,
     args: &Args,
-    broken: Option<&Broken>,
+    changes: Changes,
     directory: &Path,
 ) -> Result<Recorded, Failure> {
-    let mode = subject.mode(args)?;
+    let mode = subject.mode;
     let target = build::workspace().join("target");
     let cache = args.cache(&target)?;
     let qemu = qemu10::find(subject.arch(), &cache)?;
@@ -137,7 +156,10 @@ fn record(
     written.map_err(|error| unwritable(&archive, &error))?;
     let how = if args.threads { "threads".to_owned() } else { format!("s{}", args.schedule) };
     let mut name = format!("{}-{how}", subject.file_name());
-    if let Some(broken) = broken {
+    if let Some(hold) = changes.hold {
+        name = format!("{name}-{}", hold.name);
+    }
+    if let Some(broken) = changes.broken {
         name = format!("{name}-without-{}", broken.name);
     }
     let file = directory.join(format!("{name}.steps"));
@@ -147,7 +169,14 @@ fn record(
     let mut command = qemu.program.command();
     machine(&mut command, subject.arch(), &qemu.data, &memory.0, args);
     command.arg("-kernel").arg(&unpacked.vmlinuz).arg("-initrd").arg(&archive);
-    command.arg("-plugin").arg(options(&plugin, &partial.0, &memory.0, args, broken));
+    command.arg("-plugin").arg(options(
+        &plugin,
+        &partial.0,
+        &memory.0,
+        args,
+        subject.arch(),
+        changes,
+    ));
     let begin = Instant::now();
     let limit = Duration::from_secs(args.limit.unwrap_or(subject.limit_s()));
     let (watch, said) = boot(command, limit, (args.verbose, qemu.data.is_some()))?;
@@ -159,24 +188,30 @@ fn record(
         let exit = if why.is_some() { Exit::Refused } else { Exit::Bound };
         let why = why.unwrap_or("QEMU ended before /init had said anything");
         let message = format!("nothing was recorded: {why}");
-        let help = match broken {
+        let help = match changes.broken {
             Some(_) => broken::made_for(subject.arch()),
             None => "see with -v what it says",
         };
         return Err(Failure::new(exit, message, help));
     };
     fs::rename(&partial.0, &file).map_err(|error| unwritable(&file, &error))?;
+    let held = said.iter().find(|line| line.starts_with("held ")).cloned();
     let mut wrong: Vec<String> = watch.failures.iter().map(|(_, text)| text.clone()).collect();
     let failed = watch.runs.iter().filter(|run| run.verdict != "ok");
     wrong.extend(failed.map(|run| format!("{}: {}", run.name, run.verdict)));
+    if watch.end.is_none() {
+        let words = watch.panic.as_deref().unwrap_or("it did not say why");
+        wrong.push(format!("the kernel ended before /init did: {words}"));
+    }
     Ok(Recorded {
-        name: match broken {
+        name: match changes.broken {
             Some(broken) => format!("{} without {}", subject.name(), broken.name),
             None if args.threads => format!("{} by threads", subject.name()),
             None => format!("{} schedule {}", subject.name(), args.schedule),
         },
         file,
         events,
+        held,
         runs: watch.runs.len(),
         stores: watch.runs.iter().map(|run| run.stores).sum(),
         wrong,
@@ -197,7 +232,9 @@ fn jobs(arch: Arch, modules: &[&str], mode: &Mode, quick: bool) -> String {
         jobs += &format!("module {module} {parameters}\n");
     }
     jobs += "steps\n";
-    let mut check = |words: &str| jobs += &format!("check --format json {words}\n");
+    let mut check = |words: &str| {
+        jobs += &format!("check --format json --mode {} {words}\n", mode.guest);
+    };
     if quick {
         check("--period 4 --log get --stores 12000 --pages 64");
         check("--period 4 --log get --event madvise --event-period 2 --stores 3000 --pages 32");
@@ -257,7 +294,7 @@ fn machine(command: &mut Command, arch: Arch, data: &Option<PathBuf>, memory: &P
     command.args(["-rtc", "base=2026-01-01,clock=vm", "-nic", "none", "-display", "none"]);
     command.args(["-monitor", "none", "-no-reboot", "-serial", "stdio", "-d", "plugin"]);
     let words = args.append.as_deref().unwrap_or_default();
-    command.args(["-append", &format!("console={console} quiet panic=-1 {words}")]);
+    command.args(["-append", &format!("console={console} quiet panic=-1 oops=panic {words}")]);
 }
 
 /// The plugin, and what it is told.
@@ -266,7 +303,8 @@ fn options(
     file: &Path,
     memory: &Path,
     args: &Args,
-    broken: Option<&Broken>,
+    arch: Arch,
+    changes: Changes,
 ) -> std::ffi::OsString {
     let mut options = std::ffi::OsString::from("file=");
     options.push(quoted(plugin));
@@ -281,8 +319,11 @@ fn options(
     if args.guest {
         options.push(",guest=on");
     }
-    for patch in broken.into_iter().flat_map(|broken| broken.patches) {
+    for patch in changes.broken.into_iter().flat_map(|broken| broken.patches) {
         options.push(format!(",patch={patch}"));
+    }
+    for hold in changes.hold.into_iter().flat_map(|hold| hold.options(arch)) {
+        options.push(format!(",{hold}"));
     }
     options
 }

@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use kvmmu_qemu::{Exit, Failure};
+use kvmmu_qemu::Failure;
 
 use crate::args::Args;
 use crate::kernels::{Arch, KERNELS, Kernel};
-use crate::modes::{LEGACY, Mode};
+use crate::modes::{self, Mode};
 use crate::packages::{self, MODULES, Unpacked};
 
 /// How long a boot of an unknown kernel may take, in seconds.
@@ -16,7 +16,15 @@ const LIMIT_S: u64 = 300;
 
 /// A kernel to boot.
 #[derive(Clone, Debug)]
-pub(crate) enum Subject {
+pub(crate) struct Subject {
+    kernel: Which,
+    /// How KVM is set.
+    pub(crate) mode: &'static Mode,
+}
+
+/// Which kernel.
+#[derive(Clone, Debug)]
+enum Which {
     /// A pinned one.
     Pinned(&'static Kernel),
     /// The user's: the image, and where its modules are.
@@ -24,72 +32,78 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    /// Those that are selected.
+    /// Those that are selected: each in the modes that words name, or else in its first one.
     ///
     /// # Errors
     ///
     /// When the user's image is none.
     pub(crate) fn selected(args: &Args) -> Result<Vec<Subject>, Failure> {
+        let mut all = Vec::new();
+        let mut add = |kernel: Which, named: Vec<&'static Mode>, modes: &'static [Mode]| {
+            let some = named.len() < modes.len();
+            let modes = if some { named } else { modes.iter().take(1).collect() };
+            all.extend(modes.into_iter().map(|mode| Subject { kernel: kernel.clone(), mode }));
+        };
         if let Some(image) = &args.kernel {
             let arch = arch_of(image)?;
-            return Ok(vec![Subject::Own(arch, image.clone(), args.modules.clone())]);
+            let modes = match arch {
+                Arch::Arm64 => modes::ARM64,
+                Arch::X86 => modes::X86,
+            };
+            let named = |mode: &&Mode| {
+                let has = |words: &String| words.split(' ').all(|word| mode.name.contains(word));
+                args.filter.is_empty() || args.filter.iter().any(has)
+            };
+            let own = Which::Own(arch, image.clone(), args.modules.clone());
+            add(own, modes.iter().filter(named).collect(), modes);
+        } else {
+            for kernel in KERNELS {
+                add(Which::Pinned(kernel), args.modes_of(kernel), kernel.modes);
+            }
         }
-        let selected = |kernel: &&Kernel| !args.modes_of(kernel).is_empty();
-        Ok(KERNELS.iter().filter(selected).map(Subject::Pinned).collect())
+        Ok(all)
     }
 
     /// Its name in messages.
     pub(crate) fn name(&self) -> String {
-        match self {
-            Subject::Pinned(kernel) => kernel.name(),
-            Subject::Own(arch, image, _) => format!("{} {}", arch.name(), image.display()),
+        let kernel = match &self.kernel {
+            Which::Pinned(kernel) => kernel.name(),
+            Which::Own(arch, image, _) => format!("{} {}", arch.name(), image.display()),
+        };
+        match self.mode.short {
+            "" => kernel,
+            _ => format!("{kernel} {}", self.mode.name),
         }
     }
 
     /// Its name in files.
     pub(crate) fn file_name(&self) -> String {
-        match self {
-            Subject::Pinned(kernel) => format!("{}-{}", kernel.arch.name(), kernel.version),
-            Subject::Own(arch, image, _) => {
+        let kernel = match &self.kernel {
+            Which::Pinned(kernel) => format!("{}-{}", kernel.arch.name(), kernel.version),
+            Which::Own(arch, image, _) => {
                 let name = image.file_name().unwrap_or_default().to_string_lossy();
                 let plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
                 let name: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();
                 format!("{}-{name}", arch.name())
             }
-        }
+        };
+        format!("{kernel}{}", self.mode.short)
     }
 
     /// Its architecture.
     pub(crate) fn arch(&self) -> Arch {
-        match self {
-            Subject::Pinned(kernel) => kernel.arch,
-            Subject::Own(arch, ..) => *arch,
+        match &self.kernel {
+            Which::Pinned(kernel) => kernel.arch,
+            Which::Own(arch, ..) => *arch,
         }
     }
 
     /// How long its boot may take, in seconds.
     pub(crate) fn limit_s(&self) -> u64 {
-        match self {
-            Subject::Pinned(kernel) => kernel.limit_s,
-            Subject::Own(..) => LIMIT_S,
+        match &self.kernel {
+            Which::Pinned(kernel) => kernel.limit_s,
+            Which::Own(..) => LIMIT_S,
         }
-    }
-
-    /// How KVM is set: the one way whose steps are known.
-    ///
-    /// # Errors
-    ///
-    /// When only others are selected.
-    pub(crate) fn mode(&self, args: &Args) -> Result<&'static Mode, Failure> {
-        let Subject::Pinned(kernel) = self else { return Ok(&LEGACY) };
-        let known = |mode: &&Mode| kernel.arch == Arch::Arm64 || **mode == LEGACY;
-        args.modes_of(kernel).into_iter().find(known).ok_or_else(|| {
-            Failure::new(
-                Exit::Nothing,
-                "of x86 only the legacy MMU with nested paging is recorded",
-                format!("select '{}'", LEGACY.name),
-            )
-        })
     }
 
     /// Its files.
@@ -98,9 +112,9 @@ impl Subject {
     ///
     /// When they cannot be had.
     pub(crate) fn unpacked(&self, cache: &Path) -> Result<Unpacked, Failure> {
-        let (arch, image, directory) = match self {
-            Subject::Pinned(kernel) => return packages::fetch(kernel, cache),
-            Subject::Own(arch, image, directory) => (*arch, image, directory),
+        let (arch, image, directory) = match &self.kernel {
+            Which::Pinned(kernel) => return packages::fetch(kernel, cache),
+            Which::Own(arch, image, directory) => (*arch, image, directory),
         };
         let mut modules = Vec::new();
         if arch == Arch::X86 {
@@ -185,6 +199,7 @@ fn arch_of(image: &Path) -> Result<Arch, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kvmmu_qemu::Exit;
 
     #[test]
     fn images_are_told_by_their_heads() {
@@ -203,10 +218,28 @@ mod tests {
             let failure = arch_of(&bad).unwrap_err();
             assert_eq!(failure.exit, Exit::Usage, "{failure}");
         }
-        let own = Subject::Own(Arch::X86, directory.join("bzImage"), Some(directory.clone()));
+        let kernel = Which::Own(Arch::X86, directory.join("bzImage"), Some(directory.clone()));
+        let own = Subject { kernel, mode: &modes::LEGACY };
         let failure = own.unpacked(&directory).unwrap_err();
         assert!(failure.message.contains("irqbypass.ko"), "{failure}");
         fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn words_select_how_kvm_is_set() {
+        use clap::Parser;
+        let names = |words: &[&str]| {
+            let args = Args::parse_from([&["live-qemu", "--steps", "d"], words].concat());
+            let subjects = Subject::selected(&args).unwrap();
+            subjects.iter().map(Subject::file_name).collect::<Vec<_>>()
+        };
+        let plain = ["x86-64-5.10.223", "x86-64-6.1.176", "arm64-6.1.176", "arm64-5.10.223"];
+        assert_eq!(names(&[]), plain);
+        assert_eq!(names(&["x86-64"]), plain[..2]);
+        assert_eq!(names(&["6.1 tdp_mmu=1"]), ["x86-64-6.1.176-tdp"]);
+        let both = ["x86-64-5.10.223-unpaged", "x86-64-5.10.223-shadow"];
+        assert_eq!(names(&["5.10 npt=0"]), both);
+        assert!(names(&["no-such"]).is_empty());
     }
 
     #[test]
@@ -227,7 +260,8 @@ mod tests {
         write("kvm.ko", "irqbypass");
         write("kvm-amd.ko", "kvm,ccp");
         write("deep/ccp.ko", "");
-        let own = Subject::Own(Arch::X86, directory.join("vmlinuz"), Some(directory.clone()));
+        let kernel = Which::Own(Arch::X86, directory.join("vmlinuz"), Some(directory.clone()));
+        let own = Subject { kernel, mode: &modes::LEGACY };
         let unpacked = own.unpacked(&directory).unwrap();
         let names: Vec<&str> = unpacked.modules.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["irqbypass", "kvm", "ccp", "kvm-amd"]);

@@ -40,13 +40,23 @@ pub(crate) struct Watch {
     pub(crate) outcomes: Vec<String>,
     /// The exit code that the machine gave itself, when it was done.
     pub(crate) end: Option<u64>,
+    /// What the kernel said before it gave up.
+    pub(crate) panic: Option<String>,
 }
+
+/// How a kernel begins to say why it gives up, the first of which is the most telling.
+const GIVES_UP: &[&str] = &["kernel BUG at ", "BUG: ", "Internal error: ", "Kernel panic - "];
 
 impl Watch {
     /// Takes a line in; true if the machine is done.
     pub(crate) fn take(&mut self, line: &str) -> bool {
         // A kernel's message may stand before the object on the same line.
-        let Some(start) = line.find("{\"kvmmu-") else { return false };
+        let Some(start) = line.find("{\"kvmmu-") else {
+            if let Some(at) = GIVES_UP.iter().find_map(|words| line.find(words)) {
+                self.panic.get_or_insert_with(|| line[at..].to_owned());
+            }
+            return false;
+        };
         let text = &line[start..];
         if text.starts_with("{\"kvmmu-outcome\"") {
             self.outcomes.push(text.to_owned());
@@ -116,6 +126,7 @@ mod tests {
     fn a_machine_that_does_all_is_understood() {
         let mut watch = Watch::default();
         watch.take("[    1.0] a kernel's message");
+        assert_eq!(watch.panic, None);
         watch.take("{\"kvmmu-live\":1,\"type\":\"job\",\"data\":{\"job\":\"mode 1\"}}");
         watch.take(&format!("[    1.5] random: {RUN}"));
         watch.take(
@@ -126,6 +137,14 @@ mod tests {
         assert!(!watch.is_infrastructure());
         assert_eq!(watch.runs[0].fast, Some((4, 1)));
         assert_eq!((watch.runs[0].mode, watch.skipped.len()), (1, 1));
+    }
+
+    #[test]
+    fn the_first_word_of_a_kernel_that_gives_up_is_kept() {
+        let mut watch = Watch::default();
+        watch.take("[   34.1] kernel BUG at arch/x86/kvm/mmu/mmu.c:890!");
+        watch.take("[   34.2] Kernel panic - not syncing: Fatal exception");
+        assert_eq!(watch.panic.unwrap(), "kernel BUG at arch/x86/kvm/mmu/mmu.c:890!");
     }
 
     #[test]
