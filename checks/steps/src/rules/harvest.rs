@@ -48,8 +48,12 @@ impl Harvest {
             return;
         };
         let thread = now.event.thread;
+        // What it copies to user space may be away: a notifier has the lock then, and no harvest.
+        let innermost = now.thread.calls().last();
         match (now.passed, get) {
-            (Some(Passed::Locked), Some(_)) if self.taking.is_none() => {
+            (Some(Passed::Locked), Some(get))
+                if self.taking.is_none() && innermost == Some(get) =>
+            {
                 self.taking = Some((thread, self.marked.clone()));
             }
             _ => {}

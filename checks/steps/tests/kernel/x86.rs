@@ -2,7 +2,7 @@
 //! explains its stores. Method: see `main.rs`.
 
 use super::{X86, broken, calls};
-use kvmmu_steps::event::What;
+use kvmmu_steps::event::{Event, What, Word};
 use kvmmu_steps::rules::Rule;
 
 /// D of an SPTE.
@@ -45,6 +45,44 @@ fn marks_that_are_missing_are_found() {
     let marks = ["mark_page_dirty_in_slot", "kvm_vcpu_mark_page_dirty"];
     let report = X86.keep("no-marks", |what| !calls(what, &marks));
     assert!(broken(&report, Rule::DirtyBeforeUnlock) > 10, "{}", report.text());
+}
+
+/// KVM_GET_DIRTY_LOG.
+const GET: u64 = 0x4010_ae42;
+
+#[test]
+fn a_notifier_inside_of_a_harvest_is_none() {
+    let mut events = X86.events();
+    let number = |name: &str| kvmmu_steps::functions::number(name).unwrap();
+    let [ioctl, notifier] = ["kvm_vm_ioctl", "kvm_mmu_notifier_change_pte"].map(number);
+    let is_get = |what: &What| {
+        matches!(what, What::Call { function, arguments }
+        if *function == ioctl && arguments[1] == GET)
+    };
+    let is_lock = |what: &What| matches!(what, What::Word { word: Word::MmuLock, .. });
+    // With manual protect it takes no lock itself. In its place, a notifier does.
+    let gets: Vec<usize> = (0..events.len()).filter(|at| is_get(&events[*at].what)).collect();
+    let at = gets[gets.len() / 2];
+    let get = events[at].clone();
+    let mine = |event: &Event| event.thread == get.thread;
+    let is_return = |event: &Event| {
+        matches!(event.what, What::Return { function, .. } if function == ioctl) && mine(event)
+    };
+    let end = (at..events.len()).find(|at| is_return(&events[*at])).unwrap();
+    let lock: Vec<Event> =
+        events[at..end].iter().filter(|e| mine(e) && is_lock(&e.what)).cloned().collect();
+    assert!(lock.len() >= 2, "a harvest takes the lock");
+    let event = |what| Event { what, ..get.clone() };
+    let inside = [
+        vec![event(What::Call { function: notifier, arguments: [0; 5] })],
+        lock,
+        vec![event(What::Return { function: notifier, value: 0 })],
+    ];
+    let others: Vec<Event> = events[at + 1..end].iter().filter(|e| !mine(e)).cloned().collect();
+    events.splice(at + 1..end, inside.concat().into_iter().chain(others));
+    events.truncate(at + 10);
+    let report = X86.report("notifier-in-harvest", &events);
+    assert_eq!(broken(&report, Rule::HarvestTakesAll), 0, "{}", report.text());
 }
 
 #[test]
