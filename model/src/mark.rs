@@ -95,6 +95,8 @@ marks! {
     GuestEntered = "guest-entered",
     /// User space copied a harvested page.
     PageCopied = "page-copied",
+    /// The VMM stored to guest memory by a mapping of its own.
+    VmmStored = "vmm-stored",
     /// The host cleared its own page-table entry of a guest page.
     HostUnmapped = "host-unmapped",
     /// The host wrote a dirty page out.
@@ -122,6 +124,10 @@ marks! {
     MemslotInvalid = "memslot-invalid",
     /// A fault found no valid memslot for its frame, and the access became MMIO.
     MemslotMissing = "memslot-missing",
+    /// CLEAR_DIRTY_LOG cleared bits of the bitmap.
+    LogCleared = "log-cleared",
+    /// The dirty log of a memslot begins, and its frames are write-protected.
+    LogProtected = "log-protected",
     /// An array of devices was published, or the bus given up.
     BusReplaced = "bus-replaced",
     /// The grace period after that was over, and the old array was freed.

@@ -78,6 +78,18 @@ pub trait Mmu<P: Platform>: Tables<P> {
         mask: u64,
     ) -> bool;
 
+    /// `kvm_mmu_slot_remove_write_access`: every frame of the slot is written to by a fault again.
+    /// True if an SPTE had W set.
+    ///
+    /// Locks: `mmu_lock`.
+    fn kvm_mmu_slot_remove_write_access<H: Host>(
+        vm: &Vm<P, H, Self>,
+        l: &mut MmuState<Self::State>,
+        slot: &Memslot<P>,
+    ) -> bool {
+        Self::kvm_arch_mmu_enable_log_dirty_pt_masked(vm, l, slot, !0)
+    }
+
     /// `kvm_arch_flush_shadow_memslot`: nothing maps a frame of the slot when it returns.
     ///
     /// Locks: takes `mmu_lock`.

@@ -56,7 +56,9 @@ impl Readers {
 }
 
 fn fetches_log(op: Op, slot: usize) -> bool {
-    matches!(op, Op::User(UserOp::GetDirtyLog(of)) if usize::from(of.0) == slot)
+    use UserOp::{ClearDirtyLog, FetchDirtyLog, GetDirtyLog};
+    matches!(op, Op::User(GetDirtyLog(of) | FetchDirtyLog(of) | ClearDirtyLog(of))
+        if usize::from(of.0) == slot)
 }
 
 fn reclaims(op: Op) -> bool {

@@ -237,7 +237,8 @@ fn check_deleted<M: Machine>(w: &World<M>, l: &MmuState<M>) {
 /// The migration's destination equals its source.
 fn check_migration<M: Machine>(w: &World<M>) {
     let user = w.user.get();
-    let logged = |i: usize| w.vm.kvm.memslots.first().is_logged(i);
+    let memslots = w.vm.kvm.memslots.current(|word| w.m.peek(word));
+    let logged = |i: usize| memslots.is_logged(i);
     for (_, slot) in w.vm.kvm.slots.iter().flatten().enumerate().filter(|(i, _)| logged(*i)) {
         for gfn in slot.base_gfn.0..slot.base_gfn.0 + slot.npages {
             if w.content(Gfn(gfn)) != user.copy[gfn as usize] {

@@ -54,6 +54,10 @@ const _: () = assert!(Property::ALL.len() <= u32::BITS as usize && MEMSLOTS <= u
 pub struct User {
     /// The frames that harvests named since the last copy.
     pub harvested: u64,
+    /// The frames that were fetched by manual protect, and not cleared since.
+    pub fetched: u64,
+    /// How often the VMM has stored to guest memory.
+    pub vmm_writes: u8,
     /// The destination of the migration, by gfn.
     pub copy: [u64; GFNS],
 }
@@ -76,7 +80,7 @@ impl<M: Machine> World<M> {
         let mut world = World {
             vm: Vm::new(m, host, &config, mmu::of(m, scenario)),
             hardware: m.hardware(),
-            user: m.cell(User { harvested: 0, copy: [0; GFNS] }),
+            user: m.cell(User { harvested: 0, fetched: 0, vmm_writes: 0, copy: [0; GFNS] }),
             wrote: m.cell(false),
             harvests: None,
             deleted: m.cell(0),

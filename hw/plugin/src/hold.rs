@@ -98,8 +98,8 @@ pub(crate) enum Step {
     Ends { over: bool },
 }
 
-/// Who waits: one CPU at a time. After it has waited for nothing the place is passed without a stop,
-/// once, then more often.
+/// Who waits: one CPU at a time. After it has waited for nothing the place is passed without a
+/// stop, once, then more often.
 #[derive(Clone, Debug, Default)]
 struct Queue {
     held: Option<Held>,

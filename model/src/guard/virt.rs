@@ -45,6 +45,103 @@ macro_rules! virt_guards {
                 prevents: "A CPU reaches a frame of a deleted memslot by its TLB.",
                 without: "What maps the frames of the slot is zapped, and nobody flushes.",
             }
+            RetryLeavesSrcu {
+                name: "retry-leaves-srcu",
+                function: "vcpu_run",
+                source: "commit 3ccbf6f47098; arch/x86/kvm/x86.c",
+                since: "5.13",
+                prevents: "A fault that is tried again until a memslot has gone keeps it from going.",
+                without: "The fault is tried again inside its read section of kvm->srcu, as by prefaulting before 6.18.",
+            }
+            LogInstalledBeforeProtect {
+                name: "log-installed-before-protect",
+                function: "kvm_set_memory_region",
+                source: "virt/kvm/kvm_main.c, kvm_set_memory_region(); arch/x86/kvm/x86.c, kvm_arch_commit_memory_region()",
+                since: "2.6.x",
+                prevents: "A fault makes a page writable while the dirty log begins, and finds no bitmap to mark it in.",
+                without: "What maps the frames is write-protected first, and the memslot with the bitmap installed after.",
+            }
+            LogProtects {
+                name: "log-protects",
+                function: "kvm_mmu_slot_apply_flags",
+                source: "arch/x86/kvm/x86.c, kvm_mmu_slot_apply_flags()",
+                since: "2.6.x",
+                prevents: "What was writable before the dirty log began is written to and not logged.",
+                without: "Nothing is write-protected when the dirty log begins.",
+            }
+            LogFlushes {
+                name: "log-flushes",
+                function: "kvm_mmu_slot_apply_flags",
+                source: "arch/x86/kvm/x86.c, kvm_mmu_slot_apply_flags()",
+                since: "2.6.x",
+                prevents: "A TLB has a page writable that was write-protected when the dirty log began.",
+                without: "The ioctl returns without a flush.",
+            }
+            LogFlushesAlways {
+                name: "log-flushes-always",
+                function: "kvm_mmu_slot_apply_flags",
+                source: "commit b64d740ea7dd; 5.10 lacks it",
+                since: "6.0",
+                prevents: "A TLB has a page writable whose SPTE aging has made access-tracked, and the dirty log begins without a flush.",
+                without: "A flush is made only if an SPTE had W.",
+            }
+            LogInitiallySet {
+                name: "log-initially-set",
+                function: "kvm_set_memory_region",
+                source: "KVM_DIRTY_LOG_INITIALLY_SET; commit 3c9bd4006bfc",
+                since: "5.7",
+                prevents: "A page that is writable when the log begins, and not write-protected, is missing in the log.",
+                without: "The bitmap begins empty although nothing is write-protected.",
+            }
+            ClearThenProtect {
+                name: "clear-then-protect",
+                function: "kvm_clear_dirty_log_protect",
+                source: "virt/kvm/kvm_main.c, kvm_clear_dirty_log_protect()",
+                since: "5.0",
+                prevents: "A page is made writable and marked between its protection and the clearing of its bit, which takes the mark.",
+                without: "Frames are write-protected first, and the bits that user space names cleared after.",
+            }
+            ClearAtomic {
+                name: "clear-atomic",
+                function: "kvm_clear_dirty_log_protect",
+                source: "virt/kvm/kvm_main.c, atomic_long_fetch_andnot() in kvm_clear_dirty_log_protect()",
+                since: "5.0",
+                prevents: "CLEAR_DIRTY_LOG overwrites the mark of another page in the same word.",
+                without: "The word is read and stored back without the bits.",
+            }
+            FlushAfterClear {
+                name: "flush-after-clear",
+                function: "kvm_vm_ioctl_clear_dirty_log",
+                source: "virt/kvm/kvm_main.c, kvm_clear_dirty_log_protect()",
+                since: "5.0",
+                prevents: "A TLB has a page writable that user space has cleared and copies.",
+                without: "The ioctl returns without a flush.",
+            }
+            // The host, and the VMM.
+            HostZapNotifies {
+                name: "host-zap-notifies",
+                function: "mmu_notifier_invalidate_range_start",
+                source: "commit f268f6cf875f; CVE-2022-48991",
+                since: "6.1",
+                prevents: "The host takes a page back that KVM maps, and tells nobody.",
+                without: "The host clears its entry and frees the page without range_start and range_end, as khugepaged did with file pages from 4.8 on.",
+            }
+            VmmKeepsHarvest {
+                name: "vmm-keeps-harvest",
+                function: "(the VMM)",
+                source: "firecracker issue 4545",
+                since: "-",
+                prevents: "A copy fails after the harvest has cleared the log, and the next one does not know of its pages.",
+                without: "The VMM forgets what was harvested when a copy fails.",
+            }
+            VmmMarksDirty {
+                name: "vmm-marks-dirty",
+                function: "(the VMM)",
+                source: "cloud-hypervisor issues 2458, 5356",
+                since: "-",
+                prevents: "A device of the VMM stores to guest memory, which KVM does not log, and the page is not copied again.",
+                without: "The VMM keeps no log of what it stores.",
+            }
             InvalidSlotRetries {
                 name: "invalid-slot-retries",
                 function: "try_async_pf",

@@ -5,8 +5,12 @@
 //! sets W and marks after, and in between another vCPU may store by the same SPTE and leave.
 //! Mechanism: the harvest fetches and clears a word of the bitmap, then write-protects its pages,
 //! both under `mmu_lock`; a flush follows before user space sees the result. Linux v5.10
-//! `virt/kvm/kvm_main.c`, `kvm_get_dirty_log_protect()`. Not modelled: PML, manual protect, the
-//! dirty ring, bitmaps of more than one word, logging that is switched on while the VM runs.
+//! `virt/kvm/kvm_main.c`, `kvm_get_dirty_log_protect()`. Not modelled: PML, the dirty ring, bitmaps
+//! of more than one word. How a log begins is in `memslots.rs`.
+//!
+//! With manual protect (`KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`) the harvest is two ioctls: GET copies
+//! the bitmap, CLEAR clears what user space names of it and write-protects that. User space reads
+//! a page after CLEAR; what was written between the two is in the page that it reads.
 //!
 //! Why the flush may come after `mmu_lock`, here and nowhere else: a store through a stale TLB
 //! entry before the flush is to a page that this harvest names, and user space reads the page after
@@ -14,6 +18,7 @@
 //! next harvest, which would find the pages write-protected already. And whoever else finds W clear
 //! meanwhile finds H and M still set, and so flushes for itself (`mmu_spte_update`).
 
+use super::Memslot;
 use super::memslots::FoundMemslot;
 use crate::guard::Guard;
 use crate::host::Host;
@@ -95,6 +100,63 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         let cleared_w = self.p.guarded(Guard::HarvestClearThenProtect, protect);
         let judged = self.p.without(Guard::HarvestFlushesAlways, || early.unwrap_or(cleared_w));
         Harvested { mask, flush: judged.unwrap_or(true) }
+    }
+}
+
+/// With manual protect.
+impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
+    /// `kvm_vm_ioctl_get_dirty_log` with manual protect: a copy of the bitmap, which stays.
+    ///
+    /// Locks: takes `slots_lock`.
+    #[kernel("kvm_vm_ioctl_get_dirty_log")]
+    pub fn get_dirty_log_copy(&self, slot: usize) -> u64 {
+        let _slots_lock = self.kvm.slots_lock.lock();
+        let Some(memslot) = self.id_to_memslot(slot).filter(|found| found.logged) else { return 0 };
+        // ORDERING: relaxed: a copy of what is there; CLEAR decides.
+        let mask = memslot.slot.dirty_bitmap.load(Relaxed);
+        self.p.call("copy_to_user", || self.host.access_user_memory());
+        mask
+    }
+
+    /// `kvm_vm_ioctl_clear_dirty_log`: the frames of a slot whose bits are set here are not dirty
+    /// any more, and written to by a fault again.
+    ///
+    /// Locks: takes `slots_lock`, and `mmu_lock` in it. The flush comes after `mmu_lock`.
+    #[kernel]
+    pub fn kvm_vm_ioctl_clear_dirty_log(&self, slot: usize, mask: u64) {
+        let _slots_lock = self.kvm.slots_lock.lock();
+        let Some(memslot) = self.id_to_memslot(slot).filter(|found| found.logged) else { return };
+        self.p.call("copy_from_user", || self.host.access_user_memory());
+        if self.kvm_clear_dirty_log_protect(memslot.slot, mask) {
+            self.p.guarded(Guard::FlushAfterClear, || self.kvm_flush_remote_tlbs(None));
+        }
+    }
+
+    /// `kvm_clear_dirty_log_protect`: clears bits, then write-protects the frames of those that
+    /// were set; true if there were any. Bits that are clear already are somebody else's: their
+    /// frames are write-protected, or marked again soon. To protect those as well would cost faults
+    /// and nothing else.
+    ///
+    /// Locks: `slots_lock`; takes `mmu_lock`.
+    #[kernel]
+    fn kvm_clear_dirty_log_protect(&self, slot: &Memslot<P>, mask: u64) -> bool {
+        let mut l = self.kvm.mmu_lock.lock();
+        let mut protect = |mask| {
+            M::kvm_arch_mmu_enable_log_dirty_pt_masked(self, &mut l, slot, mask);
+        };
+        self.p.without(Guard::ClearThenProtect, || protect(mask));
+        let plain = self.p.without(Guard::ClearAtomic, || {
+            // ORDERING: relaxed: in place of the locked operation; it orders nothing.
+            let word = slot.dirty_bitmap.load(Relaxed);
+            slot.dirty_bitmap.store(word & !mask, Relaxed);
+            word & mask
+        });
+        // ORDERING: acq-rel: a mark that comes before is cleared, one that comes after stays.
+        let fetch = || slot.dirty_bitmap.fetch_and(!mask, AcqRel) & mask;
+        let cleared = plain.unwrap_or_else(fetch);
+        self.p.mark(Mark::LogCleared);
+        self.p.guarded(Guard::ClearThenProtect, || protect(cleared));
+        cleared != 0
     }
 }
 

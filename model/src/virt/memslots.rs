@@ -7,15 +7,20 @@
 //! a fault; what they mapped is zapped then, and flushed. Linux v5.10 `virt/kvm/kvm_main.c`,
 //! `kvm_set_memslot()`. Not v5.10: there a fault that meets an invalid slot is not retried but
 //! becomes MMIO, though the frame is RAM (retried since 5.13, commit e0c378684b65). Not modelled:
-//! moved slots, changed flags, what cached MMIO SPTEs need of generation numbers, address spaces.
+//! moved slots, what cached MMIO SPTEs need of generation numbers, address spaces.
+//!
+//! A slot that stays and changes its flags needs no invalid one in between. When its dirty log
+//! begins, faults find the bitmap before anything is write-protected, and the grace period waits
+//! for those that found none: what they map writable, and do not mark, is write-protected after.
 
 use super::published::Published;
-use super::{MEMSLOTS, Memslot};
+use super::{MEMSLOTS, Memslot, SrcuSection};
 use crate::guard::Guard;
 use crate::host::Host;
 use crate::kernel;
 use crate::mark::Mark;
-use crate::platform::{Lock, Platform, Srcu};
+use crate::platform::Ordering::Relaxed;
+use crate::platform::{Lock, Platform, Srcu, Word};
 use crate::tag::Object;
 use crate::types::Gfn;
 use crate::vm::{Mmu, Vm};
@@ -61,6 +66,10 @@ impl MemslotSet {
     }
     const fn without(self, slot: usize) -> MemslotSet {
         MemslotSet(self.0 & !(1 << slot))
+    }
+    const fn logged(self, slot: usize, on: bool) -> MemslotSet {
+        let bit = 1 << (LOGGED_SHIFT + slot);
+        MemslotSet(if on { self.0 | bit } else { self.0 & !bit })
     }
     const fn with_invalid(self, slot: usize) -> MemslotSet {
         MemslotSet(self.0 | 1 << (INVALID_SHIFT + slot))
@@ -121,6 +130,22 @@ pub enum KvmMrChange {
     Create,
     /// `KVM_MR_DELETE`.
     Delete,
+    /// `KVM_MR_FLAGS_ONLY`: `KVM_MEM_LOG_DIRTY_PAGES` is set, or it is not.
+    FlagsOnly {
+        /// It is.
+        log: bool,
+    },
+}
+
+/// The dirty log of a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DirtyLog {
+    /// There is none.
+    Off,
+    /// It begins empty, and all frames are write-protected.
+    Empty,
+    /// It begins with all bits set, and none is (`KVM_DIRTY_LOG_INITIALLY_SET`).
+    InitiallySet,
 }
 
 impl<P: Platform> Memslots<P> {
@@ -131,9 +156,12 @@ impl<P: Platform> Memslots<P> {
         Memslots { published: replaced.then(published), first }
     }
 
-    /// The memslots at first. For observers.
-    pub fn first(&self) -> MemslotSet {
-        self.first
+    /// The memslots in use. For observers, which look at words by `peek`.
+    pub fn current(&self, peek: impl Fn(&P::Word) -> u64) -> MemslotSet {
+        match &self.published {
+            None => self.first,
+            Some(slots) => slots.current(peek).map_or(MemslotSet(0), MemslotSet),
+        }
     }
 }
 
@@ -189,12 +217,22 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     }
 
     /// Stands for the faults that a guest takes in vain while a memslot is invalid: the next one
-    /// that may end otherwise comes after others than `seen` are installed. The vCPU must be
-    /// outside its read section of `kvm->srcu`, as it is while the guest runs between those faults.
+    /// that may end otherwise comes after others than `seen` are installed. The vCPU is outside its
+    /// read section of `kvm->srcu` meanwhile, as it is while the guest runs between those faults:
+    /// the grace period of the deletion does not wait for it.
     #[track_caller]
-    pub fn wait_for_memslots(&self, seen: MemslotSet) {
+    pub fn wait_for_memslots<'a>(
+        &'a self,
+        seen: MemslotSet,
+        srcu: &mut Option<SrcuSection<'a, P>>,
+    ) {
+        let leave = || srcu.take().is_some();
+        let left = self.p.guarded(Guard::RetryLeavesSrcu, leave);
         if let Some(slots) = &self.kvm.memslots.published {
             slots.wait_for_another(seen.array(), seen.generation());
+        }
+        if left {
+            *srcu = self.vcpu_srcu_read_lock();
         }
     }
 
@@ -214,6 +252,54 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         self.kvm_set_memslot(slot, KvmMrChange::Delete);
     }
 
+    /// `kvm_set_memory_region` with other flags: the dirty log of a slot begins or ends, if the
+    /// slot is there.
+    ///
+    /// Locks: takes `slots_lock`, and `mmu_lock` in it.
+    #[kernel("kvm_set_memory_region")]
+    pub fn set_memory_region_log(&self, slot: usize, log: DirtyLog) {
+        let _slots_lock = self.kvm.slots_lock.lock();
+        let (log, initially_set) = (log != DirtyLog::Off, log == DirtyLog::InitiallySet);
+        let change = KvmMrChange::FlagsOnly { log };
+        let Some(found) = self.id_to_memslot(slot).filter(|found| found.logged != log) else {
+            return;
+        };
+        let memslot = found.slot;
+        if log {
+            // ORDERING: relaxed: nobody finds it before the memslots are installed.
+            let all = initially_set && self.p.guarded(Guard::LogInitiallySet, || true);
+            let bits = if all { (1 << memslot.npages) - 1 } else { 0 };
+            memslot.dirty_bitmap.store(bits, Relaxed);
+        }
+        let protect = || {
+            // What is initially set is write-protected by CLEAR_DIRTY_LOG.
+            if log && !initially_set {
+                self.kvm_mmu_slot_apply_flags(memslot);
+            }
+        };
+        self.p.without(Guard::LogInstalledBeforeProtect, protect);
+        self.kvm_set_memslot(slot, change);
+        self.p.guarded(Guard::LogInstalledBeforeProtect, protect);
+    }
+
+    /// `kvm_mmu_slot_apply_flags`, of `kvm_arch_commit_memory_region`: what guests could write
+    /// before the log began they write by a fault from now on. A flush is owed even if no SPTE had
+    /// W: aging may have taken it, and TLBs have it still. Not v5.10: there the flush depends on
+    /// SPTEs (always since 6.0, commit b64d740ea7dd). Without PML.
+    ///
+    /// Locks: `slots_lock`; takes `mmu_lock`. The flush comes after it.
+    #[kernel]
+    fn kvm_mmu_slot_apply_flags(&self, slot: &Memslot<P>) {
+        let cleared_w = self.p.guarded(Guard::LogProtects, || {
+            let mut l = self.kvm.mmu_lock.lock();
+            M::kvm_mmu_slot_remove_write_access(self, &mut l, slot)
+        });
+        self.p.mark(Mark::LogProtected);
+        if cleared_w || self.p.guarded(Guard::LogFlushesAlways, || true) {
+            self.p.guarded(Guard::LogFlushes, || self.kvm_flush_remote_tlbs(None));
+        }
+    }
+
     /// `kvm_set_memslot`, unless the slot is as it should be already. A deletion takes two
     /// installations; the second one's array is the first one's old array, used again.
     ///
@@ -226,6 +312,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             let to = match change {
                 KvmMrChange::Create => set.with(slot),
                 KvmMrChange::Delete => set.without(slot),
+                KvmMrChange::FlagsOnly { log } => set.logged(slot, log),
             };
             if to == set {
                 return;

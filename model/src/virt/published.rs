@@ -74,6 +74,12 @@ impl<P: Platform, const N: usize> Published<P, N> {
         self.pointer.store(pointer_to(array, generation), Release);
     }
 
+    /// What the array in use says. For observers.
+    pub(super) fn current(&self, peek: impl Fn(&P::Word) -> u64) -> Option<u64> {
+        let array = (peek(&self.pointer) as u8 as usize).checked_sub(1)?;
+        Some(peek(&self.arrays[array]))
+    }
+
     /// `kmalloc`: the memory of this array is in use from now on.
     pub(super) fn kmalloc(&self, p: &P, array: usize) {
         p.allocated(slice::from_ref(&self.arrays[array]));

@@ -1,7 +1,7 @@
 //! The host's memory manager, and how it notifies KVM.
 
 use kvmmu_model::platform::Ordering::Relaxed;
-use kvmmu_model::{Gfn, Mark, Pfn, Srcu, Word};
+use kvmmu_model::{Gfn, Guard, Mark, Pfn, Srcu, Word};
 
 use crate::host_mm::HostPte;
 use crate::machine::Machine;
@@ -64,11 +64,11 @@ impl<M: Machine> World<M> {
     /// Unmaps a page and reclaims it, unless there is a reference.
     pub(super) fn swap_out(&self, gfn: Gfn) {
         self.m.call("swap-out", || {
-            self.invalidate_range_start(gfn);
+            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_start(gfn));
             self.m.checkpoint(());
             let pfn = self.unmap(gfn);
             self.m.checkpoint(pfn);
-            self.invalidate_range_end();
+            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_end());
             if let Some(pfn) = pfn {
                 self.m.checkpoint(pfn);
                 self.reclaim(gfn, pfn);

@@ -1,11 +1,18 @@
 //! User space: ioctls, and the migration.
 
-use kvmmu_model::{Gfn, Mark};
+use kvmmu_model::virt::VCPUS;
+use kvmmu_model::virt::memslots::DirtyLog;
+use kvmmu_model::x86::mmu::paging::PT_ENTRIES;
+use kvmmu_model::{Gfn, Guard, Host, Mark};
 
 use crate::machine::{Cell, Machine};
 use crate::ops::UserOp;
 use crate::outcome::{Asker, Harvest};
 use crate::world::World;
+
+/// The byte of a page that the VMM's own stores change: no vCPU has it, and no guest table.
+const VMM_BYTE: u8 = 6;
+const _: () = assert!(VCPUS <= VMM_BYTE as usize && PT_ENTRIES <= VMM_BYTE as usize);
 
 /// User space.
 impl<M: Machine> World<M> {
@@ -14,8 +21,16 @@ impl<M: Machine> World<M> {
         match op {
             UserOp::GetDirtyLog(slot) => self.get_dirty_log(who, slot.0),
             UserOp::CopyHarvested => self.copy_harvested(),
+            UserOp::FetchDirtyLog(slot) => self.fetch_dirty_log(who, slot.0),
+            UserOp::ClearDirtyLog(slot) => self.clear_dirty_log(slot.0),
+            UserOp::VmmWrite(gfn) => self.vmm_write(gfn),
+            UserOp::CopySlot(slot) => self.copy_slot(slot.0),
+            UserOp::CopyFails => self.copy_fails(),
             UserOp::DropHarvested => self.drop_harvested(),
             UserOp::DeleteMemslot(slot) => self.delete_memslot(slot.0),
+            UserOp::StartDirtyLog(slot) => self.set_dirty_log(slot.0, DirtyLog::Empty),
+            UserOp::StartDirtyLogSet(slot) => self.set_dirty_log(slot.0, DirtyLog::InitiallySet),
+            UserOp::StopDirtyLog(slot) => self.set_dirty_log(slot.0, DirtyLog::Off),
             UserOp::RegisterMmio => self.vm.kvm_assign_ioeventfd(),
             UserOp::UnregisterMmio => self.vm.kvm_deassign_ioeventfd(false),
             UserOp::UnregisterMmioEnomem => self.vm.kvm_deassign_ioeventfd(true),
@@ -37,6 +52,53 @@ impl<M: Machine> World<M> {
     fn get_dirty_log(&self, to: Asker, slot: u8) {
         let mask = self.vm.kvm_vm_ioctl_get_dirty_log(usize::from(slot));
         self.keep_harvest(to, slot, mask);
+    }
+
+    /// GET_DIRTY_LOG with manual protect.
+    fn fetch_dirty_log(&self, to: Asker, slot: u8) {
+        let mask = self.vm.get_dirty_log_copy(usize::from(slot));
+        let fetched = self.frames_of(slot, mask);
+        self.user.with(|u| u.fetched |= fetched);
+        self.keep_harvest(to, slot, mask);
+    }
+
+    /// CLEAR_DIRTY_LOG.
+    fn clear_dirty_log(&self, slot: u8) {
+        let frames = self.frames_of(slot, !0);
+        let mut fetched = 0;
+        self.user.with(|u| {
+            fetched = u.fetched & frames;
+            u.fetched &= !frames;
+        });
+        let base = frames.trailing_zeros().min(63);
+        self.vm.kvm_vm_ioctl_clear_dirty_log(usize::from(slot), fetched >> base);
+    }
+
+    /// The frames of a slot whose bits are set.
+    fn frames_of(&self, slot: u8, mask: u64) -> u64 {
+        let slot = self.vm.kvm.slots[usize::from(slot)].as_ref();
+        slot.map_or(0, |s| (mask & ((1 << s.npages) - 1)) << s.base_gfn.0)
+    }
+
+    fn set_dirty_log(&self, slot: u8, log: DirtyLog) {
+        self.vm.set_memory_region_log(usize::from(slot), log);
+    }
+
+    /// The VMM stores to guest memory. What it stores is another value each time.
+    fn vmm_write(&self, gfn: Gfn) {
+        self.m.call("vmm-write", || {
+            let mut value = 0;
+            self.user.with(|u| {
+                u.vmm_writes += 1;
+                value = u.vmm_writes;
+            });
+            while !self.vm.host.copy_to_user(gfn, VMM_BYTE, value) {
+                self.cow_break(gfn);
+            }
+            self.m.mark(Mark::VmmStored);
+            let log = || self.user.with(|u| u.harvested |= 1 << gfn.0);
+            self.m.guarded(Guard::VmmMarksDirty, log);
+        });
     }
 
     /// In a frame of its own, which is not there while KVM fetches the log and which no image of
@@ -76,6 +138,13 @@ impl<M: Machine> World<M> {
         });
     }
 
+    /// Copies all pages of a slot.
+    fn copy_slot(&self, slot: u8) {
+        let frames = self.frames_of(slot, !0);
+        self.user.with(|u| u.harvested |= frames);
+        self.copy_harvested();
+    }
+
     /// Forgets what was harvested and not copied: a copy that failed, and that nobody tries again.
     fn drop_harvested(&self) {
         self.m.call("drop-harvested", || {
@@ -83,6 +152,12 @@ impl<M: Machine> World<M> {
             self.user.with(|u| dropped = core::mem::take(&mut u.harvested));
             self.m.note(format_args!("user: {} not copied", Frames(dropped)));
         });
+    }
+
+    /// A copy fails, and is to be tried again.
+    fn copy_fails(&self) {
+        self.m.note(format_args!("user: the copy fails"));
+        self.m.without(Guard::VmmKeepsHarvest, || self.drop_harvested());
     }
 
     /// User space reads a guest frame through its own mapping.

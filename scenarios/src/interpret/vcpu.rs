@@ -181,10 +181,7 @@ impl<M: Machine> World<M> {
                 true
             }
             RetPf::RetryAfterMemslots(seen) => {
-                // The guest runs in between, and a grace period does not wait for it.
-                run.srcu = None;
-                self.vm.wait_for_memslots(seen);
-                run.srcu = self.vm.vcpu_srcu_read_lock();
+                self.vm.wait_for_memslots(seen, &mut run.srcu);
                 false
             }
             RetPf::Mmio { ram } => {

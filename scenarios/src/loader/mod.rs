@@ -124,7 +124,13 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
     let Check { always, sometimes, lock_checks } = expect::check(&root, cast)?;
     let watched = Watched { always: &always, lock_checks };
     let expects = expect::expects(&root, cast, watched, size)?;
-    let logs = memory.slots.iter().any(|slot| slot.log);
+    let has = |is: fn(UserOp) -> bool| {
+        let programs = threads.iter().flat_map(|t| t.run.ops()).chain(at_stop.ops());
+        programs.into_iter().any(|(_, op)| matches!(op, Op::User(op) if is(op)))
+    };
+    check_manual_protect(&root, has)?;
+    let starts = |op| matches!(op, UserOp::StartDirtyLog(_) | UserOp::StartDirtyLogSet(_));
+    let logs = memory.slots.iter().any(|slot| slot.log) || has(starts);
     if always.contains(&Property::Migration) {
         check_migration(&root, logs, &at_stop)?;
     }
@@ -168,6 +174,23 @@ fn check_pinned(root: &Table<'_>, threads: &[Thread]) -> Result<(), LoadError> {
     ))
 }
 
+/// With manual protect GET_DIRTY_LOG is another ioctl, and that is so for the whole VM.
+fn check_manual_protect(
+    root: &Table<'_>,
+    has: impl Fn(fn(UserOp) -> bool) -> bool,
+) -> Result<(), LoadError> {
+    let manual = |op| matches!(op, UserOp::FetchDirtyLog(_) | UserOp::ClearDirtyLog(_));
+    if has(manual) && has(|op| matches!(op, UserOp::GetDirtyLog(_))) {
+        return Err(root.source.error(
+            root.place("thread"),
+            "get-dirty-log beside fetch-dirty-log and clear-dirty-log",
+            "a VM has manual protect or not: take fetch-dirty-log and clear-dirty-log everywhere, \
+             or nowhere",
+        ));
+    }
+    Ok(())
+}
+
 /// A migration that is watched must have a log, and must end.
 fn check_migration(
     root: &Table<'_>,
@@ -178,14 +201,14 @@ fn check_migration(
         let is = |op| matches!(op, Op::User(op) if of(op));
         at_stop.ops().filter(|(_, op)| is(*op)).last().map(|(i, _)| i)
     };
-    let harvest = last(|op| matches!(op, UserOp::GetDirtyLog(_)));
+    let harvest = last(|op| matches!(op, UserOp::GetDirtyLog(_) | UserOp::FetchDirtyLog(_)));
     // What was harvested must be copied; anything may follow.
     let ends = harvest.is_some() && last(|op| op == UserOp::CopyHarvested) > harvest;
     if !logs {
         return Err(root.source.error(
             root.place("check"),
             "'migration' is watched, and no slot has dirty logging",
-            "add log = true to the [[slot]] whose pages are migrated",
+            "add log = true to the [[slot]] whose pages are migrated, or start-dirty-log",
         ));
     }
     if !ends {

@@ -161,9 +161,24 @@ table::operations! {
         /// The KVM_GET_DIRTY_LOG ioctl: fetch and clear the bitmap of a slot, write-protect the
         /// pages that it names, flush.
         GetDirtyLog(slot: SlotIndex) = "get-dirty-log",
+        /// The same ioctl with manual protect: user space gets the bitmap of a slot, which stays as
+        /// it is.
+        FetchDirtyLog(slot: SlotIndex) = "fetch-dirty-log",
+        /// The KVM_CLEAR_DIRTY_LOG ioctl, with what user space has fetched of a slot and not
+        /// cleared: clear these bits, write-protect the pages, flush.
+        ClearDirtyLog(slot: SlotIndex) = "clear-dirty-log",
+        /// A device of the VMM stores to a frame, by a mapping of its own; the VMM keeps a log of
+        /// that itself.
+        VmmWrite(gfn: Gfn) = "vmm-write",
         /// User space copies the pages that were harvested since the last copy to the destination
-        /// of the migration: those of every get-dirty-log, as a VMM collects them.
+        /// of the migration: those of every get-dirty-log or fetch-dirty-log, as a VMM collects
+        /// them, and those of vmm-write.
         CopyHarvested = "copy-harvested",
+        /// User space copies all pages of a slot, as a migration does first, when their log has
+        /// begun.
+        CopySlot(slot: SlotIndex) = "copy-slot",
+        /// A copy of what was harvested fails: the VMM keeps in mind what it has to copy.
+        CopyFails = "copy-fails",
         /// User space forgets what was harvested and not copied, as if the copy had failed and
         /// nobody remembered the log.
         DropHarvested = "drop-harvested",
@@ -179,6 +194,14 @@ table::operations! {
         /// The KVM_SET_USER_MEMORY_REGION ioctl with size 0: the slot becomes invalid, is zapped,
         /// and is deleted. Accesses to its frames are MMIO from then on.
         DeleteMemslot(slot: SlotIndex) = "delete-memslot",
+        /// The same ioctl with KVM_MEM_LOG_DIRTY_PAGES: the dirty log of the slot begins, empty,
+        /// and its frames are write-protected.
+        StartDirtyLog(slot: SlotIndex) = "start-dirty-log",
+        /// The same, with KVM_DIRTY_LOG_INITIALLY_SET: the log begins with all bits set, and
+        /// nothing is write-protected.
+        StartDirtyLogSet(slot: SlotIndex) = "start-dirty-log-set",
+        /// The same ioctl without that flag: the dirty log of the slot ends.
+        StopDirtyLog(slot: SlotIndex) = "stop-dirty-log",
         /// The KVM_IOEVENTFD ioctl: adds a second ioeventfd to the one that is there from the
         /// start.
         RegisterMmio = "register-mmio",

@@ -380,6 +380,21 @@ fn a_migration_that_is_watched_needs_a_log_and_a_last_copy() {
 }
 
 #[test]
+fn a_vm_has_manual_protect_or_not() {
+    let end = "run = [\"get-dirty-log slot0\", \"copy-harvested\"]";
+    let with = |ops: &str| DIRECT.replace(end, &format!("run = [{ops}, \"copy-harvested\"]"));
+    let error = load("f.toml", &with("\"fetch-dirty-log slot0\""), 1).expect_err("both kinds");
+    assert!(error.message.contains("get-dirty-log beside fetch-dirty-log"), "{error}");
+    assert!(error.to_string().contains("take fetch-dirty-log and clear-dirty-log"), "{error}");
+    // A log may begin while the program runs.
+    let begins = DIRECT.replace("log = true\n", "").replace(
+        "run = [\"get-dirty-log slot0\"",
+        "run = [\"start-dirty-log slot0\", \"get-dirty-log slot0\"",
+    );
+    load("f.toml", &begins, 1).unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
 fn what_was_harvested_and_copied_at_the_end_may_be_deleted_after_it() {
     let end = "run = [\"get-dirty-log slot0\", \"copy-harvested\"]";
     let with = |op: &str| DIRECT.replace(end, &format!("{}, \"{op}\"]", &end[..end.len() - 1]));

@@ -158,6 +158,9 @@ fn actions(run: &Steps<OffVcpu>) -> Result<Vec<Action>, String> {
             UserOp::CopyHarvested => Ok(Action::CopyHarvested),
             UserOp::DropHarvested => Ok(Action::DropHarvested),
             UserOp::MadvisePageout(gfn) => Ok(Action::PageOut(gfn)),
+            UserOp::StartDirtyLog(_) | UserOp::StartDirtyLogSet(_) | UserOp::StopDirtyLog(_) => {
+                Err("the log is on from the beginning here".to_owned())
+            }
             UserOp::DeleteMemslot(_) => {
                 Err("a guest without its memslot leaves by MMIO".to_owned())
             }
