@@ -52,7 +52,7 @@ pub mod x86;
 
 use kvmmu_model_macros::kernel;
 
-pub use guard::{Guard, GuardInfo, GuardSet, ShownUnder};
+pub use guard::{Guard, GuardInfo, GuardSet, Release, ShownUnder};
 pub use host::{Host, PinnedPage};
 pub use lock::{Hold, LockClass, LockId, LockKind, Mode};
 pub use mark::Mark;

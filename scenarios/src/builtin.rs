@@ -61,6 +61,7 @@ files! {
     "memslot-retry" in "races/tlb",
     "mmu-writable" in "races/guest-tables",
     "notifier-retry" in "races/notifier",
+    "notifier-seq-cut" in "races/notifier",
     "pte-write" in "races/guest-tables",
     "pte-write-upper" in "races/guest-tables",
     "pte-write-vs-swap" in "races/guest-tables",

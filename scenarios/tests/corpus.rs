@@ -149,7 +149,7 @@ const MMU: &[Bug] = &[
     bug(
         "the sequence of invalidations is cut to 32 bits, and faults are retried for ever",
         "82d811ff5665 (6.1.y)",
-        Missing("a sequence that wraps"),
+        Found("notifier-seq-cut", &["notifier-seq-whole"]),
     ),
     bug(
         "an emulated store to a table and its first shadow page miss each other",

@@ -112,7 +112,8 @@ pub struct CheckArgs {
     /// Scenarios: a name, a pattern with * and ?, or a path that ends in .toml
     #[arg(value_name = "NAME|GLOB|FILE.toml")]
     pub select: Vec<String>,
-    /// Remove these guards together; repeat for more sets (default: as the file expects)
+    /// Remove these guards together, or those that a release lacks (x86-v5.10); repeat for more
+    /// sets (default: as the file expects)
     #[arg(long, value_name = "G[,G]")]
     pub without: Vec<String>,
     /// Exit 1 if a scenario of your own holds and nothing shows that a race was reached

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kvmmu_model::{Guard, GuardSet};
+use kvmmu_model::{Guard, GuardSet, Release};
 use kvmmu_scenarios::Scenario;
 
 use crate::cli::args::COMMANDS;
@@ -163,7 +163,8 @@ pub fn scenario(word: &str, size: u8) -> Result<Selected, Failure> {
 /// A name that no guard has.
 pub fn guards(text: &str) -> Result<GuardSet, Failure> {
     parse_guards(text).map_err(|name| {
-        let names = Guard::ALL.iter().map(|g| g.info().name);
+        let releases = Release::ALL.iter().map(|release| release.name);
+        let names = Guard::ALL.iter().map(|g| g.info().name).chain(releases);
         let hint = match closest(&name, names) {
             Some(near) => format!("did you mean '{near}'? 'kvmmu guards' lists all of them"),
             None => "'kvmmu guards' lists all of them".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvmmu_model::{Guard, GuardSet};
+use kvmmu_model::{Guard, GuardSet, Release};
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::scenario::{Expect, Expected, Witness};
 use kvmmu_sim::rule::Rule;
@@ -149,23 +149,30 @@ pub fn shell_word(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// The names of guards with `between` between them.
+/// The names of guards with `between` between them; that of a release, if it lacks just these.
 pub fn join(guards: GuardSet, between: &str) -> String {
+    if let Some(release) = Release::that_lacks(guards) {
+        return release.name.to_owned();
+    }
     let names: Vec<&str> = guards.iter().map(|g| g.info().name).collect();
     names.join(between)
 }
 
-/// The guards that `text`, a list with commas, names.
+/// The guards that `text`, a list with commas, names; a release stands for what it lacks.
 ///
 /// # Errors
 ///
 /// The first name that no guard has.
 pub fn parse_guards(text: &str) -> Result<GuardSet, String> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-        .map(|name| Guard::by_name(name).ok_or_else(|| name.to_owned()))
-        .collect()
+    let mut guards = GuardSet::EMPTY;
+    for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        guards = match (Guard::by_name(name), Release::by_name(name)) {
+            (Some(guard), _) => guards.with(guard),
+            (None, Some(release)) => release.lacks().iter().fold(guards, GuardSet::with),
+            (None, None) => return Err(name.to_owned()),
+        };
+    }
+    Ok(guards)
 }
 
 /// Hashes what a schedule depends on: format, scenario, missing guards and the sources of model,

@@ -107,24 +107,40 @@ fn an_unknown_guard_in_a_file_is_named_with_its_place() {
             pt-protect-clears-mmu-writable, get-page-write-protects, get-page-flush,
             flush-after-harvest, harvest-clear-then-protect, harvest-xchg, harvest-flushes-always,
             make-spte-write-protects-pt, zap-passes-dirty, set-spte-marks-dirty,
-            notifier-seq-recheck, notifier-count-check, notifier-seq-before-gup, range-start-zaps,
-            age-uses-xchg-result, age-passes-dirty, change-pte-clears-mmu-writable,
-            range-start-flush, change-pte-flush, change-pte-bumps-seq, fault-holds-page,
-            mmu-set-spte-flushes-old-pfn, pte-write-zaps, pte-write-flushes, emulator-stores-first,
-            emulator-marks-dirty, gpte-recheck-upper, gpte-recheck-leaf, lockless-walk-mode,
-            lockless-walk-irq-off, flush-request-wait, request-before-mode, flush-before-free,
-            entry-irq-off, entry-request-check, entry-serves-requests,
-            make-spte-strips-w-host-readonly, pin-hold, pin-pfn-compare, pin-for-write,
-            run-holds-srcu, memslot-free-after-grace-period, memslot-invalid-before-zap,
-            memslot-delete-zaps, memslot-delete-flushes, retry-leaves-srcu,
-            log-installed-before-protect, log-protects, log-flushes, log-flushes-always,
-            log-initially-set, clear-then-protect, clear-atomic, flush-after-clear,
-            host-zap-notifies, vmm-keeps-harvest, vmm-marks-dirty, invalid-slot-retries,
-            bus-free-after-grace-period, bus-grace-period, irq-routing-grace-period,
-            apicv-update-drops-srcu, pit-releases-irq-lock, gup-outside-mmu-lock,
-            psci-without-kvm-lock, usage-count-own-lock, xen-own-lock, hypercall-page-marks-dirty,
-            hv-lock-inside-vcpu-mutex, count-lock-no-mutex, tsc-write-lock-leaf
+            notifier-seq-recheck, notifier-count-check, notifier-seq-before-gup, notifier-seq-whole,
+            range-start-zaps, age-uses-xchg-result, age-passes-dirty,
+            change-pte-clears-mmu-writable, range-start-flush, change-pte-flush,
+            change-pte-bumps-seq, fault-holds-page, mmu-set-spte-flushes-old-pfn, pte-write-zaps,
+            pte-write-flushes, emulator-stores-first, emulator-marks-dirty, gpte-recheck-upper,
+            gpte-recheck-leaf, lockless-walk-mode, lockless-walk-irq-off, flush-request-wait,
+            request-before-mode, flush-before-free, entry-irq-off, entry-request-check,
+            entry-serves-requests, make-spte-strips-w-host-readonly, pin-hold, pin-pfn-compare,
+            pin-for-write, run-holds-srcu, memslot-free-after-grace-period,
+            memslot-invalid-before-zap, memslot-delete-zaps, memslot-delete-flushes,
+            retry-leaves-srcu, log-installed-before-protect, log-protects, log-flushes,
+            log-flushes-always, log-initially-set, clear-then-protect, clear-atomic,
+            flush-after-clear, host-zap-notifies, vmm-keeps-harvest, vmm-marks-dirty,
+            invalid-slot-retries, bus-free-after-grace-period, bus-grace-period,
+            irq-routing-grace-period, apicv-update-drops-srcu, pit-releases-irq-lock,
+            gup-outside-mmu-lock, psci-without-kvm-lock, usage-count-own-lock, xen-own-lock,
+            hypercall-page-marks-dirty, hv-lock-inside-vcpu-mutex, count-lock-no-mutex,
+            tsc-write-lock-leaf
     "#);
+}
+
+#[test]
+fn a_release_stands_for_what_it_lacks() {
+    let of = |guards: &str| {
+        let words = ["-q", "check", "log-begins-after-age", "--without", guards];
+        let output = kvmmu_in(&scratch("release"), &words);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let release = of("x86-v5.10");
+    assert!(release.starts_with("caught  log-begins-after-age without x86-v5.10 "), "{release}");
+    let guards = kvmmu_model::Release::by_name("x86-v5.10").unwrap().lacks();
+    let names: Vec<&str> = guards.iter().map(|guard| guard.info().name).collect();
+    assert_eq!(of(&names.join(",")), release);
 }
 
 #[test]

@@ -260,6 +260,14 @@ macro_rules! mmu_guards {
                 prevents: "A sequence number read after the page was looked up hides the invalidation between the two.",
                 without: "mmu_notifier_seq is read after gfn_to_pfn.",
             }
+            NotifierSeqWhole {
+                name: "notifier-seq-whole",
+                function: "direct_page_fault",
+                source: "commit 82d811ff5665",
+                since: "2.6.27, but for 6.1.y before it",
+                prevents: "A fault is tried again for ever, once the sequence of invalidations has the sign bit of an int.",
+                without: "The sequence that a fault has read is cut to a signed number of two bits; in 6.1.y it was an int.",
+            }
             RangeStartZaps {
                 name: "range-start-zaps",
                 function: "kvm_mmu_notifier_invalidate_range_start",

@@ -10,11 +10,13 @@ mod define;
 mod info;
 #[macro_use]
 mod mmu;
+mod release;
 mod set;
 #[macro_use]
 mod virt;
 
 pub use info::{GuardInfo, Masked, ShownUnder};
+pub use release::Release;
 pub use set::GuardSet;
 
 // The rows of `mmu.rs`, then those of `virt.rs`, make one enum.

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use kvmmu_model::{Guard, GuardSet, Mark};
+use kvmmu_model::{Guard, GuardSet, Mark, Release};
 
 use super::error::{LoadError, quoted};
 use super::table::{Table, Text};
@@ -219,6 +219,10 @@ fn tells(property: Property) -> bool {
 fn guards(table: &Table<'_>) -> Result<GuardSet, LoadError> {
     let mut without = GuardSet::EMPTY;
     for text in table.texts("without")? {
+        if let Some(release) = Release::by_name(text.value) {
+            without = release.lacks().iter().fold(without, GuardSet::with);
+            continue;
+        }
         let Some(guard) = Guard::by_name(text.value) else {
             let judged = Guard::ALL.iter().filter(|g| g.is_judged_under_sc());
             let legal: Vec<&str> = judged.map(|g| g.info().name).collect();

@@ -104,7 +104,10 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         let seq = self.p.guarded(Guard::NotifierSeqBeforeGup, read);
         let page = self.try_async_pf(gfn, write)?;
         let late = self.p.without(Guard::NotifierSeqBeforeGup, read);
-        Ok((late.unwrap_or(seq), page))
+        let seq = late.unwrap_or(seq);
+        // Two bits stand for the 32 of an int, so that few invalidations reach its sign.
+        let cut = self.p.without(Guard::NotifierSeqWhole, || ((seq as i64) << 62 >> 62) as u64);
+        Ok((cut.unwrap_or(seq), page))
     }
 
     /// `try_async_pf`: the memslot, then the page.
