@@ -105,3 +105,32 @@ impl Kernel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(version: &str, npt: u64, tdp: u64) -> Kernel {
+        let mut kernel = Kernel::of(Arch::X86, version).unwrap();
+        kernel.set(&[("npt".to_owned(), npt), ("tdp".to_owned(), tdp)]);
+        kernel
+    }
+
+    #[test]
+    fn the_rules_follow_how_kvm_is_set() {
+        let cases = [
+            ("5.10.223-1", 1, 0, Mmu::Legacy, Relaxes::Lockless),
+            ("6.1.176-1", 0, 0, Mmu::Shadow, Relaxes::Lockless),
+            // The first TDP MMU had one lock for all, and no fast page fault.
+            ("5.10.223-1", 1, 1, Mmu::Tdp, Relaxes::Locked),
+            ("6.1.176-1", 1, 1, Mmu::Tdp, Relaxes::LocklessAndReaders),
+            // Without nested paging there is none, whatever the parameter says.
+            ("6.1.176-1", 0, 1, Mmu::Shadow, Relaxes::Lockless),
+        ];
+        for (version, npt, tdp, mmu, relaxes) in cases {
+            let kernel = set(version, npt, tdp);
+            assert_eq!((kernel.mmu, kernel.relaxes), (mmu, relaxes), "{version} {npt} {tdp}");
+            assert_eq!(kernel.model.is_some(), mmu != Mmu::Tdp);
+        }
+    }
+}

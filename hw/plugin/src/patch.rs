@@ -238,6 +238,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_moved_is_changed_where_it_is() {
+        use crate::hold::Holding;
+        let mut symbols = Symbols::new(kvmmu_steps::event::Arch::X86);
+        symbols.push("100 t f\n200 t g\n300 t ptrace_request\n400 t other\n");
+        symbols.complete();
+        let ram = crate::code::tests::machine("moved", 4);
+        let code = Code::x86(&ram, 1 << 12, 4);
+        let own = [0xf0, 0x48, 0x0f, 0xb1, 0x0b];
+        let store = Some([0x48, 0x89, 0x0b, 0x39, 0xc0]);
+        let patch: Patch = "f:cmpxchg:store".parse().unwrap();
+        code.write_bytes(0x150, &own).unwrap();
+        assert_eq!(patch.apply(&symbols, code, &[]).unwrap(), "changed: f+0x50");
+        assert_eq!(code.bytes(0x150), store);
+        code.write_bytes(0x150, &own).unwrap();
+        let hold = ["a:f:cmpxchg:enter".parse().unwrap()];
+        let holding = Holding::prepare(&hold, &symbols, code).unwrap();
+        let moved: Vec<u64> = holding.iter().flat_map(Holding::moved).collect();
+        assert_eq!((moved.as_slice(), code.bytes(0x30d)), (&[0x30d][..], Some(own)));
+        assert_eq!(holding[0].home(0x30d), Some(0x150));
+        assert_eq!(patch.apply(&symbols, code, &moved).unwrap(), "changed: ptrace_request+0xd");
+        assert_eq!(code.bytes(0x30d), store);
+        assert!(patch.apply(&symbols, code, &[]).is_err(), "it is not in f");
+    }
+
+    #[test]
     fn calls_go_both_ways() {
         assert_eq!(called(0x1000, 0x9400_0001), Some(0x1004));
         assert_eq!(called(0x1000, 0x97ff_ffff), Some(0xffc));

@@ -19,6 +19,7 @@ use crate::registers::Registers;
 use crate::symbols::{Role, Symbols};
 use crate::tables::Tables;
 use crate::watch;
+use crate::x86::CR4_LA57;
 use log::Log;
 
 /// Stacks of the kernel's threads are so large, and aligned to it.
@@ -468,7 +469,10 @@ impl Recorder {
 /// The kernel's code, as the CPU that calls has it.
 fn code<'m>(arch: Arch, ram: &'m Option<Ram>, registers: &Registers) -> Code<'m> {
     match (arch, ram) {
-        (Arch::X86, Some(ram)) => Code::x86(ram, registers.get("cr3")),
+        (Arch::X86, Some(ram)) => {
+            let levels = if registers.get("cr4") & CR4_LA57 == 0 { 4 } else { 5 };
+            Code::x86(ram, registers.get("cr3"), levels)
+        }
         _ => Code::arm64(),
     }
 }

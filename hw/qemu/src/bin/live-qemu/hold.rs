@@ -101,3 +101,49 @@ pub(crate) fn find(arch: Arch, name: &str) -> Result<&'static Hold, Failure> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// The functions whose returns are recorded.
+    const FUNCTIONS: &str = include_str!("../../../../../checks/steps/src/functions.rs");
+
+    #[test]
+    fn places_are_such_as_the_plugin_reads() {
+        for hold in ALL {
+            for place in hold.arm64.iter().chain(hold.x86) {
+                let parts: Vec<&str> = place.split(':').collect();
+                let &[function, at, until] = &parts[..] else { panic!("{place}") };
+                assert!(!function.is_empty() && !place.contains(' '), "{place}");
+                assert!(at == "cmpxchg" || at.contains('/'), "{place}");
+                for until in until.split('|') {
+                    let known = until.strip_prefix("return/").is_some_and(|name| {
+                        let list = FUNCTIONS.split("];").next().unwrap();
+                        list.contains(&format!("\"{name}\""))
+                    });
+                    assert!(until == "enter" || known, "{place}: {until}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn scenarios_are_built_in() {
+        let races = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios/races");
+        for hold in ALL {
+            let file = format!("{}.toml", hold.scenario);
+            let folders = std::fs::read_dir(&races).unwrap();
+            let found = folders.flatten().any(|folder| folder.path().join(&file).is_file());
+            assert!(found, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_an_architecture_has_not_is_refused() {
+        assert!(find(Arch::X86, "fast-fault-before-cmpxchg").is_ok());
+        let failure = find(Arch::Arm64, "fast-fault-before-cmpxchg").unwrap_err();
+        assert!(failure.message.contains("fault-before-lock"), "{failure}");
+    }
+}

@@ -81,6 +81,23 @@ impl Changes {
     }
 }
 
+impl Changes {
+    /// A boot in words.
+    fn describe(self, subject: &Subject, args: &Args) -> String {
+        let mut text = match args.threads {
+            true => format!("{} by threads", subject.name()),
+            false => format!("{} schedule {}", subject.name(), args.schedule),
+        };
+        if let Some(hold) = self.hold {
+            text += &format!(" held {}", hold.name);
+        }
+        if let Some(broken) = self.broken {
+            text += &format!(" without {}", broken.name);
+        }
+        text
+    }
+}
+
 /// What came of a boot.
 struct Recorded {
     name: String,
@@ -204,11 +221,7 @@ fn record(
         wrong.push(format!("the kernel ended before /init did: {words}"));
     }
     Ok(Recorded {
-        name: match changes.broken {
-            Some(broken) => format!("{} without {}", subject.name(), broken.name),
-            None if args.threads => format!("{} by threads", subject.name()),
-            None => format!("{} schedule {}", subject.name(), args.schedule),
-        },
+        name: changes.describe(subject, args),
         file,
         events,
         held,

@@ -32,17 +32,26 @@ enum Which {
 }
 
 impl Subject {
-    /// Those that are selected: each in the modes that words name, or else in its first one.
+    /// Those that are selected: each in the modes that words name, and in its first one where words
+    /// name the kernel alone.
     ///
     /// # Errors
     ///
     /// When the user's image is none.
     pub(crate) fn selected(args: &Args) -> Result<Vec<Subject>, Failure> {
         let mut all = Vec::new();
-        let mut add = |kernel: Which, named: Vec<&'static Mode>, modes: &'static [Mode]| {
-            let some = named.len() < modes.len();
-            let modes = if some { named } else { modes.iter().take(1).collect() };
-            all.extend(modes.into_iter().map(|mode| Subject { kernel: kernel.clone(), mode }));
+        let has = |words: &&String, name: &str| words.split(' ').all(|word| name.contains(word));
+        // `of` are the modes that may be selected, by name.
+        let mut add = |kernel: Which, name: &str, of: Vec<&'static Mode>| {
+            let (plain, more): (Vec<&String>, Vec<&String>) =
+                args.filter.iter().partition(|words| has(words, name));
+            let first = args.filter.is_empty() || !plain.is_empty();
+            let named = |i: usize, mode: &Mode| {
+                let full = format!("{name} {}", mode.name);
+                i == 0 && first || more.iter().any(|words| has(words, &full))
+            };
+            let modes = of.into_iter().enumerate().filter(|(i, mode)| named(*i, mode));
+            all.extend(modes.map(|(_, mode)| Subject { kernel: kernel.clone(), mode }));
         };
         if let Some(image) = &args.kernel {
             let arch = arch_of(image)?;
@@ -50,15 +59,15 @@ impl Subject {
                 Arch::Arm64 => modes::ARM64,
                 Arch::X86 => modes::X86,
             };
-            let named = |mode: &&Mode| {
-                let has = |words: &String| words.split(' ').all(|word| mode.name.contains(word));
-                args.filter.is_empty() || args.filter.iter().any(has)
-            };
             let own = Which::Own(arch, image.clone(), args.modules.clone());
-            add(own, modes.iter().filter(named).collect(), modes);
+            add(own, arch.name(), modes.iter().collect());
         } else {
             for kernel in KERNELS {
-                add(Which::Pinned(kernel), args.modes_of(kernel), kernel.modes);
+                // The first of those that '--quick' leaves is the first of all, or there is none.
+                let modes = args.modes_of(kernel);
+                let all: Vec<_> = kernel.modes.iter().collect();
+                let of = if modes.is_empty() { Vec::new() } else { all };
+                add(Which::Pinned(kernel), &kernel.name(), of);
             }
         }
         Ok(all)
@@ -239,6 +248,9 @@ mod tests {
         assert_eq!(names(&["6.1 tdp_mmu=1"]), ["x86-64-6.1.176-tdp"]);
         let both = ["x86-64-5.10.223-unpaged", "x86-64-5.10.223-shadow"];
         assert_eq!(names(&["5.10 npt=0"]), both);
+        assert_eq!(names(&["5.10.223 npt=1", "5.10.223 npt=0"]).len(), 4, "all that there are");
+        assert_eq!(names(&["x86-64 6.1", "6.1 npt=0"]).len(), 3, "the first one, and two");
+        assert_eq!(names(&["--quick"]), ["x86-64-5.10.223", "arm64-6.1.176"]);
         assert!(names(&["no-such"]).is_empty());
     }
 
