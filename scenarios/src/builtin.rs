@@ -53,6 +53,7 @@ files! {
     "lockless-walk-vs-free" in "races/shadow-pages",
     "log-begins" in "races/dirty-log",
     "log-begins-after-age" in "races/dirty-log",
+    "log-begins-again" in "races/dirty-log",
     "lost-dirty-clear" in "races/dirty-log",
     "lost-dirty-update" in "races/dirty-log",
     "manual-protect" in "races/dirty-log",

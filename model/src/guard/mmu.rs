@@ -262,11 +262,11 @@ macro_rules! mmu_guards {
             }
             NotifierSeqWhole {
                 name: "notifier-seq-whole",
-                function: "direct_page_fault",
-                source: "commit 82d811ff5665",
-                since: "2.6.27, but for 6.1.y before it",
+                function: "is_page_fault_stale",
+                source: "commit 82d811ff5665 (6.1.y), ba6e3fe25543",
+                since: "2.6.27; not from 5.16 (a955cad84cda) to 6.2",
                 prevents: "A fault is tried again for ever, once the sequence of invalidations has the sign bit of an int.",
-                without: "The sequence that a fault has read is cut to a signed number of two bits; in 6.1.y it was an int.",
+                without: "The sequence that a fault has read is cut to a signed number of two bits; it was an int.",
             }
             RangeStartZaps {
                 name: "range-start-zaps",

@@ -47,8 +47,8 @@ macro_rules! virt_guards {
             }
             RetryLeavesSrcu {
                 name: "retry-leaves-srcu",
-                function: "vcpu_run",
-                source: "commit 3ccbf6f47098; arch/x86/kvm/x86.c",
+                function: "vcpu_enter_guest",
+                source: "arch/x86/kvm/x86.c; commit 3ccbf6f47098, of prefaulting",
                 since: "5.13",
                 prevents: "A fault that is tried again until a memslot has gone keeps it from going.",
                 without: "The fault is tried again inside its read section of kvm->srcu, as by prefaulting before 6.18.",

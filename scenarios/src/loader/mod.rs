@@ -129,6 +129,9 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
         programs.into_iter().any(|(_, op)| matches!(op, Op::User(op) if is(op)))
     };
     check_manual_protect(&root, has)?;
+    if always.contains(&Property::Migration) {
+        check_log_stays(&root, &threads, &at_stop)?;
+    }
     let starts = |op| matches!(op, UserOp::StartDirtyLog(_) | UserOp::StartDirtyLogSet(_));
     let logs = memory.slots.iter().any(|slot| slot.log) || has(starts);
     if always.contains(&Property::Migration) {
@@ -179,13 +182,55 @@ fn check_manual_protect(
     root: &Table<'_>,
     has: impl Fn(fn(UserOp) -> bool) -> bool,
 ) -> Result<(), LoadError> {
-    let manual = |op| matches!(op, UserOp::FetchDirtyLog(_) | UserOp::ClearDirtyLog(_));
-    if has(manual) && has(|op| matches!(op, UserOp::GetDirtyLog(_))) {
+    use UserOp::{ClearDirtyLog, FetchDirtyLog, GetDirtyLog, StartDirtyLog, StartDirtyLogSet};
+    let error = |what: &str, help: &str| Err(root.source.error(root.place("thread"), what, help));
+    if has(|op| matches!(op, FetchDirtyLog(_) | ClearDirtyLog(_) | StartDirtyLogSet(_)))
+        && has(|op| matches!(op, GetDirtyLog(_)))
+    {
+        return error(
+            "get-dirty-log beside an operation of manual protect",
+            "a VM has manual protect or not: take fetch-dirty-log and clear-dirty-log everywhere, \
+             or, without start-dirty-log-set, nowhere",
+        );
+    }
+    if has(|op| matches!(op, StartDirtyLogSet(_))) && has(|op| matches!(op, StartDirtyLog(_))) {
+        return error(
+            "start-dirty-log beside start-dirty-log-set",
+            "KVM_DIRTY_LOG_INITIALLY_SET is of the whole VM: take one of the two",
+        );
+    }
+    Ok(())
+}
+
+/// Where a migration is watched, no program leaves a log off at its end: nobody would miss
+/// anything.
+fn check_log_stays(
+    root: &Table<'_>,
+    threads: &[Thread],
+    at_stop: &Steps<OffVcpu>,
+) -> Result<(), LoadError> {
+    use UserOp::{StartDirtyLog, StartDirtyLogSet, StopDirtyLog};
+    let stays_off = |ops: &mut dyn Iterator<Item = Op>| {
+        let change = |op: Op| match op {
+            Op::User(StartDirtyLog(slot) | StartDirtyLogSet(slot)) => Some((slot, true)),
+            Op::User(StopDirtyLog(slot)) => Some((slot, false)),
+            _ => None,
+        };
+        let mut off = Vec::new();
+        for (slot, on) in ops.filter_map(change) {
+            off.retain(|of| *of != slot);
+            if !on {
+                off.push(slot);
+            }
+        }
+        !off.is_empty()
+    };
+    let programs = threads.iter().map(|thread| stays_off(&mut thread.run.ops().map(|(_, op)| op)));
+    if programs.chain([stays_off(&mut at_stop.ops().map(|(_, op)| op))]).any(|off| off) {
         return Err(root.source.error(
             root.place("thread"),
-            "get-dirty-log beside fetch-dirty-log and clear-dirty-log",
-            "a VM has manual protect or not: take fetch-dirty-log and clear-dirty-log everywhere, \
-             or nowhere",
+            "'migration' is watched, and a program ends with a dirty log off",
+            "add start-dirty-log after stop-dirty-log: a migration needs the log to its end",
         ));
     }
     Ok(())

@@ -384,8 +384,26 @@ fn a_vm_has_manual_protect_or_not() {
     let end = "run = [\"get-dirty-log slot0\", \"copy-harvested\"]";
     let with = |ops: &str| DIRECT.replace(end, &format!("run = [{ops}, \"copy-harvested\"]"));
     let error = load("f.toml", &with("\"fetch-dirty-log slot0\""), 1).expect_err("both kinds");
-    assert!(error.message.contains("get-dirty-log beside fetch-dirty-log"), "{error}");
+    assert!(error.message.contains("get-dirty-log beside an operation of manual"), "{error}");
     assert!(error.to_string().contains("take fetch-dirty-log and clear-dirty-log"), "{error}");
+    let set = DIRECT.replace(
+        "run = [\"get-dirty-log slot0\", \"copy-harvested\"]",
+        "run = [\"start-dirty-log-set slot0\", \"get-dirty-log slot0\", \"copy-harvested\"]",
+    );
+    let error = load("f.toml", &set, 1).expect_err("it needs manual protect");
+    assert!(error.message.contains("get-dirty-log beside"), "{error}");
+    let error = load(
+        "f.toml",
+        &with(
+            "\"start-dirty-log-set slot0\", \"start-dirty-log slot0\", \"fetch-dirty-log slot0\"",
+        ),
+        1,
+    )
+    .expect_err("both");
+    assert!(error.message.contains("beside"), "{error}");
+    let error = load("f.toml", &with("\"get-dirty-log slot0\", \"stop-dirty-log slot0\""), 1)
+        .expect_err("the log is off");
+    assert!(error.message.contains("ends with a dirty log off"), "{error}");
     // A log may begin while the program runs.
     let begins = DIRECT.replace("log = true\n", "").replace(
         "run = [\"get-dirty-log slot0\"",
