@@ -72,6 +72,9 @@ fn look(engine: &Engine) -> String {
     (0..engine.threads()).map(one).collect()
 }
 
+/// No execution that ends has so many steps.
+const STEPS_MAX: usize = 5_000;
+
 /// Random executions against the graph, if there is one, and against each other.
 fn walk(program: &dyn Program, goal: &Goal, graph: Option<&Graph>) -> Result<(), String> {
     let keys: Option<BTreeSet<u128>> = graph.map(|graph| graph.keys().collect());
@@ -81,7 +84,8 @@ fn walk(program: &dyn Program, goal: &Goal, graph: Option<&Graph>) -> Result<(),
     let (mut rng, mut moves) = (Rng(1), Vec::new());
     for _ in 0..EXECUTIONS {
         engine.reset();
-        loop {
+        // One that goes round for ever is left.
+        for _ in 0..STEPS_MAX {
             let (key, now) = (engine.key(), look(&engine));
             if keys.as_ref().is_some_and(|keys| !keys.contains(&key)) {
                 return Err(format!("a state that is not in the graph: {now}"));
