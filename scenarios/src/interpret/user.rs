@@ -70,6 +70,7 @@ impl<M: Machine> World<M> {
             fetched = u.fetched & frames;
             u.fetched &= !frames;
         });
+        self.m.checkpoint(fetched);
         let base = frames.trailing_zeros().min(63);
         self.vm.kvm_vm_ioctl_clear_dirty_log(usize::from(slot), fetched >> base);
     }
@@ -92,6 +93,7 @@ impl<M: Machine> World<M> {
                 u.vmm_writes += 1;
                 value = u.vmm_writes;
             });
+            self.m.checkpoint(value);
             while !self.vm.host.copy_to_user(gfn, VMM_BYTE, value) {
                 self.cow_break(gfn);
             }
