@@ -19,6 +19,8 @@ const ROOM: &str = "ptrace_request";
 /// while others sleep, and long while guests run.
 const TURNS_MAX: u32 = 5000;
 const EVENTS_MAX: u64 = 1000;
+/// No place needs more bytes of room.
+const GATE_MAX: u64 = 48;
 /// So often a place is passed without a stop at most.
 const SKIP_MAX: u32 = 32;
 
@@ -162,6 +164,10 @@ impl Holding {
         code: Code<'_>,
     ) -> Result<Vec<Holding>, String> {
         let mut all: Vec<Holding> = Vec::new();
+        if holds.is_empty() {
+            // A kernel without the room is none the worse.
+            return Ok(all);
+        }
         let mut missing = None;
         let (mut room, end) =
             symbols.range(ROOM).ok_or_else(|| format!("this kernel has no {ROOM}"))?;
@@ -178,6 +184,9 @@ impl Holding {
                 }
             };
             for pc in places {
+                if room + GATE_MAX > end {
+                    return Err(format!("{ROOM} is too short for all places"));
+                }
                 let gate = gate(pc, room, code);
                 let gate = gate.ok_or_else(|| {
                     format!("no CPU can be held at {}: {:x?}", symbols.site(pc), hold.at)
@@ -189,7 +198,6 @@ impl Holding {
         }
         match missing {
             Some((name, why)) if all.iter().all(|known| known.hold.name != *name) => Err(why),
-            _ if room > end => Err(format!("{ROOM} is too short for all places")),
             _ => Ok(all),
         }
     }
@@ -262,7 +270,7 @@ fn gate(pc: u64, room: u64, code: Code<'_>) -> Option<Gate> {
             Some(Gate { pc, moved, load, word: room + 4 * (words.count() as u64 - 1) })
         }
         Code::Walked { .. } => {
-            let (jump, bytes) = x86(pc, code.bytes(pc)?, code.bytes(pc)?, room)?;
+            let (jump, bytes) = x86(pc, code.bytes(pc)?, room)?;
             let word = room + bytes.len() as u64;
             code.write_bytes(room, &bytes)?;
             code.write_bytes(word, &[0; 4])?;
@@ -289,10 +297,8 @@ fn arm64(pc: u64, instruction: u32, room: u64) -> Option<(u32, Vec<u32>)> {
     const PUSH_X16: u32 = 0xf81f_0ff0;
     const POP_X16: u32 = 0xf841_07f0;
     let wait = |to_word: u32| [LDR_W16 | to_word << 5, CBZ_W16_TO_3, YIELD, B_BACK_3];
-    if instruction >> 26 == 0b10_0101 {
-        let distance = i64::from((instruction << 6) as i32 >> 6) * 4;
-        let callee = branch(room + 16, pc.wrapping_add_signed(distance), false)?;
-        let words = [&wait(5)[..], &[callee]].concat();
+    if let Some(callee) = patch::called(pc, instruction) {
+        let words = [&wait(5)[..], &[branch(room + 16, callee, false)?]].concat();
         return Some((branch(pc, room, true)?, words));
     }
     // Branches, ADR, and loads of literals mean another place elsewhere; what ends an exclusive
@@ -312,24 +318,22 @@ fn arm64(pc: u64, instruction: u32, room: u64) -> Option<(u32, Vec<u32>)> {
 }
 
 /// The same of x86: a call, or a `LOCK CMPXCHG`; before these no flag matters.
-fn x86(pc: u64, bytes: [u8; 5], six: [u8; 6], room: u64) -> Option<(Vec<u8>, Vec<u8>)> {
+fn x86(pc: u64, own: [u8; 6], room: u64) -> Option<(Vec<u8>, Vec<u8>)> {
     let relative = |opcode: u8, from: u64, to: u64| {
         let distance = i32::try_from(to.wrapping_sub(from + 5) as i64).ok()?;
         Some([&[opcode][..], &distance.to_le_bytes()].concat())
     };
-    const CALL: u8 = patch::CALL_X86;
     const JMP: u8 = 0xe9;
     // cmpl $0, WORD(%rip); je after; pause; jmp back.
     let wait = |len: u8| [0x83, 0x3d, len + 6, 0, 0, 0, 0, 0x74, 4, 0xf3, 0x90, 0xeb, 0xf3];
     let after = room + 13;
-    if let [CALL, a, b, c, d] = bytes {
-        let distance = i64::from(i32::from_le_bytes([a, b, c, d]));
-        let callee = (pc + 5).wrapping_add_signed(distance);
+    let first = *own.first_chunk()?;
+    if let Some(callee) = patch::called_x86(pc, first) {
         let rest = relative(JMP, after, callee)?;
-        return Some((relative(CALL, pc, room)?, [&wait(5)[..], &rest].concat()));
+        return Some((relative(patch::CALL_X86, pc, room)?, [&wait(5)[..], &rest].concat()));
     }
-    let len = patch::cmpxchg(bytes)?;
-    let own = &six[..len as usize];
+    let len = patch::cmpxchg(first)?;
+    let own = &own[..len as usize];
     let back = relative(JMP, after + len, pc + len)?;
     let jump = relative(JMP, pc, room)?;
     Some((jump, [&wait(5 + len as u8)[..], own, &back].concat()))
@@ -418,13 +422,13 @@ mod tests {
     #[test]
     fn a_call_of_x86_waits_first() {
         let bytes = [0xe8, 0xfb, 0x0f, 0, 0, 0];
-        let (jump, code) = x86(0x1000, [0xe8, 0xfb, 0x0f, 0, 0], bytes, 0x5000).unwrap();
+        let (jump, code) = x86(0x1000, bytes, 0x5000).unwrap();
         assert_eq!(jump, [0xe8, 0xfb, 0x3f, 0, 0]);
         // The callee is 0x2000; the jump to it is at 0x500d, and the word at 0x5012.
         assert_eq!(code[13..], [0xe9, 0xee, 0xcf, 0xff, 0xff]);
         assert_eq!(code[2], 0x12 - 7, "from the end of the comparison");
         let own = [0xf0, 0x48, 0x0f, 0xb1, 0x4d, 0x08];
-        let (_, code) = x86(0x1000, own[..5].try_into().unwrap(), own, 0x5000).unwrap();
+        let (_, code) = x86(0x1000, own, 0x5000).unwrap();
         assert_eq!(code[13..19], own);
         assert_eq!(code[2] as usize + 7, code.len());
         assert_eq!(code[12] as i8, -13, "back to the comparison");

@@ -99,7 +99,9 @@ impl Old {
         let is = |pc: u64| match (self, code) {
             (Old::Word(word, mask), Code::Text(_)) => Some(code.word(pc)? & mask == word & mask),
             (Old::Call(_), Code::Text(_)) => Some(called(pc, code.word(pc)?) == Some(callee)),
-            (Old::Call(_), Code::Walked { .. }) => Some(calls(pc, code.bytes(pc)?, callee)),
+            (Old::Call(_), Code::Walked { .. }) => {
+                Some(called_x86(pc, code.bytes(pc)?) == Some(callee))
+            }
             (Old::Entry, Code::Walked { .. }) => Some(pc == begin),
             (Old::Branch(offset), Code::Walked { .. }) => {
                 Some(pc == begin + offset && code.bytes::<1>(pc)?[0] & 0xf0 == JUMP_X86)
@@ -161,11 +163,11 @@ impl Patch {
     }
 }
 
-/// True if these bytes at `pc` call this function of x86.
-fn calls(pc: u64, bytes: [u8; 5], callee: u64) -> bool {
-    let [CALL_X86, a, b, c, d] = bytes else { return false };
+/// What these bytes of x86 call, if they do.
+pub(crate) fn called_x86(pc: u64, bytes: [u8; 5]) -> Option<u64> {
+    let [CALL_X86, a, b, c, d] = bytes else { return None };
     let distance = i64::from(i32::from_le_bytes([a, b, c, d]));
-    pc.wrapping_add(5).wrapping_add_signed(distance) == callee
+    Some(pc.wrapping_add(5).wrapping_add_signed(distance))
 }
 
 /// How long these bytes are, if they are `LOCK CMPXCHG r64, (r)` or `..., disp8(r)`.
@@ -188,7 +190,7 @@ fn store(bytes: [u8; 6]) -> Option<Vec<u8>> {
 }
 
 /// What an instruction calls, if it is `BL`.
-fn called(pc: u64, word: u32) -> Option<u64> {
+pub(crate) fn called(pc: u64, word: u32) -> Option<u64> {
     let distance = i64::from((word << 6) as i32 >> 6) * 4;
     (word >> 26 == 0b10_0101).then(|| pc.wrapping_add_signed(distance))
 }
@@ -215,9 +217,9 @@ mod tests {
 
     #[test]
     fn calls_of_x86() {
-        assert!(calls(0x1000, [0xe8, 0xfb, 0xff, 0xff, 0xff], 0x1000));
-        assert!(calls(0x1000, [0xe8, 0x01, 0, 0, 0], 0x1006));
-        assert!(!calls(0x1000, [0xe9, 0x01, 0, 0, 0], 0x1006), "a jump");
+        assert_eq!(called_x86(0x1000, [0xe8, 0xfb, 0xff, 0xff, 0xff]), Some(0x1000));
+        assert_eq!(called_x86(0x1000, [0xe8, 0x01, 0, 0, 0]), Some(0x1006));
+        assert_eq!(called_x86(0x1000, [0xe9, 0x01, 0, 0, 0]), None, "a jump");
     }
 
     #[test]
@@ -260,6 +262,15 @@ mod tests {
         assert_eq!(patch.apply(&symbols, code, &moved).unwrap(), "changed: ptrace_request+0xd");
         assert_eq!(code.bytes(0x30d), store);
         assert!(patch.apply(&symbols, code, &[]).is_err(), "it is not in f");
+        // Nothing is written where there is no room.
+        let mut short = Symbols::new(kvmmu_steps::event::Arch::X86);
+        short.push("100 t f\n300 t ptrace_request\n310 t other\n");
+        short.complete();
+        code.write_bytes(0x150, &own).unwrap();
+        assert!(Holding::prepare(&hold, &short, code).unwrap_err().contains("too short"));
+        assert_eq!(code.bytes(0x150), Some(own));
+        let none = Symbols::new(kvmmu_steps::event::Arch::X86);
+        assert!(Holding::prepare(&[], &none, code).unwrap().is_empty(), "none is asked for");
     }
 
     #[test]

@@ -25,7 +25,8 @@ impl Release {
                 Guard::HostZapNotifies,
             ],
         },
-        // With the fixes of its stable branch: that of the bus came in 5.10.37.
+        // With the fixes of its stable branch: that of the bus (CVE-2021-47061) came in 5.10.37,
+        // which is from memory and not confirmed.
         Release {
             name: "x86-v5.10.110",
             lacks: &[

@@ -37,19 +37,6 @@ fn as_the_legacy_mmu_it_would_break_rules() {
 }
 
 #[test]
-fn flushes_that_are_missing_are_found() {
-    let mut events = TDP.events();
-    for event in &mut events {
-        if let What::Enter { flush, id, vcpu, .. } = &mut event.what {
-            *flush = None;
-            *id = *vcpu as u32;
-        }
-    }
-    let report = TDP.report("tdp-no-entry-flush", &events);
-    assert!(broken(&report, Rule::FlushBeforeEntry) > 10, "{}", report.text());
-}
-
-#[test]
 fn shadow_paging_is_the_legacy_mmu() {
     for recording in [SHADOW, UNPAGED] {
         let report = recording.report("shadow", &recording.events());

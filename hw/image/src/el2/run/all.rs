@@ -96,7 +96,7 @@ pub(crate) fn run(args: &Args<'_>, without: GuardSet, report: &mut Report) {
         let (hang, end): (Vec<&Expect>, Vec<&Expect>) =
             scenario.expects.iter().partition(|expect| hangs(expect));
         if without.is_empty() && !hang.is_empty() {
-            say!("{}: {} variants skipped: they would hang", scenario.name, hang.len());
+            say!("{}: skipped: {} that would hang", scenario.name, hang.len());
         }
         let variants: Vec<GuardSet> = end.iter().map(|e| e.without).collect();
         for without in if without.is_empty() { &variants[..] } else { &alone } {
