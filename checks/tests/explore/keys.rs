@@ -165,7 +165,8 @@ fn what_user_space_has_in_mind_is_in_the_key() {
         let text = format!(
             "title = \"t\"\nsource = \"s\"\nabout = \"a\"\npaging = \"direct\"\nspte = \"ept\"\n\
              [[slot]]\ngfn = 0\npages = 2\nlog = true\n\
-             [map]\n\"gfn0\" = {{ pfn = 0, spte = \"110\" }}\n\"gfn1\" = {{ pfn = 1, spte = \"110\" }}\n\
+             [map]\n\"gfn0\" = {{ pfn = 0, spte = \"110\" }}\n\
+             \"gfn1\" = {{ pfn = 1, spte = \"110\" }}\n\
              [[thread]]\nname = \"vcpu0\"\nrun = [\"write gfn0\", \"write gfn1\"]\n\
              [[thread]]\nname = \"user0\"\nrun = [\"{one}\"]\n\
              [[thread]]\nname = \"user1\"\nrun = [\"{two}\"]\n\
