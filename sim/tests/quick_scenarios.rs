@@ -18,6 +18,8 @@ const SLOW: &[&str] = &[
     "lock-order",
     "lock-order-ioctls",
     "lock-order-vcpus",
+    "log-begins",
+    "manual-protect",
     "stale-walk-indirect",
 ];
 

@@ -138,7 +138,7 @@ const X86: &[Broken] = &[
         patches: &["kvm_vcpu_mark_page_dirty:entry:ret"],
     },
     Broken {
-        name: "slot-flush",
+        name: "log-flushes",
         what: "the flush of what a slot's log protects when it begins",
         patches: &["kvm_mmu_slot_remove_write_access:call/kvm_flush_remote_tlbs:nop"],
     },

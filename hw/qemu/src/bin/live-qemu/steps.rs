@@ -79,9 +79,7 @@ impl Changes {
         let hold = args.hold.as_deref().map(|name| hold::find(arch, name)).transpose()?;
         Ok(Changes { broken, hold })
     }
-}
 
-impl Changes {
     /// A boot in words.
     fn describe(self, subject: &Subject, args: &Args) -> String {
         let mut text = match args.threads {
