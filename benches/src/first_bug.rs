@@ -7,9 +7,9 @@ use kvmmu_sim::outcome::Verdict;
 use kvmmu_sim::race::Race;
 use kvmmu_sim::{Explorer, Limits};
 
-/// After so many executions a bug counts as not found.
-pub const EXECUTIONS_MAX: u64 = 10_000;
-/// How many seeds each variant is tried with; one where it is only to be seen to work.
+/// After so many executions a bug counts as not found: few where it is only to be seen to work.
+pub const EXECUTIONS_MAX: u64 = if cfg!(debug_assertions) { 300 } else { 10_000 };
+/// How many seeds each variant is tried with; one there.
 pub const SEEDS: u64 = if cfg!(debug_assertions) { 1 } else { 5 };
 
 /// What came of a broken variant.
