@@ -17,7 +17,8 @@
 //! 3. [`x86::mmu`]: the MMU of shadow pages, and which lock protects what. `fast_fault.rs`
 //!    (`fast_page_fault`, the step that everything else has to live with), `spte_update.rs` (how an
 //!    SPTE is changed under it), `lockless.rs` (the walk), `direct.rs`, `paging_tmpl.rs` and
-//!    `map.rs` (slow faults), `write_protect.rs`, `rmap.rs`, `shadow_page.rs`, `pte_write.rs`.
+//!    `map.rs` (slow faults), `write_protect.rs`, `rmap.rs`, `shadow_page.rs`, `pte_write.rs`,
+//!    `unsync.rs` and `sync.rs`.
 //! 4. [`virt`]: generic KVM. `requests.rs` (what a flush means and how it waits), `notifier.rs`
 //!    (the host takes pages back), `dirty_log.rs`, `memslots.rs` and its neighbours (what vCPUs
 //!    read is replaced under them), whole VMs, vCPUs and CPUs.
@@ -29,9 +30,7 @@
 //!
 //! # What is not here yet
 //!
-//! Unsync pages and `tlbs_dirty` (every shadowed guest table stays write-protected:
-//! `mmu_need_write_protect` is called with `can_unsync = false`), large pages, MMIO SPTEs, PML,
-//! manual protect and the dirty ring, `zap_all_fast`, root changes, the TDP MMU, arm64.
+//! Large pages, MMIO SPTEs, PML, the dirty ring, `zap_all_fast`, root changes, the TDP MMU, arm64.
 #![no_std]
 #![forbid(unsafe_code)]
 

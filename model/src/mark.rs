@@ -113,6 +113,14 @@ marks! {
     PteChanged = "pte-changed",
     /// The guest edited one of its page tables through a translation.
     GuestPtWrite = "guest-pt-write",
+    /// A shadow page went out of sync: its guest may write the table.
+    PageUnsynced = "page-unsynced",
+    /// The SPTEs of a shadow page that was out of sync were compared with its guest's table.
+    PageSynced = "page-synced",
+    /// kvm_mmu_sync_roots found nothing out of sync.
+    SyncSkipped = "sync-skipped",
+    /// sync_page dropped an SPTE, and left the flush to whoever flushes next.
+    FlushOwed = "flush-owed",
     // Memslots, buses, interrupt routing.
     /// install_new_memslots published an array of memslots.
     MemslotsInstalled = "memslots-installed",

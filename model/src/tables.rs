@@ -47,7 +47,7 @@ pub trait Tables<P: Platform>: Debug + Sized {
     where
         Self: Mmu<P>;
 
-    /// A guest frame that is linked as a page table, of those that `is` says.
+    /// A guest frame that is linked as a page table and in sync with it, of those that `is` says.
     fn shadowed_table(_l: &Self::State, _is: impl Fn(Gfn) -> bool) -> Option<Gfn> {
         None
     }

@@ -51,6 +51,10 @@ pub enum Object {
     NotifierSeq,
     /// `kvm->arch.indirect_shadow_pages`.
     IndirectShadowPages,
+    /// `sp->unsync_children`.
+    UnsyncChildren,
+    /// `kvm->tlbs_dirty`.
+    TlbsDirty,
     /// `slot->arch.gfn_track[KVM_PAGE_TRACK_WRITE][gfn]`.
     GfnTrack,
     /// A lock, or the data that only its owner touches.
@@ -135,6 +139,8 @@ impl Object {
             Object::DirtyBitmap => "dirty_bitmap",
             Object::NotifierSeq => "mmu_notifier_seq",
             Object::IndirectShadowPages => "indirect_shadow_pages",
+            Object::UnsyncChildren => "sp->unsync_children",
+            Object::TlbsDirty => "tlbs_dirty",
             Object::GfnTrack => "gfn_track",
             Object::Lock(class) => class.info().short,
             Object::PageFlags => "page_dirty",
@@ -173,6 +179,7 @@ impl Object {
             | Object::SpHeader
             | Object::NotifierSeq
             | Object::IndirectShadowPages
+            | Object::UnsyncChildren
             | Object::GfnTrack => Protection::WrittenUnder(LockClass::MmuLock),
             Object::Memslots => {
                 Protection::Published { updater: LockClass::SlotsLock, readers: LockClass::KvmSrcu }

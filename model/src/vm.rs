@@ -7,7 +7,7 @@
 use crate::host::Host;
 use crate::platform::Platform;
 use crate::tables::Tables;
-use crate::types::{Access, CpuId, Gfn, Pfn};
+use crate::types::{Access, CpuId, Gfn, Gva, Pfn};
 use crate::virt::{Kvm, Memslot, MmuState, VmConfig};
 
 /// A VM with its MMU, in its host.
@@ -147,9 +147,14 @@ pub trait Mmu<P: Platform>: Tables<P> {
     /// `kvm_mmu_invlpg`: the guest invalidates a translation. `flush` drops it from this CPU's TLB.
     ///
     /// Locks: may take `mmu_lock`.
-    fn kvm_mmu_invlpg<H: Host>(_vm: &Vm<P, H, Self>, flush: impl FnOnce()) {
+    fn kvm_mmu_invlpg<H: Host>(_vm: &Vm<P, H, Self>, _cpu: CpuId, _gva: Gva, flush: impl FnOnce()) {
         flush();
     }
+
+    /// `kvm_mmu_sync_roots`: what the vCPU translates by is what its guest's own tables say.
+    ///
+    /// Locks: may take `mmu_lock`.
+    fn kvm_mmu_sync_roots<H: Host>(_vm: &Vm<P, H, Self>, _cpu: CpuId) {}
 }
 
 /// What becomes of a fault (`RET_PF_*`).

@@ -221,7 +221,7 @@ impl World {
         let slot = MemslotConfig { base_gfn: Gfn(0), npages: FRAMES, log: true };
         let host = Backed(Rc::clone(&backing));
         let platform = Plain { without };
-        let config = VmConfig { contended: false, nr_vcpus: 1, slots: &[slot] };
+        let config = VmConfig { contended: false, unsync: false, nr_vcpus: 1, slots: &[slot] };
         let mmu = ShadowMmu::new(&platform, format);
         let vm = Vm::new(&platform, host, &config, mmu);
         Mmu::kvm_mmu_load(&vm, CPU, None);

@@ -121,6 +121,7 @@ fn mapping_a_writable_page_again_clears_d_in_6_1() {
             guest_writable: true,
             write_protected_pt: false,
             speculative: false,
+            can_unsync: true,
             old,
         };
         steps(&NPT, algorithm).make_spte(leaf)

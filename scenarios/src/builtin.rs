@@ -73,5 +73,12 @@ files! {
     "stale-tlb-dirty-log" in "races/tlb",
     "stale-tlb-write-protect" in "races/tlb",
     "stale-walk-indirect" in "races/aba",
+    "unsync-dropped" in "races/guest-tables",
+    "unsync-invlpg" in "races/guest-tables",
+    "unsync-link" in "races/guest-tables",
+    "unsync-load-cr3" in "races/guest-tables",
+    "unsync-owed" in "races/guest-tables",
+    "unsync-owed-harvest" in "races/guest-tables",
+    "unsync-relink" in "races/guest-tables",
     "vmm-writes" in "races/dirty-log",
 }

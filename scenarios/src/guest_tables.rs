@@ -2,9 +2,9 @@
 //!
 //! A guest that changes an entry of its tables may see the old translation until it invalidates it.
 //! So each vCPU may reach, by a virtual page, every frame that its tables gave since that vCPU
-//! invalidated the page last. What KVM's shadow of the tables gives must be among those. A store
-//! that KVM emulates counts from its end on: guest memory has it before the shadow is zapped, and a
-//! vCPU that invalidates in between gets the old translation still.
+//! began to invalidate the page last. What KVM's shadow of the tables gives must be among those. A
+//! store that KVM emulates counts from its end on: guest memory has it before the shadow is zapped,
+//! and a vCPU that invalidates in between gets the old translation still.
 
 use kvmmu_model::virt::{GFNS, VCPUS};
 use kvmmu_model::x86::mmu::walk::GuestWalk;
@@ -80,14 +80,16 @@ impl<M: Machine> GuestTranslations<M> {
         });
     }
 
-    /// A vCPU has invalidated a page: what the tables gave before is not allowed any more.
-    pub(crate) fn invalidated(&self, cpu: CpuId, gva: Gva) {
+    /// A vCPU invalidates a page, or all: what the tables gave before is not allowed any more.
+    pub(crate) fn invalidates(&self, cpu: CpuId, gva: Option<Gva>) {
         if self.root.is_none() {
             return;
         }
-        let page = gva.0 as usize;
+        let is = |page: &usize| gva.is_none_or(|gva| gva.0 as usize == *page);
         self.seen.with(|seen| {
-            seen.allowed[usize::from(cpu.0)][page] = seen.now[page] | seen.before[page];
+            for page in (0..PAGES).filter(is) {
+                seen.allowed[usize::from(cpu.0)][page] = seen.now[page] | seen.before[page];
+            }
         });
     }
 

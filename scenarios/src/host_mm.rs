@@ -136,9 +136,9 @@ impl<M: Machine> HostMm<M> {
         self.translations.emulated();
     }
 
-    /// A vCPU has invalidated what it had cached of a virtual page.
-    pub fn guest_invalidated(&self, cpu: CpuId, gva: Gva) {
-        self.translations.invalidated(cpu, gva);
+    /// A vCPU begins to invalidate what it has cached of a virtual page; `None`: of every page.
+    pub fn guest_invalidates(&self, cpu: CpuId, gva: Option<Gva>) {
+        self.translations.invalidates(cpu, gva);
     }
 
     /// True if the guest's tables may let this access of a vCPU reach the page.

@@ -24,6 +24,9 @@ pub(crate) fn of<M: Machine>(m: &M, scenario: &Scenario) -> MmuOf<M> {
         scenario::IndirectFastFault::Walk => IndirectFastFault::Walk,
         scenario::IndirectFastFault::Pinned => IndirectFastFault::Pinned,
     };
+    if scenario.unsync {
+        mmu.allow_unsync(m);
+    }
     mmu
 }
 

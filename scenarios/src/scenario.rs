@@ -30,6 +30,8 @@ pub struct Scenario {
     pub spte: Format,
     /// What a fast fault on an indirect page does where guards or the scenario let it run.
     pub indirect: IndirectFastFault,
+    /// Shadowed guest tables may go out of sync.
+    pub unsync: bool,
     /// Guest memory known to KVM.
     pub slots: Vec<Slot>,
     /// How many host pages there are.

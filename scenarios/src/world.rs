@@ -74,6 +74,7 @@ impl<M: Machine> World<M> {
         }
         let config = VmConfig {
             contended: scenario.contends(),
+            unsync: scenario.unsync,
             nr_vcpus: vcpus as u8,
             slots: &slots[..scenario.slots.len()],
         };

@@ -33,7 +33,6 @@ const fn bug(what: &'static str, fixed: &'static str, here: Here) -> Bug {
     Bug { what, fixed, here }
 }
 
-const UNSYNC: &str = "shadow pages that are out of sync, and tlbs_dirty";
 const UNTRACKED: &str = "large pages, and a writer of guest page tables that KVM does not track";
 
 const MMU: &[Bug] = &[
@@ -63,16 +62,20 @@ const MMU: &[Bug] = &[
         "b64d740ea7dd (6.0)",
         Found("log-begins-after-age", &["log-flushes-always"]),
     ),
-    bug("rmap_write_protect misses what sync_page dropped", "f81602958c11 (5.16)", Missing(UNSYNC)),
+    bug(
+        "rmap_write_protect misses what sync_page dropped",
+        "f81602958c11 (5.16)",
+        Found("unsync-dropped", &["sync-page-flushes"]),
+    ),
     bug(
         "an SPTE is writable before its page counts as unsync",
         "578e1c4db221 (4.19)",
-        Missing("shadow pages that are out of sync, and weak memory"),
+        Found("unsync-load-cr3", &["unsync-before-writable", "sync-roots-locks"]),
     ),
     bug(
         "a shadow page is linked that was not synchronised",
         "65855ed8b034 (5.16)",
-        Missing(UNSYNC),
+        Missing("tables of three levels: a page of the 4K level is synchronised when it is found"),
     ),
     bug(
         "a direct shadow page of another frame is reused; CVE-2026-46113",
@@ -110,7 +113,11 @@ const MMU: &[Bug] = &[
         Missing("a property on what counts as used"),
     ),
     bug("D is cleared without a flush", "4.6", Missing("PML")),
-    bug("tlbs_dirty is cleared for a flush that began before", "3.15", Missing(UNSYNC)),
+    bug(
+        "tlbs_dirty is cleared for a flush that began before",
+        "3.15",
+        Found("unsync-owed-harvest", &["sync-page-flushes", "tlbs-dirty-read-first"]),
+    ),
     bug(
         "a lockless walk reads a page that is freed",
         "c142786c6291 (3.5), by design",

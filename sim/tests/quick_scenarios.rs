@@ -3,6 +3,11 @@
 //! and the witnesses or the story that show that the race was reached. No counts: a step whose loss
 //! changes nothing but a number of states is not noticed here. `cargo mutants` runs this test.
 
+use std::num::NonZero;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::thread::{available_parallelism, scope};
+
 use kvmmu_scenarios::builtin::FILES;
 use kvmmu_scenarios::loader;
 use kvmmu_scenarios::scenario::{Expect, Expected, Scenario};
@@ -21,6 +26,8 @@ const SLOW: &[&str] = &[
     "log-begins",
     "manual-protect",
     "stale-walk-indirect",
+    "unsync-owed",
+    "unsync-owed-harvest",
 ];
 
 #[test]
@@ -28,15 +35,25 @@ fn every_quick_scenario_comes_out_as_its_file_says() {
     let quick = FILES
         .iter()
         .filter(|(file, _)| !SLOW.contains(&file.strip_suffix(".toml").expect("a scenario file")));
-    for (file, text) in quick {
-        let scenario = loader::load(file, text, 1).unwrap_or_else(|e| panic!("{e}"));
-        for expect in &scenario.expects {
+    let scenarios: Vec<Scenario> = quick
+        .map(|(file, text)| loader::load(file, text, 1).unwrap_or_else(|e| panic!("{e}")))
+        .collect();
+    let all =
+        scenarios.iter().flat_map(|scenario| scenario.expects.iter().map(move |e| (scenario, e)));
+    let variants: Vec<(&Scenario, &Expect)> = all.collect();
+    let (next, wrong) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let worker = || {
+        while !wrong.load(Relaxed) {
+            let Some((scenario, expect)) = variants.get(next.fetch_add(1, Relaxed)) else { return };
             let names: Vec<&str> = expect.without.iter().map(|g| g.info().name).collect();
-            if let Err(why) = come_out(&scenario, expect) {
+            if let Err(why) = come_out(scenario, expect) {
+                wrong.store(true, Relaxed);
                 panic!("{} without {names:?}: {why}", scenario.name);
             }
         }
-    }
+    };
+    let jobs = available_parallelism().map_or(1, NonZero::get);
+    scope(|threads| (0..jobs).for_each(|_| drop(threads.spawn(worker))));
 }
 
 /// Explores a variant. Why it is not as expected.

@@ -240,6 +240,7 @@ impl Stress {
             paging: Paging::Direct,
             spte: self.format,
             indirect: IndirectFastFault::Gfns,
+            unsync: false,
             host_pages: kvmmu_scenarios::host_mm::PFNS as u8,
             backing: FRAMES.map(backing).collect(),
             guest_tables: vec![],

@@ -81,7 +81,7 @@ fn vm(
     places: &mut Vec<SpteLoc>,
 ) -> Shadowed<Dense, ResidentHost> {
     let slot = MemslotConfig { base_gfn: Gfn(FRAME), npages: 1, log: true };
-    let config = VmConfig { contended: false, nr_vcpus: 1, slots: &[slot] };
+    let config = VmConfig { contended: false, unsync: false, nr_vcpus: 1, slots: &[slot] };
     let mmu = ShadowMmu::new(machine, FORMAT);
     let vm = Vm::new(machine, ResidentHost::new(), &config, mmu);
     Mmu::kvm_mmu_load(&vm, CpuId(0), Some(Gfn(ROOT)));

@@ -28,7 +28,7 @@ impl<K: Kind, H: Host + Default> Vm<K, H> {
     pub fn new(machine: &Native<K>, format: SpteFormat, vcpus: u8, log: bool) -> Self {
         let slot = |i| MemslotConfig { base_gfn: Gfn(i * SLOT_PAGES), npages: SLOT_PAGES, log };
         let slots: [MemslotConfig; MEMSLOTS] = std::array::from_fn(|i| slot(i as u64));
-        let config = VmConfig { contended: false, nr_vcpus: vcpus, slots: &slots };
+        let config = VmConfig { contended: false, unsync: false, nr_vcpus: vcpus, slots: &slots };
         let mmu = ShadowMmu::new(machine, format);
         let vm = kvmmu_model::Vm::new(machine, H::default(), &config, mmu);
         for cpu in (0..vcpus).map(CpuId) {

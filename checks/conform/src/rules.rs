@@ -75,6 +75,7 @@ impl Rules {
             guest_writable: true,
             write_protected_pt: false,
             speculative: new.speculative,
+            can_unsync: true,
             old,
         };
         let large = if new.level > 1 { self.format().last_value } else { 0 };

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use kvmmu_model::{Guarded, Lock, LockClass, LockId, Mode, Object, Tag};
@@ -20,6 +22,8 @@ pub struct EngineLock<X: Primitives, T: Guarded> {
     mutex: Option<X::Mutex<T>>,
     /// The data as it was released last.
     released: Mutex<T>,
+    /// Somebody owns the lock, and what was released last may be out of date.
+    held: AtomicBool,
 }
 
 impl<X: Primitives, T: Guarded> EngineLock<X, T> {
@@ -31,12 +35,18 @@ impl<X: Primitives, T: Guarded> EngineLock<X, T> {
             bit: run.locks.add(id, Mode::Exclusive),
             mutex: id.contended.then(|| X::mutex(init)),
             released: Mutex::new(init),
+            held: AtomicBool::new(false),
         }
     }
 
     /// The data as it was released last, without a step.
-    pub fn peek(&self) -> T {
+    fn last(&self) -> T {
         *hold(&self.released)
+    }
+
+    /// The data, without a step; `None`: it has an owner, who may be changing it.
+    pub fn peek(&self) -> Option<T> {
+        (!self.held.load(Relaxed)).then(|| self.last())
     }
 }
 
@@ -48,8 +58,9 @@ impl<X: Primitives, T: Guarded> Lock<T> for EngineLock<X, T> {
         self.run.ask(self.bit);
         let data = match &self.mutex {
             Some(mutex) => Data::Taken(X::lock(mutex)),
-            None => Data::Alone(self.peek()),
+            None => Data::Alone(self.last()),
         };
+        self.held.store(true, Relaxed);
         self.run.hold(1 << self.bit);
         EngineGuard { data, lock: self }
     }
@@ -103,6 +114,7 @@ impl<X: Primitives, T: Guarded> Drop for EngineGuard<'_, X, T> {
         run.release(self.lock.bit, self.lock.tag);
         let data: &T = self;
         *hold(&self.lock.released) = *data;
+        self.lock.held.store(false, Relaxed);
         if self.lock.tag.object == Object::Lock(LockClass::MmuLock) {
             run.observe(|observer| observer.mmu_unlocked(data));
         }

@@ -421,7 +421,8 @@ impl<X: Primitives> Machine for EngineMachine<X> {
         }
         if access.access == Access::Write
             && w.watches(Property::ShadowedPtReadonly)
-            && let Some(table) = oracle::shadowed_table(w, &w.vm.kvm.mmu_lock.peek(), pfn)
+            && let Some(state) = w.vm.kvm.mmu_lock.peek()
+            && let Some(table) = oracle::shadowed_table(w, &state, pfn)
         {
             w.m.violate(
                 Property::ShadowedPtReadonly,

@@ -87,7 +87,7 @@ fn an_unknown_operation_is_named_with_the_one_that_was_meant() {
     insta::assert_snapshot!(said, @r#"
     error: my-race.toml:17:10: unknown operation 'wrte'
       help: did you mean 'write'? Legal here: read, write, fetch, set-gpte, emulate-gpte, invlpg,
-            prefault, mmio, avic-irq-window, hv-set-msr, set-apic-base, xen-evtchn-send,
+            load-cr3, prefault, mmio, avic-irq-window, hv-set-msr, set-apic-base, xen-evtchn-send,
             psci-cpu-on, halt, lock, unlock, read-lock, read-unlock, synchronize
     "#);
 }
@@ -115,7 +115,10 @@ fn an_unknown_guard_in_a_file_is_named_with_its_place() {
             gpte-recheck-leaf, lockless-walk-mode, lockless-walk-irq-off, flush-request-wait,
             request-before-mode, flush-before-free, entry-irq-off, entry-request-check,
             entry-serves-requests, make-spte-strips-w-host-readonly, pin-hold, pin-pfn-compare,
-            pin-for-write, run-holds-srcu, memslot-free-after-grace-period,
+            pin-for-write, unsync-before-writable, link-marks-unsync, get-page-syncs,
+            sync-roots-locks, sync-write-protects, sync-flushes-first, sync-page-flushes,
+            range-start-pays-flushes, tlbs-dirty-read-first, invlpg-zaps-unsync, invlpg-flushes,
+            set-cr3-syncs, set-cr3-flushes, run-holds-srcu, memslot-free-after-grace-period,
             memslot-invalid-before-zap, memslot-delete-zaps, memslot-delete-flushes,
             retry-leaves-srcu, log-installed-before-protect, log-protects, log-flushes,
             log-flushes-always, log-initially-set, clear-then-protect, clear-atomic,

@@ -75,10 +75,10 @@ fn scenario_expression(s: &Scenario) -> Option<String> {
     Some(format!(
         "Scenario {{ name: {:?}.into(), title: {:?}.into(), source: String::new(), \
          about: String::new(), profile: Profile::Fixed, paging: Paging::Direct, \
-         spte: Format::{spte}, indirect: IndirectFastFault::Gfns, slots: {}, host_pages: {}, \
-         backing: {}, guest_tables: Vec::new(), guest_root: None, map: {}, locks: Vec::new(), \
-         threads: {}, at_stop: {}, always: {}, sometimes: {}, lock_checks: false, \
-         expects: {}, size: 1 }}",
+         spte: Format::{spte}, indirect: IndirectFastFault::Gfns, unsync: false, \
+         slots: {}, host_pages: {}, backing: {}, guest_tables: Vec::new(), \
+         guest_root: None, map: {}, locks: Vec::new(), threads: {}, at_stop: {}, \
+         always: {}, sometimes: {}, lock_checks: false, expects: {}, size: 1 }}",
         s.name,
         s.title,
         vec_of(slots),

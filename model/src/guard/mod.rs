@@ -2,8 +2,8 @@
 //!
 //! Removing guards is the only way to break the model: there are no hand-made buggy copies of
 //! functions. Where a guard is removed, something definite replaces it; `without` says exactly
-//! what. The table is in two files, `mmu.rs` and `virt.rs`. Each is a macro that hands the rows it
-//! was given, followed by its own, to another macro.
+//! what. The table is in three files, `mmu.rs`, `unsync.rs` and `virt.rs`. Each is a macro that
+//! hands the rows it was given, followed by its own, to another macro.
 
 #[macro_use]
 mod define;
@@ -13,18 +13,23 @@ mod mmu;
 mod release;
 mod set;
 #[macro_use]
+mod unsync;
+#[macro_use]
 mod virt;
 
 pub use info::{GuardInfo, Masked, ShownUnder};
 pub use release::Release;
 pub use set::GuardSet;
 
-// The rows of `mmu.rs`, then those of `virt.rs`, make one enum.
+// The rows of `mmu.rs`, then those of `unsync.rs` and of `virt.rs`, make one enum.
+macro_rules! with_unsync_guards {
+    ($($rows:tt)*) => { unsync_guards!(with_virt_guards! { $($rows)* }); };
+}
 macro_rules! with_virt_guards {
     ($($rows:tt)*) => { virt_guards!(guards! { $($rows)* }); };
 }
 
-mmu_guards!(with_virt_guards! {});
+mmu_guards!(with_unsync_guards! {});
 
 impl Guard {
     /// False: under sequential consistency nothing can show that it is missing.

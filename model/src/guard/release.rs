@@ -19,6 +19,8 @@ impl Release {
             lacks: &[
                 Guard::AgeUsesXchgResult,
                 Guard::ChangePteClearsMmuWritable,
+                Guard::SyncPageFlushes,
+                Guard::SyncRootsLocks,
                 Guard::LogFlushesAlways,
                 Guard::InvalidSlotRetries,
                 Guard::BusFreeAfterGracePeriod,
@@ -32,6 +34,8 @@ impl Release {
             lacks: &[
                 Guard::AgeUsesXchgResult,
                 Guard::ChangePteClearsMmuWritable,
+                Guard::SyncPageFlushes,
+                Guard::SyncRootsLocks,
                 Guard::LogFlushesAlways,
                 Guard::InvalidSlotRetries,
                 Guard::HostZapNotifies,

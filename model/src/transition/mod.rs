@@ -48,6 +48,8 @@ pub struct NewLeaf {
     pub write_protected_pt: bool,
     /// No access asked for it yet (`speculative`, `prefetch`).
     pub speculative: bool,
+    /// A table may go out of sync for it: of every fault, and not where one is synchronised.
+    pub can_unsync: bool,
     /// What the entry holds, of the same page or nothing (`old_spte`).
     pub old: Spte,
 }
@@ -114,6 +116,13 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
         guest_writable
     }
 
+    /// The short cut of `make_spte` in 5.10: an entry that is synchronised and writable already
+    /// stays so, and nobody asks whether its frame is a shadowed table.
+    #[inline]
+    pub fn sync_keeps_writable(&self, old: Spte, can_unsync: bool) -> bool {
+        self.algorithm == Algorithm::V5_10 && !can_unsync && self.format.is_writable(old)
+    }
+
     /// `make_spte`.
     #[inline]
     pub fn make_spte(&self, leaf: NewLeaf) -> Spte {
@@ -128,6 +137,10 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
         let writable = self.leaf_may_be_writable(leaf.guest_writable, leaf.host_writable);
         if writable && !leaf.write_protected_pt {
             spte = spte.with(f.writable_mask | f.mmu_writable_mask);
+            if self.sync_keeps_writable(leaf.old, leaf.can_unsync) {
+                // Neither D nor the mark for access tracking.
+                return spte;
+            }
             // 6.1 takes a short cut where the page is writable already, and that leaves D out: of
             // two faults that map one page, the second clears the D that the first has set.
             if self.algorithm == Algorithm::V5_10 || !f.is_writable(leaf.old) {

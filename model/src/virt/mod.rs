@@ -1,9 +1,10 @@
 //! Generic KVM (`virt/kvm`): `struct kvm` and what it does for every architecture and MMU.
 //!
 //! File by file: `notifier.rs` (the host takes pages back), `dirty_log.rs`, `requests.rs` (what a
-//! remote flush means and how it waits), `memslots.rs`, `io_bus.rs` and `irq_routing.rs` (what
-//! vCPUs read is replaced under them; `published.rs` is how), `vm.rs` and `vcpu.rs` (creating and
-//! destroying them), `hardware.rs` (CPUs that come and go), `system.rs` (what is around a VM).
+//! remote flush means and how it waits), `tlbs_dirty.rs` (flushes that are owed), `memslots.rs`,
+//! `io_bus.rs` and `irq_routing.rs` (what vCPUs read is replaced under them; `published.rs` is
+//! how), `vm.rs` and `vcpu.rs` (creating and destroying them), `hardware.rs` (CPUs that come and
+//! go), `system.rs` (what is around a VM).
 
 mod dirty_log;
 mod hardware;
@@ -14,6 +15,7 @@ mod notifier;
 pub mod published;
 mod requests;
 mod system;
+mod tlbs_dirty;
 mod vcpu;
 mod vm;
 
@@ -56,6 +58,9 @@ pub struct Kvm<P: Platform, S: Guarded> {
     pub mmu_lock: P::Lock<MmuState<S>>,
     /// `kvm->mmu_notifier_seq`. Protected by: `mmu_lock`; faults read it before they take the lock.
     pub notifier_seq: P::Word,
+    /// `kvm->tlbs_dirty`: flushes that are owed, and that the next flush pays. Protected by:
+    /// nothing. `None`: no page goes out of sync, and nobody owes one.
+    pub tlbs_dirty: Option<P::Word>,
     /// `kvm->irq_lock`: taken to change the routing of interrupts.
     pub irq_lock: P::Lock<()>,
     /// `kvm->srcu`: held for reading wherever memslots or buses are used.
@@ -132,6 +137,8 @@ pub struct VmConfig<'a> {
     /// Something in this program waits for those who run vCPUs, or for readers of `kvm->srcu`.
     /// Without that, their locks are no steps.
     pub contended: bool,
+    /// Shadow pages may go out of sync.
+    pub unsync: bool,
     /// How many vCPUs.
     pub nr_vcpus: u8,
     /// The memslots.
@@ -143,7 +150,7 @@ pub type SrcuSection<'a, P> = <<P as Platform>::Srcu as Srcu>::Section<'a>;
 
 impl<P: Platform, S: Guarded + Default> Kvm<P, S> {
     pub(crate) fn new(p: &P, config: &VmConfig<'_>) -> Self {
-        let VmConfig { contended, nr_vcpus, slots } = *config;
+        let VmConfig { contended, unsync, nr_vcpus, slots } = *config;
         assert!(slots.len() <= MEMSLOTS && usize::from(nr_vcpus) <= VCPUS);
         let mutex = |class: LockClass| p.lock(class.one().contended(contended), ());
         let logged = |i: usize| slots.get(i).is_some_and(|s| s.log);
@@ -152,6 +159,7 @@ impl<P: Platform, S: Guarded + Default> Kvm<P, S> {
             slots_lock: p.lock(LockClass::SlotsLock.one(), ()),
             mmu_lock: p.lock(LockClass::MmuLock.one(), MmuState::default()),
             notifier_seq: p.word(Tag::one(Object::NotifierSeq), 0),
+            tlbs_dirty: unsync.then(|| p.word(Tag::one(Object::TlbsDirty), 0)),
             irq_lock: mutex(LockClass::IrqLock),
             srcu: p.srcu(LockClass::KvmSrcu.one().contended(contended)),
             irq_srcu: p.srcu(LockClass::IrqSrcu.one().contended(contended)),

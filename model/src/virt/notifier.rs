@@ -43,7 +43,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         // the sequence at the end neither has notifier-seq-recheck.
         l.notifier_count += 1;
         let zap = || M::kvm_unmap_hva_range(self, &mut l, gfn);
-        if self.p.guarded(Guard::RangeStartZaps, zap) {
+        let zapped = self.p.guarded(Guard::RangeStartZaps, zap);
+        if zapped || self.p.guarded(Guard::RangeStartPaysFlushes, || self.owes_flushes()) {
             self.p.guarded(Guard::RangeStartFlush, || self.kvm_flush_remote_tlbs(None));
         }
         drop(l);

@@ -11,8 +11,8 @@
 //! its interrupts off only in the guest, which the IPI ends, on the way into it, and in a lockless
 //! walk; none of these waits for a lock, and who spins on `mmu_lock` has interrupts on.
 //!
-//! Linux v5.10 `virt/kvm/kvm_main.c`, `kvm_make_all_cpus_request()`. Not modelled: `tlbs_dirty`,
-//! which only unsync pages need; a vCPU that moves to another CPU.
+//! Linux v5.10 `virt/kvm/kvm_main.c`, `kvm_make_all_cpus_request()`. Not modelled: a vCPU that
+//! moves to another CPU.
 
 use crate::guard::Guard;
 use crate::host::Host;
@@ -43,7 +43,9 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// Locks: any or none.
     #[kernel]
     pub fn kvm_flush_remote_tlbs(&self, me: Option<CpuId>) {
+        let owed = self.owed_before();
         self.kvm_make_all_cpus_request(me, KVM_REQ_TLB_FLUSH);
+        self.paid(owed);
         self.p.mark(Mark::FlushDone);
     }
 

@@ -2,6 +2,7 @@
 //! Xen; and in `mmu/` the MMU.
 
 mod apicv;
+mod cr3;
 mod emulate;
 mod enter;
 mod every_vm;

@@ -9,7 +9,7 @@ use kvmmu_model::Guard;
 use crate::items;
 
 /// The parts of the page: a heading, a few words, and the files.
-const PARTS: [(&str, &str, &[&str]); 9] = [
+const PARTS: [(&str, &str, &[&str]); 10] = [
     (
         "What an SPTE is, and what one may become",
         "Pure functions: nothing here reads or writes shared memory.",
@@ -49,12 +49,24 @@ const PARTS: [(&str, &str, &[&str]); 9] = [
     (
         "Shadow pages, and guest stores to page tables",
         "",
-        &["x86/mmu/shadow_page.rs", "x86/mmu/pte_write.rs", "x86/emulate.rs"],
+        &[
+            "x86/mmu/shadow_page.rs",
+            "x86/mmu/pte_write.rs",
+            "x86/emulate.rs",
+            "x86/mmu/unsync.rs",
+            "x86/mmu/sync.rs",
+            "x86/cr3.rs",
+        ],
     ),
     (
         "What vCPUs read is replaced under them",
         "",
         &["virt/published.rs", "virt/memslots.rs", "virt/io_bus.rs", "virt/irq_routing.rs"],
+    ),
+    (
+        "What kernels to 5.15 do",
+        "Flushes that `sync_page` leaves to others.",
+        &["virt/tlbs_dirty.rs"],
     ),
     (
         "What no kernel does",

@@ -80,10 +80,13 @@ impl<M: Machine> World<M> {
             }
             VcpuOp::Invlpg(gva) => {
                 self.leave(cpu, run);
-                Mmu::kvm_mmu_invlpg(&self.vm, || {
-                    M::flush_tlb(self, cpu);
-                    self.vm.host.guest_invalidated(cpu, gva);
-                });
+                self.vm.host.guest_invalidates(cpu, Some(gva));
+                Mmu::kvm_mmu_invlpg(&self.vm, cpu, gva, || M::flush_tlb(self, cpu));
+            }
+            VcpuOp::LoadCr3 => {
+                self.leave(cpu, run);
+                self.vm.host.guest_invalidates(cpu, None);
+                self.vm.kvm_set_cr3(cpu);
             }
             VcpuOp::Prefault(gfn) => {
                 self.leave(cpu, run);

@@ -28,6 +28,7 @@ use toml::de::DeTable;
 pub use self::error::LoadError;
 use self::error::Source;
 use self::expect::{Cast, Check, Watched};
+use self::map::Uses;
 use self::memory::Memory;
 use self::own_locks::OwnLocks;
 pub use self::own_locks::own_lock;
@@ -46,6 +47,7 @@ pub const KEYS: &[&str] = &[
     "paging",
     "spte",
     "indirect-fast-fault",
+    "unsync",
     "host",
     "slot",
     "guest",
@@ -110,6 +112,10 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
     let drafts = threads::drafts(&root, paging, memory.guest_root.is_some())?;
     memory.vcpus = threads::vcpus(&drafts);
     let uses = threads::uses(&drafts);
+    let unsync = root.flag("unsync")?.unwrap_or(false);
+    if unsync {
+        check_unsync(&root, profile, uses)?;
+    }
     memory::check_pool(&root, &memory, uses.direct)?;
     let map = map::read(&root, &mut memory, spte, uses)?;
     memory.back_the_rest(&root)?;
@@ -146,6 +152,7 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
         paging,
         spte,
         indirect,
+        unsync,
         slots: memory.slots,
         host_pages: memory.host_pages,
         backing: memory.backing,
@@ -161,6 +168,24 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
         expects,
         size,
     })
+}
+
+/// Tables go out of sync where they are shadowed; how 6.1 does it is not modelled.
+fn check_unsync(root: &Table<'_>, profile: Profile, uses: Uses) -> Result<(), LoadError> {
+    let error = |what: &str, help: &str| Err(root.source.error(root.place("unsync"), what, help));
+    if profile != Profile::Fixed {
+        return error(
+            "'unsync' with the algorithms of 6.1",
+            "what goes out of sync, and how it is synchronised, is that of 5.10: remove 'profile'",
+        );
+    }
+    if !uses.shadow {
+        return error(
+            "'unsync', and no vCPU shadows guest page tables",
+            "set paging = \"shadow\", for the file or for a vCPU, or remove 'unsync'",
+        );
+    }
+    Ok(())
 }
 
 /// The pin is made with interrupts off, as by `get_user_page_fast_only`, which takes no lock. Here

@@ -53,6 +53,14 @@ pub(super) fn parse<T: Runs>(
     if rest.len() != verb.arguments.len() {
         return Err(reader.miscounted(rest));
     }
+    if verb.name == "load-cr3" && paging == Paging::Direct {
+        return Err(text.source.error(
+            first.at,
+            "'load-cr3' needs a vCPU with paging = \"shadow\"",
+            "without tables that are shadowed KVM has nothing to do with it: remove it, or add \
+             paging = \"shadow\" to this thread",
+        ));
+    }
     let op = T::read(verb.name, &mut reader)?.ok_or_else(elsewhere)?;
     check(op.into(), verb, text.source, (*first, rest), memory)?;
     Ok(op)

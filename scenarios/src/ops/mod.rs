@@ -128,6 +128,9 @@ table::operations! {
         EmulateGpte(entry: TableEntry, to: Gfn) = "emulate-gpte",
         /// The guest invalidates its translation of a page.
         Invlpg(gva: Gva) = "invlpg",
+        /// The guest loads CR3 with the value that it has, and so invalidates all of its
+        /// translations.
+        LoadCr3 = "load-cr3",
         /// An asynchronous page fault completes: the page is mapped speculatively, without an
         /// access.
         Prefault(gfn: Gfn) = "prefault",

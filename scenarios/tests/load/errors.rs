@@ -213,6 +213,12 @@ fn operations_are_checked_word_by_word() {
             ),
             (
                 "prefault gfn0",
+                "load-cr3",
+                "27:9: 'load-cr3' needs a vCPU with paging = \"shadow\"",
+                "add paging = \"shadow\"",
+            ),
+            (
+                "prefault gfn0",
                 "write gfn3",
                 "27:15: 'write' on gfn3, a guest page table",
                 "set-gpte",

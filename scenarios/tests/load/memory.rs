@@ -218,3 +218,31 @@ fn a_pin_does_not_go_with_a_host_that_flushes_under_its_lock() {
     let error = refused(&pinned, "spte = \"npt\"", key).to_string();
     assert!(error.contains("6:24: \"pinned\", and host does change-pte"), "{error}");
 }
+
+#[test]
+fn what_goes_out_of_sync_is_a_table_that_is_shadowed_by_5_10() {
+    check(
+        SHADOW,
+        &[
+            (
+                "spte = \"npt\"",
+                "spte = \"npt\"\nunsync = 1",
+                "6:10: 'unsync' is a whole number",
+                "true or false",
+            ),
+            (
+                "spte = \"npt\"",
+                "spte = \"npt-v6.1\"\nprofile = \"x86-v6.1\"\nunsync = true",
+                "7:10: 'unsync' with the algorithms of 6.1",
+                "remove 'profile'",
+            ),
+        ],
+    );
+    let direct = SHADOW.replacen("spte = \"npt\"", "spte = \"npt\"\nunsync = true", 1);
+    let programs =
+        "run = [\"write gva0\", \"set-gpte gva2[1] gfn1\", \"emulate-gpte gfn3[0] gfn1\"]";
+    let direct = direct.replace("paging = \"shadow\"", "paging = \"direct\"");
+    let direct = direct.replace("\"gva0\" = { pfn = 0, spte = \"110\" }\n", "");
+    let error = refused(&direct, programs, "run = [\"write gfn0\"]").to_string();
+    assert!(error.contains("6:10: 'unsync', and no vCPU shadows guest page tables"), "{error}");
+}

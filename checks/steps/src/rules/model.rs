@@ -104,6 +104,7 @@ fn leaf<G: Fn(Guard) -> bool>(steps: &Transitions<'_, G>, now: &Now<'_>, stored:
         guest_writable: true,
         write_protected_pt: false,
         speculative: !asked_for,
+        can_unsync: true,
         old: Spte(stored.old),
     });
     let large = if stored.spot.level > 1 { format.last_value } else { 0 };

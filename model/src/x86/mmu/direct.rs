@@ -77,7 +77,15 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             } else {
                 self.p.mark(Mark::SlowFault);
                 let (guest_writable, write_fault, speculative) = (true, write, prefault);
-                let mapping = Mapping { cpu, gfn, page, guest_writable, write_fault, speculative };
+                let mapping = Mapping {
+                    cpu,
+                    gfn,
+                    page,
+                    guest_writable,
+                    write_fault,
+                    speculative,
+                    can_unsync: true,
+                };
                 self.__direct_map(&mut l, mapping)
             }
         };

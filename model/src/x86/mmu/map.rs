@@ -3,7 +3,7 @@
 //! Guarantee: a new SPTE has W only with H and M, H only if the host maps the page writable, M only
 //! if the guest may write and the frame is not a shadowed guest table; a page mapped writable is in
 //! the dirty log. Linux v5.10 `arch/x86/kvm/mmu/mmu.c` and `spte.c`. Not modelled: MMIO SPTEs,
-//! large pages, `sync_page` and with it the `!can_unsync && old.W` shortcut.
+//! large pages.
 
 use super::{Locked, ShadowMmu};
 use crate::guard::Guard;
@@ -32,29 +32,33 @@ pub(super) struct Mapping {
     pub(super) write_fault: bool,
     /// No access asked for it yet (`speculative`, `prefault`).
     pub(super) speculative: bool,
+    /// The frame may be a shadowed table that goes out of sync for it.
+    pub(super) can_unsync: bool,
 }
 
 impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// `make_spte`. The flag is `SET_SPTE_WRITE_PROTECTED_PT`: the frame is a shadowed guest table.
     ///
     /// Locks: `mmu_lock`.
-    fn make_spte(&self, l: &Locked, loc: SpteLoc, m: Mapping) -> (Spte, bool) {
+    fn make_spte(&self, l: &mut Locked, loc: SpteLoc, m: Mapping) -> (Spte, bool) {
         let steps = self.transitions();
         let writable = steps.leaf_may_be_writable(m.guest_writable, m.page.writable);
-        let shadowed = || self.mmu_need_write_protect(l, m.gfn);
-        let write_protected_pt =
-            writable && self.p.guarded(Guard::MakeSpteWriteProtectsPt, shadowed);
+        // In 5.10 nothing depends on the old entry but where pages are synchronised.
+        let old = match self.mmu.algorithm {
+            Algorithm::V5_10 if m.can_unsync => Spte::ZERO,
+            _ => self.mmu_spte_get_lockless(loc),
+        };
+        let asked = writable && !steps.sync_keeps_writable(old, m.can_unsync);
+        let shadowed = || self.mmu_need_write_protect(l, m.gfn, m.can_unsync);
+        let write_protected_pt = asked && self.p.guarded(Guard::MakeSpteWriteProtectsPt, shadowed);
         let leaf = NewLeaf {
             pfn: m.page.pfn,
             host_writable: m.page.writable,
             guest_writable: m.guest_writable,
             write_protected_pt,
             speculative: m.speculative,
-            // In 5.10 nothing depends on it but where pages are unsynced.
-            old: match self.mmu.algorithm {
-                Algorithm::V5_10 => Spte::ZERO,
-                Algorithm::V6_1 => self.mmu_spte_get_lockless(loc),
-            },
+            can_unsync: m.can_unsync,
+            old,
         };
         (steps.make_spte(leaf), write_protected_pt)
     }
@@ -70,6 +74,14 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         }
         *spurious = self.mmu_spte_get_lockless(loc) == new;
         !*spurious && self.mmu_spte_update(l, loc, new)
+    }
+
+    /// What `sync_page` writes in place of an SPTE that stays: true if a remote flush is owed.
+    ///
+    /// Locks: `mmu_lock`.
+    pub(super) fn sync_spte(&self, l: &mut Locked, loc: SpteLoc, m: Mapping) -> bool {
+        let (new, _) = self.make_spte(l, loc, m);
+        self.set_spte(l, loc, new, m.gfn, &mut false)
     }
 
     /// `mmu_set_spte`: maps a frame at a leaf, flushes what that removes, and keeps the rmap.
@@ -92,6 +104,9 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         // mmu_spte_update; or W, if the frame became a guest table, and then account_shadowed has
         // cleared M and flushed.
         flush |= self.set_spte(l, loc, new, m.gfn, &mut spurious);
+        if self.mmu.format.is_writable(new) {
+            self.p.without(Guard::UnsyncBeforeWritable, || self.kvm_unsync_pages(l, m.gfn));
+        }
         let mut ret = if spurious { RetPf::Spurious } else { RetPf::Fixed };
         if write_protected_pt {
             if m.write_fault {

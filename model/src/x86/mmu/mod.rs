@@ -13,7 +13,9 @@ mod rmap;
 mod seam;
 mod shadow_page;
 mod spte_update;
+mod sync;
 mod tables;
+mod unsync;
 pub mod walk;
 mod write_protect;
 
@@ -47,6 +49,11 @@ pub struct ShadowMmu<P: Platform> {
     /// `slot->arch.gfn_track`, by gfn: how many shadow pages above the 4K level shadow it.
     /// Protected by: `mmu_lock`; faults read it without.
     pub gfn_track: [P::Word; GFNS],
+    /// `sp->unsync_children`, by shadow page: how many bits its `unsync_child_bitmap` has.
+    /// Protected by: `mmu_lock`; `kvm_mmu_sync_roots` reads it without. `None`: every shadowed
+    /// table stays write-protected, as in kernels with the module parameter `oos_shadow` (to 3.0)
+    /// off.
+    pub unsync_children: Option<[P::Word; SHADOW_PAGES]>,
     /// `vcpu->arch.mmu`, by vCPU: where its walks begin. `root_hpa`, the shadow page, in the low
     /// byte; above it the frame of the guest's own root, counted from 1, or 0 with paging off or
     /// with two-dimensional paging. Only the vCPU's own thread and its CPU's walker touch it.
@@ -93,6 +100,10 @@ pub struct ShadowPage {
     pub parent_ptes: SpteSet,
     /// `sp->root_count`: vCPUs that use it as their root.
     pub root_count: u8,
+    /// `sp->unsync`: its guest table may be written, and be ahead of it. Of the 4K level only.
+    pub unsync: bool,
+    /// `sp->unsync_child_bitmap`: the entries below which a page may be out of sync.
+    pub unsync_child_bitmap: u8,
 }
 
 /// `union kvm_mmu_page_role`.
@@ -124,6 +135,10 @@ impl ShadowPage {
     /// In the hash table and not zapped.
     pub fn is_valid(&self) -> bool {
         self.in_use && !self.role.invalid
+    }
+    /// It shadows this frame as a guest table (`for_each_gfn_indirect_valid_sp`).
+    pub fn shadows(&self, gfn: Gfn) -> bool {
+        self.is_valid() && !self.role.direct && self.gfn == gfn
     }
     /// gfn and role in one word, for lockless walkers.
     pub fn header(&self) -> Header {
@@ -183,8 +198,15 @@ impl<P: Platform> ShadowMmu<P> {
             }),
             indirect_shadow_pages: p.word(Tag::one(Object::IndirectShadowPages), 0),
             gfn_track: core::array::from_fn(|i| p.word(Tag::nth(Object::GfnTrack, i), 0)),
+            unsync_children: None,
             roots: core::array::from_fn(|_| p.local(0)),
         }
+    }
+
+    /// Shadowed tables may go out of sync from now on.
+    pub fn allow_unsync(&mut self, p: &P) {
+        let word = |i| p.word(Tag::nth(Object::UnsyncChildren, i), 0);
+        self.unsync_children = Some(core::array::from_fn(word));
     }
 
     /// `sp->gfns[index]`.

@@ -53,7 +53,12 @@ pub const fn direct_pages() -> usize {
 
 /// Every SPTE place of the pool.
 pub fn all_spte_locs() -> impl Iterator<Item = SpteLoc> {
-    (0..SHADOW_PAGES as u8).map(SpId).flat_map(entries_of)
+    all_pages().flat_map(entries_of)
+}
+
+/// The places of the pool.
+pub fn all_pages() -> impl Iterator<Item = SpId> {
+    (0..SHADOW_PAGES as u8).map(SpId)
 }
 
 /// The entries of one shadow page.
@@ -88,5 +93,28 @@ impl SpteSet {
     /// The places, lowest first.
     pub fn iter(self) -> impl Iterator<Item = SpteLoc> {
         all_spte_locs().filter(move |loc| self.contains(*loc))
+    }
+}
+
+/// A set of shadow pages, such as those that were zapped and wait to be freed (`invalid_list`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct SpSet(u32);
+
+impl SpSet {
+    /// Adds a page.
+    pub(super) fn insert(&mut self, sp: SpId) {
+        self.0 |= 1 << sp.0;
+    }
+    /// Adds those of another set.
+    pub(super) fn add(&mut self, other: SpSet) {
+        self.0 |= other.0;
+    }
+    /// True if there is none.
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+    /// The pages, lowest first.
+    pub(super) fn iter(self) -> impl Iterator<Item = SpId> {
+        all_pages().filter(move |sp| self.0 >> sp.0 & 1 == 1)
     }
 }

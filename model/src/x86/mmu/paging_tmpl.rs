@@ -1,10 +1,10 @@
 //! Faults of a guest whose page tables are shadowed: `FNAME(walk_addr)`, `FNAME(page_fault)` and
 //! `FNAME(fetch)` of Linux v5.10 `arch/x86/kvm/mmu/paging_tmpl.h`.
 //!
-//! Guarantee: what is mapped is what the guest's tables said *after* they were write-protected.
-//! Mechanism: the guest's tables are read without any lock, and each entry is read again once its
-//! table is shadowed; a change means retry. Not modelled: guest A and D bits (always set),
-//! prefetch.
+//! Guarantee: what is mapped is what the guest's tables said *after* they were write-protected, or
+//! out of sync. Mechanism: the guest's tables are read without any lock, and each entry is read
+//! again once its table is shadowed; a change means retry. Not modelled: guest A and D bits (always
+//! set), prefetch.
 
 use super::fast_fault::Fault;
 use super::map::Mapping;
@@ -69,7 +69,15 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             } else {
                 self.p.mark(Mark::SlowFault);
                 let (guest_writable, write_fault, speculative) = (walk.is_writable(), write, false);
-                let mapping = Mapping { cpu, gfn, page, guest_writable, write_fault, speculative };
+                let mapping = Mapping {
+                    cpu,
+                    gfn,
+                    page,
+                    guest_writable,
+                    write_fault,
+                    speculative,
+                    can_unsync: true,
+                };
                 self.fetch(&mut l, gva, &walk, mapping)
             }
         };
@@ -114,7 +122,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// address). `None`: no memslot has the table, or one that is on its way out
     /// (`KVM_HVA_ERR_BAD`).
     #[track_caller]
-    fn read_gpte(&self, table: Gfn, index: u8) -> Option<Gpte> {
+    pub(super) fn read_gpte(&self, table: Gfn, index: u8) -> Option<Gpte> {
         // No guard: the kernel has no address to read from without a memslot, and no property asks
         // where an entry was read.
         let found = self.find_memslot(table) == MemslotFound::Valid;

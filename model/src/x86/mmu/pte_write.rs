@@ -1,16 +1,16 @@
 //! Guest stores to its own page tables that KVM emulates, and INVLPG.
 //!
 //! Linux v5.10 `arch/x86/kvm/mmu/mmu.c`. Not modelled: write flooding, misaligned stores, prefetch
-//! of the new entry, unsync pages.
+//! of the new entry.
 
 use super::ShadowMmu;
-use super::paging::SHADOW_PAGES;
+use super::paging::all_pages;
 use crate::guard::Guard;
 use crate::host::Host;
 use crate::kernel;
 use crate::platform::Ordering::Relaxed;
 use crate::platform::{Lock, Platform, Word};
-use crate::types::{CpuId, Gfn, SpId, SpteLoc};
+use crate::types::{CpuId, Gfn, Gva, SpteLoc};
 use crate::virt::KVM_REQ_TLB_FLUSH_CURRENT;
 use crate::vm::Vm;
 
@@ -27,9 +27,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         }
         let mut l = self.kvm.mmu_lock.lock();
         let mut remote_flush = false;
-        for sp in (0..SHADOW_PAGES as u8).map(SpId) {
-            let page = *l.mmu.page(sp);
-            if !page.is_valid() || page.role.direct || page.gfn != table {
+        for sp in all_pages() {
+            if !l.mmu.page(sp).shadows(table) {
                 continue;
             }
             // An entry of a guest table is one byte here (`Gpte`).
@@ -46,13 +45,17 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         }
     }
 
-    /// `kvm_mmu_invlpg`: shadow pages are changed only where the guest's table is unsync, which
-    /// none is yet; what remains is the flush of this vCPU's own translation, which `flush` does.
+    /// `kvm_mmu_invlpg`: what shadows the page goes, where its table is out of sync; then the
+    /// vCPU's own translation, which `flush` drops.
     ///
     /// Locks: takes `mmu_lock`.
     #[kernel]
-    pub(super) fn kvm_mmu_invlpg(&self, flush: impl FnOnce()) {
-        drop(self.kvm.mmu_lock.lock());
+    pub(super) fn kvm_mmu_invlpg(&self, cpu: CpuId, gva: Gva, flush: impl FnOnce()) {
+        let mut l = self.kvm.mmu_lock.lock();
+        if self.mmu.unsync_children.is_some() {
+            self.invlpg(&mut l, cpu, gva);
+        }
+        drop(l);
         flush();
     }
 }

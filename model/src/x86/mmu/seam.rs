@@ -76,8 +76,12 @@ impl<P: Platform> Mmu<P> for ShadowMmu<P> {
         vm.kvm_mmu_pte_write(cpu, gfn, byte);
     }
 
-    fn kvm_mmu_invlpg<H: Host>(vm: &Vm<P, H, Self>, flush: impl FnOnce()) {
-        vm.kvm_mmu_invlpg(flush);
+    fn kvm_mmu_sync_roots<H: Host>(vm: &Vm<P, H, Self>, cpu: CpuId) {
+        vm.kvm_mmu_sync_roots(cpu);
+    }
+
+    fn kvm_mmu_invlpg<H: Host>(vm: &Vm<P, H, Self>, cpu: CpuId, gva: Gva, flush: impl FnOnce()) {
+        vm.kvm_mmu_invlpg(cpu, gva, flush);
     }
 
     fn kvm_mmu_do_page_fault<H: Host>(

@@ -3,9 +3,9 @@
 //! Guarantee: a guest table that is shadowed is write-protected, in SPTEs and TLBs, before its
 //! shadow page is linked; a shadow page is freed only after every CPU that could reach it was
 //! kicked, and will flush before it enters the guest. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`. Not
-//! modelled: unsync pages, write flooding, `mmu_valid_gen`.
+//! modelled: write flooding, `mmu_valid_gen`.
 
-use super::paging::{PG_LEVEL_4K, ROOT_LEVEL, SHADOW_PAGES, SpteSet, entries_of};
+use super::paging::{PG_LEVEL_4K, ROOT_LEVEL, SpSet, all_pages, entries_of};
 use super::{Locked, Role, ShadowMmu, ShadowPage};
 use crate::guard::Guard;
 use crate::host::Host;
@@ -15,10 +15,6 @@ use crate::platform::Ordering::Relaxed;
 use crate::platform::{Lock, Platform, Word};
 use crate::types::{CpuId, Gfn, SpId, SpteLoc};
 use crate::vm::Vm;
-
-/// Shadow pages that were zapped and wait to be freed (`invalid_list`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub(super) struct InvalidList(u32);
 
 impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// `kvm_mmu_get_page`: the shadow page of this frame and role, made if need be. A new indirect
@@ -38,7 +34,10 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     ) -> SpId {
         let fits = |sp: &ShadowPage| sp.is_valid() && sp.gfn == gfn && sp.role == role;
         if let Some(found) = l.mmu.pages.iter().position(fits) {
-            return SpId(found as u8);
+            let sp = SpId(found as u8);
+            if self.sync_what_was_found(l, me, sp) {
+                return sp;
+            }
         }
         let free = l.mmu.pages.iter().position(|sp| !sp.in_use).expect("a free shadow page");
         let sp = SpId(free as u8);
@@ -47,6 +46,9 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             self.account_shadowed(l, me, sp);
             if role.level == PG_LEVEL_4K && self.write_protect_table(l, gfn) {
                 self.p.guarded(Guard::GetPageFlush, || self.kvm_flush_remote_tlbs(me));
+            }
+            if let (true, Some(cpu)) = (role.level > PG_LEVEL_4K, me) {
+                self.kvm_sync_pages(l, cpu, gfn);
             }
         }
         sp
@@ -59,8 +61,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         self.p.allocated(&table.spt);
         self.p.allocated(&table.gfns);
         self.p.allocated(core::slice::from_ref(&table.header));
-        let page =
-            ShadowPage { in_use: true, gfn, role, parent_ptes: SpteSet::default(), root_count: 0 };
+        let page = ShadowPage { in_use: true, gfn, role, ..ShadowPage::default() };
         debug_assert!(!l.mmu.page(sp).in_use, "allocated twice");
         *l.mmu.page_mut(sp) = page;
         // ORDERING: relaxed: published by the release of the link.
@@ -110,7 +111,11 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     pub(super) fn link_shadow_page(&self, l: &mut Locked, parent: SpteLoc, child: SpId) {
         debug_assert!(l.mmu.page(child).is_valid(), "a page that is linked is in use");
         self.mmu_spte_set(l, parent, self.mmu.format.nonleaf(child));
-        l.mmu.page_mut(child).parent_ptes.insert(parent);
+        let page = l.mmu.page_mut(child);
+        page.parent_ptes.insert(parent);
+        if page.unsync || page.unsync_child_bitmap != 0 {
+            self.p.guarded(Guard::LinkMarksUnsync, || self.mark_unsync(l, parent));
+        }
         self.p.mark(Mark::ShadowPageLinked);
     }
 
@@ -119,12 +124,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     ///
     /// Locks: `mmu_lock`.
     #[kernel]
-    pub(super) fn kvm_mmu_prepare_zap_page(
-        &self,
-        l: &mut Locked,
-        sp: SpId,
-        invalid: &mut InvalidList,
-    ) {
+    pub(super) fn kvm_mmu_prepare_zap_page(&self, l: &mut Locked, sp: SpId, invalid: &mut SpSet) {
         for loc in entries_of(sp) {
             self.mmu_page_zap_pte(l, loc);
         }
@@ -136,9 +136,12 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         if !l.mmu.page(sp).role.direct {
             self.unaccount_shadowed(l, sp);
         }
-        l.mmu.page_mut(sp).role.invalid = true;
+        let page = l.mmu.page_mut(sp);
+        page.role.invalid = true;
+        // kvm_unlink_unsync_page.
+        page.unsync = false;
         if l.mmu.page(sp).root_count == 0 {
-            invalid.0 |= 1 << sp.0;
+            invalid.insert(sp);
         }
         self.p.mark(Mark::ShadowPageZapped);
     }
@@ -161,14 +164,14 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// `kvm_mmu_commit_zap_page`: flushes, which waits for lockless walkers, and then frees.
     ///
     /// Locks: `mmu_lock`.
-    pub(super) fn kvm_mmu_commit_zap_page(&self, l: &mut Locked, invalid: InvalidList) {
-        if invalid.0 == 0 {
+    pub(super) fn kvm_mmu_commit_zap_page(&self, l: &mut Locked, invalid: SpSet) {
+        if invalid.is_empty() {
             return;
         }
         self.p.call("kvm_mmu_commit_zap_page", || {
             self.p.guarded(Guard::FlushBeforeFree, || self.kvm_flush_remote_tlbs(None));
-            for sp in (0..SHADOW_PAGES as u8).filter(|sp| invalid.0 >> sp & 1 == 1) {
-                self.kvm_mmu_free_page(l, SpId(sp));
+            for sp in invalid.iter() {
+                self.kvm_mmu_free_page(l, sp);
             }
             self.p.without(Guard::FlushBeforeFree, || self.kvm_flush_remote_tlbs(None));
         });
@@ -194,7 +197,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         let mut l = self.kvm.mmu_lock.lock();
         let oldest = l.mmu.pages.iter().position(|sp| sp.is_valid() && sp.root_count == 0);
         let Some(oldest) = oldest else { return };
-        let mut invalid = InvalidList::default();
+        let mut invalid = SpSet::default();
         self.kvm_mmu_prepare_zap_page(&mut l, SpId(oldest as u8), &mut invalid);
         self.kvm_mmu_commit_zap_page(&mut l, invalid);
     }
@@ -206,8 +209,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     #[kernel("kvm_mmu_zap_all_fast")]
     pub(super) fn zap_all_but_roots(&self) {
         let mut l = self.kvm.mmu_lock.lock();
-        let mut invalid = InvalidList::default();
-        for sp in (0..SHADOW_PAGES as u8).map(SpId) {
+        let mut invalid = SpSet::default();
+        for sp in all_pages() {
             let page = *l.mmu.page(sp);
             if page.is_valid() && page.root_count == 0 {
                 self.kvm_mmu_prepare_zap_page(&mut l, sp, &mut invalid);

@@ -67,7 +67,8 @@ impl<P: Platform> Tables<P> for ShadowMmu<P> {
 
     fn shadowed_table(l: &ShadowPages, is: impl Fn(Gfn) -> bool) -> Option<Gfn> {
         let linked = |sp: &&ShadowPage| {
-            sp.is_valid() && !sp.role.direct && (sp.root_count > 0 || !sp.parent_ptes.is_empty())
+            let linked = sp.root_count > 0 || !sp.parent_ptes.is_empty();
+            sp.is_valid() && !sp.role.direct && linked && !sp.unsync
         };
         l.pages.iter().filter(linked).map(|sp| sp.gfn).find(|gfn| is(*gfn))
     }

@@ -65,12 +65,4 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         }
         cleared_w
     }
-
-    /// `mmu_need_write_protect`: is the frame a guest page table that somebody shadows? No page is
-    /// unsynced yet, so it behaves as for `can_unsync = false` always.
-    ///
-    /// Locks: `mmu_lock`.
-    pub(super) fn mmu_need_write_protect(&self, l: &Locked, gfn: Gfn) -> bool {
-        l.mmu.pages.iter().any(|sp| sp.is_valid() && !sp.role.direct && sp.gfn == gfn)
-    }
 }

@@ -1,0 +1,76 @@
+//! Flushes that are owed: `kvm->tlbs_dirty`, of kernels from 2.6.38 to 5.15.
+//!
+//! Guarantee: what was dropped from a shadow page without a flush is in no TLB when the host takes
+//! its page back. Mechanism: whoever drops it counts; `range_start` flushes if something is
+//! counted, though it finds nothing to zap; each flush, for whatever reason, takes away what was
+//! counted before it began. It does not help who looks for mappings of a frame by its reverse map
+//! alone. Since 5.16 `sync_page` flushes at once, and nothing is owed: with guard
+//! `sync-page-flushes` there is nothing of this. Linux v5.10 `virt/kvm/kvm_main.c`,
+//! `arch/x86/kvm/mmu/paging_tmpl.h`.
+
+use crate::guard::Guard;
+use crate::host::Host;
+use crate::mark::Mark;
+use crate::platform::Ordering::{Acquire, Release, SeqCst};
+use crate::platform::{Platform, Word};
+use crate::vm::{Mmu, Vm};
+
+/// What a flush has read of `kvm->tlbs_dirty` before it began.
+pub(super) enum Owed {
+    /// It counts what is owed.
+    Count(u64),
+    /// It does not, or has not looked.
+    Unknown,
+}
+
+impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
+    /// `kvm->tlbs_dirty++`, after the SPTE was dropped.
+    ///
+    /// Locks: `mmu_lock`.
+    pub(crate) fn owe_flush(&self) {
+        let Some(tlbs_dirty) = &self.kvm.tlbs_dirty else { return };
+        // ORDERING: release (smp_wmb): pairs with the acquire of the flush, which may take a debt
+        // for paid only if the SPTE was gone before its requests. Not judged under SC.
+        tlbs_dirty.add(1, Release);
+        self.p.mark(Mark::FlushOwed);
+    }
+
+    /// `kvm->tlbs_dirty` is not 0.
+    ///
+    /// Locks: `mmu_lock`, under which it is counted up.
+    pub(super) fn owes_flushes(&self) -> bool {
+        matches!(self.count_owed_flushes(), Owed::Count(count) if count != 0)
+    }
+
+    /// What is owed when a flush begins.
+    pub(super) fn owed_before(&self) -> Owed {
+        if self.p.guarded(Guard::TlbsDirtyReadFirst, || true) {
+            return self.count_owed_flushes();
+        }
+        Owed::Unknown
+    }
+
+    /// A flush is done: what was owed when it began is owed no more. What came since stays.
+    pub(super) fn paid(&self, before: Owed) {
+        let seen = match before {
+            Owed::Count(_) => before,
+            Owed::Unknown => self.count_owed_flushes(),
+        };
+        if let (Owed::Count(seen), Some(tlbs_dirty)) = (seen, &self.kvm.tlbs_dirty) {
+            // ORDERING: full, as every x86 cmpxchg.
+            let _ = tlbs_dirty.compare_exchange(seen, 0, SeqCst, SeqCst);
+        }
+    }
+
+    fn count_owed_flushes(&self) -> Owed {
+        if self.p.guarded(Guard::SyncPageFlushes, || true) {
+            return Owed::Unknown;
+        }
+        match &self.kvm.tlbs_dirty {
+            // ORDERING: acquire (smp_load_acquire) pairs with the release of owe_flush: what is
+            // counted is gone. Not judged under SC.
+            Some(tlbs_dirty) => Owed::Count(tlbs_dirty.load(Acquire)),
+            None => Owed::Unknown,
+        }
+    }
+}
