@@ -17,8 +17,8 @@
 //! 3. [`x86::mmu`]: the MMU of shadow pages, and which lock protects what. `fast_fault.rs`
 //!    (`fast_page_fault`, the step that everything else has to live with), `spte_update.rs` (how an
 //!    SPTE is changed under it), `lockless.rs` (the walk), `direct.rs`, `paging_tmpl.rs` and
-//!    `map.rs` (slow faults), `write_protect.rs`, `rmap.rs`, `shadow_page.rs`, `pte_write.rs`,
-//!    `unsync.rs` and `sync.rs`.
+//!    `map.rs`, `mmio.rs` (slow faults), `write_protect.rs`, `rmap.rs`, `shadow_page.rs`,
+//!    `pte_write.rs`, `unsync.rs` and `sync.rs`.
 //! 4. [`virt`]: generic KVM. `requests.rs` (what a flush means and how it waits), `notifier.rs`
 //!    (the host takes pages back), `dirty_log.rs`, `memslots.rs` and its neighbours (what vCPUs
 //!    read is replaced under them), whole VMs, vCPUs and CPUs.
@@ -30,7 +30,7 @@
 //!
 //! # What is not here yet
 //!
-//! Large pages, MMIO SPTEs, PML, the dirty ring, `zap_all_fast`, root changes, the TDP MMU, arm64.
+//! Large pages, PML, the dirty ring, `zap_all_fast`, root changes, the TDP MMU, arm64.
 #![no_std]
 #![forbid(unsafe_code)]
 

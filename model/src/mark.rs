@@ -132,6 +132,10 @@ marks! {
     MemslotInvalid = "memslot-invalid",
     /// A fault found no valid memslot for its frame, and the access became MMIO.
     MemslotMissing = "memslot-missing",
+    /// An MMIO SPTE was set.
+    MmioSpteSet = "mmio-spte-set",
+    /// An access was taken for MMIO by what an MMIO SPTE says, or the vCPU remembers.
+    MmioCached = "mmio-cached",
     /// CLEAR_DIRTY_LOG cleared bits of the bitmap.
     LogCleared = "log-cleared",
     /// The dirty log of a memslot begins, and its frames are write-protected.

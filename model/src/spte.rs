@@ -8,7 +8,7 @@ mod layouts;
 
 use core::fmt;
 
-use crate::types::{Access, Pfn, SpId};
+use crate::types::{Access, Gfn, Pfn, SpId};
 
 /// The value of a shadow page-table entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -16,6 +16,11 @@ pub struct Spte(pub u64);
 
 /// Host pages that hold shadow pages start here; guest pages stay below.
 pub const SHADOW_PAGES_BASE: u64 = 0x100;
+
+/// Where an MMIO SPTE has its generation.
+const MMIO_GENERATION_SHIFT: u32 = 3;
+/// `MMIO_SPTE_GEN_MASK`: two bits for the 18 of the kernel, so that few updates wrap.
+pub const MMIO_GENERATION_MASK: u64 = 0b11;
 
 impl Spte {
     /// The empty SPTE.
@@ -130,6 +135,14 @@ impl SpteFormat {
     #[inline]
     pub const fn is_mmio(&self, spte: Spte) -> bool {
         self.mmio_value != 0 && spte.0 & self.mmio_mask == self.mmio_value
+    }
+    /// `make_mmio_spte`: no memslot of this generation has the frame.
+    pub const fn mmio(&self, gfn: Gfn, generation: u64) -> Spte {
+        self.with_pfn(Spte(self.mmio_value | generation << MMIO_GENERATION_SHIFT), Pfn(gfn.0))
+    }
+    /// `get_mmio_spte_generation`.
+    pub const fn mmio_generation(&self, spte: Spte) -> u64 {
+        spte.0 >> MMIO_GENERATION_SHIFT & MMIO_GENERATION_MASK
     }
     /// `is_shadow_present_pte`. An access-tracked SPTE is present in this sense, though not to
     /// hardware.
@@ -275,7 +288,7 @@ impl Gpte {
     pub const W: u8 = 1 << 6;
 
     /// An entry that points to a frame below 64.
-    pub const fn new(gfn: crate::Gfn, writable: bool) -> Gpte {
+    pub const fn new(gfn: Gfn, writable: bool) -> Gpte {
         Gpte(Gpte::P | if writable { Gpte::W } else { 0 } | gfn.0 as u8 & 0x3f)
     }
     /// Present.
@@ -287,7 +300,7 @@ impl Gpte {
         self.0 & Gpte::W != 0
     }
     /// The frame.
-    pub const fn gfn(self) -> crate::Gfn {
-        crate::Gfn(self.0 as u64 & 0x3f)
+    pub const fn gfn(self) -> Gfn {
+        Gfn(self.0 as u64 & 0x3f)
     }
 }

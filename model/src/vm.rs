@@ -123,6 +123,14 @@ pub trait Mmu<P: Platform>: Tables<P> {
         present: bool,
     ) -> RetPf;
 
+    /// `handle_mmio_page_fault`: an access met an entry that marks MMIO (`PFERR_RSVD_MASK`, an EPT
+    /// misconfiguration). [`RetPf::Invalid`]: [`Mmu::kvm_mmu_do_page_fault`] is to handle it.
+    ///
+    /// Locks: none; the vCPU thread holds `kvm->srcu`.
+    fn handle_mmio_page_fault<H: Host>(_vm: &Vm<P, H, Self>, _cpu: CpuId, _page: u64) -> RetPf {
+        RetPf::Invalid
+    }
+
     /// `kvm_arch_async_page_ready`: the page that a vCPU waited for has come.
     ///
     /// Locks: as [`Mmu::kvm_mmu_do_page_fault`].

@@ -218,7 +218,7 @@ impl World {
     fn new(format: SpteFormat, without: GuardSet, writable: &[bool]) -> World {
         let page = |g: usize| PinnedPage { pfn: Pfn(g as u64), writable: writable[g] };
         let backing = Rc::new(RefCell::new((0..FRAMES as usize).map(page).collect()));
-        let slot = MemslotConfig { base_gfn: Gfn(0), npages: FRAMES, log: true };
+        let slot = MemslotConfig { base_gfn: Gfn(0), npages: FRAMES, log: true, there: true };
         let host = Backed(Rc::clone(&backing));
         let platform = Plain { without };
         let config = VmConfig { contended: false, unsync: false, nr_vcpus: 1, slots: &[slot] };
@@ -251,7 +251,7 @@ impl World {
             Op::Invalidate(g, writable) => {
                 self.vm.invalidate_range_start(Gfn(g));
                 self.back(g, writable);
-                self.vm.invalidate_range_end();
+                self.vm.invalidate_range_end(Gfn(g));
             }
             Op::ChangePte(g) => {
                 let pfn = self.back(g, false);

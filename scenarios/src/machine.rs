@@ -9,7 +9,7 @@ use core::fmt::Arguments;
 
 use kvmmu_model::platform::Ordering::Relaxed;
 use kvmmu_model::x86::mmu::paging::PT_ENTRIES;
-use kvmmu_model::{Access, CpuId, Guarded, Pfn, Platform, Spte, SpteLoc, Tag, Word};
+use kvmmu_model::{Access, CpuId, Guarded, Pfn, Platform, Spte, SpteFormat, SpteLoc, Tag, Word};
 
 use crate::property::Property;
 use crate::world::World;
@@ -47,6 +47,18 @@ pub enum AccessResult {
     Done,
     /// It faulted; true if the translation was there but did not allow it.
     Fault(bool),
+    /// It met an entry that marks MMIO.
+    Mmio,
+}
+
+impl AccessResult {
+    /// The fault of an access that this entry, the last of a walk, does not allow.
+    pub fn of_fault(format: &SpteFormat, spte: Spte) -> AccessResult {
+        if format.is_mmio(spte) {
+            return AccessResult::Mmio;
+        }
+        AccessResult::Fault(format.fault_is_present(spte))
+    }
 }
 
 /// A machine: a platform with hardware and observers.
@@ -151,7 +163,7 @@ pub fn with_byte(page: u64, byte: u8, value: u8) -> u64 {
 }
 
 /// True if hardware may keep the SPTE in a TLB for this access without touching it again.
-pub fn cacheable(format: &kvmmu_model::SpteFormat, spte: Spte, access: Access) -> bool {
+pub fn cacheable(format: &SpteFormat, spte: Spte, access: Access) -> bool {
     let bits = match access {
         Access::Write => format.accessed_mask | format.dirty_mask,
         _ => format.accessed_mask,

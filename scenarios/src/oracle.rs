@@ -113,7 +113,7 @@ fn check_slot_of_access<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAcces
 }
 
 /// The slot that a frame is in, deleted or not.
-fn slot_of<M: Machine>(w: &World<M>, gfn: u64) -> Option<usize> {
+pub(crate) fn slot_of<M: Machine>(w: &World<M>, gfn: u64) -> Option<usize> {
     let has = |s: &Memslot<M>| gfn >= s.base_gfn.0 && gfn < s.base_gfn.0 + s.npages;
     w.vm.kvm.slots.iter().position(|slot| slot.as_ref().is_some_and(has))
 }

@@ -50,6 +50,9 @@ properties! {
     MemslotGone = "memslot-gone",
     /// An access to a frame that a memslot has, valid or on its way out, does not become MMIO.
     RamIsNotMmio = "ram-is-not-mmio",
+    /// Once the ioctl that makes a memslot has returned, no access to its frames that faults then
+    /// becomes MMIO.
+    MmioGeneration = "mmio-generation",
     /// A vCPU reaches, by a virtual page, a frame that the guest's tables gave since that vCPU
     /// invalidated the page last, and writes it only if they allowed that; a store that KVM
     /// emulates counts from its end on.

@@ -119,6 +119,8 @@ pub struct Slot {
     pub pages: u8,
     /// True if dirty logging is on.
     pub log: bool,
+    /// It is there before the first step; else a program creates it.
+    pub there: bool,
 }
 
 /// What backs a guest frame in the host.

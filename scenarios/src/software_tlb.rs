@@ -63,10 +63,10 @@ pub fn access<M: Machine<Hardware = SoftwareTlb<M>>>(
     if !from_tlb {
         match walk(w, cpu, access) {
             Ok(found) => spte = found,
-            Err(present) => {
+            Err(fault) => {
                 // ORDERING: relaxed: as above. A fault drops the stale entry.
                 entry.store(0, Relaxed);
-                return AccessResult::Fault(present);
+                return fault;
             }
         }
         // ORDERING: relaxed: as above.
@@ -89,19 +89,19 @@ pub fn access<M: Machine<Hardware = SoftwareTlb<M>>>(
 }
 
 /// The hardware walk: sets A and D by a conditional atomic update of the entry that it uses.
-fn walk<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess) -> Result<Spte, bool> {
+fn walk<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess) -> Result<Spte, AccessResult> {
     let format = w.vm.mmu.format();
     // ORDERING: acquire: the walker sees a table before its entries.
     let read = |loc| Spte(w.vm.mmu.sptep(loc).load(Acquire));
     let root = w.vm.mmu.root(cpu);
     let (at, mut spte) = hardware_walk(format, root, access.page, read);
     if !format.is_last(spte, at.level) {
-        return Err(false);
+        return Err(AccessResult::Fault(false));
     }
     let word = w.vm.mmu.sptep(at.loc);
     loop {
         let Some(new) = hardware_update(format, spte, access.access) else {
-            return Err(format.fault_is_present(spte));
+            return Err(AccessResult::of_fault(format, spte));
         };
         if new == spte {
             return Ok(spte);

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use kvmmu_model::platform::Ordering::Relaxed;
-use kvmmu_model::virt::{GFNS, MEMSLOTS, MemslotConfig, VmConfig};
+use kvmmu_model::virt::{GFNS, MEMSLOTS, MemslotConfig, VCPUS, VmConfig};
 use kvmmu_model::x86::mmu::walk::GuestWalk;
 use kvmmu_model::{
     Access, CpuId, Gfn, Gpte, Gva, Mmu, Spte, SpteFormat, SpteLoc, Tables, Vm, Word,
@@ -37,6 +37,8 @@ pub struct World<M: Machine> {
     pub harvests: Option<M::Cell<Harvests>>,
     /// The memslots that user space has deleted, one bit each.
     pub deleted: M::Cell<u8>,
+    /// The memslots that user space has made.
+    pub(crate) created: M::Cell<Created>,
     /// Which properties are watched, a bit each.
     pub watched: u32,
     /// The locks that the file declares, in its order.
@@ -62,15 +64,29 @@ pub struct User {
     pub copy: [u64; GFNS],
 }
 
+/// The memslots that an ioctl has made and none has begun to delete since, one bit each.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Created {
+    /// Now.
+    pub(crate) made: u8,
+    /// At the last fault of each vCPU.
+    pub(crate) faulted: [u8; VCPUS],
+}
+
 impl<M: Machine> World<M> {
     /// Builds the world that a scenario begins in. Runs alone.
     pub fn new(m: &M, scenario: &Scenario) -> Self {
         let host = HostMm::new(m, scenario.host_pages, &scenario.backing, scenario.contends());
         let vcpus = scenario.threads.iter().filter(|t| t.kind == ThreadKind::Vcpu).count();
-        let mut slots = [MemslotConfig { base_gfn: Gfn(0), npages: 0, log: false }; 2];
+        let mut slots =
+            [MemslotConfig { base_gfn: Gfn(0), npages: 0, log: false, there: true }; MEMSLOTS];
         for (config, slot) in slots.iter_mut().zip(&scenario.slots) {
-            *config =
-                MemslotConfig { base_gfn: slot.base, npages: u64::from(slot.pages), log: slot.log };
+            *config = MemslotConfig {
+                base_gfn: slot.base,
+                npages: u64::from(slot.pages),
+                log: slot.log,
+                there: slot.there,
+            };
         }
         let config = VmConfig {
             contended: scenario.contends(),
@@ -85,6 +101,7 @@ impl<M: Machine> World<M> {
             wrote: m.cell(false),
             harvests: None,
             deleted: m.cell(0),
+            created: m.cell(Created::default()),
             own_locks: OwnLock::all(m, &scenario.locks),
             readers: Readers::of(scenario),
             illegal: None,

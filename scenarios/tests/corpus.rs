@@ -90,7 +90,7 @@ const MMU: &[Bug] = &[
     bug(
         "an MMIO SPTE takes the place of one that maps memory; CVE-2026-23401",
         "aad885e77496 (7.0)",
-        Missing("MMIO SPTEs, and a writer of guest page tables that KVM does not track"),
+        Missing("MMIO SPTEs of shadowed tables, and a writer of those that KVM does not track"),
     ),
     bug(
         "a fault reads the sequence of invalidations after it has looked its page up",
@@ -105,7 +105,7 @@ const MMU: &[Bug] = &[
     bug(
         "a memslot comes between range_start and range_end",
         "52ac8b358b0c (5.15)",
-        Missing("notifiers that look memslots up, and leave the lock out where there is none"),
+        Found("memslot-between", &["range-start-counts-always"]),
     ),
     bug(
         "A is lost where an SPTE is cleared by a plain store",
@@ -126,7 +126,7 @@ const MMU: &[Bug] = &[
     bug(
         "an MMIO access is cached with the generation of memslots that are not in use yet",
         "ddfd1730fd82 (5.1)",
-        Missing("MMIO SPTEs, and their generation"),
+        Found("mmio-memslot", &["memslots-generation-last"]),
     ),
     bug(
         "a fault that has found a memslot maps its frame after the flush",

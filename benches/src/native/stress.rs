@@ -223,7 +223,7 @@ impl Stress {
         if self.order == CopyOrder::HarvestThenCopy {
             threads.push(thread("user".into(), ThreadKind::User));
         }
-        let slot = |base| Slot { base: Gfn(base), pages: SLOT_PAGES, log: true };
+        let slot = |base| Slot { base: Gfn(base), pages: SLOT_PAGES, log: true, there: true };
         let slots: Vec<Slot> = FRAMES.step_by(usize::from(SLOT_PAGES)).map(slot).collect();
         let backing = |gfn| Backing {
             gfn: Gfn(gfn),

@@ -80,7 +80,7 @@ fn vm(
     length: usize,
     places: &mut Vec<SpteLoc>,
 ) -> Shadowed<Dense, ResidentHost> {
-    let slot = MemslotConfig { base_gfn: Gfn(FRAME), npages: 1, log: true };
+    let slot = MemslotConfig { base_gfn: Gfn(FRAME), npages: 1, log: true, there: true };
     let config = VmConfig { contended: false, unsync: false, nr_vcpus: 1, slots: &[slot] };
     let mmu = ShadowMmu::new(machine, FORMAT);
     let vm = Vm::new(machine, ResidentHost::new(), &config, mmu);

@@ -26,7 +26,12 @@ impl<K: Kind, H: Host + Default> Vm<K, H> {
     /// A VM on a machine, with so many vCPUs. Every frame is mapped and write-protected, and could
     /// be made writable without the lock.
     pub fn new(machine: &Native<K>, format: SpteFormat, vcpus: u8, log: bool) -> Self {
-        let slot = |i| MemslotConfig { base_gfn: Gfn(i * SLOT_PAGES), npages: SLOT_PAGES, log };
+        let slot = |i| MemslotConfig {
+            base_gfn: Gfn(i * SLOT_PAGES),
+            npages: SLOT_PAGES,
+            log,
+            there: true,
+        };
         let slots: [MemslotConfig; MEMSLOTS] = std::array::from_fn(|i| slot(i as u64));
         let config = VmConfig { contended: false, unsync: false, nr_vcpus: vcpus, slots: &slots };
         let mmu = ShadowMmu::new(machine, format);

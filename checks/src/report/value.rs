@@ -152,7 +152,7 @@ pub fn child_of(value: u64) -> Option<u8> {
 }
 
 /// How an SPTE's value reads in reports: `pfn1 r-x HM AD`, where `r-x` is what hardware allows, H
-/// and M are host- and MMU-writable, A and D are the hardware's bits.
+/// and M are host- and MMU-writable, A and D are the hardware's bits. Or `MMIO gfn1, generation 0`.
 pub fn format_spte(scenario: &Scenario, value: u64) -> String {
     let spte = Spte(value);
     if value == 0 {
@@ -161,6 +161,10 @@ pub fn format_spte(scenario: &Scenario, value: u64) -> String {
     let format = format_of(scenario.spte);
     if let Some(sp) = child_of(value) {
         return format!("sp{sp}");
+    }
+    if format.is_mmio(spte) {
+        let (gfn, generation) = (format.pfn(spte).0, format.mmio_generation(spte));
+        return format!("MMIO gfn{gfn}, generation {generation}");
     }
     let bit = |set: bool, letter: char| if set { letter } else { '-' };
     let mut text = format!("pfn{} ", format.pfn(spte).0);

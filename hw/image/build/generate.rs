@@ -65,7 +65,7 @@ fn scenario_expression(s: &Scenario) -> Option<String> {
     let map: Option<Vec<String>> = s.map.iter().map(initial_spte).collect();
     let slots = s.slots.iter().map(|slot| {
         let (base, pages, log) = (slot.base.0, slot.pages, slot.log);
-        format!("Slot {{ base: Gfn({base}), pages: {pages}, log: {log} }}")
+        format!("Slot {{ base: Gfn({base}), pages: {pages}, log: {log}, there: true }}")
     });
     let backing = s.backing.iter().map(|b| {
         let pfn = b.pfn.map_or("None".to_owned(), |pfn| format!("Some(Pfn({}))", pfn.0));

@@ -45,6 +45,46 @@ macro_rules! virt_guards {
                 prevents: "A CPU reaches a frame of a deleted memslot by its TLB.",
                 without: "What maps the frames of the slot is zapped, and nobody flushes.",
             }
+            MemslotsGenerationLast {
+                name: "memslots-generation-last",
+                function: "install_new_memslots",
+                source: "commits ddfd1730fd82, 361209e054a2",
+                since: "5.1",
+                prevents: "A vCPU finds no memslot in the old memslots, and remembers that with the generation of the new ones: their RAM is MMIO for ever.",
+                without: "New memslots have their generation when they are published, and no mark that an update is under way.",
+            }
+            MmioSpteGeneration {
+                name: "mmio-spte-generation",
+                function: "check_mmio_spte",
+                source: "arch/x86/kvm/mmu/mmu.c, check_mmio_spte()",
+                since: "3.11",
+                prevents: "An MMIO SPTE outlives the memslots that it was made by, and RAM is taken for MMIO.",
+                without: "An MMIO SPTE counts whatever its generation is.",
+            }
+            MmioInfoGeneration {
+                name: "mmio-info-generation",
+                function: "vcpu_match_mmio_gen",
+                source: "arch/x86/kvm/x86.h, vcpu_match_mmio_gen()",
+                since: "3.17",
+                prevents: "A vCPU remembers an MMIO frame longer than the memslots that it looked at.",
+                without: "What a vCPU remembers counts whatever the generation was.",
+            }
+            MmioGenerationFirst {
+                name: "mmio-generation-first",
+                function: "handle_mmio_page_fault",
+                source: "arch/x86/kvm/mmu/mmu.c, handle_mmio_page_fault(), check_mmio_spte()",
+                since: "proposed",
+                prevents: "The generation of memslots wraps between the look at an MMIO SPTE, which is zapped for that, and the look at the generation: the two agree.",
+                without: "The generation is read after the SPTE.",
+            }
+            MmioWrapZaps {
+                name: "mmio-wrap-zaps",
+                function: "kvm_mmu_invalidate_mmio_sptes",
+                source: "arch/x86/kvm/mmu/mmu.c, kvm_mmu_invalidate_mmio_sptes(); commit e1359e2beb8b",
+                since: "3.11",
+                prevents: "The generation of memslots wraps, and an MMIO SPTE of long ago counts again.",
+                without: "Nothing is zapped where the generation wraps.",
+            }
             RetryLeavesSrcu {
                 name: "retry-leaves-srcu",
                 function: "vcpu_enter_guest",

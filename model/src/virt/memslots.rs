@@ -7,7 +7,7 @@
 //! a fault; what they mapped is zapped then, and flushed. Linux v5.10 `virt/kvm/kvm_main.c`,
 //! `kvm_set_memslot()`. Not v5.10: there a fault that meets an invalid slot is not retried but
 //! becomes MMIO, though the frame is RAM (retried since 5.13, commit e0c378684b65). Not modelled:
-//! moved slots, what cached MMIO SPTEs need of generation numbers, address spaces.
+//! moved slots, address spaces.
 //!
 //! A slot that stays and changes its flags needs no invalid one in between. When its dirty log
 //! begins, faults find the bitmap before anything is write-protected, and the grace period waits
@@ -21,6 +21,7 @@ use crate::kernel;
 use crate::mark::Mark;
 use crate::platform::Ordering::Relaxed;
 use crate::platform::{Lock, Platform, Srcu, Word};
+use crate::spte::MMIO_GENERATION_MASK;
 use crate::tag::Object;
 use crate::types::Gfn;
 use crate::vm::{Mmu, Vm};
@@ -43,11 +44,16 @@ pub struct Memslots<P: Platform> {
 pub struct MemslotSet(u64);
 
 impl MemslotSet {
-    /// Every slot is there; those that `logged` says are logged.
-    pub(super) fn all(logged: impl Fn(usize) -> bool) -> MemslotSet {
-        let there = (1 << (MEMSLOTS + 1)) - 1;
+    /// Those slots that `there` says, and that of the APIC page; those that `logged` says are
+    /// logged.
+    pub(super) fn at_first(
+        there: impl Fn(usize) -> bool,
+        logged: impl Fn(usize) -> bool,
+    ) -> MemslotSet {
+        let all = (0..=MEMSLOTS).filter(|slot| there(*slot));
+        let there = all.fold(MemslotSet(0), MemslotSet::with);
         let logged = (0..MEMSLOTS).filter(|slot| logged(*slot));
-        MemslotSet(logged.fold(there, |set, slot| set | 1 << (LOGGED_SHIFT + slot)))
+        logged.fold(there, |set, slot| set.logged(slot, true))
     }
     /// True if the array has the slot.
     pub const fn contains(self, slot: usize) -> bool {
@@ -74,9 +80,21 @@ impl MemslotSet {
     const fn with_invalid(self, slot: usize) -> MemslotSet {
         MemslotSet(self.0 | 1 << (INVALID_SHIFT + slot))
     }
-    /// `slots->generation`: how many arrays were installed before this one.
-    const fn generation(self) -> u64 {
+    /// How many arrays were installed before this one. `slots->generation` is the same once
+    /// [`MemslotSet::is_update_in_progress`] is over, and one less until then.
+    pub(crate) const fn generation(self) -> u64 {
         self.0 >> GENERATION_SHIFT
+    }
+    /// `KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS`: vCPUs may use the memslots before these.
+    pub(crate) const fn is_update_in_progress(self) -> bool {
+        self.0 & UPDATE_IN_PROGRESS != 0
+    }
+    /// What MMIO SPTEs keep of `slots->generation`.
+    pub(crate) const fn mmio_generation(self) -> u64 {
+        self.generation().wrapping_sub(self.is_update_in_progress() as u64) & MMIO_GENERATION_MASK
+    }
+    const fn in_progress(self) -> MemslotSet {
+        MemslotSet(self.0 | UPDATE_IN_PROGRESS)
     }
     /// The array that it is in: the two take turns.
     const fn array(self) -> usize {
@@ -91,6 +109,8 @@ impl MemslotSet {
 const INVALID_SHIFT: usize = 8;
 /// Of a set: the bits from here on say which slots are logged.
 const LOGGED_SHIFT: usize = 16;
+/// Of a set: its generation is to come.
+const UPDATE_IN_PROGRESS: u64 = 1 << 23;
 /// Of a set: the generation is from here on.
 const GENERATION_SHIFT: u32 = 24;
 
@@ -252,6 +272,20 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         self.kvm_set_memslot(slot, KvmMrChange::Delete);
     }
 
+    /// `kvm_set_memory_region` of a slot that is not there: user space makes it.
+    ///
+    /// Locks: takes `slots_lock`.
+    #[kernel("kvm_set_memory_region")]
+    pub fn create_memory_region(&self, slot: usize) {
+        let _slots_lock = self.kvm.slots_lock.lock();
+        if let (None, Some(Some(memslot))) = (self.id_to_memslot(slot), self.kvm.slots.get(slot)) {
+            // kvm_alloc_dirty_bitmap, if it is logged.
+            // ORDERING: relaxed: nobody finds it before the memslots are installed.
+            memslot.dirty_bitmap.store(0, Relaxed);
+        }
+        self.kvm_set_memslot(slot, KvmMrChange::Create);
+    }
+
     /// `kvm_set_memory_region` with other flags: the dirty log of a slot begins or ends, if the
     /// slot is there.
     ///
@@ -320,7 +354,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             let mut to = to.next_generation();
             // kvm_dup_memslots
             let copy = slots.kmalloc_other(&self.p, old);
-            let (mut new, mut unused) = (copy, old);
+            let mut unused = old;
             if change == KvmMrChange::Delete {
                 let invalid = set.with_invalid(slot).next_generation();
                 let zap = || {
@@ -330,29 +364,41 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
                     }
                 };
                 self.p.without(Guard::MemslotInvalidBeforeZap, zap);
-                slots.write(copy, invalid.0);
-                self.install_new_memslots(invalid);
+                self.install_new_memslots(slots, invalid);
                 to = to.next_generation();
                 self.p.guarded(Guard::MemslotInvalidBeforeZap, zap);
-                (new, unused) = (old, copy);
+                unused = copy;
             }
-            // update_memslots
-            slots.write(new, to.0);
-            self.install_new_memslots(to);
+            self.install_new_memslots(slots, to);
             slots.kfree(&self.p, unused);
             self.p.mark(Mark::MemslotsFreed);
         });
     }
 
     /// `install_new_memslots`: publishes an array and waits until nobody uses the other any more.
+    /// Then the generation counts up: what a vCPU has not found in the old array, and remembers by
+    /// the generation of the new one, it forgets.
     ///
     /// Locks: `slots_lock`.
-    fn install_new_memslots(&self, set: MemslotSet) {
-        let Some(slots) = &self.kvm.memslots.published else { return };
+    fn install_new_memslots(&self, slots: &Published<P, 2>, set: MemslotSet) {
         self.p.call("install_new_memslots", || {
+            let last = self.p.guarded(Guard::MemslotsGenerationLast, || true);
+            slots.write(set.array(), if last { set.in_progress().0 } else { set.0 });
             slots.assign_generation(Some(set.array()), set.generation());
             self.p.mark(Mark::MemslotsInstalled);
             self.p.guarded(Guard::MemslotFreeAfterGracePeriod, || self.kvm.srcu.synchronize());
+            self.kvm_arch_memslots_updated(set);
+            self.p.guarded(Guard::MemslotsGenerationLast, || slots.write(set.array(), set.0));
         });
+    }
+
+    /// `kvm_arch_memslots_updated`: where the generation of MMIO SPTEs begins anew, those that have
+    /// it from before are zapped, with everything else.
+    ///
+    /// Locks: `slots_lock`; may take `mmu_lock`.
+    fn kvm_arch_memslots_updated(&self, set: MemslotSet) {
+        if set.mmio_generation() == 0 {
+            self.p.guarded(Guard::MmioWrapZaps, || M::kvm_mmu_zap_all_fast(self));
+        }
     }
 }

@@ -129,6 +129,8 @@ pub struct MemslotConfig {
     pub npages: u64,
     /// `KVM_MEM_LOG_DIRTY_PAGES`: dirty logging is on.
     pub log: bool,
+    /// It is there before the first step; else `create_memory_region` makes it.
+    pub there: bool,
 }
 
 /// A VM to be made.
@@ -154,6 +156,7 @@ impl<P: Platform, S: Guarded + Default> Kvm<P, S> {
         assert!(slots.len() <= MEMSLOTS && usize::from(nr_vcpus) <= VCPUS);
         let mutex = |class: LockClass| p.lock(class.one().contended(contended), ());
         let logged = |i: usize| slots.get(i).is_some_and(|s| s.log);
+        let there = |i: usize| slots.get(i).is_none_or(|s| s.there);
         Kvm {
             lock: mutex(LockClass::KvmMutex),
             slots_lock: p.lock(LockClass::SlotsLock.one(), ()),
@@ -171,7 +174,7 @@ impl<P: Platform, S: Guarded + Default> Kvm<P, S> {
                 requests: p.word(Tag::nth(Object::VcpuRequests, i), 0),
             }),
             nr_vcpus,
-            memslots: Memslots::new(p, contended, MemslotSet::all(logged)),
+            memslots: Memslots::new(p, contended, MemslotSet::at_first(there, logged)),
             slots: core::array::from_fn(|i| {
                 slots.get(i).map(|s| Memslot {
                     base_gfn: s.base_gfn,

@@ -38,6 +38,9 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         // No guard: the section keeps memslots alive in which the kernel looks the range up. Here
         // the caller gives the frame.
         let _srcu = self.kvm.srcu.read_lock();
+        if !self.invalidation_counts(gfn) {
+            return;
+        }
         let mut l = self.kvm.mmu_lock.lock();
         // No guard: without the raise notifier-count-check has nothing to find, and without that of
         // the sequence at the end neither has notifier-seq-recheck.
@@ -57,13 +60,25 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     ///
     /// Locks: takes `mmu_lock`.
     #[kernel("kvm_mmu_notifier_invalidate_range_end")]
-    pub fn invalidate_range_end(&self) {
+    pub fn invalidate_range_end(&self, gfn: Gfn) {
+        if !self.invalidation_counts(gfn) {
+            return;
+        }
         let mut l = self.kvm.mmu_lock.lock();
         self.bump_notifier_seq();
-        debug_assert!(l.notifier_count > 0, "range_end without range_start");
-        l.notifier_count -= 1;
+        // Below 0 only without guard range-start-counts-always.
+        l.notifier_count = l.notifier_count.wrapping_sub(1);
         drop(l);
         self.p.mark(Mark::RangeEnded);
+    }
+
+    /// An invalidation counts, and takes `mmu_lock`, whatever memslots there are.
+    fn invalidation_counts(&self, gfn: Gfn) -> bool {
+        let has_slot = || {
+            let _srcu = self.kvm.srcu.read_lock();
+            self.gfn_to_memslot(gfn).is_some()
+        };
+        self.p.without(Guard::RangeStartCountsAlways, has_slot).unwrap_or(true)
     }
 
     #[track_caller]

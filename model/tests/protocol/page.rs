@@ -34,7 +34,11 @@ const PARTS: [(&str, &str, &[&str]); 10] = [
         &["x86/mmu/fast_fault.rs", "x86/mmu/lockless.rs", "x86/mmu/spte_update.rs"],
     ),
     ("Flushing TLBs, and entering the guest", "", &["virt/requests.rs", "x86/enter.rs"]),
-    ("Faults", "", &["x86/mmu/direct.rs", "x86/mmu/paging_tmpl.rs", "x86/mmu/map.rs"]),
+    (
+        "Faults",
+        "",
+        &["x86/mmu/direct.rs", "x86/mmu/paging_tmpl.rs", "x86/mmu/map.rs", "x86/mmu/mmio.rs"],
+    ),
     (
         "The host takes pages back, and the dirty log",
         "",

@@ -15,9 +15,9 @@ impl<M: Machine> World<M> {
         let _srcu = self.vm.host.mmu_notifier_srcu.read_lock();
         self.vm.invalidate_range_start(gfn);
     }
-    fn invalidate_range_end(&self) {
+    fn invalidate_range_end(&self, gfn: Gfn) {
         let _srcu = self.vm.host.mmu_notifier_srcu.read_lock();
-        self.vm.invalidate_range_end();
+        self.vm.invalidate_range_end(gfn);
     }
     fn notify_change_pte(&self, gfn: Gfn, pfn: Pfn) {
         let _srcu = self.vm.host.mmu_notifier_srcu.read_lock();
@@ -68,7 +68,7 @@ impl<M: Machine> World<M> {
             self.m.checkpoint(());
             let pfn = self.unmap(gfn);
             self.m.checkpoint(pfn);
-            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_end());
+            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_end(gfn));
             if let Some(pfn) = pfn {
                 self.m.checkpoint(pfn);
                 self.reclaim(gfn, pfn);
@@ -170,7 +170,7 @@ impl<M: Machine> World<M> {
                 })
             };
             self.m.checkpoint(pfn);
-            self.invalidate_range_end();
+            self.invalidate_range_end(gfn);
             pfn
         })
     }
@@ -198,7 +198,7 @@ impl<M: Machine> World<M> {
                 self.m.mark(Mark::KsmMerged);
             }
         }
-        self.invalidate_range_end();
+        self.invalidate_range_end(gfn);
     }
 
     /// Moves a frame to another page, read-only, by `change_pte` alone, as hosts before 3.7 did it
@@ -304,7 +304,7 @@ impl<M: Machine> World<M> {
                     self.m.mark(Mark::CowBroken);
                 }
             }
-            self.invalidate_range_end();
+            self.invalidate_range_end(gfn);
         });
     }
 }

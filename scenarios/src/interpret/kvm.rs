@@ -4,8 +4,9 @@ use kvmmu_model::virt::io_bus::IoAddress;
 use kvmmu_model::{Access, CpuId, Gfn, RwLock};
 
 use crate::machine::{Cell, GuestAccess, Machine};
+use crate::oracle::slot_of;
 use crate::property::Property;
-use crate::world::World;
+use crate::world::{Created, World};
 
 impl<M: Machine> World<M> {
     /// An MMIO exit: the access goes to a device in the kernel, or else to user space, where nobody
@@ -25,13 +26,50 @@ impl<M: Machine> World<M> {
                 ),
             );
         }
+        self.check_created(cpu, access);
         self.mmio(IoAddress::Frame, access.access);
+    }
+
+    /// An access of the guest may have faulted: the slots that are made by now are there for it.
+    pub(super) fn faults(&self, cpu: CpuId) {
+        if self.watches(Property::MmioGeneration) {
+            self.created.with(|slots| slots.faulted[usize::from(cpu.0)] = slots.made);
+        }
+    }
+
+    /// An access becomes MMIO: its frame is in no slot that was there when it faulted, and is
+    /// still.
+    fn check_created(&self, cpu: CpuId, access: GuestAccess) {
+        if !self.watches(Property::MmioGeneration) {
+            return;
+        }
+        let Created { made, faulted } = self.created.get();
+        let there = faulted[usize::from(cpu.0)] & made;
+        if let Some(slot) = slot_of(self, access.page).filter(|slot| there >> slot & 1 == 1) {
+            self.m.violate(
+                Property::MmioGeneration,
+                format_args!(
+                    "vcpu{}'s access to gfn{} becomes MMIO, and the ioctl that made slot{slot} had \
+                     returned before its fault",
+                    cpu.0, access.page
+                ),
+            );
+        }
     }
 
     /// KVM_SET_USER_MEMORY_REGION with size 0. When it returns the slot is deleted.
     pub(super) fn delete_memslot(&self, slot: u8) {
+        self.created.with(|slots| slots.made &= !(1 << slot));
         self.vm.delete_memory_region(usize::from(slot));
         self.deleted.with(|slots| *slots |= 1 << slot);
+    }
+
+    /// KVM_SET_USER_MEMORY_REGION with the size that the file gives. From when it begins the slot
+    /// is deleted no more.
+    pub(super) fn create_memslot(&self, slot: u8) {
+        self.deleted.with(|slots| *slots &= !(1 << slot));
+        self.vm.create_memory_region(usize::from(slot));
+        self.created.with(|slots| slots.made |= 1 << slot);
     }
 
     /// MADV_PAGEOUT: reclaim, and with it the notifiers, inside `mmap_lock`.

@@ -28,6 +28,7 @@ impl<M: Machine> World<M> {
             UserOp::CopyFails => self.copy_fails(),
             UserOp::DropHarvested => self.drop_harvested(),
             UserOp::DeleteMemslot(slot) => self.delete_memslot(slot.0),
+            UserOp::CreateMemslot(slot) => self.create_memslot(slot.0),
             UserOp::StartDirtyLog(slot) => self.set_dirty_log(slot.0, DirtyLog::Empty),
             UserOp::StartDirtyLogSet(slot) => self.set_dirty_log(slot.0, DirtyLog::InitiallySet),
             UserOp::StopDirtyLog(slot) => self.set_dirty_log(slot.0, DirtyLog::Off),

@@ -140,16 +140,30 @@ impl<M: Machine> World<M> {
                     self.m.checkpoint(());
                     self.enter(cpu, run);
                 }
-                let present = match self.guest_access(cpu, access) {
+                let fault = self.guest_access(cpu, access);
+                self.faults(cpu);
+                let present = match fault {
                     AccessResult::Done => return run.in_guest,
                     AccessResult::Fault(present) => present,
+                    AccessResult::Mmio => false,
                 };
-                self.m.checkpoint(present);
+                self.m.checkpoint(fault);
                 self.leave(cpu, run);
                 // KVM keeps what it needs of the error code; what is left is the flush that a
                 // cached denial owes.
                 let denied = present && self.vm.mmu.format().caches_permission_faults;
-                self.m.checkpoint(denied);
+                let mmio = fault == AccessResult::Mmio;
+                self.m.checkpoint((mmio, denied));
+                if mmio {
+                    match Mmu::handle_mmio_page_fault(&self.vm, cpu, access.page) {
+                        RetPf::Invalid => {}
+                        RetPf::Mmio { ram } => {
+                            self.mmio_of_frame(cpu, access, ram);
+                            return run.in_guest;
+                        }
+                        _ => continue,
+                    }
+                }
                 if self.handle_fault(cpu, access, present, run) {
                     return run.in_guest;
                 }

@@ -111,7 +111,7 @@ impl Memory {
     }
 }
 
-fn contains(slot: &Slot, gfn: Gfn) -> bool {
+pub(super) fn contains(slot: &Slot, gfn: Gfn) -> bool {
     (slot.base.0..slot.base.0 + u64::from(slot.pages)).contains(&gfn.0)
 }
 
@@ -119,7 +119,7 @@ fn contains(slot: &Slot, gfn: Gfn) -> bool {
 pub(super) fn slots(root: &Table<'_>) -> Result<Vec<Slot>, LoadError> {
     let mut slots: Vec<Slot> = Vec::new();
     for table in root.tables("slot", "a [[slot]]")? {
-        table.only(&["gfn", "pages", "log"])?;
+        table.only(&["gfn", "pages", "log", "there"])?;
         let gfn = table.need_small("gfn", 0..=GFNS - 1, "gfn = 0")?;
         let pages = table.need_small("pages", 1..=GFNS, "pages = 1")?;
         if slots.len() == virt::MEMSLOTS {
@@ -140,6 +140,7 @@ pub(super) fn slots(root: &Table<'_>) -> Result<Vec<Slot>, LoadError> {
             base: Gfn(u64::from(gfn.value)),
             pages: pages.value,
             log: table.flag("log")?.unwrap_or(false),
+            there: table.flag("there")?.unwrap_or(true),
         };
         let meets = |gfn: &u64| slots.iter().any(|s| contains(s, Gfn(*gfn)));
         if let Some(gfn) = (new.base.0..new.base.0 + u64::from(new.pages)).find(meets) {

@@ -33,10 +33,10 @@ use self::memory::Memory;
 use self::own_locks::OwnLocks;
 pub use self::own_locks::own_lock;
 use self::table::{Table, Text};
-use crate::ops::{HostOp, Op, UserOp};
+use crate::ops::{Address, HostOp, Op, SlotIndex, UserOp};
 use crate::program::{OffVcpu, Steps};
 use crate::property::Property;
-use crate::scenario::{Format, IndirectFastFault, Profile, Scenario, Thread};
+use crate::scenario::{Format, IndirectFastFault, InitialSpte, Profile, Scenario, Thread};
 
 /// The keys and tables of a file.
 pub const KEYS: &[&str] = &[
@@ -135,6 +135,15 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
         programs.into_iter().any(|(_, op)| matches!(op, Op::User(op) if is(op)))
     };
     check_manual_protect(&root, has)?;
+    let ops = || threads.iter().flat_map(|t| t.run.ops()).chain(at_stop.ops());
+    check_slots_that_come(&root, &memory, &map, &|wanted| ops().any(|(_, op)| op == wanted))?;
+    if always.contains(&Property::MmioGeneration) && uses.shadow {
+        return Err(root.source.error(
+            root.place("check"),
+            "'mmio-generation' is watched, and a vCPU shadows guest page tables",
+            "their MMIO SPTEs are not modelled: set paging = \"direct\", or leave the property out",
+        ));
+    }
     if always.contains(&Property::Migration) {
         check_log_stays(&root, &threads, &at_stop)?;
     }
@@ -223,6 +232,60 @@ fn check_manual_protect(
             "start-dirty-log beside start-dirty-log-set",
             "KVM_DIRTY_LOG_INITIALLY_SET is of the whole VM: take one of the two",
         );
+    }
+    Ok(())
+}
+
+/// A slot that is not there at first is made by some program, and nothing is in it before. One that
+/// is made is not there already.
+fn check_slots_that_come(
+    root: &Table<'_>,
+    memory: &Memory,
+    map: &[InitialSpte],
+    runs: &dyn Fn(Op) -> bool,
+) -> Result<(), LoadError> {
+    let error =
+        |key: &str, what: String, help: &str| Err(root.source.error(root.place(key), what, help));
+    for (slot, index) in memory.slots.iter().zip(0..) {
+        let created = runs(Op::User(UserOp::CreateMemslot(SlotIndex(index))));
+        let deleted = runs(Op::User(UserOp::DeleteMemslot(SlotIndex(index))));
+        if !slot.there && !created {
+            return error(
+                "slot",
+                format!("slot{index} is not there at first, and nothing creates it"),
+                "add create-memslot to a program of user space, or remove 'there'",
+            );
+        }
+        if slot.there && created && !deleted {
+            return error(
+                "thread",
+                format!("create-memslot slot{index}, which is there and which nothing deletes"),
+                "write there = false for that [[slot]], or add delete-memslot before",
+            );
+        }
+        if slot.there {
+            continue;
+        }
+        let mapped = |spte: &&InitialSpte| match spte.address {
+            Address::Gfn(gfn) => memory::contains(slot, gfn),
+            Address::Gva(gva) => {
+                memory.translate(gva).is_some_and(|(gfn, _)| memory::contains(slot, gfn))
+            }
+        };
+        if let Some(spte) = map.iter().find(mapped) {
+            return error(
+                "map",
+                format!("{} is in slot{index}, which is not there at first", spte.address),
+                "take it out of [map], or remove 'there' from that [[slot]]",
+            );
+        }
+        if let Some(table) = memory.guest_tables.iter().find(|t| memory::contains(slot, t.gfn)) {
+            return error(
+                "guest",
+                format!("gfn{} is in slot{index}, which is not there at first", table.gfn.0),
+                "keep guest page tables in a slot that is there",
+            );
+        }
     }
     Ok(())
 }

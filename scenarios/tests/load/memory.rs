@@ -246,3 +246,29 @@ fn what_goes_out_of_sync_is_a_table_that_is_shadowed_by_5_10() {
     let error = refused(&direct, programs, "run = [\"write gfn0\"]").to_string();
     assert!(error.contains("6:10: 'unsync', and no vCPU shadows guest page tables"), "{error}");
 }
+
+#[test]
+fn mmio_is_judged_where_frames_are_what_vcpus_name() {
+    let error = refused(SHADOW, "[\"swap\"]", "[\"mmio-generation\"]").to_string();
+    assert!(error.contains("'mmio-generation' is watched, and a vCPU shadows"), "{error}");
+}
+
+#[test]
+fn a_slot_that_is_to_come_is_empty_and_comes() {
+    let two = "[[slot]]\ngfn = 6\npages = 1\nthere = false\n\n[guest]";
+    let error = refused(SHADOW, "[guest]", two).to_string();
+    assert!(error.contains("slot1 is not there at first, and nothing creates it"), "{error}");
+    let user = "[[thread]]\nname = \"user\"\nrun = [\"create-memslot slot1\"]\n\n[check]";
+    let comes = SHADOW.replacen("[check]", user, 1);
+    let error = refused(&comes, "[guest]", &two.replace("there = false\n", "")).to_string();
+    assert!(error.contains("slot1, which is there and which nothing deletes"), "{error}");
+    let file = comes.replacen("[guest]", two, 1).replace("pages = 6", "pages = 5");
+    let file = file.replace("gfn = 6\npages = 1", "gfn = 5\npages = 1");
+    load("my-race.toml", &file, 1).unwrap_or_else(|e| panic!("{e}"));
+    let map = "\"gfn3\" = { pfn = 3, spte = \"100\" }\n\"gfn5\" = { pfn = 4, spte = \"110\" }";
+    let error = refused(&file, "\"gfn3\" = { pfn = 3, spte = \"100\" }", map).to_string();
+    assert!(error.contains("gfn5 is in slot1, which is not there at first"), "{error}");
+    let table = "[guest]\n\"gfn5\" = [\"gfn0\"]";
+    let error = refused(&file, "[guest]", table).to_string();
+    assert!(error.contains("gfn5 is in slot1, which is not there at first"), "{error}");
+}

@@ -62,10 +62,13 @@ fn every_operation_is_written_as_it_was_read() {
         let mut taken = 0;
         for text in texts(verb) {
             for (thread, _) in THREADS {
-                // What is given back was taken before.
-                let run = match text.split_once("unlock ") {
-                    Some((how, lock)) => format!("\"{how}lock {lock}\", \"{text}\""),
-                    None => format!("\"{text}\""),
+                // What is given back was taken before, and what is made was not there.
+                let run = if let Some((how, lock)) = text.split_once("unlock ") {
+                    format!("\"{how}lock {lock}\", \"{text}\"")
+                } else if let Some(slot) = text.strip_prefix("create-memslot ") {
+                    format!("\"delete-memslot {slot}\", \"{text}\"")
+                } else {
+                    format!("\"{text}\"")
                 };
                 if let Ok(written) = through_the_loader(thread, &run) {
                     assert_eq!(written, run.replace('"', ""));

@@ -228,11 +228,16 @@ fn request(cpu: CpuId, access: GuestAccess) -> u64 {
 }
 
 /// The walk ended at a leaf: what it gives, with A and D set, or a fault.
-fn use_leaf(w: &World<Sim>, cpu: CpuId, leaf: SpteLoc, access: Access) -> Result<Pfn, bool> {
+fn use_leaf(
+    w: &World<Sim>,
+    cpu: CpuId,
+    leaf: SpteLoc,
+    access: Access,
+) -> Result<Pfn, AccessResult> {
     let format = w.vm.mmu.format();
     let spte = peek(w, leaf);
     let Some(new) = hardware_update(format, spte, access) else {
-        return Err(format.fault_is_present(spte));
+        return Err(AccessResult::of_fault(format, spte));
     };
     if new != spte {
         w.m.hardware_write(w.vm.mmu.sptep(leaf), new.0);
@@ -321,12 +326,12 @@ fn carry_out(w: &World<Sim>, cpu: CpuId, access: GuestAccess, choice: u8) -> Acc
         Translation::Denied => {
             w.m.note(|| format!("guest: vcpu{} is denied the store by its TLB", cpu.0));
             w.m.mark(Mark::StaleTranslation);
-            Err((true, None))
+            Err((AccessResult::Fault(true), None))
         }
-        Translation::Walk(None) => Err((false, None)),
+        Translation::Walk(None) => Err((AccessResult::Fault(false), None)),
         Translation::Walk(Some(leaf)) => match use_leaf(w, cpu, leaf, access.access) {
             Ok(pfn) => Ok((pfn, choice > 0)),
-            Err(present) => Err((present, Some(leaf))),
+            Err(fault) => Err((fault, Some(leaf))),
         },
     };
     let result = match result {
@@ -334,9 +339,9 @@ fn carry_out(w: &World<Sim>, cpu: CpuId, access: GuestAccess, choice: u8) -> Acc
             touch(w, cpu, access, pfn, stale);
             AccessResult::Done
         }
-        Err((present, leaf)) => {
+        Err((fault, leaf)) => {
             drop_stale(w, cpu, access.page, leaf);
-            AccessResult::Fault(present)
+            fault
         }
     };
     w.m.observe(&result);

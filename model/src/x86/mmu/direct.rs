@@ -3,7 +3,7 @@
 //! Guarantee: a page is mapped only if the host has not begun to take it back since before it was
 //! looked up. Mechanism: the notifier sequence is read before the lookup and checked under
 //! `mmu_lock`. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`. Not modelled: async page faults (but for
-//! `prefault`), MMIO, large pages, prefetch of neighbours, cache top-up,
+//! `prefault`), large pages, prefetch of neighbours, cache top-up,
 //! `make_mmu_pages_available`.
 
 use super::fast_fault::Fault;
@@ -66,6 +66,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         let early = self.p.without(Guard::GupOutsideMmuLock, || self.kvm.mmu_lock.lock());
         let (seq, page) = match self.lookup(gfn, write) {
             Ok(found) => found,
+            Err(RetPf::Mmio { ram }) => return self.map_mmio(cpu, gfn, ram),
             Err(ret) => return ret,
         };
         let release = || self.host.kvm_release_pfn_clean(page.pfn);

@@ -2,8 +2,8 @@
 //!
 //! Guarantee: a new SPTE has W only with H and M, H only if the host maps the page writable, M only
 //! if the guest may write and the frame is not a shadowed guest table; a page mapped writable is in
-//! the dirty log. Linux v5.10 `arch/x86/kvm/mmu/mmu.c` and `spte.c`. Not modelled: MMIO SPTEs,
-//! large pages.
+//! the dirty log. Linux v5.10 `arch/x86/kvm/mmu/mmu.c` and `spte.c`. Not modelled: large
+//! pages.
 
 use super::{Locked, ShadowMmu};
 use crate::guard::Guard;

@@ -6,6 +6,7 @@ mod fast_fault;
 mod fast_fault_indirect;
 mod lockless;
 mod map;
+mod mmio;
 pub mod paging;
 mod paging_tmpl;
 mod pte_write;
@@ -54,6 +55,9 @@ pub struct ShadowMmu<P: Platform> {
     /// table stays write-protected, as in kernels with the module parameter `oos_shadow` (to 3.0)
     /// off.
     pub unsync_children: Option<[P::Word; SHADOW_PAGES]>,
+    /// `vcpu->arch.mmio_gfn` and `mmio_gen`, by vCPU: the frame, counted from 1, in the low byte.
+    /// Only the vCPU's own thread touches it.
+    mmio_info: [P::Local; VCPUS],
     /// `vcpu->arch.mmu`, by vCPU: where its walks begin. `root_hpa`, the shadow page, in the low
     /// byte; above it the frame of the guest's own root, counted from 1, or 0 with paging off or
     /// with two-dimensional paging. Only the vCPU's own thread and its CPU's walker touch it.
@@ -199,6 +203,7 @@ impl<P: Platform> ShadowMmu<P> {
             indirect_shadow_pages: p.word(Tag::one(Object::IndirectShadowPages), 0),
             gfn_track: core::array::from_fn(|i| p.word(Tag::nth(Object::GfnTrack, i), 0)),
             unsync_children: None,
+            mmio_info: core::array::from_fn(|_| p.local(0)),
             roots: core::array::from_fn(|_| p.local(0)),
         }
     }
@@ -213,6 +218,11 @@ impl<P: Platform> ShadowMmu<P> {
     #[inline]
     pub fn gfns(&self, loc: SpteLoc) -> &P::Word {
         &self.tables[usize::from(loc.sp.0)].gfns[usize::from(loc.index)]
+    }
+
+    /// What a vCPU remembers of its last access to a frame without a memslot.
+    fn mmio_info(&self, cpu: CpuId) -> &P::Local {
+        &self.mmio_info[usize::from(cpu.0)]
     }
 
     /// Gives a vCPU a root.

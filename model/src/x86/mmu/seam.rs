@@ -84,6 +84,10 @@ impl<P: Platform> Mmu<P> for ShadowMmu<P> {
         vm.kvm_mmu_invlpg(cpu, gva, flush);
     }
 
+    fn handle_mmio_page_fault<H: Host>(vm: &Vm<P, H, Self>, cpu: CpuId, page: u64) -> RetPf {
+        vm.handle_mmio_page_fault(cpu, Gfn(page))
+    }
+
     fn kvm_mmu_do_page_fault<H: Host>(
         vm: &Vm<P, H, Self>,
         cpu: CpuId,

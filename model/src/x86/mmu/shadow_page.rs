@@ -152,6 +152,9 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     pub(super) fn mmu_page_zap_pte(&self, l: &mut Locked, loc: SpteLoc) {
         let spte = self.mmu_spte_get_lockless(loc);
         if !self.mmu.format.is_shadow_present(spte) {
+            if self.mmu.format.is_mmio(spte) {
+                self.zap_mmio_spte(l, loc);
+            }
             return;
         }
         if self.mmu.format.is_last(spte, l.mmu.page(loc.sp).role.level) {

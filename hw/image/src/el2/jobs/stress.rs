@@ -138,7 +138,7 @@ fn round(world: &World<El2>, host: Host, random: &mut Random) -> u64 {
                 // The host takes the page away and leaves it where it is, as a migration between
                 // two lists of pages does.
                 world.vm.invalidate_range_start(gfn);
-                world.vm.invalidate_range_end();
+                world.vm.invalidate_range_end(gfn);
             }
             3 => world.vm.mmu_shrink_scan(),
             _ => {}
