@@ -138,7 +138,12 @@ impl SpteFormat {
     }
     /// `make_mmio_spte`: no memslot of this generation has the frame.
     pub const fn mmio(&self, gfn: Gfn, generation: u64) -> Spte {
-        self.with_pfn(Spte(self.mmio_value | generation << MMIO_GENERATION_SHIFT), Pfn(gfn.0))
+        // A layout may mark MMIO by a bit of the address.
+        Spte(self.mmio_value | generation << MMIO_GENERATION_SHIFT | gfn.0 << 12)
+    }
+    /// `get_mmio_spte_gfn`.
+    pub const fn mmio_gfn(&self, spte: Spte) -> Gfn {
+        Gfn(self.pfn(spte.without(self.mmio_mask)).0)
     }
     /// `get_mmio_spte_generation`.
     pub const fn mmio_generation(&self, spte: Spte) -> u64 {

@@ -259,6 +259,19 @@ proptest! {
     }
 
     #[test]
+    fn an_mmio_spte_says_its_frame_and_its_generation(
+        (l, f) in layout(), gfn in 0..64_u64, generation in 0..4_u64,
+    ) {
+        prop_assume!(l.mmio.is_some());
+        let spte = f.mmio(Gfn(gfn), generation);
+        prop_assert!(f.is_mmio(spte) && !f.is_shadow_present(spte));
+        prop_assert_eq!((f.mmio_gfn(spte), f.mmio_generation(spte)), (Gfn(gfn), generation));
+        for access in [Access::Read, Access::Write, Access::Fetch] {
+            prop_assert!(!f.allows(spte, access), "{:?}", access);
+        }
+    }
+
+    #[test]
     fn hardware_allows_what_the_bits_say((l, f) in layout(), v in any_value()) {
         for access in [Access::Read, Access::Write, Access::Fetch] {
             prop_assert_eq!(f.allows(Spte(v), access), l.allows(v, access), "{:?}", access);

@@ -159,12 +159,12 @@ pub fn format_spte(scenario: &Scenario, value: u64) -> String {
         return "0".to_owned();
     }
     let format = format_of(scenario.spte);
+    if format.is_mmio(spte) {
+        let (gfn, generation) = (format.mmio_gfn(spte).0, format.mmio_generation(spte));
+        return format!("MMIO gfn{gfn}, generation {generation}");
+    }
     if let Some(sp) = child_of(value) {
         return format!("sp{sp}");
-    }
-    if format.is_mmio(spte) {
-        let (gfn, generation) = (format.pfn(spte).0, format.mmio_generation(spte));
-        return format!("MMIO gfn{gfn}, generation {generation}");
     }
     let bit = |set: bool, letter: char| if set { letter } else { '-' };
     let mut text = format!("pfn{} ", format.pfn(spte).0);

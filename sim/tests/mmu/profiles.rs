@@ -39,7 +39,11 @@ fn the_default_is_fixed_and_files_name_the_other() {
 
 #[test]
 fn every_small_scenario_holds_on_6_1() {
-    let others = builtin::FILES.iter().filter(|(file, _)| !file.ends_with("-v6.1.toml"));
+    // What goes out of sync is that of 5.10: the loader refuses it here.
+    let is_of_5_10 = |text: &str| text.contains("\nunsync = true");
+    let others = builtin::FILES
+        .iter()
+        .filter(|(file, text)| !file.ends_with("-v6.1.toml") && !is_of_5_10(text));
     let fits = |s: &Scenario| s.name != "canary" && !s.name.starts_with("lock-");
     let mut holds = 0;
     for scenario in others.map(load_v6_1).filter(fits) {
