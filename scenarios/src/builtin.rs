@@ -82,6 +82,7 @@ files! {
     "unsync-load-cr3" in "races/guest-tables",
     "unsync-owed" in "races/guest-tables",
     "unsync-owed-harvest" in "races/guest-tables",
+    "unsync-owed-twice" in "races/guest-tables",
     "unsync-relink" in "races/guest-tables",
     "vmm-writes" in "races/dirty-log",
 }

@@ -104,7 +104,7 @@ const MMU: &[Bug] = &[
     ),
     bug(
         "a memslot comes between range_start and range_end",
-        "52ac8b358b0c (5.15)",
+        "52ac8b358b0c (5.15), by design",
         Found("memslot-between", &["range-start-counts-always"]),
     ),
     bug(
@@ -125,7 +125,7 @@ const MMU: &[Bug] = &[
     ),
     bug(
         "an MMIO access is cached with the generation of memslots that are not in use yet",
-        "ddfd1730fd82 (5.1)",
+        "ee3d1570b586 (3.17), ddfd1730fd82 (5.1)",
         Found("mmio-memslot", &["memslots-generation-last"]),
     ),
     bug(

@@ -28,6 +28,7 @@ const SLOW: &[&str] = &[
     "stale-walk-indirect",
     "unsync-owed",
     "unsync-owed-harvest",
+    "unsync-owed-twice",
 ];
 
 #[test]

@@ -20,8 +20,13 @@ use kvmmu_scenarios::scenario::Expected;
 use kvmmu_sim::outcome::Stats;
 
 /// Scenarios some of whose variants are not carried out here: they have millions of states.
-const LARGE: &[&str] =
-    &["aba-direct", "aba-indirect", "aba-indirect-pinned", "stale-walk-indirect"];
+const LARGE: &[&str] = &[
+    "aba-direct",
+    "aba-indirect",
+    "aba-indirect-pinned",
+    "stale-walk-indirect",
+    "unsync-owed-twice",
+];
 /// Samples before the exhaustive search.
 const SAMPLES: u64 = 20_000;
 /// How many states the exhaustive search may look at.

@@ -280,7 +280,7 @@ macro_rules! mmu_guards {
                 name: "range-start-counts-always",
                 function: "kvm_mmu_notifier_invalidate_range_start",
                 source: "commits 071064f14d87, 52ac8b358b0c",
-                since: "2.6.27 to 5.13; 5.15 keeps memslots from changing between start and end",
+                since: "2.6.27 to 5.14; 5.15 keeps memslots from changing between start and end",
                 prevents: "A memslot comes between range_start and range_end: a fault maps the page that is taken away, and the count of invalidations falls below 0.",
                 without: "range_start and range_end do nothing where no memslot has the frame when they look.",
             }

@@ -60,7 +60,7 @@ macro_rules! unsync_guards {
                 name: "sync-page-flushes",
                 function: "FNAME(sync_page)",
                 source: "commit f81602958c11",
-                since: "5.16",
+                since: "5.16, and stable kernels of 5.15",
                 prevents: "A mapping is dropped and left in the TLB of another CPU. Its frame becomes a guest table, and rmap_write_protect finds nothing to protect or to flush.",
                 without: "sync_page counts in kvm->tlbs_dirty what it drops, and does not flush; every flush takes away what was counted before it began, and range_start flushes if something is.",
             }

@@ -48,8 +48,8 @@ macro_rules! virt_guards {
             MemslotsGenerationLast {
                 name: "memslots-generation-last",
                 function: "install_new_memslots",
-                source: "commits ddfd1730fd82, 361209e054a2",
-                since: "5.1",
+                source: "commits ee3d1570b586, 361209e054a2",
+                since: "3.17; with a bit of its own 5.1",
                 prevents: "A vCPU finds no memslot in the old memslots, and remembers that with the generation of the new ones: their RAM is MMIO for ever.",
                 without: "New memslots have their generation when they are published, and no mark that an update is under way.",
             }

@@ -65,7 +65,11 @@ impl MemslotSet {
     }
     /// True if the array has it with `KVM_MEM_LOG_DIRTY_PAGES`.
     pub const fn is_logged(self, slot: usize) -> bool {
-        self.contains(slot) && self.0 >> (LOGGED_SHIFT + slot) & 1 == 1
+        self.contains(slot) && self.says_logged(slot)
+    }
+    /// The same, whether or not the array has the slot.
+    const fn says_logged(self, slot: usize) -> bool {
+        self.0 >> (LOGGED_SHIFT + slot) & 1 == 1
     }
     const fn with(self, slot: usize) -> MemslotSet {
         MemslotSet(self.0 | 1 << slot)
@@ -82,16 +86,22 @@ impl MemslotSet {
     }
     /// How many arrays were installed before this one. `slots->generation` is the same once
     /// [`MemslotSet::is_update_in_progress`] is over, and one less until then.
-    pub(crate) const fn generation(self) -> u64 {
+    const fn generation(self) -> u64 {
         self.0 >> GENERATION_SHIFT
     }
     /// `KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS`: vCPUs may use the memslots before these.
     pub(crate) const fn is_update_in_progress(self) -> bool {
         self.0 & UPDATE_IN_PROGRESS != 0
     }
-    /// What MMIO SPTEs keep of `slots->generation`.
+    /// `slots->generation`, with the mark of an update in its lowest bit. It goes up by one here,
+    /// by the number of address spaces in the kernel.
+    pub(crate) const fn whole_generation(self) -> u64 {
+        let under_way = self.is_update_in_progress() as u64;
+        self.generation().wrapping_sub(under_way) << 1 | under_way
+    }
+    /// What MMIO SPTEs keep of it: not the mark.
     pub(crate) const fn mmio_generation(self) -> u64 {
-        self.generation().wrapping_sub(self.is_update_in_progress() as u64) & MMIO_GENERATION_MASK
+        self.whole_generation() >> 1 & MMIO_GENERATION_MASK
     }
     const fn in_progress(self) -> MemslotSet {
         MemslotSet(self.0 | UPDATE_IN_PROGRESS)
@@ -272,14 +282,15 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         self.kvm_set_memslot(slot, KvmMrChange::Delete);
     }
 
-    /// `kvm_set_memory_region` of a slot that is not there: user space makes it.
+    /// `kvm_set_memory_region` of a slot that is not there: user space makes it, logged if it was
+    /// so at first.
     ///
     /// Locks: takes `slots_lock`.
     #[kernel("kvm_set_memory_region")]
     pub fn create_memory_region(&self, slot: usize) {
         let _slots_lock = self.kvm.slots_lock.lock();
         if let (None, Some(Some(memslot))) = (self.id_to_memslot(slot), self.kvm.slots.get(slot)) {
-            // kvm_alloc_dirty_bitmap, if it is logged.
+            // kvm_alloc_dirty_bitmap, if it is logged; empty, without KVM_DIRTY_LOG_INITIALLY_SET.
             // ORDERING: relaxed: nobody finds it before the memslots are installed.
             memslot.dirty_bitmap.store(0, Relaxed);
         }
@@ -344,7 +355,9 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             let Some(old) = slots.dereference() else { return };
             let set = MemslotSet(slots.read(old));
             let to = match change {
-                KvmMrChange::Create => set.with(slot),
+                KvmMrChange::Create => {
+                    set.with(slot).logged(slot, self.kvm.memslots.first.says_logged(slot))
+                }
                 KvmMrChange::Delete => set.without(slot),
                 KvmMrChange::FlagsOnly { log } => set.logged(slot, log),
             };

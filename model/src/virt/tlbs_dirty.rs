@@ -3,9 +3,10 @@
 //! Guarantee: what was dropped from a shadow page without a flush is in no TLB when the host takes
 //! its page back. Mechanism: whoever drops it counts; `range_start` flushes if something is
 //! counted, though it finds nothing to zap; each flush, for whatever reason, takes away what was
-//! counted before it began. It does not help who looks for mappings of a frame by its reverse map
-//! alone. Since 5.16 `sync_page` flushes at once, and nothing is owed: with guard
-//! `sync-page-flushes` there is nothing of this. Linux v5.10 `virt/kvm/kvm_main.c`,
+//! counted before it began. It has two holes: who looks for mappings of a frame by its reverse map
+//! alone does not know of it; and a flush beside `mmu_lock` takes a debt for its own that is
+//! another one of the same count. Since 5.16 `sync_page` flushes at once, and nothing is owed: with
+//! guard `sync-page-flushes` there is nothing of this. Linux v5.10 `virt/kvm/kvm_main.c`,
 //! `arch/x86/kvm/mmu/paging_tmpl.h`.
 
 use crate::guard::Guard;
@@ -50,7 +51,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         Owed::Unknown
     }
 
-    /// A flush is done: what was owed when it began is owed no more. What came since stays.
+    /// A flush is done: what was owed when it began is owed no more. What came since stays, unless
+    /// another flush has paid in between, and as much is owed again.
     pub(super) fn paid(&self, before: Owed) {
         let seen = match before {
             Owed::Count(_) => before,

@@ -135,8 +135,7 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
         programs.into_iter().any(|(_, op)| matches!(op, Op::User(op) if is(op)))
     };
     check_manual_protect(&root, has)?;
-    let ops = || threads.iter().flat_map(|t| t.run.ops()).chain(at_stop.ops());
-    check_slots_that_come(&root, &memory, &map, &|wanted| ops().any(|(_, op)| op == wanted))?;
+    check_slots_that_come(&root, &memory, &map, (&threads, &at_stop))?;
     if always.contains(&Property::MmioGeneration) && uses.shadow {
         return Err(root.source.error(
             root.place("check"),
@@ -236,19 +235,26 @@ fn check_manual_protect(
     Ok(())
 }
 
-/// A slot that is not there at first is made by some program, and nothing is in it before. One that
-/// is made is not there already.
+/// A slot that is not there at first is made by a program, and nothing is in it before. Only one
+/// program makes a slot and deletes it, in turns: what is there is known when an ioctl returns.
 fn check_slots_that_come(
     root: &Table<'_>,
     memory: &Memory,
     map: &[InitialSpte],
-    runs: &dyn Fn(Op) -> bool,
+    (threads, at_stop): (&[Thread], &Steps<OffVcpu>),
 ) -> Result<(), LoadError> {
     let error =
         |key: &str, what: String, help: &str| Err(root.source.error(root.place(key), what, help));
     for (slot, index) in memory.slots.iter().zip(0..) {
-        let created = runs(Op::User(UserOp::CreateMemslot(SlotIndex(index))));
-        let deleted = runs(Op::User(UserOp::DeleteMemslot(SlotIndex(index))));
+        let change = |op: Op| match op {
+            Op::User(UserOp::CreateMemslot(of)) if of == SlotIndex(index) => Some(true),
+            Op::User(UserOp::DeleteMemslot(of)) if of == SlotIndex(index) => Some(false),
+            _ => None,
+        };
+        let of_thread = |t: &Thread| t.run.ops().filter_map(|(_, op)| change(op)).collect();
+        let mut programs: Vec<Vec<bool>> = threads.iter().map(of_thread).collect();
+        programs.push(at_stop.ops().filter_map(|(_, op)| change(op)).collect());
+        let created = programs.iter().flatten().any(|creates| *creates);
         if !slot.there && !created {
             return error(
                 "slot",
@@ -256,12 +262,27 @@ fn check_slots_that_come(
                 "add create-memslot to a program of user space, or remove 'there'",
             );
         }
-        if slot.there && created && !deleted {
+        let mut changing = programs.iter().filter(|changes| !changes.is_empty());
+        let (changes, other) = (changing.next(), changing.next());
+        if created && other.is_some() {
             return error(
                 "thread",
-                format!("create-memslot slot{index}, which is there and which nothing deletes"),
-                "write there = false for that [[slot]], or add delete-memslot before",
+                format!("two programs make or delete slot{index}"),
+                "keep create-memslot and delete-memslot of a slot in one program",
             );
+        }
+        let mut there = slot.there;
+        for creates in changes.into_iter().flatten().filter(|_| created) {
+            if *creates == there {
+                let (verb, is) = if *creates { ("create", "is") } else { ("delete", "is not") };
+                return error(
+                    "thread",
+                    format!("{verb}-memslot slot{index}, which {is} there by then"),
+                    "create-memslot and delete-memslot take turns; there = false for a [[slot]] \
+                     that is created first",
+                );
+            }
+            there = *creates;
         }
         if slot.there {
             continue;

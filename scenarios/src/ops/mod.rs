@@ -197,7 +197,7 @@ table::operations! {
         /// The KVM_SET_USER_MEMORY_REGION ioctl with size 0: the slot becomes invalid, is zapped,
         /// and is deleted. Accesses to its frames are MMIO from then on.
         DeleteMemslot(slot: SlotIndex) = "delete-memslot",
-        /// The same ioctl with the slot's size, if it is not there: it is made, as [[slot]] has it.
+        /// The same ioctl with the slot's size, if it is not there: it is made, as the file has it.
         CreateMemslot(slot: SlotIndex) = "create-memslot",
         /// The same ioctl with KVM_MEM_LOG_DIRTY_PAGES: the dirty log of the slot begins, empty,
         /// and its frames are write-protected.

@@ -261,7 +261,15 @@ fn a_slot_that_is_to_come_is_empty_and_comes() {
     let user = "[[thread]]\nname = \"user\"\nrun = [\"create-memslot slot1\"]\n\n[check]";
     let comes = SHADOW.replacen("[check]", user, 1);
     let error = refused(&comes, "[guest]", &two.replace("there = false\n", "")).to_string();
-    assert!(error.contains("slot1, which is there and which nothing deletes"), "{error}");
+    assert!(error.contains("create-memslot slot1, which is there by then"), "{error}");
+    let create = "\"create-memslot slot1\"";
+    let turns = user.replace(create, &format!("{create}, {create}"));
+    let error = refused(&SHADOW.replacen("[check]", &turns, 1), "[guest]", two).to_string();
+    assert!(error.contains("create-memslot slot1, which is there by then"), "{error}");
+    let other = user.replace("\"user\"", "\"user1\"").replace("create", "delete");
+    let both = SHADOW.replacen("[check]", &user.replace("[check]", &other), 1);
+    let error = refused(&both, "[guest]", two).to_string();
+    assert!(error.contains("two programs make or delete slot1"), "{error}");
     let file = comes.replacen("[guest]", two, 1).replace("pages = 6", "pages = 5");
     let file = file.replace("gfn = 6\npages = 1", "gfn = 5\npages = 1");
     load("my-race.toml", &file, 1).unwrap_or_else(|e| panic!("{e}"));

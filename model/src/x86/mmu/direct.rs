@@ -66,7 +66,10 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         let early = self.p.without(Guard::GupOutsideMmuLock, || self.kvm.mmu_lock.lock());
         let (seq, page) = match self.lookup(gfn, write) {
             Ok(found) => found,
-            Err(RetPf::Mmio { ram }) => return self.map_mmio(cpu, gfn, ram),
+            Err(RetPf::Mmio { ram }) => {
+                self.p.without(Guard::GupOutsideMmuLock, || drop(early));
+                return self.map_mmio(cpu, gfn, ram);
+            }
             Err(ret) => return ret,
         };
         let release = || self.host.kvm_release_pfn_clean(page.pfn);

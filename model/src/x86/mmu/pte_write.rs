@@ -46,7 +46,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     }
 
     /// `kvm_mmu_invlpg`: what shadows the page goes, where its table is out of sync; then the
-    /// vCPU's own translation, which `flush` drops.
+    /// vCPU's own translation, which `flush` drops. (5.10 drops that first; the vCPU is not in the
+    /// guest in between.)
     ///
     /// Locks: takes `mmu_lock`.
     #[kernel]

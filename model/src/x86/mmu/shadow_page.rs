@@ -47,9 +47,6 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             if role.level == PG_LEVEL_4K && self.write_protect_table(l, gfn) {
                 self.p.guarded(Guard::GetPageFlush, || self.kvm_flush_remote_tlbs(me));
             }
-            if let (true, Some(cpu)) = (role.level > PG_LEVEL_4K, me) {
-                self.kvm_sync_pages(l, cpu, gfn);
-            }
         }
         sp
     }

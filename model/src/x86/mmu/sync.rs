@@ -5,8 +5,8 @@
 //! the root that is out of sync are compared with the guest's, after the table was write-protected,
 //! so that whatever is stored to it later takes it out of sync again. Linux v5.10
 //! `arch/x86/kvm/mmu/mmu.c`; `arch/x86/kvm/mmu/paging_tmpl.h`. Not modelled: that
-//! `mmu_sync_children` takes 16 pages at a time and yields; `KVM_REQ_MMU_SYNC` and
-//! `mmu_zap_unsync_children`, which only tables of three levels need; prefetch by INVLPG.
+//! `mmu_sync_children` takes 16 pages at a time and yields; `KVM_REQ_MMU_SYNC`, `kvm_sync_pages`
+//! and `mmu_zap_unsync_children`, which only tables of three levels need; prefetch by INVLPG.
 //!
 //! *Whose flush.* What `sync_page` drops may be in the TLB of another vCPU, and is in no rmap any
 //! more. Since 5.16 it flushes at once. Before it counted in `kvm->tlbs_dirty` that a flush was
@@ -14,7 +14,7 @@
 //! for mappings by the rmap alone did not know of it (guard `sync-page-flushes`).
 
 use super::map::Mapping;
-use super::paging::{PG_LEVEL_4K, SpSet, all_pages, entries_of};
+use super::paging::{PG_LEVEL_4K, SpSet, entries_of};
 use super::walk::ShadowWalk;
 use super::{Locked, ShadowMmu};
 use crate::guard::Guard;
@@ -24,7 +24,7 @@ use crate::mark::Mark;
 use crate::platform::Ordering::Acquire;
 use crate::platform::{Lock, Platform, Word};
 use crate::tables::Tables;
-use crate::types::{CpuId, Gfn, Gva, SpId, SpteLoc};
+use crate::types::{CpuId, Gva, SpId, SpteLoc};
 use crate::virt::KVM_REQ_TLB_FLUSH_CURRENT;
 use crate::vm::Vm;
 
@@ -105,22 +105,6 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             found.add(below);
         }
         found
-    }
-
-    /// `kvm_sync_pages`: those of this frame, which becomes a table above the 4K level.
-    ///
-    /// Locks: `mmu_lock`.
-    pub(super) fn kvm_sync_pages(&self, l: &mut Locked, cpu: CpuId, gfn: Gfn) {
-        // No guard: the frame is write-protected from now on, and its pages are out of sync still:
-        // who invalidates brings them up to date, as ever.
-        let (mut invalid, mut kept) = (SpSet::default(), false);
-        for sp in all_pages() {
-            let page = l.mmu.page(sp);
-            if page.shadows(gfn) && page.unsync {
-                kept |= self.kvm_sync_page(l, cpu, sp, &mut invalid);
-            }
-        }
-        self.kvm_mmu_flush_or_zap(l, cpu, invalid, kept);
     }
 
     /// `kvm_sync_page`: from now on it counts as in sync. The guest cannot write the table: the
@@ -210,7 +194,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
 
     /// What `kvm_mmu_get_page` does with a page that it has found: one that is out of sync is
     /// brought up to date, because what becomes present in a guest's tables needs no invalidation.
-    /// False: nothing was left of it, and it is gone.
+    /// False: nothing was left of it, and it is gone. (5.10 frees it at the end of
+    /// `kvm_mmu_get_page`, when there is a new page in its place.)
     ///
     /// Locks: `mmu_lock`.
     pub(super) fn sync_what_was_found(&self, l: &mut Locked, me: Option<CpuId>, sp: SpId) -> bool {
