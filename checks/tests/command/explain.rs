@@ -148,7 +148,7 @@ fn the_step_that_frees_is_in_the_table_and_the_guard_is_said_to_wait_there() {
     let correct = between(&told, "Correct:", "Needed:");
     let correct = correct.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(!correct.contains("kvm_arch_flush_shadow_memslot"), "{correct}");
-    assert!(correct.contains("a grace period of srcu"), "{correct}");
+    assert!(correct.contains("is synchronize_srcu(srcu) begins, not"), "{correct}");
 }
 
 /// Scenarios whose reports take too long for a test.
