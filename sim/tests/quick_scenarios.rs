@@ -23,8 +23,6 @@ const SLOW: &[&str] = &[
     "lock-order",
     "lock-order-ioctls",
     "lock-order-vcpus",
-    "log-begins",
-    "manual-protect",
     "stale-walk-indirect",
     "unsync-owed",
     "unsync-owed-harvest",

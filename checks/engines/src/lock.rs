@@ -22,7 +22,7 @@ pub struct EngineLock<X: Primitives, T: Guarded> {
     mutex: Option<X::Mutex<T>>,
     /// The data as it was released last.
     released: Mutex<T>,
-    /// Somebody owns the lock, and what was released last may be out of date.
+    /// Somebody owns the lock.
     held: AtomicBool,
 }
 
@@ -40,13 +40,13 @@ impl<X: Primitives, T: Guarded> EngineLock<X, T> {
     }
 
     /// The data as it was released last, without a step.
-    fn last(&self) -> T {
+    pub fn peek(&self) -> T {
         *hold(&self.released)
     }
 
-    /// The data, without a step; `None`: it has an owner, who may be changing it.
-    pub fn peek(&self) -> Option<T> {
-        (!self.held.load(Relaxed)).then(|| self.last())
+    /// It has an owner, who may have made something else of the data.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Relaxed)
     }
 }
 
@@ -58,7 +58,7 @@ impl<X: Primitives, T: Guarded> Lock<T> for EngineLock<X, T> {
         self.run.ask(self.bit);
         let data = match &self.mutex {
             Some(mutex) => Data::Taken(X::lock(mutex)),
-            None => Data::Alone(self.last()),
+            None => Data::Alone(self.peek()),
         };
         self.held.store(true, Relaxed);
         self.run.hold(1 << self.bit);

@@ -421,8 +421,9 @@ impl<X: Primitives> Machine for EngineMachine<X> {
         }
         if access.access == Access::Write
             && w.watches(Property::ShadowedPtReadonly)
-            && let Some(state) = w.vm.kvm.mmu_lock.peek()
-            && let Some(table) = oracle::shadowed_table(w, &state, pfn)
+            // Its owner may just have taken the page out of sync.
+            && !(w.vm.mmu.unsync_children.is_some() && w.vm.kvm.mmu_lock.is_held())
+            && let Some(table) = oracle::shadowed_table(w, &w.vm.kvm.mmu_lock.peek(), pfn)
         {
             w.m.violate(
                 Property::ShadowedPtReadonly,

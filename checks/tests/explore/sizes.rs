@@ -10,7 +10,7 @@ use kvmmu::lab::variant::Variant;
 use kvmmu_sim::outcome::Stats;
 
 /// How far a variant is explored: far enough for most of them.
-const STATES_MAX: u64 = 5_000;
+const STATES_MAX: u64 = 20_000;
 
 /// What `check --size SIZE` says of the built-in variants that is not as expected.
 fn surprises(size: u8) -> Vec<String> {

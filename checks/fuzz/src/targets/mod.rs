@@ -74,13 +74,13 @@ impl Target {
     /// How many inputs take a few seconds.
     pub fn runs(self) -> u64 {
         match self {
-            Target::Scenario => 2_500,
-            Target::Schedule => 10_000,
-            Target::Trace => 250,
-            Target::Conform => 1_000,
-            Target::Outcomes => 2_000,
+            Target::Scenario => 5_000,
+            Target::Schedule => 20_000,
+            Target::Trace => 500,
+            Target::Conform => 2_000,
+            Target::Outcomes => 4_000,
             Target::Merge => 5_000,
-            Target::Steps => 1_000,
+            Target::Steps => 2_000,
         }
     }
 
