@@ -13,7 +13,7 @@ macro_rules! unsync_guards {
                 without: "The pages of a table count as out of sync after the SPTE that maps it writable was stored.",
                 masked: Masked {
                     by: "sync-roots-locks",
-                    because: "who takes mmu_lock before it looks waits for the fault that stores the SPTE; remove both, as kernels since 4.19 do, and the pair fails",
+                    because: "who takes mmu_lock before it looks waits for the fault that stores the SPTE; kernels since 4.19 have no lock there, and rest on this. Remove both and the pair fails",
                 },
             }
             LinkMarksUnsync {

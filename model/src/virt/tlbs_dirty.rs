@@ -16,14 +16,6 @@ use crate::platform::Ordering::{Acquire, Release, SeqCst};
 use crate::platform::{Platform, Word};
 use crate::vm::{Mmu, Vm};
 
-/// What a flush has read of `kvm->tlbs_dirty` before it began.
-pub(super) enum Owed {
-    /// It counts what is owed.
-    Count(u64),
-    /// It does not, or has not looked.
-    Unknown,
-}
-
 impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// `kvm->tlbs_dirty++`, after the SPTE was dropped.
     ///
@@ -40,39 +32,31 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     ///
     /// Locks: `mmu_lock`, under which it is counted up.
     pub(super) fn owes_flushes(&self) -> bool {
-        matches!(self.count_owed_flushes(), Owed::Count(count) if count != 0)
+        self.count_owed_flushes().is_some_and(|count| count != 0)
     }
 
     /// What is owed when a flush begins.
-    pub(super) fn owed_before(&self) -> Owed {
-        if self.p.guarded(Guard::TlbsDirtyReadFirst, || true) {
-            return self.count_owed_flushes();
-        }
-        Owed::Unknown
+    pub(super) fn owed_before(&self) -> Option<u64> {
+        self.p.guarded(Guard::TlbsDirtyReadFirst, || self.count_owed_flushes())
     }
 
     /// A flush is done: what was owed when it began is owed no more. What came since stays, unless
     /// another flush has paid in between, and as much is owed again.
-    pub(super) fn paid(&self, before: Owed) {
-        let seen = match before {
-            Owed::Count(_) => before,
-            Owed::Unknown => self.count_owed_flushes(),
-        };
-        if let (Owed::Count(seen), Some(tlbs_dirty)) = (seen, &self.kvm.tlbs_dirty) {
+    pub(super) fn paid(&self, before: Option<u64>) {
+        let seen = before.or_else(|| self.count_owed_flushes());
+        if let (Some(seen), Some(tlbs_dirty)) = (seen, &self.kvm.tlbs_dirty) {
             // ORDERING: full, as every x86 cmpxchg.
             let _ = tlbs_dirty.compare_exchange(seen, 0, SeqCst, SeqCst);
         }
     }
 
-    fn count_owed_flushes(&self) -> Owed {
+    /// `None`: nobody counts.
+    fn count_owed_flushes(&self) -> Option<u64> {
         if self.p.guarded(Guard::SyncPageFlushes, || true) {
-            return Owed::Unknown;
+            return None;
         }
-        match &self.kvm.tlbs_dirty {
-            // ORDERING: acquire (smp_load_acquire) pairs with the release of owe_flush: what is
-            // counted is gone. Not judged under SC.
-            Some(tlbs_dirty) => Owed::Count(tlbs_dirty.load(Acquire)),
-            None => Owed::Unknown,
-        }
+        // ORDERING: acquire (smp_load_acquire) pairs with the release of owe_flush: what is counted
+        // is gone. Not judged under SC.
+        self.kvm.tlbs_dirty.as_ref().map(|tlbs_dirty| tlbs_dirty.load(Acquire))
     }
 }

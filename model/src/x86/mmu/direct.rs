@@ -18,7 +18,7 @@ use crate::mark::Mark;
 use crate::platform::Ordering::{Acquire, Relaxed};
 use crate::platform::{Lock, Platform, Word};
 use crate::tables::Tables;
-use crate::types::{Access, CpuId, Gfn, SpId};
+use crate::types::{Access, CpuId, Gfn, SpId, SpteLoc};
 use crate::virt::memslots::MemslotFound;
 use crate::vm::{RetPf, Vm};
 
@@ -80,16 +80,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
                 RetPf::RetryAfter(seq)
             } else {
                 self.p.mark(Mark::SlowFault);
-                let (guest_writable, write_fault, speculative) = (true, write, prefault);
-                let mapping = Mapping {
-                    cpu,
-                    gfn,
-                    page,
-                    guest_writable,
-                    write_fault,
-                    speculative,
-                    can_unsync: true,
-                };
+                let of_fault = Mapping::of_fault(fault, gfn, page, true);
+                let mapping = Mapping { speculative: prefault, ..of_fault };
                 self.__direct_map(&mut l, mapping)
             }
         };
@@ -145,12 +137,20 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// Locks: `mmu_lock`.
     #[kernel]
     fn __direct_map(&self, l: &mut Locked, m: Mapping) -> RetPf {
-        let mut at = ShadowWalk::new(self.mmu.root(m.cpu), m.gfn.0);
+        let loc = self.direct_leaf(l, m.cpu, m.gfn);
+        self.mmu_set_spte(l, loc, m)
+    }
+
+    /// Where a direct leaf of a frame is; the tables above it are made if need be.
+    ///
+    /// Locks: `mmu_lock`.
+    pub(super) fn direct_leaf(&self, l: &mut Locked, cpu: CpuId, gfn: Gfn) -> SpteLoc {
+        let mut at = ShadowWalk::new(self.mmu.root(cpu), gfn.0);
         while at.level > PG_LEVEL_4K {
-            let direct = |level| (direct_base(level, m.gfn.0), Role::direct(level));
-            at = at.next(self.child_at(l, Some(m.cpu), at, direct));
+            let direct = |level| (direct_base(level, gfn.0), Role::direct(level));
+            at = at.next(self.child_at(l, Some(cpu), at, direct));
         }
-        self.mmu_set_spte(l, at.loc, m)
+        at.loc
     }
 
     /// The table that an entry of an upper level leads to, made and linked if there is none:

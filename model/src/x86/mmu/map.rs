@@ -5,6 +5,7 @@
 //! the dirty log. Linux v5.10 `arch/x86/kvm/mmu/mmu.c` and `spte.c`. Not modelled: large
 //! pages.
 
+use super::fast_fault::Fault;
 use super::{Locked, ShadowMmu};
 use crate::guard::Guard;
 use crate::host::{Host, PinnedPage};
@@ -13,7 +14,7 @@ use crate::mark::Mark;
 use crate::platform::Platform;
 use crate::spte::Spte;
 use crate::transition::{Algorithm, NewLeaf};
-use crate::types::{CpuId, Gfn, SpteLoc};
+use crate::types::{Access, CpuId, Gfn, SpteLoc};
 use crate::virt::KVM_REQ_TLB_FLUSH_CURRENT;
 use crate::vm::{RetPf, Vm};
 
@@ -34,6 +35,16 @@ pub(super) struct Mapping {
     pub(super) speculative: bool,
     /// The frame may be a shadowed table that goes out of sync for it.
     pub(super) can_unsync: bool,
+}
+
+impl Mapping {
+    /// What a fault maps for the access that faulted.
+    pub(super) fn of_fault(fault: Fault, gfn: Gfn, page: PinnedPage, guest_writable: bool) -> Self {
+        let write_fault = fault.access == Access::Write;
+        let (speculative, can_unsync) = (false, true);
+        let cpu = fault.cpu;
+        Mapping { cpu, gfn, page, guest_writable, write_fault, speculative, can_unsync }
+    }
 }
 
 impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {

@@ -8,17 +8,13 @@
 //! everything is zapped. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`, `arch/x86/kvm/x86.h`. Not modelled:
 //! MMIO SPTEs of shadowed guest tables, access bits in them.
 
-use super::paging::{PG_LEVEL_4K, direct_base};
-use super::walk::ShadowWalk;
-use super::{Locked, Role, ShadowMmu};
+use super::{Locked, ShadowMmu};
 use crate::guard::Guard;
 use crate::host::Host;
 use crate::kernel;
 use crate::mark::Mark;
-use crate::platform::Ordering::Relaxed;
-use crate::platform::{Local, Lock, Platform, Word};
+use crate::platform::{Local, Lock, Platform};
 use crate::spte::Spte;
-use crate::tables::Tables;
 use crate::types::{CpuId, Gfn, SpteLoc};
 use crate::virt::memslots::MemslotSet;
 use crate::vm::{RetPf, Vm};
@@ -36,12 +32,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         self.vcpu_cache_mmio_info(cpu, gfn);
         // Not v5.10: mmu_notifier_retry is left out, for there is no page that could be taken back.
         let mut l = self.kvm.mmu_lock.lock();
-        let mut at = ShadowWalk::new(self.mmu.root(cpu), gfn.0);
-        while at.level > PG_LEVEL_4K {
-            let direct = |level| (direct_base(level, gfn.0), Role::direct(level));
-            at = at.next(self.child_at(&mut l, Some(cpu), at, direct));
-        }
-        self.mark_mmio_spte(&mut l, at.loc, gfn);
+        let loc = self.direct_leaf(&mut l, cpu, gfn);
+        self.mark_mmio_spte(&mut l, loc, gfn);
         mmio
     }
 
@@ -119,13 +111,5 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         let slots = self.kvm_memslots();
         let other = || slots.is_update_in_progress() || info >> 8 != slots.whole_generation();
         !self.p.guarded(Guard::MmioInfoGeneration, other)
-    }
-
-    /// `mmu_spte_clear_no_track`, of an MMIO SPTE of a page that is zapped.
-    ///
-    /// Locks: `mmu_lock`.
-    pub(super) fn zap_mmio_spte(&self, _: &Locked, loc: SpteLoc) {
-        // ORDERING: relaxed: nothing to publish.
-        self.mmu.sptep(loc).store(0, Relaxed);
     }
 }

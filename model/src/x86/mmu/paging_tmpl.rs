@@ -68,16 +68,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
                 RetPf::RetryAfter(seq)
             } else {
                 self.p.mark(Mark::SlowFault);
-                let (guest_writable, write_fault, speculative) = (walk.is_writable(), write, false);
-                let mapping = Mapping {
-                    cpu,
-                    gfn,
-                    page,
-                    guest_writable,
-                    write_fault,
-                    speculative,
-                    can_unsync: true,
-                };
+                let mapping = Mapping::of_fault(fault, gfn, page, walk.is_writable());
                 self.fetch(&mut l, gva, &walk, mapping)
             }
         };

@@ -150,7 +150,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         let spte = self.mmu_spte_get_lockless(loc);
         if !self.mmu.format.is_shadow_present(spte) {
             if self.mmu.format.is_mmio(spte) {
-                self.zap_mmio_spte(l, loc);
+                self.mmu_spte_clear_no_track(l, loc);
             }
             return;
         }

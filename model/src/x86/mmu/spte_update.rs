@@ -136,7 +136,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         true
     }
 
-    /// `mmu_spte_clear_no_track`: clears a non-leaf by a plain store.
+    /// `mmu_spte_clear_no_track`: clears a non-leaf or an MMIO SPTE by a plain store.
     ///
     /// Locks: `mmu_lock`.
     #[track_caller]

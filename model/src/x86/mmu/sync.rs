@@ -142,7 +142,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// Locks: `mmu_lock`.
     #[kernel("FNAME(sync_page)")]
     fn sync_page(&self, l: &mut Locked, cpu: CpuId, sp: SpId) -> bool {
-        let page = *l.mmu.page(sp);
+        let shadow = *l.mmu.page(sp);
         let (mut present, mut flush) = (false, false);
         for loc in entries_of(sp) {
             let spte = self.mmu_spte_get_lockless(loc);
@@ -150,7 +150,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
                 continue;
             }
             // The table is in no memslot any more: the page goes as a whole.
-            let Some(gpte) = self.read_gpte(page.gfn, loc.index) else { return false };
+            let Some(gpte) = self.read_gpte(shadow.gfn, loc.index) else { return false };
             let gfn = self.kvm_mmu_page_get_gfn(l, loc);
             if !gpte.is_present() || gpte.gfn() != gfn {
                 self.drop_spte(l, loc);
@@ -161,7 +161,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             present = true;
             let f = &self.mmu.format;
             let page = PinnedPage { pfn: f.pfn(spte), writable: f.is_host_writable(spte) };
-            let guest_writable = l.mmu.page(sp).role.writable && gpte.is_writable();
+            let guest_writable = shadow.role.writable && gpte.is_writable();
             let mapping = Mapping {
                 cpu,
                 gfn,

@@ -26,13 +26,10 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         gfn: Gfn,
         can_unsync: bool,
     ) -> bool {
+        let may_unsync = can_unsync && self.mmu.unsync_children.is_some();
         // Of a frame that is tracked, too (kvm_page_track_is_active): its table is above 4K.
-        let stays = |sp: &ShadowPage| !can_unsync || sp.role.level > PG_LEVEL_4K;
-        let shadows = |sp: &&ShadowPage| sp.shadows(gfn);
-        if self.mmu.unsync_children.is_none() {
-            return l.mmu.pages.iter().any(|sp| sp.shadows(gfn));
-        }
-        if l.mmu.pages.iter().filter(shadows).any(stays) {
+        let stays = |sp: &ShadowPage| !may_unsync || sp.role.level > PG_LEVEL_4K;
+        if l.mmu.pages.iter().any(|sp| sp.shadows(gfn) && stays(sp)) {
             return true;
         }
         self.p.guarded(Guard::UnsyncBeforeWritable, || self.kvm_unsync_pages(l, gfn));
