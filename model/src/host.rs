@@ -49,6 +49,13 @@ pub trait Host {
     /// Reads an entry of a guest page table from guest memory (`kvm_vcpu_read_guest_atomic`).
     #[track_caller]
     fn read_gpte(&self, table: Gfn, index: u8) -> Gpte;
+    /// Changes an entry of a guest page table by the VMM's address (`__try_cmpxchg_user`): may
+    /// sleep, and brings the page in. False: the entry held another value.
+    #[track_caller]
+    fn try_cmpxchg_user(&self, table: Gfn, index: u8, old: Gpte, new: Gpte) -> bool;
+    /// The same by the place of the table in the VMM's mapping, taken for the number of its page.
+    #[track_caller]
+    fn cmpxchg_by_offset(&self, table: Gfn, index: u8, old: Gpte, new: Gpte) -> bool;
     /// Stores one byte of a guest frame by the VMM's address, as `__copy_to_user` does: may sleep,
     /// takes `mmap_lock` for reading if it faults, and leaves the page dirty. False: nothing is
     /// stored, the fault has to break a shared page first, which runs this VM's own notifiers.

@@ -51,6 +51,12 @@ marks! {
     SpteSet = "spte-set",
     /// An SPTE was write-protected for the dirty log.
     WriteProtected = "write-protected",
+    /// D of an SPTE was cleared for the dirty log.
+    DirtyCleared = "dirty-cleared",
+    /// An entry of a PML buffer went into the dirty bitmap.
+    PmlDrained = "pml-drained",
+    /// A vCPU left the guest because its PML buffer was full.
+    PmlFull = "pml-full",
     /// An SPTE was write-protected because its page is a guest page table.
     WriteProtectedPt = "write-protected-pt",
     /// spte_write_protect decided that no flush is owed.
@@ -67,6 +73,8 @@ marks! {
     Emulated = "emulated",
     /// A shadow page was linked.
     ShadowPageLinked = "shadow-page-linked",
+    /// An entry led to another table than the walk called for, which was unlinked.
+    ChildUnlinked = "child-unlinked",
     /// A shadow page was zapped.
     ShadowPageZapped = "shadow-page-zapped",
     /// A shadow page was freed.
@@ -111,6 +119,8 @@ marks! {
     CowBroken = "cow-broken",
     /// change_pte moved an SPTE to another page.
     PteChanged = "pte-changed",
+    /// KVM set A or D in an entry of a guest's page tables.
+    GpteAdSet = "gpte-ad-set",
     /// The guest edited one of its page tables through a translation.
     GuestPtWrite = "guest-pt-write",
     /// A shadow page went out of sync: its guest may write the table.
@@ -167,6 +177,10 @@ marks! {
     VmCreated = "vm-created",
     /// A VM was destroyed.
     VmDestroyed = "vm-destroyed",
+    /// The worker of an asynchronous page fault is through.
+    AsyncPfExecuted = "async-pf-executed",
+    /// KVM's code was unloaded.
+    ModuleUnloaded = "module-unloaded",
     /// A vCPU was created; user space can use it.
     VcpuCreated = "vcpu-created",
     /// sev_launch_update_vmsa was through with every vCPU.
@@ -183,6 +197,8 @@ marks! {
     HypervEventfdGone = "hyperv-eventfd-gone",
     /// A vCPU sent an event to a Xen port.
     XenEventSent = "xen-event-sent",
+    /// A vCPU looked the APIC access page up again.
+    ApicPageReloaded = "apic-page-reloaded",
     /// A vCPU turned its APIC off, and a static key changed.
     ApicDisabled = "apic-disabled",
     /// A vCPU went to sleep.

@@ -282,7 +282,7 @@ impl SpteFormat {
     }
 }
 
-/// A guest page-table entry as the guest stores it: one byte, A and D taken to be set.
+/// A guest page-table entry as the guest stores it, in one byte.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Gpte(pub u8);
 
@@ -291,21 +291,58 @@ impl Gpte {
     pub const P: u8 = 1 << 7;
     /// Writable.
     pub const W: u8 = 1 << 6;
+    /// `PT_PAGE_SIZE_MASK`: an entry above the 4K level that maps a page.
+    pub const PS: u8 = 1 << 5;
+    /// `PT_GUEST_ACCESSED_MASK`.
+    pub const A: u8 = 1 << 4;
+    /// `PT_GUEST_DIRTY_MASK`.
+    pub const D: u8 = 1 << 3;
+    /// The frame.
+    const GFN: u8 = Gpte::D - 1;
 
-    /// An entry that points to a frame below 64.
+    /// An entry that points to a frame below 8, with A and D set.
     pub const fn new(gfn: Gfn, writable: bool) -> Gpte {
-        Gpte(Gpte::P | if writable { Gpte::W } else { 0 } | gfn.0 as u8 & 0x3f)
+        let w = if writable { Gpte::W } else { 0 };
+        Gpte(Gpte::P | Gpte::A | Gpte::D | w | gfn.0 as u8 & Gpte::GFN)
+    }
+    /// The same with these bits.
+    #[must_use]
+    pub const fn with(self, bits: u8) -> Gpte {
+        Gpte(self.0 | bits)
+    }
+    /// The same without these bits.
+    #[must_use]
+    pub const fn without(self, bits: u8) -> Gpte {
+        Gpte(self.0 & !bits)
+    }
+    /// True if all of these bits are set.
+    pub const fn has(self, bits: u8) -> bool {
+        self.0 & bits == bits
     }
     /// Present.
     pub const fn is_present(self) -> bool {
-        self.0 & Gpte::P != 0
+        self.has(Gpte::P)
     }
     /// Writable.
     pub const fn is_writable(self) -> bool {
-        self.0 & Gpte::W != 0
+        self.has(Gpte::W)
+    }
+    /// A.
+    pub const fn is_accessed(self) -> bool {
+        self.has(Gpte::A)
+    }
+    /// D.
+    pub const fn is_dirty(self) -> bool {
+        self.has(Gpte::D)
+    }
+    /// `is_last_gpte`: an entry of this level maps a page.
+    pub const fn is_last(self, level: u8) -> bool {
+        level == 1 || self.has(Gpte::PS)
     }
     /// The frame.
     pub const fn gfn(self) -> Gfn {
-        Gfn(self.0 as u64 & 0x3f)
+        Gfn((self.0 & Gpte::GFN) as u64)
     }
 }
+
+const _: () = assert!(crate::virt::GFNS <= Gpte::GFN as usize + 1, "an entry names every frame");

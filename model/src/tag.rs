@@ -109,6 +109,14 @@ pub enum Object {
     VcpuWakeup,
     /// `vcpu->arch.mp_state` of all vCPUs, on arm64.
     PoweredOn,
+    /// `kvm->users_count`, of another VM.
+    UsersCount,
+    /// The work of an asynchronous page fault: queued, running, or neither.
+    AsyncPfWork,
+    /// The references on the module.
+    ModuleRefs,
+    /// The module's code.
+    ModuleText,
 }
 
 /// Which lock should protect an object.
@@ -168,6 +176,10 @@ impl Object {
             Object::ApicvInhibit => "apicv_inhibit_reasons",
             Object::VcpuWakeup => "vcpu->wq",
             Object::PoweredOn => "mp_state",
+            Object::UsersCount => "kvm->users_count",
+            Object::AsyncPfWork => "apf->work",
+            Object::ModuleRefs => "module_refs",
+            Object::ModuleText => "module_text",
         }
     }
 

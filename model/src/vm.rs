@@ -78,8 +78,20 @@ pub trait Mmu<P: Platform>: Tables<P> {
         mask: u64,
     ) -> bool;
 
-    /// `kvm_mmu_slot_remove_write_access`: every frame of the slot is written to by a fault again.
-    /// True if an SPTE had W set.
+    /// `kvm_arch_sync_dirty_log`: what hardware has logged so far comes into the bitmap soon.
+    ///
+    /// Locks: `slots_lock`.
+    fn kvm_arch_sync_dirty_log<H: Host>(_vm: &Vm<P, H, Self>) {}
+
+    /// `handle_exit`, the first of it: what hardware has logged of this vCPU's stores comes into
+    /// the bitmap now (`vmx_flush_pml_buffer`).
+    ///
+    /// Locks: the vCPU thread holds `kvm->srcu`.
+    fn vmx_flush_pml_buffer<H: Host>(_vm: &Vm<P, H, Self>, _cpu: CpuId) {}
+
+    /// `kvm_mmu_slot_remove_write_access`: every frame of the slot is written to by a fault again;
+    /// with PML `vmx_slot_enable_log_dirty`, which clears D instead. True if an SPTE had W set, or
+    /// D.
     ///
     /// Locks: `mmu_lock`.
     fn kvm_mmu_slot_remove_write_access<H: Host>(

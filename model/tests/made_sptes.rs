@@ -171,6 +171,12 @@ impl Host for Backed {
     fn kvm_release_pfn_clean(&self, _: Pfn) {}
     fn kvm_set_pfn_dirty(&self, _: Pfn) {}
     fn kvm_set_pfn_accessed(&self, _: Pfn) {}
+    fn try_cmpxchg_user(&self, _: Gfn, _: u8, _: Gpte, _: Gpte) -> bool {
+        false
+    }
+    fn cmpxchg_by_offset(&self, _: Gfn, _: u8, _: Gpte, _: Gpte) -> bool {
+        false
+    }
     fn read_gpte(&self, _: Gfn, _: u8) -> Gpte {
         unreachable!("direct paging reads no guest tables")
     }

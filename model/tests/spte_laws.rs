@@ -425,11 +425,20 @@ proptest! {
     }
 
     #[test]
-    fn a_gpte_round_trips(gfn in 0..64u64, writable: bool) {
-        let gpte = Gpte::new(Gfn(gfn), writable);
+    fn a_gpte_round_trips(gfn in 0..8u64, writable: bool, bits in 0..8u8) {
+        let flags = [Gpte::PS, Gpte::A, Gpte::D];
+        let is = |flag: usize| bits >> flag & 1 == 1;
+        let made = Gpte::new(Gfn(gfn), writable);
+        prop_assert!(made.is_accessed() && made.is_dirty() && !made.has(Gpte::PS));
+        let gpte = (0..3).fold(made, |gpte, flag| match is(flag) {
+            true => gpte.with(flags[flag]),
+            false => gpte.without(flags[flag]),
+        });
         prop_assert!(gpte.is_present());
         prop_assert_eq!((gpte.gfn(), gpte.is_writable()), (Gfn(gfn), writable));
-        prop_assert!(!Gpte(gpte.0 & 0x7f).is_present());
+        let said = (gpte.is_last(2), gpte.is_accessed(), gpte.is_dirty());
+        prop_assert_eq!(said, (is(0), is(1), is(2)));
+        prop_assert!(gpte.is_last(1) && !gpte.without(Gpte::P).is_present());
     }
 
     #[test]

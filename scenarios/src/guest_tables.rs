@@ -93,6 +93,19 @@ impl<M: Machine> GuestTranslations<M> {
         });
     }
 
+    /// True if an access may go to a device: some frame that is allowed has no memslot, or none is
+    /// allowed.
+    pub(crate) fn allow_mmio(
+        &self,
+        cpu: CpuId,
+        access: GuestAccess,
+        has_slot: impl Fn(u64) -> bool,
+    ) -> bool {
+        let frames = self.seen.get().allowed[usize::from(cpu.0)][access.page as usize];
+        let mut allowed = (0..GFNS as u64).filter(|gfn| frames >> gfn & 1 == 1).peekable();
+        allowed.peek().is_none() || !allowed.all(has_slot)
+    }
+
     /// True if a page is that of an allowed frame, or on its way to one, or of no frame at all:
     /// that it is reached all the same is for `pfn-safety` to say.
     pub(crate) fn allow(
@@ -111,13 +124,25 @@ impl<M: Machine> GuestTranslations<M> {
     }
 }
 
-/// The frame that the guest's tables give for a virtual page, as a set; empty if none.
-fn translate(root: Gfn, gva: Gva, read: impl Fn(Pfn) -> u64, host: &HostState) -> Frames {
+/// What the guest's tables say of a virtual page.
+pub(crate) fn walk(
+    root: Gfn,
+    gva: Gva,
+    read: impl Fn(Pfn) -> u64,
+    host: &HostState,
+) -> Option<GuestWalk> {
     let entry = |table: Gfn, index: u8| {
-        let page = read(host.pte.get(table.0 as usize)?.pfn?);
+        let g = table.0 as usize;
+        let page = host.pte.get(g)?.pfn.or(host.swap_cache[g]);
+        let page = page.map_or(host.swap[g], &read);
         Some(Gpte((page >> (8 * u32::from(index))) as u8))
     };
-    let Some(walk) = GuestWalk::new(root, gva, entry) else { return 0 };
-    let (frame, writable) = (1 << walk.gfn().0, walk.is_writable());
+    GuestWalk::new(root, gva, entry)
+}
+
+/// The frame that the guest's tables give for a virtual page, as a set; empty if none.
+fn translate(root: Gfn, gva: Gva, read: impl Fn(Pfn) -> u64, host: &HostState) -> Frames {
+    let Some(walk) = walk(root, gva, read, host) else { return 0 };
+    let (frame, writable) = (1 << walk.gfn.0, walk.allows_writes());
     frame | if writable { frame << GFNS } else { 0 }
 }

@@ -11,8 +11,9 @@ use kvmmu_model::{
     Word,
 };
 
+use crate::accesses::PageAccesses;
 use crate::guest_tables::GuestTranslations;
-use crate::machine::{Cell, GuestAccess, Machine};
+use crate::machine::{Cell, GuestAccess, Machine, with_byte};
 use crate::property::Property;
 use crate::scenario::Backing;
 
@@ -86,6 +87,8 @@ pub struct HostMm<M: Machine> {
     pages: u8,
     /// What the guest may translate to.
     translations: GuestTranslations<M>,
+    /// Which pages are in use.
+    accesses: PageAccesses<M>,
 }
 
 impl<M: Machine> HostMm<M> {
@@ -115,6 +118,7 @@ impl<M: Machine> HostMm<M> {
             dirty: m.word(Tag::one(Object::PageFlags), dirty),
             pages,
             translations: GuestTranslations::new(m),
+            accesses: PageAccesses::unwatched(),
             m: m.clone(),
         }
     }
@@ -123,6 +127,26 @@ impl<M: Machine> HostMm<M> {
     pub fn watch_guest_tables(&mut self, root: Gfn) {
         self.translations.watch(root);
         self.guest_stored(false);
+    }
+
+    /// Watches from now on whether A reaches the host. Before the first step.
+    pub(crate) fn watch_accesses(&mut self) {
+        self.accesses.watch(&self.m);
+    }
+
+    /// Hardware has set A of an SPTE that maps the page. Part of the step of the access.
+    pub fn hardware_set_accessed(&self, pfn: Pfn) {
+        self.accesses.used(pfn);
+    }
+
+    /// The host has asked whether a frame was used, and this was KVM's answer.
+    pub(crate) fn asked_young(&self, gfn: Gfn, young: bool) {
+        self.accesses.asked(|| self.state().pte[gfn.0 as usize].pfn, young);
+    }
+
+    /// The pages, a bit each, that were used, and of which the host was not told.
+    pub(crate) fn untold_accesses(&self) -> u8 {
+        self.accesses.untold()
     }
 
     /// The guest has stored to a page in this step; `emulated`: KVM has in its stead.
@@ -144,6 +168,16 @@ impl<M: Machine> HostMm<M> {
     /// True if the guest's tables may let this access of a vCPU reach the page.
     pub fn guest_may_reach(&self, cpu: CpuId, access: GuestAccess, pfn: Pfn) -> bool {
         self.translations.allow(cpu, access, pfn, &self.state())
+    }
+
+    /// True if the guest's tables may let this access of a vCPU go to a device.
+    pub(crate) fn guest_may_reach_device(
+        &self,
+        cpu: CpuId,
+        access: GuestAccess,
+        has_slot: impl Fn(u64) -> bool,
+    ) -> bool {
+        self.translations.allow_mmio(cpu, access, has_slot)
     }
 
     /// The contents of a page.
@@ -202,11 +236,13 @@ impl<M: Machine> HostMm<M> {
     /// the host too few pages.
     pub fn alloc_page(&self) -> Pfn {
         let free = (0..u64::from(self.pages)).map(Pfn).find(|p| self.is_free(*p));
-        free.unwrap_or_else(|| {
+        let page = free.unwrap_or_else(|| {
             let pages = self.pages;
             self.m.violate(Property::EnoughPages, format_args!("all {pages} pages are in use"));
             Pfn(0)
-        })
+        });
+        self.accesses.allocated(page);
+        page
     }
 
     /// Handles a fault of the host's own page table: maps the frame, brings its contents in, breaks
@@ -246,6 +282,26 @@ impl<M: Machine> HostMm<M> {
         let breaks = write && !pte.writable && page.is_some_and(|pfn| state.is_shared(pfn));
         self.m.checkpoint((pte, page, breaks));
         breaks
+    }
+
+    /// An atomic change of one byte of a page, if it holds the old value.
+    #[track_caller]
+    fn change_entry(&self, page: Pfn, index: u8, old: Gpte, new: Gpte) -> bool {
+        let word = self.page(page);
+        loop {
+            // ORDERING: relaxed: guest memory, which vCPUs write as they like.
+            let content = word.load(Relaxed);
+            self.m.checkpoint(content);
+            if (content >> (8 * u32::from(index))) as u8 != old.0 {
+                return false;
+            }
+            let to = with_byte(content, index, new.0);
+            // ORDERING: acq-rel: a locked operation.
+            if word.compare_exchange(content, to, AcqRel, Relaxed).is_ok() {
+                self.kvm_set_pfn_dirty(page);
+                return true;
+            }
+        }
     }
 
     fn get_page(&self, pfn: Pfn) {
@@ -316,14 +372,48 @@ impl<M: Machine> Host for HostMm<M> {
         self.dirty.or(1 << pfn.0, AcqRel);
     }
 
-    /// A hint for reclaim that nothing here depends on: not even a step.
-    fn kvm_set_pfn_accessed(&self, _pfn: Pfn) {}
+    /// A hint for reclaim, and no step: only `accessed` looks at it.
+    fn kvm_set_pfn_accessed(&self, pfn: Pfn) {
+        self.accesses.referenced(pfn);
+    }
 
-    /// Scenario files cannot swap the frames of guest tables. One that a guest uses so without
-    /// having said it may be away.
+    /// Of a table that is swapped out, what it says; it is not brought in.
     #[track_caller]
     fn read_gpte(&self, table: Gfn, index: u8) -> Gpte {
         Gpte((self.content(table) >> (8 * u32::from(index))) as u8)
+    }
+
+    #[track_caller]
+    fn try_cmpxchg_user(&self, table: Gfn, index: u8, old: Gpte, new: Gpte) -> bool {
+        self.m.call("__try_cmpxchg_user", || {
+            self.m.might_sleep();
+            let _mmap_lock = self.mmap_lock.read();
+            let _mm = self.lock.lock();
+            // No guest table is shared: scenario files cannot merge them.
+            let page = self.fault_in(table, true).pfn;
+            self.m.checkpoint(page);
+            self.change_entry(page, index, old, new)
+        })
+    }
+
+    #[track_caller]
+    fn cmpxchg_by_offset(&self, table: Gfn, index: u8, old: Gpte, new: Gpte) -> bool {
+        self.m.call("cmpxchg_gpte", || {
+            let _mmap_lock = self.mmap_lock.read();
+            // The VMM's mapping begins with gfn0.
+            let page = Pfn(table.0);
+            let _mm = self.lock.lock();
+            if self.state.get().pte[table.0 as usize].pfn != Some(page) {
+                self.m.violate(
+                    Property::PfnSafety,
+                    format_args!(
+                        "KVM changes an entry of gfn{} in pfn{}, which is not the frame's",
+                        table.0, page.0
+                    ),
+                );
+            }
+            self.change_entry(page, index, old, new)
+        })
     }
 
     #[track_caller]

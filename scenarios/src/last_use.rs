@@ -67,8 +67,8 @@ fn reclaims(op: Op) -> bool {
 
 /// The guest itself runs.
 fn enters(op: Op) -> bool {
-    use VcpuOp::{Fetch, Read, SetGpte, Write};
-    matches!(op, Op::Vcpu(Read(_) | Write(_) | Fetch(_) | SetGpte(..)))
+    use VcpuOp::{AccessApic, Fetch, Read, SetGpte, Write};
+    matches!(op, Op::Vcpu(Read(_) | Write(_) | Fetch(_) | SetGpte(..) | AccessApic))
 }
 
 impl<M: Machine> World<M> {

@@ -6,6 +6,7 @@ extern crate alloc;
 #[cfg(feature = "loader")]
 extern crate std;
 
+mod accesses;
 pub mod builtin;
 mod guest_tables;
 pub mod host_mm;

@@ -49,6 +49,8 @@ pub enum AccessResult {
     Fault(bool),
     /// It met an entry that marks MMIO.
     Mmio,
+    /// Nothing: the CPU would have had to log it, and the buffer was full.
+    PmlFull,
 }
 
 impl AccessResult {
@@ -109,6 +111,10 @@ pub trait Machine: Platform + 'static {
             old = now;
         }
     }
+
+    /// The guest does something that changes no memory: one step.
+    #[track_caller]
+    fn guest_step(&self) {}
 
     /// The next swap of the word is the last that anybody sees of it: see [`Platform::forget`].
     fn forget_after_swap(&self, _word: &Self::Word) {}

@@ -27,6 +27,9 @@ pub(crate) fn of<M: Machine>(m: &M, scenario: &Scenario) -> MmuOf<M> {
     if scenario.unsync {
         mmu.allow_unsync(m);
     }
+    if scenario.pml {
+        mmu.enable_pml(m);
+    }
     mmu
 }
 

@@ -1,8 +1,10 @@
 //! The checks behind the properties: what observers look at, in the running step or at the end.
 
 use kvmmu_model::virt::{GFNS, Memslot};
-use kvmmu_model::{Access, CpuId, Gfn, Leaf, Lock, Pfn, SpId, Spte, SpteLoc, Tables, Tag};
+use kvmmu_model::{Access, CpuId, Gfn, Gva, Leaf, Lock, Pfn, SpId, Spte, SpteLoc, Tables, Tag};
 
+use crate::guest_tables;
+use crate::host_mm::PFNS;
 use crate::machine::{Cell, GuestAccess, Machine};
 use crate::mmu::{MmuOf, MmuState};
 use crate::property::Property;
@@ -67,6 +69,7 @@ pub(crate) fn check_access<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAc
             ),
         );
     }
+    check_guest_ad(w, cpu, access, pfn);
     if !write {
         return;
     }
@@ -79,6 +82,33 @@ pub(crate) fn check_access<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAc
     }
     if w.watches(Property::GuestNeverWrites) {
         w.m.violate(Property::GuestNeverWrites, format_args!("the guest wrote pfn{}", pfn.0));
+    }
+}
+
+/// What the guest does by an entry is in A and D of that entry.
+#[track_caller]
+fn check_guest_ad<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess, pfn: Pfn) {
+    let Some(root) = w.vm.mmu.guest_root(cpu).filter(|_| w.watches(Property::GuestAd)) else {
+        return;
+    };
+    let host = w.vm.host.state();
+    let read = |page| w.m.peek(w.vm.host.page(page));
+    let Some(walk) = guest_tables::walk(root, Gva(access.page), read, &host) else { return };
+    let entries = &walk.ptes[usize::from(walk.level) - 1..];
+    let write = access.access == Access::Write;
+    let told =
+        entries.iter().all(|entry| entry.is_accessed()) && (!write || walk.leaf().is_dirty());
+    if host.pte[walk.gfn.0 as usize].pfn == Some(pfn) && !told {
+        w.m.violate(
+            Property::GuestAd,
+            format_args!(
+                "vcpu{} {} by gva{}, and its tables have no {} of that",
+                cpu.0,
+                if write { "writes" } else { "reads" },
+                access.page,
+                if write { "D" } else { "A" }
+            ),
+        );
     }
 }
 
@@ -209,6 +239,29 @@ pub fn check_end<M: Machine>(w: &World<M>) {
     }
     if w.watches(Property::MemslotGone) {
         check_deleted(w, &w.vm.kvm.mmu_lock.lock());
+    }
+    if w.watches(Property::Accessed) {
+        check_accessed(w, &w.vm.kvm.mmu_lock.lock());
+    }
+}
+
+/// A page that hardware says was used has an SPTE that still says so, or the host knows it.
+fn check_accessed<M: Machine>(w: &World<M>, l: &MmuState<M>) {
+    let mut untold = w.vm.host.untold_accesses();
+    let peek = |word: &M::Word| w.m.peek(word);
+    w.vm.mmu.for_each_leaf(&l.mmu, peek, |leaf| {
+        let format = w.vm.mmu.format();
+        if leaf.gfn.is_some() && format.is_accessed(leaf.spte) {
+            untold &= !(1 << format.pfn(leaf.spte).0);
+        }
+    });
+    let host = w.vm.host.state();
+    let mut lost = (0..PFNS as u64).map(Pfn).filter(|pfn| untold >> pfn.0 & 1 == 1);
+    if let Some(pfn) = lost.find(|pfn| host.is_mapped(*pfn)) {
+        w.m.violate(
+            Property::Accessed,
+            format_args!("pfn{} was used, and neither an SPTE nor the page says so", pfn.0),
+        );
     }
 }
 

@@ -34,6 +34,9 @@ properties! {
     Migration = "migration",
     /// A page that the guest wrote is not dropped as clean.
     Swap = "swap",
+    /// That a page was used, which hardware says by A, reaches the host: by the SPTE, when the host
+    /// asks, or by the page's own flag.
+    Accessed = "accessed",
     /// The guest does not reach a page that the host has taken back.
     PfnSafety = "pfn-safety",
     /// No writable translation of a shadowed guest page table exists once its shadow page is
@@ -57,6 +60,9 @@ properties! {
     /// invalidated the page last, and writes it only if they allowed that; a store that KVM
     /// emulates counts from its end on.
     GuestTranslation = "guest-translation",
+    /// A guest that reaches a page by its tables as they are finds A in each entry on the way, and
+    /// D in the last one if it has written.
+    GuestAd = "guest-ad",
     /// No thread touches a shadow page, an array or a device that was freed. Always checked.
     UseAfterFree = "use-after-free",
     /// Some thread can go on until all have ended. Always checked.

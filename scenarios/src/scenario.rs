@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use kvmmu_model::x86::mmu::walk::GuestWalk;
 use kvmmu_model::{Gfn, Gpte, GuardSet, Gva, LockClass, Pfn};
 
-use crate::ops::{Address, Who};
+use crate::ops::{Address, HostOp, Op, UserOp, Who};
 use crate::program::{OffVcpu, Program, Steps};
 use crate::property::Property;
 use crate::story::Story;
@@ -32,6 +32,10 @@ pub struct Scenario {
     pub indirect: IndirectFastFault,
     /// Shadowed guest tables may go out of sync.
     pub unsync: bool,
+    /// Page-modification logging keeps the dirty log.
+    pub pml: bool,
+    /// The frame of the APIC access page, which the VMCS of each vCPU names.
+    pub apic_page: Option<Gfn>,
     /// Guest memory known to KVM.
     pub slots: Vec<Slot>,
     /// How many host pages there are.
@@ -145,20 +149,35 @@ pub struct GuestTable {
     pub entries: Vec<Option<GuestEntry>>,
 }
 
-/// A present guest page-table entry, its A and D bits set.
+/// A present guest page-table entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GuestEntry {
     /// The frame that it points to.
     pub gfn: Gfn,
     /// The guest may write.
     pub writable: bool,
+    /// Of the root: it maps a large page, which begins there.
+    pub large: bool,
+    /// A.
+    pub accessed: bool,
+    /// D.
+    pub dirty: bool,
+}
+
+impl GuestEntry {
+    /// As the guest stores it.
+    pub fn gpte(self) -> Gpte {
+        let bit = |is: bool, bit: u8| if is { bit } else { 0 };
+        let clear = bit(!self.accessed, Gpte::A) | bit(!self.dirty, Gpte::D);
+        Gpte::new(self.gfn, self.writable).with(bit(self.large, Gpte::PS)).without(clear)
+    }
 }
 
 /// An entry of the guest's tables as a scenario has them at first.
 pub fn read_gpte(tables: &[GuestTable], table: Gfn, index: u8) -> Option<Gpte> {
     let table = tables.iter().find(|t| t.gfn == table)?;
     let entry = (*table.entries.get(usize::from(index))?)?;
-    Some(Gpte::new(entry.gfn, entry.writable))
+    Some(entry.gpte())
 }
 
 /// An SPTE that is there before the first step.
@@ -289,6 +308,20 @@ impl Scenario {
     pub fn leaf_table(&self, gva: Gva) -> Option<Gfn> {
         let read = |table, index| read_gpte(&self.guest_tables, table, index);
         GuestWalk::leaf_table(self.guest_root?, gva, read)
+    }
+
+    /// The frame of a virtual page, as the guest's tables are at first.
+    pub fn translate(&self, gva: Gva) -> Option<Gfn> {
+        let read = |table, index| read_gpte(&self.guest_tables, table, index);
+        GuestWalk::new(self.guest_root?, gva, read).map(|walk| walk.gfn)
+    }
+
+    /// True if some operation is of another VM whose vCPU waits for a page.
+    pub fn has_async_pf(&self) -> bool {
+        let threads = self.threads.iter().flat_map(|t| t.run.ops());
+        threads.chain(self.at_stop.ops()).any(|(_, op)| {
+            matches!(op, Op::Host(HostOp::AsyncPf) | Op::User(UserOp::CloseVm | UserOp::Rmmod))
+        })
     }
 
     /// True if some operation contends: see [`Op::contends`](crate::ops::Op::contends).

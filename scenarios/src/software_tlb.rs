@@ -106,9 +106,15 @@ fn walk<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess) -> Result<Spt
         if new == spte {
             return Ok(spte);
         }
+        if w.pml_is_full(cpu, spte, new) {
+            return Err(AccessResult::PmlFull);
+        }
         // ORDERING: acq-rel: hardware's locked update.
         match w.m.lockless(|| word.compare_exchange(spte.0, new.0, AcqRel, Acquire)) {
-            Ok(_) => return Ok(new),
+            Ok(_) => {
+                w.hardware_updated(cpu, access.page, spte, new);
+                return Ok(new);
+            }
             Err(now) => spte = Spte(now),
         }
     }

@@ -4,11 +4,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use kvmmu_model::platform::Ordering::Relaxed;
-use kvmmu_model::virt::{GFNS, MEMSLOTS, MemslotConfig, VCPUS, VmConfig};
+use kvmmu_model::virt::{AsyncPf, GFNS, MEMSLOTS, MemslotConfig, VCPUS, VmConfig};
+use kvmmu_model::x86::ApicAccessPage;
 use kvmmu_model::x86::mmu::walk::GuestWalk;
-use kvmmu_model::{
-    Access, CpuId, Gfn, Gpte, Gva, Mmu, Spte, SpteFormat, SpteLoc, Tables, Vm, Word,
-};
+use kvmmu_model::{Access, CpuId, Gfn, Gva, Mmu, Spte, SpteFormat, SpteLoc, Tables, Vm, Word};
 
 use crate::host_mm::HostMm;
 use crate::last_use::Readers;
@@ -118,6 +117,17 @@ impl<M: Machine> World<M> {
         {
             world.vm.host.watch_guest_tables(root);
         }
+        if let Some(gfn) = scenario.apic_page
+            && let Some(pfn) = world.vm.host.state().pte[gfn.0 as usize].pfn
+        {
+            world.vm.kvm.apic_access_page = Some(ApicAccessPage::new(m, gfn, pfn));
+        }
+        if scenario.has_async_pf() {
+            world.vm.kvm.async_pf = Some(AsyncPf::new(m));
+        }
+        if world.watches(Property::Accessed) {
+            world.vm.host.watch_accesses();
+        }
         world.start_migration();
         world.forget_what_nobody_reads();
         world
@@ -158,10 +168,12 @@ impl<M: Machine> World<M> {
             let mut content = 0;
             for (i, entry) in table.entries.iter().enumerate() {
                 let Some(e) = entry else { continue };
-                content |= u64::from(Gpte::new(e.gfn, e.writable).0) << (8 * i);
+                content |= u64::from(e.gpte().0) << (8 * i);
             }
             // ORDERING: relaxed: before any thread runs.
             self.vm.host.page(pfn).store(content, Relaxed);
+            // A page that is clean equals what is in swap.
+            self.vm.host.update(|host| host.swap[table.gfn.0 as usize] = content);
         }
     }
 
@@ -201,9 +213,11 @@ impl<M: Machine> World<M> {
         let walk = self.guest_walk(cpu, page);
         let spte = initial_spte(self.vm.mmu.format(), entry);
         let loc = Tables::setup_leaf(&self.vm, cpu, page, walk.as_ref(), spte);
-        if self.vm.mmu.format().is_writable(spte) {
-            // What made it writable marked it: a writable page of a logged slot is in the log.
-            self.vm.mark_page_dirty(walk.map_or(Gfn(page), |walk| walk.gfn()));
+        let dirty = self.vm.mmu.pml.is_none() || self.vm.mmu.format().is_dirty(spte);
+        if self.vm.mmu.format().is_writable(spte) && dirty {
+            // What made it writable marked it: a writable page of a logged slot is in the log. With
+            // PML it need not be, as long as D is clear.
+            self.vm.mark_page_dirty(walk.map_or(Gfn(page), |walk| walk.gfn));
         }
         (loc, spte)
     }
@@ -227,6 +241,32 @@ impl<M: Machine> World<M> {
             self.vm.host.guest_stored(false);
         }
         crate::oracle::check_access(self, cpu, access, pfn);
+    }
+
+    /// True if a CPU cannot turn an SPTE from one value to the other: it would have to log that it
+    /// sets D, and has no room.
+    pub fn pml_is_full(&self, cpu: CpuId, old: Spte, new: Spte) -> bool {
+        let buffers = self.vm.mmu.pml.as_ref();
+        let buffer = buffers.filter(|_| self.sets(self.vm.mmu.format().dirty_mask, old, new));
+        buffer.is_some_and(|buffers| buffers[usize::from(cpu.0)].is_full())
+    }
+
+    /// A CPU has turned the SPTE of a page from one value to the other, to carry out an access.
+    /// Part of the step of the access.
+    pub fn hardware_updated(&self, cpu: CpuId, page: u64, old: Spte, new: Spte) {
+        let format = self.vm.mmu.format();
+        if self.sets(format.accessed_mask, old, new) {
+            self.vm.host.hardware_set_accessed(format.pfn(new));
+        }
+        if let Some(buffers) = &self.vm.mmu.pml
+            && self.sets(format.dirty_mask, old, new)
+        {
+            buffers[usize::from(cpu.0)].log(Gfn(page));
+        }
+    }
+
+    fn sets(&self, mask: u64, old: Spte, new: Spte) -> bool {
+        new.without(old.0).0 & mask != 0
     }
 
     /// One guest access on this machine.

@@ -33,8 +33,6 @@ const fn bug(what: &'static str, fixed: &'static str, here: Here) -> Bug {
     Bug { what, fixed, here }
 }
 
-const UNTRACKED: &str = "large pages, and a writer of guest page tables that KVM does not track";
-
 const MMU: &[Bug] = &[
     bug(
         "a fast fault on an indirect page marks another frame than the SPTE maps",
@@ -56,7 +54,11 @@ const MMU: &[Bug] = &[
         "4.11",
         Missing("nothing: it is modelled, and breaks nothing by itself (guard fast-fault-rewalk)"),
     ),
-    bug("a fast fault takes an entry of another level for a leaf", "3.12", Missing("large pages")),
+    bug(
+        "a fast fault takes an entry of another level for a leaf",
+        "3.12",
+        Missing("large SPTEs; an entry that leads to a table has neither H nor M"),
+    ),
     bug(
         "a dirty log begins without a flush, and aging has taken W before",
         "b64d740ea7dd (6.0)",
@@ -80,17 +82,17 @@ const MMU: &[Bug] = &[
     bug(
         "a direct shadow page of another frame is reused; CVE-2026-46113",
         "0cb2af2ea66a (7.1)",
-        Missing(UNTRACKED),
+        Found("child-of-another-frame", &["child-gfn-compare"]),
     ),
     bug(
         "a shadow page of another role is reused; CVE-2026-53359",
         "81ccda30b4e8 (7.2)",
-        Missing(UNTRACKED),
+        Found("child-of-another-role", &["child-role-compare"]),
     ),
     bug(
         "an MMIO SPTE takes the place of one that maps memory; CVE-2026-23401",
         "aad885e77496 (7.0)",
-        Missing("MMIO SPTEs of shadowed tables, and a writer of those that KVM does not track"),
+        Found("mmio-over-page", &["mmio-spte-drops"]),
     ),
     bug(
         "a fault reads the sequence of invalidations after it has looked its page up",
@@ -100,7 +102,7 @@ const MMU: &[Bug] = &[
     bug(
         "the APIC access page is looked up again before it has gone",
         "e649b3f0188f (5.8)",
-        Missing("a page that the VMCS names, beside SPTEs"),
+        Found("apic-page", &["apic-reload-after-unmap"]),
     ),
     bug(
         "a memslot comes between range_start and range_end",
@@ -109,10 +111,14 @@ const MMU: &[Bug] = &[
     ),
     bug(
         "A is lost where an SPTE is cleared by a plain store",
-        "2.6.36",
-        Missing("a property on what counts as used"),
+        "a9221dd5ec12 (2.6.36)",
+        Found("lost-accessed-zap", &["volatile-not-accessed"]),
     ),
-    bug("D is cleared without a flush", "4.6", Missing("PML")),
+    bug(
+        "D is cleared without a flush",
+        "7e71a59b2533 (4.6)",
+        Found("pml-log-begins", &["update-flushes-dirty", "log-flushes-always"]),
+    ),
     bug(
         "tlbs_dirty is cleared for a flush that began before",
         "3.15",
@@ -141,7 +147,7 @@ const MMU: &[Bug] = &[
     bug(
         "A and D of a guest's entry are stored to a page that has gone; CVE-2022-1158",
         "2a8859f373b0 (5.18)",
-        Missing("A and D of guest page tables"),
+        Found("guest-dirty-vs-swap", &["gpte-cmpxchg-by-address"]),
     ),
     bug(
         "change_pte leaves MMU-writable set",
@@ -183,8 +189,8 @@ const LOCKS: &[Bug] = &[
     ),
     bug(
         "a worker of asynchronous page faults drops the last reference of its VM; CVE-2024-26976",
-        "6.9",
-        Missing("workers, and references on VMs"),
+        "3d75b8aa5c29 (6.9)",
+        Found("module-unload", &["async-pf-flushed"]),
     ),
     bug(
         "a bus is freed before readers have gone; CVE-2021-47061",
@@ -194,7 +200,7 @@ const LOCKS: &[Bug] = &[
     bug(
         "an index of lpage_info is out of the slot; CVE-2026-63807",
         "ef057cbf825e (7.2)",
-        Missing("large pages"),
+        Missing("large SPTEs"),
     ),
 ];
 
@@ -265,7 +271,7 @@ const REPORTED: &[Bug] = &[
     bug(
         "a nested guest's writes are logged by its own frames",
         "1f4e5fc83a42 (5.1)",
-        Missing("PML, nested guests"),
+        Missing("nested guests"),
     ),
     bug(
         "an entry is made invalid and stored in two steps",

@@ -241,6 +241,8 @@ impl Stress {
             spte: self.format,
             indirect: IndirectFastFault::Gfns,
             unsync: false,
+            pml: false,
+            apic_page: None,
             host_pages: kvmmu_scenarios::host_mm::PFNS as u8,
             backing: FRAMES.map(backing).collect(),
             guest_tables: vec![],

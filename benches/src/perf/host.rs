@@ -63,6 +63,12 @@ impl Host for ResidentHost {
     }
     fn kvm_set_pfn_accessed(&self, _pfn: Pfn) {}
     /// No guest here pages.
+    fn try_cmpxchg_user(&self, _: Gfn, _: u8, _: Gpte, _: Gpte) -> bool {
+        false
+    }
+    fn cmpxchg_by_offset(&self, _: Gfn, _: u8, _: Gpte, _: Gpte) -> bool {
+        false
+    }
     fn read_gpte(&self, _table: Gfn, _index: u8) -> Gpte {
         Gpte(0)
     }
@@ -90,6 +96,12 @@ impl Host for EmptyHost {
     fn kvm_release_pfn_clean(&self, _pfn: Pfn) {}
     fn kvm_set_pfn_dirty(&self, _pfn: Pfn) {}
     fn kvm_set_pfn_accessed(&self, _pfn: Pfn) {}
+    fn try_cmpxchg_user(&self, _: Gfn, _: u8, _: Gpte, _: Gpte) -> bool {
+        false
+    }
+    fn cmpxchg_by_offset(&self, _: Gfn, _: u8, _: Gpte, _: Gpte) -> bool {
+        false
+    }
     fn read_gpte(&self, _table: Gfn, _index: u8) -> Gpte {
         Gpte(0)
     }

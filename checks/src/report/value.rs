@@ -1,7 +1,7 @@
 //! How values read in reports, by what holds them.
 
 use kvmmu_model::spte::SHADOW_PAGES_BASE;
-use kvmmu_model::virt::{KVM_REQ_TLB_FLUSH, KVM_REQ_TLB_FLUSH_CURRENT};
+use kvmmu_model::virt::{KVM_REQ_APIC_PAGE_RELOAD, KVM_REQ_TLB_FLUSH, KVM_REQ_TLB_FLUSH_CURRENT};
 use kvmmu_model::x86::mmu::Header;
 use kvmmu_model::{Access, Gpte, Object, Spte, SpteFormat, Tag};
 use kvmmu_scenarios::Scenario;
@@ -113,6 +113,7 @@ fn requests(value: u64) -> String {
     set(value, |bit| match 1 << bit {
         KVM_REQ_TLB_FLUSH => "TLB_FLUSH".to_owned(),
         KVM_REQ_TLB_FLUSH_CURRENT => "TLB_FLUSH_CURRENT".to_owned(),
+        KVM_REQ_APIC_PAGE_RELOAD => "APIC_PAGE_RELOAD".to_owned(),
         _ => format!("request{bit}"),
     })
 }
@@ -130,8 +131,14 @@ fn irq(value: u64) -> String {
 fn table(value: u64) -> String {
     let entry = |i: usize| {
         let gpte = Gpte(value.to_le_bytes()[i]);
-        let access = if gpte.is_writable() { " w" } else { "" };
-        gpte.is_present().then(|| format!("[{i}]=gfn{}{access}", gpte.gfn().0))
+        let flags = [
+            (gpte.is_writable(), " w"),
+            (gpte.has(Gpte::PS), " large"),
+            (!gpte.is_accessed(), " old"),
+            (!gpte.is_dirty(), " clean"),
+        ];
+        let flags: String = flags.iter().filter(|(is, _)| *is).map(|(_, flag)| *flag).collect();
+        gpte.is_present().then(|| format!("[{i}]=gfn{}{flags}", gpte.gfn().0))
     };
     let entries: Vec<String> = (0..8).filter_map(entry).collect();
     if entries.is_empty() { "empty table".to_owned() } else { entries.join(" ") }
@@ -195,7 +202,7 @@ mod tests {
         assert_eq!(set(0b101, |b| format!("gfn{b}")), "{gfn0,gfn2}");
         assert_eq!(set(0, |b| b.to_string()), "{}");
         assert_eq!(requests(1), "{TLB_FLUSH}");
-        assert_eq!(requests(0b111), "{TLB_FLUSH,TLB_FLUSH_CURRENT,request2}");
+        assert_eq!(requests(0b1111), "{TLB_FLUSH,TLB_FLUSH_CURRENT,APIC_PAGE_RELOAD,request3}");
         assert_eq!(irq(1 << 63 | 2), "off, IPI from {1}");
         assert_eq!(mode(3), "READING_SHADOW_PAGE_TABLES");
     }

@@ -87,8 +87,8 @@ fn an_unknown_operation_is_named_with_the_one_that_was_meant() {
     insta::assert_snapshot!(said, @r#"
     error: my-race.toml:17:10: unknown operation 'wrte'
       help: did you mean 'write'? Legal here: read, write, fetch, set-gpte, emulate-gpte, invlpg,
-            load-cr3, prefault, mmio, avic-irq-window, hv-set-msr, set-apic-base, xen-evtchn-send,
-            psci-cpu-on, halt, lock, unlock, read-lock, read-unlock, synchronize
+            load-cr3, access-apic, prefault, mmio, avic-irq-window, hv-set-msr, set-apic-base,
+            xen-evtchn-send, psci-cpu-on, halt, lock, unlock, read-lock, read-unlock, synchronize
     "#);
 }
 
@@ -103,32 +103,37 @@ fn an_unknown_guard_in_a_file_is_named_with_its_place() {
             fast-fault-rewalk, mark-dirty-after-cmpxchg, mark-dirty-atomic, relax-perms-local-flush,
             restore-marks-dirty, access-track-drops-w, volatile-locklessly-writable,
             volatile-access-track, volatile-write-not-dirty, volatile-not-accessed,
+            update-passes-accessed, update-passes-dirty, update-flushes-dirty,
             flush-on-locklessly-writable, write-protect-checks-mmu-writable,
             pt-protect-clears-mmu-writable, get-page-write-protects, get-page-flush,
             flush-after-harvest, harvest-clear-then-protect, harvest-xchg, harvest-flushes-always,
-            make-spte-write-protects-pt, zap-passes-dirty, set-spte-marks-dirty,
-            notifier-seq-recheck, notifier-count-check, notifier-seq-before-gup, notifier-seq-whole,
-            range-start-zaps, range-start-counts-always, age-uses-xchg-result, age-passes-dirty,
+            make-spte-write-protects-pt, zap-passes-accessed, zap-passes-dirty,
+            set-spte-marks-dirty, notifier-seq-recheck, notifier-count-check,
+            notifier-seq-before-gup, notifier-seq-whole, range-start-zaps,
+            range-start-counts-always, age-uses-xchg-result, age-passes-dirty,
             change-pte-clears-mmu-writable, range-start-flush, change-pte-flush,
             change-pte-bumps-seq, fault-holds-page, mmu-set-spte-flushes-old-pfn, pte-write-zaps,
             pte-write-flushes, emulator-stores-first, emulator-marks-dirty, gpte-recheck-upper,
             gpte-recheck-leaf, lockless-walk-mode, lockless-walk-irq-off, flush-request-wait,
             request-before-mode, flush-before-free, entry-irq-off, entry-request-check,
             entry-serves-requests, make-spte-strips-w-host-readonly, pin-hold, pin-pfn-compare,
-            pin-for-write, unsync-before-writable, link-marks-unsync, get-page-syncs,
+            pin-for-write, child-gfn-compare, child-role-compare, validate-direct-spte,
+            mmio-spte-drops, walk-sets-ad, protect-clean-gpte, gpte-ad-marks-dirty,
+            gpte-cmpxchg-by-address, unsync-before-writable, link-marks-unsync, get-page-syncs,
             sync-roots-locks, sync-write-protects, sync-flushes-first, sync-page-flushes,
-            range-start-pays-flushes, tlbs-dirty-read-first, invlpg-zaps-unsync, invlpg-flushes,
-            set-cr3-syncs, set-cr3-flushes, run-holds-srcu, memslot-free-after-grace-period,
-            memslot-invalid-before-zap, memslot-delete-zaps, memslot-delete-flushes,
-            memslots-generation-last, mmio-spte-generation, mmio-info-generation,
-            mmio-generation-first, mmio-wrap-zaps, retry-leaves-srcu, log-installed-before-protect,
-            log-protects, log-flushes, log-flushes-always, log-initially-set, clear-then-protect,
-            clear-atomic, flush-after-clear, host-zap-notifies, vmm-keeps-harvest, vmm-marks-dirty,
-            invalid-slot-retries, bus-free-after-grace-period, bus-grace-period,
-            irq-routing-grace-period, apicv-update-drops-srcu, pit-releases-irq-lock,
-            gup-outside-mmu-lock, psci-without-kvm-lock, usage-count-own-lock, xen-own-lock,
-            hypercall-page-marks-dirty, hv-lock-inside-vcpu-mutex, count-lock-no-mutex,
-            tsc-write-lock-leaf
+            sync-drops-mmio, range-start-pays-flushes, tlbs-dirty-read-first, invlpg-zaps-unsync,
+            invlpg-flushes, set-cr3-syncs, set-cr3-flushes, run-holds-srcu,
+            memslot-free-after-grace-period, memslot-invalid-before-zap, memslot-delete-zaps,
+            memslot-delete-flushes, memslots-generation-last, mmio-spte-generation,
+            mmio-info-generation, mmio-generation-first, mmio-wrap-zaps, retry-leaves-srcu,
+            log-installed-before-protect, log-protects, log-flushes, log-flushes-always,
+            log-initially-set, clear-then-protect, clear-atomic, flush-after-clear,
+            host-zap-notifies, vmm-keeps-harvest, async-pf-flushed, apic-reload-after-unmap,
+            pml-drained, vmm-marks-dirty, invalid-slot-retries, bus-free-after-grace-period,
+            bus-grace-period, irq-routing-grace-period, apicv-update-drops-srcu,
+            pit-releases-irq-lock, gup-outside-mmu-lock, psci-without-kvm-lock,
+            usage-count-own-lock, xen-own-lock, hypercall-page-marks-dirty,
+            hv-lock-inside-vcpu-mutex, count-lock-no-mutex, tsc-write-lock-leaf
     "#);
 }
 

@@ -7,6 +7,7 @@
 use std::fmt::{Debug, Write as _};
 use std::path::Path;
 
+use kvmmu_scenarios::Property;
 use kvmmu_scenarios::builtin;
 use kvmmu_scenarios::loader;
 use kvmmu_scenarios::ops::{Address, VcpuOp};
@@ -54,6 +55,9 @@ fn scenario_expression(s: &Scenario) -> Option<String> {
     let fits = s.paging == Paging::Direct
         && s.guest_tables.is_empty()
         && !s.contends()
+        && !s.pml
+        && s.apic_page.is_none()
+        && !s.always.contains(&Property::Accessed)
         && s.threads.len() <= THREADS_MAX
         && s.threads.iter().all(|t| t.paging == Paging::Direct);
     if !fits || s.name == "canary" {
@@ -75,8 +79,8 @@ fn scenario_expression(s: &Scenario) -> Option<String> {
     Some(format!(
         "Scenario {{ name: {:?}.into(), title: {:?}.into(), source: String::new(), \
          about: String::new(), profile: Profile::Fixed, paging: Paging::Direct, \
-         spte: Format::{spte}, indirect: IndirectFastFault::Gfns, unsync: false, \
-         slots: {}, host_pages: {}, backing: {}, guest_tables: Vec::new(), \
+         spte: Format::{spte}, indirect: IndirectFastFault::Gfns, unsync: false, pml: false, \
+         apic_page: None, slots: {}, host_pages: {}, backing: {}, guest_tables: Vec::new(), \
          guest_root: None, map: {}, locks: Vec::new(), threads: {}, at_stop: {}, \
          always: {}, sometimes: {}, lock_checks: false, expects: {}, size: 1 }}",
         s.name,

@@ -135,9 +135,33 @@ macro_rules! mmu_guards {
                 since: "2.6.36",
                 prevents: "A plain store over A = 0 loses an A that hardware sets meanwhile.",
                 without: "spte_has_volatile_bits lacks its !A clause.",
+            }
+            UpdatePassesAccessed {
+                name: "update-passes-accessed",
+                function: "mmu_spte_update",
+                source: "arch/x86/kvm/mmu/mmu.c, mmu_spte_update()",
+                since: "2.6.36",
+                prevents: "A that hardware has set is overwritten, and the page counts as unused.",
+                without: "mmu_spte_update does not call kvm_set_pfn_accessed.",
+            }
+            UpdatePassesDirty {
+                name: "update-passes-dirty",
+                function: "mmu_spte_update",
+                source: "arch/x86/kvm/mmu/mmu.c, mmu_spte_update()",
+                since: "2.6.36",
+                prevents: "The dirty log clears D, and a page that was written is dropped as clean.",
+                without: "mmu_spte_update does not call kvm_set_pfn_dirty.",
+            }
+            UpdateFlushesDirty {
+                name: "update-flushes-dirty",
+                function: "mmu_spte_update",
+                source: "commit 7e71a59b2533",
+                since: "4.6",
+                prevents: "D is cleared and a CPU has it cached: what it writes from then on is in no PML buffer.",
+                without: "mmu_spte_update asks for no flush where it has cleared D.",
                 masked: Masked {
-                    by: "volatile-locklessly-writable where the page may be written",
-                    because: "only Accessed can be lost: a hint for reclaim, which no property here depends on",
+                    by: "log-flushes-always",
+                    because: "whoever clears D for the dirty log flushes whatever SPTEs were; kernels to 5.19 do so for a harvest only. Remove both and the pair fails",
                 },
             }
             FlushOnLocklesslyWritable {
@@ -219,6 +243,14 @@ macro_rules! mmu_guards {
                 since: "2.6.x",
                 prevents: "A fault maps a guest page table that is shadowed writable.",
                 without: "make_spte does not ask whether the frame is a shadowed guest page table.",
+            }
+            ZapPassesAccessed {
+                name: "zap-passes-accessed",
+                function: "mmu_spte_clear_track_bits",
+                source: "arch/x86/kvm/mmu/mmu.c, mmu_spte_clear_track_bits()",
+                since: "2.6.x",
+                prevents: "The host takes a page that the guest has used for idle, because its mapping was dropped.",
+                without: "The Accessed state of a dropped SPTE is not handed to the page.",
             }
             ZapPassesDirty {
                 name: "zap-passes-dirty",

@@ -64,6 +64,14 @@ macro_rules! unsync_guards {
                 prevents: "A mapping is dropped and left in the TLB of another CPU. Its frame becomes a guest table, and rmap_write_protect finds nothing to protect or to flush.",
                 without: "sync_page counts in kvm->tlbs_dirty what it drops, and does not flush; every flush takes away what was counted before it began, and range_start flushes if something is.",
             }
+            SyncDropsMmio {
+                name: "sync-drops-mmio",
+                function: "sync_mmio_spte",
+                source: "arch/x86/kvm/mmu/mmu.c, sync_mmio_spte()",
+                since: "3.1",
+                prevents: "A guest changes an entry from a device to memory, loads CR3, and gets the device.",
+                without: "sync_page leaves MMIO SPTEs alone, whatever the guest's entries say.",
+            }
             RangeStartPaysFlushes {
                 name: "range-start-pays-flushes",
                 function: "kvm_mmu_notifier_invalidate_range_start",

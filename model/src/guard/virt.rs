@@ -174,6 +174,30 @@ macro_rules! virt_guards {
                 prevents: "A copy fails after the harvest has cleared the log, and the next one does not know of its pages.",
                 without: "The VMM forgets what was harvested when a copy fails.",
             }
+            AsyncPfFlushed {
+                name: "async-pf-flushed",
+                function: "kvm_clear_async_pf_completion_queue",
+                source: "commit 3d75b8aa5c29, CVE-2024-26976",
+                since: "6.9",
+                prevents: "KVM's code is unloaded under a worker that is about to return.",
+                without: "The worker holds a reference on its VM, and who destroys that does not wait for it.",
+            }
+            ApicReloadAfterUnmap {
+                name: "apic-reload-after-unmap",
+                function: "kvm_arch_mmu_notifier_invalidate_range",
+                source: "commit e649b3f0188f",
+                since: "5.8",
+                prevents: "A vCPU looks the APIC access page up again while the host still has it, and runs with a VMCS that names a page which is freed.",
+                without: "range_start asks for the reload, before the host's own entry changes.",
+            }
+            PmlDrained {
+                name: "pml-drained",
+                function: "vmx_flush_pml_buffer",
+                source: "commit 843e4330573c; arch/x86/kvm/vmx/vmx.c, vmx_flush_pml_buffer()",
+                since: "4.0",
+                prevents: "What hardware has logged of a vCPU's stores is in no harvest.",
+                without: "An exit empties the PML buffer, and marks nothing.",
+            }
             VmmMarksDirty {
                 name: "vmm-marks-dirty",
                 function: "(the VMM)",

@@ -5,8 +5,9 @@
 //! sets W and marks after, and in between another vCPU may store by the same SPTE and leave.
 //! Mechanism: the harvest fetches and clears a word of the bitmap, then write-protects its pages,
 //! both under `mmu_lock`; a flush follows before user space sees the result. Linux v5.10
-//! `virt/kvm/kvm_main.c`, `kvm_get_dirty_log_protect()`. Not modelled: PML, the dirty ring, bitmaps
-//! of more than one word. How a log begins is in `memslots.rs`.
+//! `virt/kvm/kvm_main.c`, `kvm_get_dirty_log_protect()`. Not modelled: the dirty ring, bitmaps of
+//! more than one word. How a log begins is in `memslots.rs`; with PML D is cleared in place of
+//! write protection (`x86/vmx.rs`).
 //!
 //! With manual protect (`KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`) the harvest is two ioctls: GET copies
 //! the bitmap, CLEAR clears what user space names of it and write-protects that. User space reads
@@ -79,6 +80,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     #[kernel]
     fn kvm_get_dirty_log_protect(&self, memslot: FoundMemslot<'_, P>) -> Harvested {
         let slot = memslot.slot;
+        M::kvm_arch_sync_dirty_log(self);
         let mut l = self.kvm.mmu_lock.lock();
         // ORDERING: relaxed: a hint; the exchange below decides.
         let seen = slot.dirty_bitmap.load(Relaxed);
@@ -112,6 +114,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     pub fn get_dirty_log_copy(&self, slot: usize) -> u64 {
         let _slots_lock = self.kvm.slots_lock.lock();
         let Some(memslot) = self.id_to_memslot(slot).filter(|found| found.logged) else { return 0 };
+        M::kvm_arch_sync_dirty_log(self);
         // ORDERING: relaxed: a copy of what is there; CLEAR decides.
         let mask = memslot.slot.dirty_bitmap.load(Relaxed);
         self.p.call("copy_to_user", || self.host.access_user_memory());
@@ -126,6 +129,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     pub fn kvm_vm_ioctl_clear_dirty_log(&self, slot: usize, mask: u64) {
         let _slots_lock = self.kvm.slots_lock.lock();
         let Some(memslot) = self.id_to_memslot(slot).filter(|found| found.logged) else { return };
+        M::kvm_arch_sync_dirty_log(self);
         self.p.call("copy_from_user", || self.host.access_user_memory());
         if self.kvm_clear_dirty_log_protect(memslot.slot, mask) {
             self.p.guarded(Guard::FlushAfterClear, || self.kvm_flush_remote_tlbs(None));

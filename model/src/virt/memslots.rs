@@ -186,6 +186,11 @@ impl<P: Platform> Memslots<P> {
         Memslots { published: replaced.then(published), first }
     }
 
+    /// Nothing ever replaces them. For observers.
+    pub const fn are_constant(&self) -> bool {
+        self.published.is_none()
+    }
+
     /// The memslots in use. For observers, which look at words by `peek`.
     pub fn current(&self, peek: impl Fn(&P::Word) -> u64) -> MemslotSet {
         match &self.published {
@@ -231,15 +236,15 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     }
 
     /// `kvm_is_visible_gfn`, and what is to be known where it is false. An access to a frame
-    /// without a slot is MMIO. Where memslots never change, every frame that a scenario names is
-    /// taken to have one.
+    /// without a slot is MMIO.
     ///
     /// Locks: as [`Vm::gfn_to_memslot`].
     #[track_caller]
     pub(crate) fn find_memslot(&self, gfn: Gfn) -> MemslotFound {
         let slots = self.kvm_memslots();
         match self.search_memslots(gfn) {
-            _ if self.kvm.memslots.published.is_none() => MemslotFound::Valid,
+            // Where memslots never change, all of them are there.
+            Some(_) if self.kvm.memslots.published.is_none() => MemslotFound::Valid,
             Some((slot, _)) if slots.is_valid(slot) => MemslotFound::Valid,
             Some((slot, _)) if slots.contains(slot) => MemslotFound::Invalid(slots),
             _ => MemslotFound::None,
@@ -330,7 +335,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// `kvm_mmu_slot_apply_flags`, of `kvm_arch_commit_memory_region`: what guests could write
     /// before the log began they write by a fault from now on. A flush is owed even if no SPTE had
     /// W: aging may have taken it, and TLBs have it still. Not v5.10: there the flush depends on
-    /// SPTEs (always since 6.0, commit b64d740ea7dd). Without PML.
+    /// SPTEs (always since 6.0, commit b64d740ea7dd).
     ///
     /// Locks: `slots_lock`; takes `mmu_lock`. The flush comes after it.
     #[kernel]
@@ -340,7 +345,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             M::kvm_mmu_slot_remove_write_access(self, &mut l, slot)
         });
         self.p.mark(Mark::LogProtected);
-        if cleared_w || self.p.guarded(Guard::LogFlushesAlways, || true) {
+        if self.p.guarded(Guard::LogFlushesAlways, || true) || cleared_w {
             self.p.guarded(Guard::LogFlushes, || self.kvm_flush_remote_tlbs(None));
         }
     }

@@ -3,9 +3,10 @@
 //! File by file: `notifier.rs` (the host takes pages back), `dirty_log.rs`, `requests.rs` (what a
 //! remote flush means and how it waits), `tlbs_dirty.rs` (flushes that are owed), `memslots.rs`,
 //! `io_bus.rs` and `irq_routing.rs` (what vCPUs read is replaced under them; `published.rs` is
-//! how), `vm.rs` and `vcpu.rs` (creating and destroying them), `hardware.rs` (CPUs that come and
-//! go), `system.rs` (what is around a VM).
+//! how), `vm.rs`, `vcpu.rs` and `async_pf.rs` (creating and destroying them), `hardware.rs` (CPUs
+//! that come and go), `system.rs` (what is around a VM).
 
+mod async_pf;
 mod dirty_log;
 mod hardware;
 pub mod io_bus;
@@ -19,9 +20,10 @@ mod tlbs_dirty;
 mod vcpu;
 mod vm;
 
+pub use async_pf::AsyncPf;
 pub use requests::{
-    EXITING_GUEST_MODE, IN_GUEST_MODE, KVM_REQ_TLB_FLUSH, KVM_REQ_TLB_FLUSH_CURRENT,
-    OUTSIDE_GUEST_MODE, READING_SHADOW_PAGE_TABLES,
+    EXITING_GUEST_MODE, IN_GUEST_MODE, KVM_REQ_APIC_PAGE_RELOAD, KVM_REQ_TLB_FLUSH,
+    KVM_REQ_TLB_FLUSH_CURRENT, OUTSIDE_GUEST_MODE, READING_SHADOW_PAGE_TABLES,
 };
 pub use system::{HOTPLUG_CPU, System};
 
@@ -36,7 +38,7 @@ use crate::platform::{Guarded, Platform, Srcu};
 use crate::tag::{Object, Tag};
 use crate::types::{CpuId, Gfn};
 use crate::vm::{Mmu, Vm};
-use crate::x86::Irqchip;
+use crate::x86::{ApicAccessPage, Irqchip};
 
 /// Guest frames of a VM.
 pub const GFNS: usize = 8;
@@ -85,6 +87,10 @@ pub struct Kvm<P: Platform, S: Guarded> {
     pub irqchip: Option<Irqchip<P>>,
     /// `kvm->arch.apicv_inhibit_reasons`: not 0 while AVIC is off. Lockless.
     pub apicv_inhibit_reasons: Option<P::Word>,
+    /// The APIC access page of VMX. `None`: it is not looked at.
+    pub apic_access_page: Option<ApicAccessPage<P>>,
+    /// Another VM, whose vCPU waits for a page. `None` in programs that have no such VM.
+    pub async_pf: Option<AsyncPf<P>>,
     /// What is around this VM, and what only operations on whole VMs, vCPUs and CPUs touch. `None`
     /// in programs that have none of them.
     pub system: Option<System<P>>,
@@ -186,6 +192,8 @@ impl<P: Platform, S: Guarded + Default> Kvm<P, S> {
             irq_routing: contended.then(|| IrqRouting::new(p)),
             irqchip: contended.then(|| Irqchip::new(p)),
             apicv_inhibit_reasons: contended.then(|| p.word(Tag::one(Object::ApicvInhibit), 0)),
+            apic_access_page: None,
+            async_pf: None,
             system: contended.then(|| System::new(p, nr_vcpus)),
         }
     }

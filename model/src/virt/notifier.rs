@@ -51,6 +51,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             self.p.guarded(Guard::RangeStartFlush, || self.kvm_flush_remote_tlbs(None));
         }
         drop(l);
+        self.apic_reload_in_range_start(gfn);
         self.p.mark(Mark::RangeStarted);
     }
 

@@ -36,6 +36,8 @@ pub const READING_SHADOW_PAGE_TABLES: u64 = 3;
 pub const KVM_REQ_TLB_FLUSH: u64 = 1 << 0;
 /// `KVM_REQ_TLB_FLUSH_CURRENT`: the same for the current root.
 pub const KVM_REQ_TLB_FLUSH_CURRENT: u64 = 1 << 1;
+/// `KVM_REQ_APIC_PAGE_RELOAD`: look the APIC access page up again.
+pub const KVM_REQ_APIC_PAGE_RELOAD: u64 = 1 << 2;
 
 impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// `kvm_flush_remote_tlbs`. `me` is the CPU of the vCPU thread that calls, if one does.
@@ -51,7 +53,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
 
     /// `kvm_make_all_cpus_request`, for a request that waits.
     #[kernel]
-    fn kvm_make_all_cpus_request(&self, me: Option<CpuId>, request: u64) {
+    pub(crate) fn kvm_make_all_cpus_request(&self, me: Option<CpuId>, request: u64) {
         let wait = self.p.guarded(Guard::FlushRequestWait, || true);
         let mut targets = CpuMask::default();
         for cpu in (0..self.kvm.nr_vcpus).map(CpuId) {
@@ -77,7 +79,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
 
     /// `kvm_request_needs_ipi`: kicks a vCPU out of the guest. With `KVM_REQUEST_WAIT` a vCPU that
     /// walks shadow pages is interrupted too, to wait for it.
-    fn kvm_request_needs_ipi(&self, cpu: CpuId, wait: bool) -> bool {
+    pub(crate) fn kvm_request_needs_ipi(&self, cpu: CpuId, wait: bool) -> bool {
         let mode = &self.vcpu(cpu).mode;
         // ORDERING: full, as every x86 cmpxchg: it comes after the request was set. Not judged
         // under SC.

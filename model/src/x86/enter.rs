@@ -13,8 +13,8 @@ use crate::platform::Ordering::{Acquire, Release, SeqCst};
 use crate::platform::{Platform, Word};
 use crate::types::CpuId;
 use crate::virt::{
-    EXITING_GUEST_MODE, IN_GUEST_MODE, KVM_REQ_TLB_FLUSH, KVM_REQ_TLB_FLUSH_CURRENT,
-    OUTSIDE_GUEST_MODE, SrcuSection,
+    EXITING_GUEST_MODE, IN_GUEST_MODE, KVM_REQ_APIC_PAGE_RELOAD, KVM_REQ_TLB_FLUSH,
+    KVM_REQ_TLB_FLUSH_CURRENT, OUTSIDE_GUEST_MODE, SrcuSection,
 };
 use crate::vm::{Mmu, Vm};
 
@@ -29,13 +29,14 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         &'a self,
         cpu: CpuId,
         srcu: &mut Option<SrcuSection<'a, P>>,
-        flush: impl FnOnce(),
+        mut flush: impl FnMut(),
     ) -> bool {
         let vcpu = self.vcpu(cpu);
         // xfer_to_guest_mode_work, and what requests ask for.
         self.p.might_sleep();
         // ORDERING: acquire pairs with kvm_make_request. Not judged under SC.
-        if vcpu.requests.load(Acquire) != 0 {
+        let requests = vcpu.requests.load(Acquire);
+        if requests != 0 {
             // No guard for the order of the two: a CPU outside the guest caches nothing, so that a
             // request that is made after the flush and cleared finds the TLB empty.
             // ORDERING: full, as every locked operation of x86; needed is acquire, as above. Not
@@ -45,6 +46,11 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
                 flush();
                 self.p.mark(Mark::TlbFlushed);
             });
+        }
+        if requests & KVM_REQ_APIC_PAGE_RELOAD != 0 {
+            // ORDERING: full, as above.
+            vcpu.requests.and(!KVM_REQ_APIC_PAGE_RELOAD, SeqCst);
+            self.kvm_vcpu_reload_apic_access_page(cpu, &mut flush);
         }
         self.p.checkpoint(());
         self.p.guarded(Guard::EntryIrqOff, || self.p.local_irq_disable(cpu));

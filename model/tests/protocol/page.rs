@@ -37,7 +37,14 @@ const PARTS: [(&str, &str, &[&str]); 10] = [
     (
         "Faults",
         "",
-        &["x86/mmu/direct.rs", "x86/mmu/paging_tmpl.rs", "x86/mmu/map.rs", "x86/mmu/mmio.rs"],
+        &[
+            "x86/mmu/direct.rs",
+            "x86/mmu/paging_tmpl.rs",
+            "x86/mmu/guest_ad.rs",
+            "x86/mmu/child.rs",
+            "x86/mmu/map.rs",
+            "x86/mmu/mmio.rs",
+        ],
     ),
     (
         "The host takes pages back, and the dirty log",
@@ -48,6 +55,9 @@ const PARTS: [(&str, &str, &[&str]); 10] = [
             "x86/mmu/rmap.rs",
             "virt/dirty_log.rs",
             "x86/mmu/write_protect.rs",
+            "x86/vmx.rs",
+            "x86/mmu/clear_dirty.rs",
+            "x86/apic_page.rs",
         ],
     ),
     (

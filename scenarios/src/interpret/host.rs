@@ -17,6 +17,7 @@ impl<M: Machine> World<M> {
     }
     fn invalidate_range_end(&self, gfn: Gfn) {
         let _srcu = self.vm.host.mmu_notifier_srcu.read_lock();
+        self.vm.kvm_arch_mmu_notifier_invalidate_range(gfn);
         self.vm.invalidate_range_end(gfn);
     }
     fn notify_change_pte(&self, gfn: Gfn, pfn: Pfn) {
@@ -25,11 +26,11 @@ impl<M: Machine> World<M> {
     }
     fn notify_clear_young(&self, gfn: Gfn, flush: bool) {
         let _srcu = self.vm.host.mmu_notifier_srcu.read_lock();
-        if flush {
-            self.vm.clear_flush_young(gfn);
-        } else {
-            self.vm.clear_young(gfn);
-        }
+        let young = match flush {
+            true => self.vm.clear_flush_young(gfn),
+            false => self.vm.clear_young(gfn),
+        };
+        self.vm.host.asked_young(gfn, young);
     }
 }
 
@@ -56,6 +57,7 @@ impl<M: Machine> World<M> {
             HostOp::ClearYoung(gfn) => self.notify_clear_young(gfn, false),
             HostOp::Shrink => self.vm.mmu_shrink_scan(),
             HostOp::PiWakeup(vcpu) => self.vm.post_interrupt(vcpu),
+            HostOp::AsyncPf => self.vm.async_pf_execute(),
             HostOp::CpuOnline => self.vm.cpu_up(),
             HostOp::CpuOffline => self.vm.cpu_down(),
         }

@@ -1,7 +1,7 @@
 //! What VM ioctls and exits do around the MMU, where it is more than one call of the model.
 
 use kvmmu_model::virt::io_bus::IoAddress;
-use kvmmu_model::{Access, CpuId, Gfn, RwLock};
+use kvmmu_model::{Access, CpuId, Gfn, RwLock, Tables};
 
 use crate::machine::{Cell, GuestAccess, Machine};
 use crate::oracle::slot_of;
@@ -27,6 +27,7 @@ impl<M: Machine> World<M> {
             );
         }
         self.check_created(cpu, access);
+        self.check_device(cpu, access);
         self.mmio(IoAddress::Frame, access.access);
     }
 
@@ -52,6 +53,43 @@ impl<M: Machine> World<M> {
                     "vcpu{}'s access to gfn{} becomes MMIO, and the ioctl that made slot{slot} had \
                      returned before its fault",
                     cpu.0, access.page
+                ),
+            );
+        }
+    }
+
+    /// An access becomes MMIO, and memslots never change: the guest's tables name a device, or did.
+    fn check_device(&self, cpu: CpuId, access: GuestAccess) {
+        let shadowed = self.vm.mmu.guest_root(cpu).is_some();
+        let constant = self.vm.kvm.memslots.are_constant();
+        if !shadowed || !constant || !self.watches(Property::GuestTranslation) {
+            return;
+        }
+        let has_slot = |gfn| slot_of(self, gfn).is_some();
+        if !self.vm.host.guest_may_reach_device(cpu, access, has_slot) {
+            self.m.violate(
+                Property::GuestTranslation,
+                format_args!(
+                    "vcpu{}'s access to gva{} becomes MMIO, and its tables name memory since it \
+                     invalidated the page",
+                    cpu.0, access.page
+                ),
+            );
+        }
+    }
+
+    /// The VMCS of a vCPU that runs names the APIC access page, mapped or on its way out.
+    pub(super) fn check_apic_page(&self, cpu: CpuId) {
+        let Some(apic) = &self.vm.kvm.apic_access_page else { return };
+        let (host, pfn, gfn) = (self.vm.host.state(), apic.of(cpu), apic.gfn.0 as usize);
+        let theirs = host.pte[gfn].pfn == Some(pfn) || host.swap_cache[gfn] == Some(pfn);
+        self.m.note(format_args!("guest: vcpu{} uses its APIC by pfn{}", cpu.0, pfn.0));
+        if !theirs && self.watches(Property::PfnSafety) {
+            self.m.violate(
+                Property::PfnSafety,
+                format_args!(
+                    "the VMCS of vcpu{} names pfn{} for its APIC, which the host has freed",
+                    cpu.0, pfn.0
                 ),
             );
         }

@@ -3,10 +3,10 @@
 use kvmmu_model::virt::VCPUS;
 use kvmmu_model::virt::memslots::DirtyLog;
 use kvmmu_model::x86::mmu::paging::PT_ENTRIES;
-use kvmmu_model::{Gfn, Guard, Host, Mark};
+use kvmmu_model::{Gfn, Gpte, Guard, Host, Mark};
 
 use crate::machine::{Cell, Machine};
-use crate::ops::UserOp;
+use crate::ops::{TableEntry, UserOp};
 use crate::outcome::{Asker, Harvest};
 use crate::world::World;
 
@@ -24,6 +24,10 @@ impl<M: Machine> World<M> {
             UserOp::FetchDirtyLog(slot) => self.fetch_dirty_log(who, slot.0),
             UserOp::ClearDirtyLog(slot) => self.clear_dirty_log(slot.0),
             UserOp::VmmWrite(gfn) => self.vmm_write(gfn),
+            UserOp::VmmSetGpte(entry, to) => self.vmm_set_gpte(entry, Gpte::new(to.0, true)),
+            UserOp::VmmSetLargeGpte(entry, to) => {
+                self.vmm_set_gpte(entry, Gpte::new(to, true).with(Gpte::PS));
+            }
             UserOp::CopySlot(slot) => self.copy_slot(slot.0),
             UserOp::CopyFails => self.copy_fails(),
             UserOp::DropHarvested => self.drop_harvested(),
@@ -42,6 +46,8 @@ impl<M: Machine> World<M> {
             UserOp::MadvisePageout(gfn) => self.madvise_pageout(gfn),
             UserOp::CreateVm => self.vm.kvm_create_vm(),
             UserOp::DestroyVm => self.vm.kvm_destroy_vm(),
+            UserOp::CloseVm => self.vm.kvm_put_kvm(),
+            UserOp::Rmmod => self.m.call("delete_module", || self.vm.delete_module()),
             UserOp::CreateVcpu => self.vm.kvm_vm_ioctl_create_vcpu(),
             UserOp::UpdateVmsa => self.vm.sev_launch_update_vmsa(),
             UserOp::SetTsc(vcpu) => self.vm.kvm_set_tsc(vcpu),
@@ -95,13 +101,23 @@ impl<M: Machine> World<M> {
                 value = u.vmm_writes;
             });
             self.m.checkpoint(value);
-            while !self.vm.host.copy_to_user(gfn, VMM_BYTE, value) {
-                self.cow_break(gfn);
-            }
-            self.m.mark(Mark::VmmStored);
-            let log = || self.user.with(|u| u.harvested |= 1 << gfn.0);
-            self.m.guarded(Guard::VmmMarksDirty, log);
+            self.vmm_store(gfn, VMM_BYTE, value);
         });
+    }
+
+    /// The VMM changes an entry of a guest table.
+    fn vmm_set_gpte(&self, TableEntry { table, index }: TableEntry, to: Gpte) {
+        self.m.call("vmm-set-gpte", || self.vmm_store(table, index, to.0));
+    }
+
+    fn vmm_store(&self, gfn: Gfn, byte: u8, value: u8) {
+        while !self.vm.host.copy_to_user(gfn, byte, value) {
+            self.cow_break(gfn);
+        }
+        self.vm.host.guest_store_emulated();
+        self.m.mark(Mark::VmmStored);
+        let log = || self.user.with(|u| u.harvested |= 1 << gfn.0);
+        self.m.guarded(Guard::VmmMarksDirty, log);
     }
 
     /// In a frame of its own, which is not there while KVM fetches the log and which no image of

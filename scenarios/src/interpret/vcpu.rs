@@ -78,6 +78,7 @@ impl<M: Machine> World<M> {
                 let store = GuestAccess { page, access: Access::Write, byte };
                 self.emulate_store(cpu, table, store);
             }
+            VcpuOp::AccessApic => self.access_apic(cpu, run),
             VcpuOp::Invlpg(gva) => {
                 self.leave(cpu, run);
                 self.vm.host.guest_invalidates(cpu, Some(gva));
@@ -132,20 +133,18 @@ impl<M: Machine> World<M> {
     fn guest_instruction<'a>(&'a self, cpu: CpuId, access: GuestAccess, run: &mut Run<'a, M>) {
         self.m.call(instruction_name(access.access), || {
             loop {
-                self.m.checkpoint(run.in_guest);
-                if run.in_guest && self.m.irq_pending(cpu) {
-                    self.leave(cpu, run);
-                }
-                while !run.in_guest {
-                    self.m.checkpoint(());
-                    self.enter(cpu, run);
-                }
+                self.go_in(cpu, run);
                 let fault = self.guest_access(cpu, access);
                 self.faults(cpu);
                 let present = match fault {
                     AccessResult::Done => return run.in_guest,
                     AccessResult::Fault(present) => present,
                     AccessResult::Mmio => false,
+                    AccessResult::PmlFull => {
+                        self.m.mark(Mark::PmlFull);
+                        self.leave(cpu, run);
+                        continue;
+                    }
                 };
                 self.m.checkpoint(fault);
                 self.leave(cpu, run);
@@ -168,6 +167,27 @@ impl<M: Machine> World<M> {
                     return run.in_guest;
                 }
             }
+        });
+    }
+
+    /// The guest runs: it was interrupted, or it was out, and enters.
+    fn go_in<'a>(&'a self, cpu: CpuId, run: &mut Run<'a, M>) {
+        self.m.checkpoint(run.in_guest);
+        if run.in_guest && self.m.irq_pending(cpu) {
+            self.leave(cpu, run);
+        }
+        while !run.in_guest {
+            self.m.checkpoint(());
+            self.enter(cpu, run);
+        }
+    }
+
+    /// An access of the guest to its APIC.
+    fn access_apic<'a>(&'a self, cpu: CpuId, run: &mut Run<'a, M>) {
+        self.m.call("guest APIC access", || {
+            self.go_in(cpu, run);
+            self.m.guest_step();
+            self.check_apic_page(cpu);
         });
     }
 
@@ -242,6 +262,7 @@ impl<M: Machine> World<M> {
             if M::KVM_RUN {
                 self.vm.vcpu_leave_guest(cpu, &mut run.srcu);
             }
+            Mmu::vmx_flush_pml_buffer(&self.vm, cpu);
             run.in_guest = false;
         }
     }

@@ -176,7 +176,7 @@ fn target(key: &Text<'_>, spte: &InitialSpte, memory: &Memory) -> Result<Gfn, Lo
         )),
         Some((_, false)) if spte.mmu_writable => Err(key.error(
             format!("gva{} is MMU-writable here but read-only in the guest's page tables", gva.0),
-            "write the guest's entries as \"gfnN w\", or spte = \"100\"",
+            "write the guest's entries as \"gfnN w\", without 'clean', or spte = \"100\"",
         )),
         Some((gfn, _)) => Ok(gfn),
     }

@@ -70,12 +70,17 @@ impl Memory {
     /// What the guest's tables say of a virtual page: the frame, and if all levels are writable.
     pub(super) fn translate(&self, gva: Gva) -> Option<(Gfn, bool)> {
         let walk = GuestWalk::new(self.guest_root?, gva, |table, index| self.gpte(table, index))?;
-        Some((walk.gfn(), walk.is_writable()))
+        Some((walk.gfn, walk.allows_writes() && walk.leaf().is_dirty()))
     }
 
     /// The frame of the guest's leaf table for a virtual page.
     pub(super) fn leaf_table(&self, gva: Gva) -> Option<Gfn> {
         GuestWalk::leaf_table(self.guest_root?, gva, |table, index| self.gpte(table, index))
+    }
+
+    /// The frame is the root of the guest's tables, and the other one no table to be below it.
+    pub(super) fn is_no_table_below_root(&self, gfn: Gfn, below: Gfn) -> bool {
+        self.guest_root == Some(gfn) && (below == gfn || self.table(below).is_none())
     }
 
     fn gpte(&self, table: Gfn, index: u8) -> Option<Gpte> {
@@ -109,6 +114,11 @@ impl Memory {
         self.backing.sort_by_key(|b| b.gfn);
         Ok(())
     }
+}
+
+/// A large page may begin at this frame.
+pub(super) fn is_large_frame(gfn: Gfn) -> bool {
+    gfn.0.is_multiple_of(paging::frames_of(paging::PG_LEVEL_4K) as u64)
 }
 
 pub(super) fn contains(slot: &Slot, gfn: Gfn) -> bool {
@@ -272,7 +282,7 @@ pub(super) fn guest(root: &Table<'_>, memory: &mut Memory) -> Result<(), LoadErr
         }
         let mut entries = Vec::new();
         for text in &texts {
-            entries.push(entry(text, memory)?);
+            entries.push(entry(text, memory, gfn == top)?);
         }
         memory.guest_tables.push(GuestTable { gfn, entries });
     }
@@ -280,48 +290,58 @@ pub(super) fn guest(root: &Table<'_>, memory: &mut Memory) -> Result<(), LoadErr
     check_root(&guest, top, memory)
 }
 
-/// Refuses more tables than the pool of shadow pages can hold next to those of direct mappings.
-pub(super) fn check_pool(root: &Table<'_>, memory: &Memory, direct: bool) -> Result<(), LoadError> {
-    let others = if direct { paging::direct_pages() } else { 0 };
-    let tables = memory.guest_tables.len();
-    // A table has a shadow page for the root's writable entries and one for those that are not.
-    let top = memory.guest_root.and_then(|top| memory.table(top));
-    let entries = || top.into_iter().flat_map(|top| top.entries.iter().flatten());
-    let read_only = |table: &&GuestTable| entries().any(|e| e.gfn == table.gfn && !e.writable);
-    let twice = memory.guest_tables.iter().filter(read_only).count();
-    if tables + twice + others <= paging::SHADOW_PAGES {
-        return Ok(());
-    }
-    let found = match twice {
-        0 => format!("{tables} guest page tables"),
-        _ => format!("{tables} guest page tables, {twice} of them behind a read-only entry"),
+/// One entry: `"-"`, or a frame and what is to be said of it: `"gfn1"`, `"gfn1 w"`, `"gfn4 large"`,
+/// `"gfn7 w mmio"`, `"gfn1 w old clean"`.
+fn entry(text: &Text<'_>, memory: &Memory, of_root: bool) -> Result<Option<GuestEntry>, LoadError> {
+    let words = text.words();
+    let malformed = || {
+        text.error(
+            format!("{} is no entry of a guest page table", quoted(text.value)),
+            "write \"gfn1 w\" (writable), \"gfn1\" (read-only) or \"-\" (not present); in the root \
+             \"gfn4 w large\" maps gfn4 to gfn7; \"gfn7 mmio\" is a frame in no slot; \
+             \"gfn1 w clean\" has no D, \"gfn1 old\" no A",
+        )
     };
-    let fit = paging::SHADOW_PAGES - others;
-    Err(root.source.error(
-        root.place("guest"),
-        found,
-        format!(
-            "at most {fit} fit here, the root among them; one behind a read-only entry counts twice"
-        ),
-    ))
+    let Some((first, flags)) = words.split_first() else { return Err(malformed()) };
+    if first.text == "-" && flags.is_empty() {
+        return Ok(None);
+    }
+    let has = |flag: &str| flags.iter().any(|word| word.text == flag);
+    let known = ["w", "large", "mmio", "old", "clean"];
+    if known.iter().filter(|flag| has(flag)).count() != flags.len() {
+        return Err(malformed());
+    }
+    let start = text.value.len() - text.value.trim_start().len();
+    let name = text.part(start..start + first.text.len());
+    let gfn = if has("mmio") { device(&name, memory)? } else { frame(&name, memory)? };
+    let large = has("large");
+    if large && !(of_root && is_large_frame(gfn)) {
+        return Err(text.error(
+            format!("{} is no large page", quoted(text.value)),
+            "an entry of the root maps a large page, which begins at gfn0 or gfn4",
+        ));
+    }
+    if has("mmio") && of_root && !large {
+        return Err(text.error(
+            format!("{}: the root leads to a device", quoted(text.value)),
+            "its entries lead to tables: add 'large', or name the frame in a leaf table",
+        ));
+    }
+    let (accessed, dirty) = (!has("old"), !has("clean"));
+    Ok(Some(GuestEntry { gfn, writable: has("w"), large, accessed, dirty }))
 }
 
-/// One entry: `"-"`, `"gfn1"` or `"gfn1 w"`.
-fn entry(text: &Text<'_>, memory: &Memory) -> Result<Option<GuestEntry>, LoadError> {
-    let words = text.words();
-    match words.as_slice() {
-        [word] if word.text == "-" => return Ok(None),
-        [first, rest @ ..] if rest.is_empty() || rest.len() == 1 && rest[0].text == "w" => {
-            let start = text.value.len() - text.value.trim_start().len();
-            let gfn = frame(&text.part(start..start + first.text.len()), memory)?;
-            return Ok(Some(GuestEntry { gfn, writable: rest.len() == 1 }));
+/// A frame that is in no slot.
+fn device(text: &Text<'_>, memory: &Memory) -> Result<Gfn, LoadError> {
+    match numbered(text.value, "gfn") {
+        Some(n) if n < u64::from(GFNS) && !memory.slots.iter().any(|s| contains(s, Gfn(n))) => {
+            Ok(Gfn(n))
         }
-        _ => {}
+        _ => Err(text.error(
+            format!("{} is no frame of a device", quoted(text.value)),
+            format!("name one of gfn0 to gfn{} that is in no [[slot]], or remove 'mmio'", GFNS - 1),
+        )),
     }
-    Err(text.error(
-        format!("{} is no entry of a guest page table", quoted(text.value)),
-        "write \"gfn1 w\" (writable), \"gfn1\" (read-only) or \"-\" (not present)",
-    ))
 }
 
 /// The root is described, and so is each table that it points to.
@@ -333,7 +353,7 @@ fn check_root(guest: &Table<'_>, top: Gfn, memory: &Memory) -> Result<(), LoadEr
             format!("add its entries: \"gfn{}\" = [\"gfn3 w\"]", top.0),
         ));
     };
-    for entry in table.entries.iter().flatten() {
+    for entry in table.entries.iter().flatten().filter(|entry| !entry.large) {
         if entry.gfn == top || memory.table(entry.gfn).is_none() {
             return Err(guest.source.error(
                 guest.place(&format!("gfn{}", top.0)),

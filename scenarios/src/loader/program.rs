@@ -9,11 +9,11 @@ use kvmmu_model::{CpuId, Gfn, Gva, Pfn};
 
 use super::error::{LoadError, Source, listed, quoted};
 use super::locks;
-use super::memory::{GFNS, Memory, PFNS, TABLE_ENTRIES};
+use super::memory::{GFNS, Memory, PFNS, TABLE_ENTRIES, is_large_frame};
 use super::table::{Text, Word};
 use crate::ops::{
-    Address, Argument, Arguments, Entry, HostOp, LockRef, Op, SlotIndex, TableEntry, VERBS, VcpuOp,
-    Verb,
+    Address, AnyGfn, Argument, Arguments, Entry, HostOp, LockRef, Op, SlotIndex, TableEntry,
+    UserOp, VERBS, VcpuOp, Verb,
 };
 use crate::program::Runs;
 use crate::scenario::{Backing, Paging, ThreadKind};
@@ -91,10 +91,26 @@ fn check(
     }
 }
 
-/// What the host does with no page: merging a frame with itself, moving one to a page that is
-/// another frame's own. The number of the argument, what is wrong, and a hint.
+/// What is done with no page: merging a frame with itself, moving one to a page that is another
+/// frame's own, a large page that begins in the middle of one. The number of the argument, what is
+/// wrong, and a hint.
 fn misused_page(op: Op, memory: &Memory) -> Option<(usize, String, &'static str)> {
     match op {
+        Op::User(UserOp::VmmSetLargeGpte(_, to)) if !is_large_frame(to) => Some((
+            1,
+            format!("gfn{} does not begin a large page", to.0),
+            "a large page begins at gfn0 or gfn4",
+        )),
+        Op::User(UserOp::VmmSetGpte(TableEntry { table, .. }, AnyGfn(to)))
+            if memory.is_no_table_below_root(table, to) =>
+        {
+            Some((
+                1,
+                format!("gfn{} is no guest page table, and gfn{} is the root", to.0, table.0),
+                "an entry of the root leads to a table: describe it in [guest], or map a large \
+                 page by vmm-set-large-gpte",
+            ))
+        }
         Op::Host(HostOp::KsmMerge(keep, drop)) if keep == drop => Some((
             1,
             format!("gfn{} is merged with itself", keep.0),
@@ -117,6 +133,8 @@ fn misused_page(op: Op, memory: &Memory) -> Option<(usize, String, &'static str)
     }
 }
 
+const BELOW_ROOT: &str = "an entry of the root points to a table: describe it in [guest]";
+
 /// What would leave a guest page table without sense: a plain store to it, moving it, or a root
 /// that points to something else than a table.
 fn misused_table(op: Op, memory: &Memory) -> Option<(Gfn, &'static str)> {
@@ -133,15 +151,14 @@ fn misused_table(op: Op, memory: &Memory) -> Option<(Gfn, &'static str)> {
         Op::Vcpu(
             VcpuOp::SetGpte(Entry { table: Address::Gfn(gfn), .. }, to)
             | VcpuOp::EmulateGpte(TableEntry { table: gfn, .. }, to),
-        ) => {
-            let bad = memory.guest_root == Some(gfn)
-                && (to == gfn || !memory.guest_tables.iter().any(|t| t.gfn == to));
-            bad.then_some((gfn, "an entry of the root points to a table: describe it in [guest]"))
+        ) => memory.is_no_table_below_root(gfn, to).then_some((gfn, BELOW_ROOT)),
+        Op::User(UserOp::VmmSetLargeGpte(TableEntry { table: gfn, .. }, _)) => {
+            let hint =
+                "only entries of the root map large pages: name the root, or use vmm-set-gpte";
+            (memory.guest_root != Some(gfn)).then_some((gfn, hint))
         }
         Op::Host(HostOp::KsmMerge(keep, drop)) => Some((table(keep).or(table(drop))?, moved)),
-        Op::Host(HostOp::SwapOut(gfn) | HostOp::CowBreak(gfn) | HostOp::ChangePte(gfn, _)) => {
-            Some((table(gfn)?, moved))
-        }
+        Op::Host(HostOp::CowBreak(gfn) | HostOp::ChangePte(gfn, _)) => Some((table(gfn)?, moved)),
         _ => None,
     }
 }
@@ -192,6 +209,11 @@ impl Arguments for Reader<'_> {
             ));
         }
         self.frame(word)
+    }
+
+    fn any_gfn(&mut self) -> Result<AnyGfn, LoadError> {
+        let word = self.word()?;
+        Ok(AnyGfn(Gfn(u64::from(self.number::<AnyGfn>(word, "gfn", GFNS)?))))
     }
 
     fn gva(&mut self) -> Result<Gva, LoadError> {

@@ -31,6 +31,10 @@ pub struct TableEntry {
     pub index: u8,
 }
 
+/// A guest frame that need not be in a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct AnyGfn(pub Gfn);
+
 /// A memslot, counted from 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SlotIndex(pub u8);
@@ -103,6 +107,8 @@ arguments! {
     table_entry: TableEntry = "gfnN[I]", |e| format_args!("gfn{}[{}]", e.table.0, e.index);
     /// A guest frame: `gfn1`.
     gfn: Gfn = "gfnN", |gfn| format_args!("gfn{}", gfn.0);
+    /// A guest frame, in a slot or not: `gfn1`.
+    any_gfn: AnyGfn = "gfnN", |any| format_args!("gfn{}", any.0.0);
     /// A guest-virtual page: `gva1`.
     gva: Gva = "gvaN", |gva| format_args!("gva{}", gva.0);
     /// A host page: `pfn1`.

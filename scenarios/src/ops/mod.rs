@@ -11,7 +11,9 @@ use core::fmt;
 
 use kvmmu_model::{CpuId, Gfn, Gva, Mode, Pfn};
 
-pub use self::argument::{Address, Argument, Arguments, Entry, LockRef, SlotIndex, TableEntry};
+pub use self::argument::{
+    Address, AnyGfn, Argument, Arguments, Entry, LockRef, SlotIndex, TableEntry,
+};
 
 /// An operation of any thread.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -131,6 +133,8 @@ table::operations! {
         /// The guest loads CR3 with the value that it has, and so invalidates all of its
         /// translations.
         LoadCr3 = "load-cr3",
+        /// The guest uses its APIC, which hardware finds by the page that the VMCS names.
+        AccessApic = "access-apic",
         /// An asynchronous page fault completes: the page is mapped speculatively, without an
         /// access.
         Prefault(gfn: Gfn) = "prefault",
@@ -173,6 +177,12 @@ table::operations! {
         /// A device of the VMM stores to a frame, by a mapping of its own; the VMM keeps a log of
         /// that itself.
         VmmWrite(gfn: Gfn) = "vmm-write",
+        /// The VMM points entry I of a guest page table to a frame, writable, by a mapping of its
+        /// own: KVM, which tracks what guests do, does not see it. A frame in no slot is a
+        /// device's.
+        VmmSetGpte(entry: TableEntry, to: AnyGfn) = "vmm-set-gpte",
+        /// The same with an entry of the root, which maps a large page from then on.
+        VmmSetLargeGpte(entry: TableEntry, to: Gfn) = "vmm-set-large-gpte",
         /// User space copies the pages that were harvested since the last copy to the destination
         /// of the migration: those of every get-dirty-log or fetch-dirty-log, as a VMM collects
         /// them, and those of vmm-write.
@@ -236,6 +246,10 @@ table::operations! {
         /// User space destroys the VM that was created last, if any but the one that the scenario
         /// is about: vm_list, mmu_notifier_unregister, hardware_disable_all.
         DestroyVm = "destroy-vm",
+        /// User space closes another VM, a vCPU of which waits for a page: kvm_put_kvm.
+        CloseVm = "close-vm",
+        /// User space unloads KVM, if nobody holds a reference on the module.
+        Rmmod = "rmmod",
         /// User space creates a vCPU, which does not run, if there is room for one.
         CreateVcpu = "create-vcpu",
         /// User space has the state of every vCPU encrypted (sev_launch_update_vmsa): it waits for
@@ -264,6 +278,9 @@ table::operations! {
     Host, contends: true {
         /// A device posts an interrupt to a vCPU; if that sleeps, pi_wakeup_handler runs.
         PiWakeup(vcpu: CpuId) = "pi-wakeup",
+        /// The worker runs that brings the page in for which a vCPU of another VM waits:
+        /// async_pf_execute.
+        AsyncPf = "async-pf",
         /// A CPU on which no vCPU runs comes up. It is offline at first.
         CpuOnline = "cpu-online",
         /// That CPU goes.

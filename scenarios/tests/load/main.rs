@@ -10,3 +10,4 @@ mod memory;
 mod operations;
 mod own_locks;
 mod robust;
+mod together;

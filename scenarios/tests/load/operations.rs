@@ -10,13 +10,20 @@ const THREADS: [(&str, bool); 4] =
 
 /// Reads `run` as the program of `thread`, and writes it again.
 fn through_the_loader(thread: &str, run: &str) -> Result<String, LoadError> {
-    let mut text = String::from(
+    let mut text =
+        String::from(if run.contains("access-apic") { "apic-page = \"gfn0\"\n" } else { "" });
+    text.push_str(
         "title = \"t\"\nsource = \"s\"\nabout = \"a\"\npaging = \"direct\"\nspte = \"npt\"\n\
          host.pages = 7\n[[slot]]\ngfn = 0\npages = 6\n\
          [guest]\nroot = \"gfn4\"\ngfn4 = [\"gfn3 w\"]\ngfn3 = [\"gfn0 w\", \"gfn1\", \"-\"]\n",
     );
     for (name, shadow) in THREADS {
-        let run = if name == thread { run } else { "\"lock kvm_lock\"" };
+        // Who closes the other VM waits for its worker.
+        let other = match name == "host" && (run.contains("close-vm") || run.contains("rmmod")) {
+            true => "\"async-pf\"",
+            false => "\"lock kvm_lock\"",
+        };
+        let run = if name == thread { run } else { other };
         text += &format!("[[thread]]\nname = \"{name}\"\nrun = [{run}]\n");
         text += if shadow { "paging = \"shadow\"\n" } else { "" };
     }

@@ -204,7 +204,7 @@ pub(super) fn unread(w: &World<Sim>, flushes: bool, forget: &mut dyn FnMut(u16))
 
 /// A request that is no guest access: a choice of the program. The low byte says among how many.
 const CHOOSE: u64 = 1 << 32;
-/// A store by an instruction that KVM emulates: it has one outcome.
+/// A store by an instruction that KVM emulates, or a step of the guest: it has one outcome.
 const STORE: u64 = 2 << 32;
 
 /// How many outcomes a request may have: that of a guest access is translated in so many ways.
@@ -232,15 +232,19 @@ fn use_leaf(
     w: &World<Sim>,
     cpu: CpuId,
     leaf: SpteLoc,
-    access: Access,
+    access: GuestAccess,
 ) -> Result<Pfn, AccessResult> {
     let format = w.vm.mmu.format();
     let spte = peek(w, leaf);
-    let Some(new) = hardware_update(format, spte, access) else {
+    let Some(new) = hardware_update(format, spte, access.access) else {
         return Err(AccessResult::of_fault(format, spte));
     };
+    if w.pml_is_full(cpu, spte, new) {
+        return Err(AccessResult::PmlFull);
+    }
     if new != spte {
         w.m.hardware_write(w.vm.mmu.sptep(leaf), new.0);
+        w.hardware_updated(cpu, access.page, spte, new);
     }
     if !MmuOf::<Sim>::is_in_use(&w.vm.kvm.mmu_lock.peek().mmu, leaf) {
         Machine::violate(
@@ -329,7 +333,7 @@ fn carry_out(w: &World<Sim>, cpu: CpuId, access: GuestAccess, choice: u8) -> Acc
             Err((AccessResult::Fault(true), None))
         }
         Translation::Walk(None) => Err((AccessResult::Fault(false), None)),
-        Translation::Walk(Some(leaf)) => match use_leaf(w, cpu, leaf, access.access) {
+        Translation::Walk(Some(leaf)) => match use_leaf(w, cpu, leaf, access) {
             Ok(pfn) => Ok((pfn, choice > 0)),
             Err(fault) => Err((fault, Some(leaf))),
         },
@@ -372,6 +376,10 @@ impl Machine for Sim {
     #[track_caller]
     fn irq_pending(&self, cpu: CpuId) -> bool {
         Sim::irq_pending(self, cpu)
+    }
+    #[track_caller]
+    fn guest_step(&self) {
+        Sim::access(self, STORE);
     }
     #[track_caller]
     fn store_byte(&self, page: &SimWord, byte: u8, value: u8) {

@@ -9,7 +9,7 @@ use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_
 use kvmmu_model::x86::mmu::walk::GuestWalk;
 use kvmmu_model::{Gfn, Guard, GuardSet, Gva, Object, SpId, Tables, Tag};
 use kvmmu_scenarios::machine::PAGES;
-use kvmmu_scenarios::ops::{Address, Entry, Op, TableEntry, VcpuOp};
+use kvmmu_scenarios::ops::{Address, Entry, HostOp, Op, TableEntry, UserOp, VcpuOp};
 use kvmmu_scenarios::outcome::Outcome;
 use kvmmu_scenarios::scenario::{IndirectFastFault, Paging, read_gpte};
 use kvmmu_scenarios::{Observer, Scenario, World};
@@ -299,7 +299,11 @@ fn fixed_names(scenario: &Scenario) -> Vec<(Tag, String)> {
     }
     for backing in &scenario.backing {
         let table = scenario.guest_tables.iter().any(|t| t.gfn == backing.gfn);
-        if let (true, Some(pfn)) = (table, backing.pfn) {
+        let stays = !scenario.threads.iter().flat_map(|t| t.run.ops()).any(|(_, op)| {
+            matches!(op, Op::Host(HostOp::SwapOut(gfn)) if gfn == backing.gfn)
+                || matches!(op, Op::User(UserOp::MadvisePageout(gfn)) if gfn == backing.gfn)
+        });
+        if let (true, Some(pfn)) = (table && stays, backing.pfn) {
             let name = format!("gptes[gfn{}]", backing.gfn.0);
             names.push((Tag::nth(Object::Page, pfn.0 as usize), name));
         }

@@ -18,7 +18,7 @@ use crate::mark::Mark;
 use crate::platform::Ordering::{Acquire, Relaxed};
 use crate::platform::{Lock, Platform, Word};
 use crate::tables::Tables;
-use crate::types::{Access, CpuId, Gfn, SpId, SpteLoc};
+use crate::types::{Access, CpuId, Gfn, SpteLoc};
 use crate::virt::memslots::MemslotFound;
 use crate::vm::{RetPf, Vm};
 
@@ -68,7 +68,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             Ok(found) => found,
             Err(RetPf::Mmio { ram }) => {
                 self.p.without(Guard::GupOutsideMmuLock, || drop(early));
-                return self.map_mmio(cpu, gfn, ram);
+                let leaf = |l: &mut Locked| Some(self.direct_leaf(l, cpu, gfn));
+                return self.map_mmio(cpu, gfn.0, gfn, ram, leaf);
             }
             Err(ret) => return ret,
         };
@@ -151,26 +152,5 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             at = at.next(self.child_at(l, Some(cpu), at, direct));
         }
         at.loc
-    }
-
-    /// The table that an entry of an upper level leads to, made and linked if there is none:
-    /// `role` says what it is for, given its level.
-    ///
-    /// Locks: `mmu_lock`.
-    pub(super) fn child_at(
-        &self,
-        l: &mut Locked,
-        me: Option<CpuId>,
-        at: ShadowWalk,
-        role: impl FnOnce(u8) -> (Gfn, Role),
-    ) -> SpId {
-        let spte = self.mmu_spte_get_lockless(at.loc);
-        if self.mmu.format.is_shadow_present(spte) {
-            return self.mmu.format.child(spte);
-        }
-        let (gfn, role) = role(at.level - 1);
-        let sp = self.kvm_mmu_get_page(l, me, gfn, role);
-        self.link_shadow_page(l, at.loc, sp);
-        sp
     }
 }

@@ -35,7 +35,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         if !pinned && self.p.guarded(Guard::FastFaultDirectOnly, || true) {
             return None;
         }
-        let ret = self.fast_page_fault(fault, Some(walk.gfn()));
+        let ret = self.fast_page_fault(fault, Some(walk.gfn));
         (ret != RetPf::Invalid).then_some(ret)
     }
 

@@ -6,7 +6,7 @@
 //! use and no update is under way; who found nothing in old memslots can only have read an old
 //! generation, because the new one comes after the grace period. Where the generation wraps,
 //! everything is zapped. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`, `arch/x86/kvm/x86.h`. Not modelled:
-//! MMIO SPTEs of shadowed guest tables, access bits in them.
+//! access bits in them.
 
 use super::{Locked, ShadowMmu};
 use crate::guard::Guard;
@@ -15,36 +15,45 @@ use crate::kernel;
 use crate::mark::Mark;
 use crate::platform::{Local, Lock, Platform};
 use crate::spte::Spte;
-use crate::types::{CpuId, Gfn, SpteLoc};
+use crate::types::{CpuId, Gfn, Gva, SpteLoc};
 use crate::virt::memslots::MemslotSet;
 use crate::vm::{RetPf, Vm};
 
 impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// A fault for whose frame there is no memslot: what `handle_abnormal_pfn` and `set_mmio_spte`
-    /// make of it. `ram`: there is one, an invalid one, as in [`RetPf::Mmio`].
+    /// make of it. `ram`: there is one, an invalid one, as in [`RetPf::Mmio`]. `leaf` finds the
+    /// leaf of the page, as for a frame that has a memslot.
     ///
     /// Locks: takes `mmu_lock`; the vCPU thread holds `kvm->srcu`.
-    pub(super) fn map_mmio(&self, cpu: CpuId, gfn: Gfn, ram: bool) -> RetPf {
+    pub(super) fn map_mmio(
+        &self,
+        cpu: CpuId,
+        page: u64,
+        gfn: Gfn,
+        ram: bool,
+        leaf: impl FnOnce(&mut Locked) -> Option<SpteLoc>,
+    ) -> RetPf {
         let mmio = RetPf::Mmio { ram };
         if self.mmu.format.mmio_value == 0 {
             return mmio;
         }
-        self.vcpu_cache_mmio_info(cpu, gfn);
+        self.vcpu_cache_mmio_info(cpu, page);
         // Not v5.10: mmu_notifier_retry is left out, for there is no page that could be taken back.
         let mut l = self.kvm.mmu_lock.lock();
-        let loc = self.direct_leaf(&mut l, cpu, gfn);
+        let Some(loc) = leaf(&mut l) else { return RetPf::Retry };
         self.mark_mmio_spte(&mut l, loc, gfn);
         mmio
     }
 
-    /// `mark_mmio_spte`, with the generation of the memslots that are in use by now.
+    /// `mark_mmio_spte`, with the generation of the memslots that are in use by now. What was
+    /// mapped goes first, as in `mmu_set_spte`: a guest's entry may have come to name another frame
+    /// without KVM's knowledge.
     ///
     /// Locks: `mmu_lock`, and a read section of `kvm->srcu`.
     #[kernel]
-    fn mark_mmio_spte(&self, l: &mut Locked, loc: SpteLoc, gfn: Gfn) {
+    pub(super) fn mark_mmio_spte(&self, l: &mut Locked, loc: SpteLoc, gfn: Gfn) {
         let generation = self.kvm_memslots().mmio_generation();
-        // No guard: nothing here leaves a frame mapped that no memslot has (7.0, aad885e77496).
-        let dropped = self.drop_spte(l, loc);
+        let dropped = self.p.guarded(Guard::MmioSpteDrops, || self.drop_spte(l, loc));
         self.mmu_spte_set(l, loc, self.mmu.format.mmio(gfn, generation));
         if dropped {
             self.kvm_flush_remote_tlbs(None);
@@ -58,14 +67,14 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     ///
     /// Locks: none; the vCPU thread holds `kvm->srcu`.
     #[kernel]
-    pub(super) fn handle_mmio_page_fault(&self, cpu: CpuId, gfn: Gfn) -> RetPf {
-        if self.mmio_info_in_cache(cpu, gfn) {
+    pub(super) fn handle_mmio_page_fault(&self, cpu: CpuId, page: u64) -> RetPf {
+        if self.mmio_info_in_cache(cpu, page) {
             self.p.mark(Mark::MmioCached);
             return RetPf::Mmio { ram: false };
         }
         let early = self.p.guarded(Guard::MmioGenerationFirst, || Some(self.kvm_memslots()));
         self.walk_shadow_page_lockless_begin(cpu);
-        let (_, spte) = self.walk_lockless(cpu, gfn.0);
+        let (_, spte) = self.walk_lockless(cpu, page);
         self.p.checkpoint((early, spte));
         self.walk_shadow_page_lockless_end(cpu);
         if !self.mmu.format.is_mmio(spte) {
@@ -76,7 +85,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         if !self.check_mmio_spte(spte, slots) {
             return RetPf::Invalid;
         }
-        self.vcpu_cache_mmio_info(cpu, gfn);
+        self.vcpu_cache_mmio_info(cpu, page);
         self.p.mark(Mark::MmioCached);
         RetPf::Mmio { ram: false }
     }
@@ -92,20 +101,29 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         !self.p.guarded(Guard::MmioSpteGeneration, other)
     }
 
-    /// `vcpu_cache_mmio_info`: the vCPU remembers its last MMIO frame, unless memslots change.
-    fn vcpu_cache_mmio_info(&self, cpu: CpuId, gfn: Gfn) {
+    /// `vcpu_cache_mmio_info`: the vCPU remembers its last MMIO page, unless memslots change.
+    fn vcpu_cache_mmio_info(&self, cpu: CpuId, page: u64) {
         let slots = self.kvm_memslots();
         // No guard for the test (5.1, ddfd1730fd82): what is remembered while an update is under
         // way says so, and is never equal to a generation that counts.
         if !slots.is_update_in_progress() {
-            self.mmu.mmio_info(cpu).set(slots.whole_generation() << 8 | (gfn.0 + 1));
+            self.mmu.mmio_info(cpu).set(slots.whole_generation() << 8 | (page + 1));
         }
     }
 
-    /// `mmio_info_in_cache`: it is the frame that the vCPU remembers, of these memslots.
-    fn mmio_info_in_cache(&self, cpu: CpuId, gfn: Gfn) -> bool {
+    /// `vcpu_clear_mmio_info`: the guest invalidates a page, or all of them (`MMIO_GVA_ANY`).
+    pub(super) fn vcpu_clear_mmio_info(&self, cpu: CpuId, gva: Option<Gva>) {
+        let info = self.mmu.mmio_info(cpu);
+        // No guard: what is remembered is asked only where an MMIO SPTE was met.
+        if gva.is_none_or(|gva| info.get() & 0xff == gva.0 + 1) {
+            info.set(0);
+        }
+    }
+
+    /// `mmio_info_in_cache`: it is the page that the vCPU remembers, of these memslots.
+    fn mmio_info_in_cache(&self, cpu: CpuId, page: u64) -> bool {
         let info = self.mmu.mmio_info(cpu).get();
-        if info & 0xff != gfn.0 + 1 {
+        if info & 0xff != page + 1 {
             return false;
         }
         let slots = self.kvm_memslots();

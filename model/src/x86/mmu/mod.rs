@@ -1,9 +1,12 @@
 //! The MMU of shadow pages: shadow paging, and the legacy direct MMU, which is made of the same
 //! pages. Its state, and, file by file, what KVM does with it.
 
+mod child;
+mod clear_dirty;
 mod direct;
 mod fast_fault;
 mod fast_fault_indirect;
+mod guest_ad;
 mod lockless;
 mod map;
 mod mmio;
@@ -33,6 +36,7 @@ use crate::transition::{Algorithm, Transitions};
 use crate::types::{CpuId, Gfn, SpId, SpteLoc};
 use crate::virt::{GFNS, MmuState, VCPUS};
 use crate::vm::Vm;
+use crate::x86::PmlBuffer;
 
 /// What of `struct kvm_arch` and its vCPUs is this MMU's.
 #[derive(Debug)]
@@ -55,8 +59,11 @@ pub struct ShadowMmu<P: Platform> {
     /// table stays write-protected, as in kernels with the module parameter `oos_shadow` (to 3.0)
     /// off.
     pub unsync_children: Option<[P::Word; SHADOW_PAGES]>,
-    /// `vcpu->arch.mmio_gfn` and `mmio_gen`, by vCPU: the frame, counted from 1, in the low byte.
-    /// Only the vCPU's own thread touches it.
+    /// The buffer of page-modification logging and its index in the VMCS, by vCPU. Only the CPU
+    /// that runs it and the vCPU's own thread touch it. `None`: no PML.
+    pub pml: Option<[PmlBuffer<P>; VCPUS]>,
+    /// `vcpu->arch.mmio_gfn` or `mmio_gva`, and `mmio_gen`, by vCPU: the page, counted from 1, in
+    /// the low byte. Only the vCPU's own thread touches it.
     mmio_info: [P::Local; VCPUS],
     /// `vcpu->arch.mmu`, by vCPU: where its walks begin. `root_hpa`, the shadow page, in the low
     /// byte; above it the frame of the guest's own root, counted from 1, or 0 with paging off or
@@ -128,6 +135,11 @@ impl Role {
     /// That of a table which shadows none.
     pub const fn direct(level: u8) -> Role {
         Role { level, direct: true, writable: true, invalid: false }
+    }
+    /// That of a table which maps a part of a large page of the guest. `writable`: all of the
+    /// guest's entries allow writes.
+    pub const fn below_large(level: u8, writable: bool) -> Role {
+        Role { level, direct: true, writable, invalid: false }
     }
     /// That of the shadow of a guest table. `writable`: the entries above it allow writes.
     pub const fn indirect(level: u8, writable: bool) -> Role {
@@ -203,6 +215,7 @@ impl<P: Platform> ShadowMmu<P> {
             indirect_shadow_pages: p.word(Tag::one(Object::IndirectShadowPages), 0),
             gfn_track: core::array::from_fn(|i| p.word(Tag::nth(Object::GfnTrack, i), 0)),
             unsync_children: None,
+            pml: None,
             mmio_info: core::array::from_fn(|_| p.local(0)),
             roots: core::array::from_fn(|_| p.local(0)),
         }
@@ -214,13 +227,18 @@ impl<P: Platform> ShadowMmu<P> {
         self.unsync_children = Some(core::array::from_fn(word));
     }
 
+    /// Hardware logs what it makes dirty from now on (`enable_pml`).
+    pub fn enable_pml(&mut self, p: &P) {
+        self.pml = Some(core::array::from_fn(|_| PmlBuffer::new(p)));
+    }
+
     /// `sp->gfns[index]`.
     #[inline]
     pub fn gfns(&self, loc: SpteLoc) -> &P::Word {
         &self.tables[usize::from(loc.sp.0)].gfns[usize::from(loc.index)]
     }
 
-    /// What a vCPU remembers of its last access to a frame without a memslot.
+    /// What a vCPU remembers of its last access to a page without a memslot.
     fn mmio_info(&self, cpu: CpuId) -> &P::Local {
         &self.mmio_info[usize::from(cpu.0)]
     }

@@ -36,7 +36,13 @@ pub(super) const fn direct_base(level: u8, gfn: u64) -> Gfn {
     Gfn(gfn & !(frames_of(level) as u64 - 1))
 }
 
-/// Frames that a table of this level translates.
+/// The frame of a page that an entry of this level maps as a part of its own, larger one.
+pub(super) const fn frame_in(level: u8, first: Gfn, page: u64) -> Gfn {
+    let others = frames_of(level - 1) as u64 - 1;
+    Gfn(first.0 & !others | page & others)
+}
+
+/// Frames that a table of this level translates; at level 0 the one of an entry.
 pub const fn frames_of(level: u8) -> usize {
     1 << (LEVEL_BITS * level as u32)
 }

@@ -3,12 +3,13 @@
 //!
 //! Guarantee: what is mapped is what the guest's tables said *after* they were write-protected, or
 //! out of sync. Mechanism: the guest's tables are read without any lock, and each entry is read
-//! again once its table is shadowed; a change means retry. Not modelled: guest A and D bits (always
-//! set), prefetch.
+//! again once its table is shadowed; a change means retry. A large page of the guest is mapped by
+//! 4K, through direct pages. Not modelled: prefetch, large SPTEs. What KVM does with A and D of the
+//! guest's entries is in `guest_ad.rs`.
 
 use super::fast_fault::Fault;
 use super::map::Mapping;
-use super::paging::{PG_LEVEL_4K, ROOT_LEVEL, index_at};
+use super::paging::{PG_LEVEL_4K, ROOT_LEVEL, direct_base, index_at};
 use super::walk::{GuestWalk, ShadowWalk};
 use super::{Locked, Role, ShadowMmu};
 use crate::guard::Guard;
@@ -18,18 +19,27 @@ use crate::mark::Mark;
 use crate::platform::{Lock, Platform};
 use crate::spte::Gpte;
 use crate::tables::Tables;
-use crate::types::{Access, CpuId, Gfn, Gva};
+use crate::types::{Access, CpuId, Gfn, Gva, SpteLoc};
 use crate::virt::memslots::MemslotFound;
 use crate::vm::{RetPf, Vm};
 
 impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
-    /// `FNAME(walk_addr)`: walks the guest's tables. `None`: they do not allow the access.
+    /// `FNAME(walk_addr)`: walks the guest's tables, and sets A and D there as hardware would.
+    /// `None`: they do not allow the access.
     ///
-    /// Locks: none; guest memory is read as it is.
+    /// Locks: none; guest memory is read as it is. The vCPU thread holds `kvm->srcu`; may sleep.
     #[kernel]
     pub fn walk_addr(&self, root: Gfn, gva: Gva, access: Access) -> Option<GuestWalk> {
-        let walk = GuestWalk::new(root, gva, |table, index| self.read_gpte(table, index))?;
-        (access != Access::Write || walk.is_writable()).then_some(walk)
+        let write = access == Access::Write;
+        loop {
+            let walk = GuestWalk::new(root, gva, |table, index| self.read_gpte(table, index))?;
+            if write && !walk.allows_writes() {
+                return None;
+            }
+            if let Some(walk) = self.update_accessed_dirty_bits(walk, gva, write) {
+                return Some(walk);
+            }
+        }
     }
 
     /// `FNAME(page_fault)`.
@@ -51,13 +61,15 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         if let Some(ret) = self.indirect_fast_page_fault(fault, &walk) {
             return ret;
         }
-        let gfn = walk.gfn();
+        let gfn = walk.gfn;
         if self.page_fault_handle_page_track(fault, gfn) {
             return RetPf::Emulate;
         }
         self.p.checkpoint(walk);
+        let leaf = |l: &mut Locked| self.fetch(l, cpu, gva, &walk);
         let (seq, page) = match self.lookup(gfn, write) {
             Ok(found) => found,
+            Err(RetPf::Mmio { ram }) => return self.map_mmio(cpu, gva.0, gfn, ram, leaf),
             Err(ret) => return ret,
         };
         let release = || self.host.kvm_release_pfn_clean(page.pfn);
@@ -68,8 +80,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
                 RetPf::RetryAfter(seq)
             } else {
                 self.p.mark(Mark::SlowFault);
-                let mapping = Mapping::of_fault(fault, gfn, page, walk.is_writable());
-                self.fetch(&mut l, gva, &walk, mapping)
+                let mapping = Mapping::of_fault(fault, gfn, page, self.pte_access(&walk));
+                leaf(&mut l).map_or(RetPf::Retry, |loc| self.mmu_set_spte(&mut l, loc, mapping))
             }
         };
         self.p.checkpoint((page.pfn, ret));
@@ -77,36 +89,41 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         ret
     }
 
-    /// `FNAME(fetch)`: shadows the guest's tables that are not shadowed yet, reads each guest entry
-    /// again after its table was write-protected, then maps.
+    /// `FNAME(fetch)`, up to the leaf, which it finds: shadows the guest's tables that are not
+    /// shadowed yet, and reads each guest entry again after its table was write-protected. `None`:
+    /// one has changed.
     ///
     /// Locks: `mmu_lock`.
     #[kernel("FNAME(fetch)")]
-    fn fetch(&self, l: &mut Locked, gva: Gva, walk: &GuestWalk, m: Mapping) -> RetPf {
+    fn fetch(&self, l: &mut Locked, cpu: CpuId, gva: Gva, walk: &GuestWalk) -> Option<SpteLoc> {
         if self.gpte_changed(walk, gva, ROOT_LEVEL) {
-            return RetPf::Retry;
+            return None;
         }
-        let mut at = ShadowWalk::new(self.mmu.root(m.cpu), gva.0);
-        while at.level > PG_LEVEL_4K {
-            let spte = self.mmu_spte_get_lockless(at.loc);
+        let mut at = ShadowWalk::new(self.mmu.root(cpu), gva.0);
+        while at.level > walk.level {
             let below = at.level - 1;
-            let linked =
-                self.mmu.format.is_shadow_present(spte).then(|| self.mmu.format.child(spte));
-            let child = linked.unwrap_or_else(|| {
-                let role = Role::indirect(below, walk.access_above(below));
-                self.kvm_mmu_get_page(l, Some(m.cpu), walk.table(below), role)
-            });
+            let (gfn, role) = (walk.table(below), Role::indirect(below, walk.access_above(below)));
+            let linked = self.linked_child(l, Some(cpu), at.loc, gfn, role);
+            let get_page = || self.kvm_mmu_get_page(l, Some(cpu), gfn, role);
+            let child = linked.unwrap_or_else(get_page);
             // The table is write-protected now: whoever changes it goes through kvm_mmu_pte_write,
-            // which takes the lock and zaps what shadows the old entry.
+            // which takes the lock and zaps what shadows the old entry. (The VMM does not.)
             if self.gpte_changed(walk, gva, below) {
-                return RetPf::Retry;
+                return None;
             }
             if linked.is_none() {
                 self.link_shadow_page(l, at.loc, child);
             }
             at = at.next(child);
         }
-        self.mmu_set_spte(l, at.loc, m)
+        while at.level > PG_LEVEL_4K {
+            let writable = self.pte_access(walk);
+            self.validate_direct_spte(l, cpu, at.loc, writable);
+            let direct =
+                |level| (direct_base(level, walk.gfn.0), Role::below_large(level, writable));
+            at = at.next(self.child_at(l, Some(cpu), at, direct));
+        }
+        Some(at.loc)
     }
 
     /// Reads an entry of a guest table (`kvm_vcpu_read_guest_atomic`, or `gfn_to_hva` and the user

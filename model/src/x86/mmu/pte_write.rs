@@ -52,6 +52,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// Locks: takes `mmu_lock`.
     #[kernel]
     pub(super) fn kvm_mmu_invlpg(&self, cpu: CpuId, gva: Gva, flush: impl FnOnce()) {
+        self.vcpu_clear_mmio_info(cpu, Some(gva));
         let mut l = self.kvm.mmu_lock.lock();
         if self.mmu.unsync_children.is_some() {
             self.invlpg(&mut l, cpu, gva);

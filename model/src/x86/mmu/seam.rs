@@ -36,7 +36,22 @@ impl<P: Platform> Mmu<P> for ShadowMmu<P> {
         slot: &Memslot<P>,
         mask: u64,
     ) -> bool {
-        vm.kvm_mmu_write_protect_pt_masked(l, slot, mask)
+        match vm.mmu.pml {
+            Some(_) => vm.kvm_mmu_clear_dirty_pt_masked(l, slot, mask),
+            None => vm.kvm_mmu_write_protect_pt_masked(l, slot, mask),
+        }
+    }
+
+    fn kvm_arch_sync_dirty_log<H: Host>(vm: &Vm<P, H, Self>) {
+        if vm.mmu.pml.is_some() {
+            vm.kvm_flush_pml_buffers();
+        }
+    }
+
+    fn vmx_flush_pml_buffer<H: Host>(vm: &Vm<P, H, Self>, cpu: CpuId) {
+        if vm.mmu.pml.is_some() {
+            vm.vmx_flush_pml_buffer(cpu);
+        }
     }
 
     fn kvm_arch_flush_shadow_memslot<H: Host>(vm: &Vm<P, H, Self>, slot: &Memslot<P>) {
@@ -68,7 +83,7 @@ impl<P: Platform> Mmu<P> for ShadowMmu<P> {
     ) -> Option<Gfn> {
         match vm.mmu.guest_root(cpu) {
             None => Some(Gfn(page)),
-            Some(root) => vm.walk_addr(root, Gva(page), access).map(|walk| walk.gfn()),
+            Some(root) => vm.walk_addr(root, Gva(page), access).map(|walk| walk.gfn),
         }
     }
 
@@ -85,7 +100,7 @@ impl<P: Platform> Mmu<P> for ShadowMmu<P> {
     }
 
     fn handle_mmio_page_fault<H: Host>(vm: &Vm<P, H, Self>, cpu: CpuId, page: u64) -> RetPf {
-        vm.handle_mmio_page_fault(cpu, Gfn(page))
+        vm.handle_mmio_page_fault(cpu, page)
     }
 
     fn kvm_mmu_do_page_fault<H: Host>(

@@ -94,16 +94,16 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         let could_be_written = self.p.guarded(Guard::FlushOnLocklesslyWritable, can_be)
             || self.p.without(Guard::FlushOnLocklesslyWritable, is) == Some(true);
         let mut flush = could_be_written && !self.mmu.format.is_writable(new);
-        // No guard for A and D: A is a hint for reclaim. D is cleared by no step of 5.10 that is
-        // here (PML would); where 6.1 clears it, the host unmaps and flushes before it takes the
-        // page as clean.
+        let pfn = self.mmu.format.pfn(old);
         if self.mmu.format.is_accessed(old) && !self.mmu.format.is_accessed(new) {
+            // No guard for the flush: a page that is used looks unused for longer, no more.
             flush = true;
-            self.host.kvm_set_pfn_accessed(self.mmu.format.pfn(old));
+            let pass_on = || self.host.kvm_set_pfn_accessed(pfn);
+            self.p.guarded(Guard::UpdatePassesAccessed, pass_on);
         }
         if self.mmu.format.is_dirty(old) && !self.mmu.format.is_dirty(new) {
-            flush = true;
-            self.host.kvm_set_pfn_dirty(self.mmu.format.pfn(old));
+            flush |= self.p.guarded(Guard::UpdateFlushesDirty, || true);
+            self.p.guarded(Guard::UpdatePassesDirty, || self.host.kvm_set_pfn_dirty(pfn));
         }
         flush
     }
@@ -126,8 +126,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             return false;
         }
         if self.mmu.format.is_accessed(old) {
-            // No guard: a hint for reclaim.
-            self.host.kvm_set_pfn_accessed(self.mmu.format.pfn(old));
+            let pass_on = || self.host.kvm_set_pfn_accessed(self.mmu.format.pfn(old));
+            self.p.guarded(Guard::ZapPassesAccessed, pass_on);
         }
         if self.mmu.format.is_dirty(old) {
             let pass_on = || self.host.kvm_set_pfn_dirty(self.mmu.format.pfn(old));

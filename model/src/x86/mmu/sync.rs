@@ -23,6 +23,7 @@ use crate::kernel;
 use crate::mark::Mark;
 use crate::platform::Ordering::Acquire;
 use crate::platform::{Lock, Platform, Word};
+use crate::spte::{Gpte, Spte};
 use crate::tables::Tables;
 use crate::types::{CpuId, Gva, SpId, SpteLoc};
 use crate::virt::KVM_REQ_TLB_FLUSH_CURRENT;
@@ -37,6 +38,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// Locks: takes `mmu_lock`.
     #[kernel]
     pub(super) fn kvm_mmu_sync_roots(&self, cpu: CpuId) {
+        self.vcpu_clear_mmio_info(cpu, None);
         let Some(unsync_children) = &self.mmu.unsync_children else { return };
         // A root is no table of the 4K level, so that one is never out of sync.
         let root = self.mmu.root(cpu);
@@ -146,13 +148,20 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         let (mut present, mut flush) = (false, false);
         for loc in entries_of(sp) {
             let spte = self.mmu_spte_get_lockless(loc);
-            if !self.mmu.format.is_shadow_present(spte) {
+            let mmio = self.mmu.format.is_mmio(spte);
+            if !mmio && !self.mmu.format.is_shadow_present(spte) {
                 continue;
             }
             // The table is in no memslot any more: the page goes as a whole.
             let Some(gpte) = self.read_gpte(shadow.gfn, loc.index) else { return false };
-            let gfn = self.kvm_mmu_page_get_gfn(l, loc);
-            if !gpte.is_present() || gpte.gfn() != gfn {
+            // FNAME(prefetch_invalid_gpte)
+            let valid = gpte.is_present() && gpte.is_accessed();
+            if mmio && valid {
+                present |= self.sync_mmio_spte(l, loc, spte, gpte);
+                continue;
+            }
+            let gfn = gpte.gfn();
+            if !valid || gfn != self.kvm_mmu_page_get_gfn(l, loc) {
                 self.drop_spte(l, loc);
                 flush |= self.p.guarded(Guard::SyncPageFlushes, || true);
                 self.p.without(Guard::SyncPageFlushes, || self.owe_flush());
@@ -161,7 +170,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             present = true;
             let f = &self.mmu.format;
             let page = PinnedPage { pfn: f.pfn(spte), writable: f.is_host_writable(spte) };
-            let guest_writable = shadow.role.writable && gpte.is_writable();
+            let clean = self.protect_clean_gpte(gpte);
+            let guest_writable = shadow.role.writable && gpte.is_writable() && !clean;
             let mapping = Mapping {
                 cpu,
                 gfn,
@@ -178,6 +188,21 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             self.kvm_flush_remote_tlbs(Some(cpu));
         }
         present
+    }
+
+    /// `sync_mmio_spte`: an MMIO SPTE stays where the guest's entry names its frame still. True if
+    /// it stays.
+    ///
+    /// Locks: `mmu_lock`.
+    fn sync_mmio_spte(&self, l: &mut Locked, loc: SpteLoc, spte: Spte, gpte: Gpte) -> bool {
+        let gfn = self.mmu.format.mmio_gfn(spte);
+        let other = || gpte.gfn() != gfn;
+        if self.p.guarded(Guard::SyncDropsMmio, other) {
+            self.mmu_spte_clear_no_track(l, loc);
+            return false;
+        }
+        self.mark_mmio_spte(l, loc, gfn);
+        true
     }
 
     /// `kvm_mmu_flush_or_zap`, where no remote flush is owed: frees what was zapped; else the vCPU

@@ -56,12 +56,19 @@ impl<P: Platform> Tables<P> for ShadowMmu<P> {
         let mut at = ShadowWalk::new(vm.mmu.root(cpu), page);
         while at.level > PG_LEVEL_4K {
             at = at.next(vm.child_at(&mut l, None, at, |level| match guest {
-                Some(walk) => (walk.table(level), Role::indirect(level, walk.access_above(level))),
+                Some(walk) if level >= walk.level => {
+                    (walk.table(level), Role::indirect(level, walk.access_above(level)))
+                }
+                Some(walk) => {
+                    let role =
+                        Role::below_large(level, walk.allows_writes() && walk.leaf().is_dirty());
+                    (direct_base(level, walk.gfn.0), role)
+                }
                 None => (direct_base(level, page), Role::direct(level)),
             }));
         }
         vm.mmu_spte_set(&l, at.loc, spte);
-        vm.rmap_add(&mut l, at.loc, guest.map_or(Gfn(page), GuestWalk::gfn));
+        vm.rmap_add(&mut l, at.loc, guest.map_or(Gfn(page), |walk| walk.gfn));
         at.loc
     }
 

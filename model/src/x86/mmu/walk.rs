@@ -3,7 +3,7 @@
 //! One of each, for any number of levels. How an entry is read is up to who walks: the MMU by
 //! steps, hardware by its own, an observer by none.
 
-use super::paging::{PG_LEVEL_4K, ROOT_LEVEL, index_at};
+use super::paging::{ROOT_LEVEL, frame_in, index_at};
 use crate::spte::{Gpte, Spte, SpteFormat};
 use crate::types::{Access, Gfn, Gva, SpId, SpteLoc};
 
@@ -71,6 +71,11 @@ pub struct GuestWalk {
     pub table_gfn: [Gfn; ROOT_LEVEL as usize],
     /// The entries, leaf level first (`ptes`).
     pub ptes: [Gpte; ROOT_LEVEL as usize],
+    /// The level of the entry that maps the page; above it a walk reads what is here, below it
+    /// nothing.
+    pub level: u8,
+    /// The frame that the address translates to.
+    pub gfn: Gfn,
 }
 
 impl GuestWalk {
@@ -84,15 +89,21 @@ impl GuestWalk {
         let mut walk = GuestWalk {
             table_gfn: [root; ROOT_LEVEL as usize],
             ptes: [Gpte::default(); ROOT_LEVEL as usize],
+            level: ROOT_LEVEL,
+            gfn: root,
         };
-        let mut table = root;
-        for level in (PG_LEVEL_4K..=ROOT_LEVEL).rev() {
+        loop {
+            let (level, table) = (walk.level, walk.gfn);
             let entry = read(table, index_at(level, gva.0)).filter(|entry| entry.is_present())?;
             walk.table_gfn[usize::from(level) - 1] = table;
             walk.ptes[usize::from(level) - 1] = entry;
-            table = entry.gfn();
+            walk.gfn = entry.gfn();
+            if entry.is_last(level) {
+                walk.gfn = frame_in(level, walk.gfn, gva.0);
+                return Some(walk);
+            }
+            walk.level -= 1;
         }
-        Some(walk)
     }
 
     /// The leaf table that a walk ends in, whatever its entry says; `None`: an upper entry stops
@@ -110,13 +121,13 @@ impl GuestWalk {
         (reads == ROOT_LEVEL).then_some(last)
     }
 
-    /// The frame that the address translates to.
-    pub fn gfn(&self) -> Gfn {
-        self.ptes[0].gfn()
+    /// The entry that maps the page.
+    pub fn leaf(&self) -> Gpte {
+        self.ptes[usize::from(self.level) - 1]
     }
-    /// `pte_access`: every level allows writes.
-    pub fn is_writable(&self) -> bool {
-        self.access_above(0)
+    /// Every level allows writes.
+    pub fn allows_writes(&self) -> bool {
+        self.access_above(self.level - 1)
     }
     /// The frame of the guest's table of this level.
     pub fn table(&self, level: u8) -> Gfn {
