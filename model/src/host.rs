@@ -29,6 +29,10 @@ pub trait Host {
     /// `vm_mmap` and `vm_munmap`: change the VMM's address space; take `mmap_lock` for writing.
     #[track_caller]
     fn vm_mmap(&self) {}
+    /// `mmap_read_lock`, `get_user_pages_remote` with `FOLL_NOWAIT`, and `mmap_read_unlock` unless
+    /// it said that it has done that itself.
+    #[track_caller]
+    fn get_user_pages_remote(&self) {}
     /// `mmu_notifier_register`: the host tells one more VM what becomes of this address space.
     /// Takes `mmap_lock` for writing.
     #[track_caller]

@@ -175,6 +175,8 @@ marks! {
     // VMs, vCPUs, CPUs.
     /// A VM was created and is in vm_list.
     VmCreated = "vm-created",
+    /// A notifier called another VM.
+    OtherVmNotified = "other-vm-notified",
     /// A VM was destroyed.
     VmDestroyed = "vm-destroyed",
     /// The worker of an asynchronous page fault is through.
@@ -211,6 +213,8 @@ marks! {
     VcpuTimer = "vcpu-timer",
     /// pi_wakeup_handler found a vCPU on its list that has an interrupt.
     VcpuKicked = "vcpu-kicked",
+    /// The data cache was made coherent with a page.
+    CacheCleaned = "cache-cleaned",
     /// A CPU came up.
     CpuOnline = "cpu-online",
     /// A CPU went.

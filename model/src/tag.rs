@@ -109,6 +109,12 @@ pub enum Object {
     VcpuWakeup,
     /// `vcpu->arch.mp_state` of all vCPUs, on arm64.
     PoweredOn,
+    /// `vcpu->arch`: the registers of a vCPU.
+    VcpuArch,
+    /// What a VMM stops its vCPUs by.
+    VmmPause,
+    /// What a notifier needs of another VM.
+    OtherVm,
     /// `kvm->users_count`, of another VM.
     UsersCount,
     /// The work of an asynchronous page fault: queued, running, or neither.
@@ -176,6 +182,9 @@ impl Object {
             Object::ApicvInhibit => "apicv_inhibit_reasons",
             Object::VcpuWakeup => "vcpu->wq",
             Object::PoweredOn => "mp_state",
+            Object::VcpuArch => "vcpu->arch",
+            Object::VmmPause => "vmm_pause",
+            Object::OtherVm => "other_vm->arch",
             Object::UsersCount => "kvm->users_count",
             Object::AsyncPfWork => "apf->work",
             Object::ModuleRefs => "module_refs",
@@ -205,6 +214,7 @@ impl Object {
             Object::CreatedVcpus | Object::OnlineVcpus | Object::IrqchipMode | Object::Vpit => {
                 Protection::WrittenUnder(LockClass::KvmMutex)
             }
+            Object::VcpuArch => Protection::WrittenUnder(LockClass::VcpuMutex),
             Object::CpuOnlineMask => Protection::WrittenUnder(LockClass::CpuHotplugLock),
             Object::CpusHardwareEnabled => Protection::WrittenUnder(LockClass::KvmCountLock),
             Object::LockedVar => Protection::WrittenUnder(LockClass::VarLock),

@@ -7,8 +7,8 @@ use kvmmu_model::platform::Ordering::{AcqRel, Relaxed};
 use kvmmu_model::virt::GFNS;
 use kvmmu_model::x86::mmu::paging::PT_ENTRIES;
 use kvmmu_model::{
-    CpuId, Gfn, Gpte, Gva, Host, Lock, LockClass, Mark, Object, Pfn, PinnedPage, RwLock, Srcu, Tag,
-    Word,
+    CpuId, Gfn, Gpte, Guard, Gva, Host, Lock, LockClass, Mark, Object, Pfn, PinnedPage, RwLock,
+    Srcu, Tag, Word,
 };
 
 use crate::accesses::PageAccesses;
@@ -85,6 +85,8 @@ pub struct HostMm<M: Machine> {
     /// Bit i: page i is dirty.
     dirty: M::Word,
     pages: u8,
+    /// How many other VMs the notifiers know.
+    other_vms: M::Cell<u8>,
     /// What the guest may translate to.
     translations: GuestTranslations<M>,
     /// Which pages are in use.
@@ -117,6 +119,7 @@ impl<M: Machine> HostMm<M> {
             memory: core::array::from_fn(|i| m.word(Tag::nth(Object::Page, i), 0)),
             dirty: m.word(Tag::one(Object::PageFlags), dirty),
             pages,
+            other_vms: m.cell(0),
             translations: GuestTranslations::new(m),
             accesses: PageAccesses::unwatched(),
             m: m.clone(),
@@ -194,6 +197,12 @@ impl<M: Machine> HostMm<M> {
             Some(pfn) => self.page(pfn).load(Relaxed),
             None => state.swap[g],
         }
+    }
+    /// Notifiers call other VMs, too.
+    pub(crate) fn has_other_vms(&self) -> bool {
+        let vms = self.other_vms.get();
+        self.m.checkpoint(vms);
+        vms > 0
     }
     /// What the host knows. Not a step.
     pub fn state(&self) -> HostState {
@@ -351,12 +360,30 @@ impl<M: Machine> Host for HostMm<M> {
         drop(self.mmap_lock.write());
     }
 
+    fn get_user_pages_remote(&self) {
+        self.m.call("get_user_pages_remote", || {
+            self.m.might_sleep();
+            let mmap_lock = self.mmap_lock.read();
+            if self.m.guarded(Guard::GupSaysWhatItHolds, || true) {
+                drop(mmap_lock);
+            } else {
+                core::mem::forget(mmap_lock);
+            }
+        });
+    }
+
     fn mmu_notifier_register(&self) {
-        self.m.call("mmu_notifier_register", || drop(self.mmap_lock.write()));
+        self.m.call("mmu_notifier_register", || {
+            let _mmap_lock = self.mmap_lock.write();
+            self.other_vms.with(|vms| *vms += 1);
+        });
     }
 
     fn mmu_notifier_unregister(&self) {
-        self.m.call("mmu_notifier_unregister", || self.mmu_notifier_srcu.synchronize());
+        self.m.call("mmu_notifier_unregister", || {
+            self.other_vms.with(|vms| *vms -= 1);
+            self.mmu_notifier_srcu.synchronize();
+        });
     }
 
     fn kvm_release_pfn_clean(&self, pfn: Pfn) {

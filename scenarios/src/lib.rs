@@ -27,6 +27,7 @@ pub mod property;
 pub mod scenario;
 pub mod software_tlb;
 pub mod story;
+mod vmm_pause;
 pub mod world;
 
 pub use machine::Machine;

@@ -51,7 +51,8 @@ properties! {
     RmapExact = "rmap-exact",
     /// Once the ioctl that deletes a memslot has returned, no SPTE and no TLB maps its frames.
     MemslotGone = "memslot-gone",
-    /// An access to a frame that a memslot has, valid or on its way out, does not become MMIO.
+    /// An access to a frame that a memslot has, valid or on its way out, or that the VMM is making
+    /// again, does not become MMIO.
     RamIsNotMmio = "ram-is-not-mmio",
     /// Once the ioctl that makes a memslot has returned, no access to its frames that faults then
     /// becomes MMIO.

@@ -324,6 +324,13 @@ impl Scenario {
         })
     }
 
+    /// True if the VMM deletes memslots to make them again.
+    pub fn recreates_memslots(&self) -> bool {
+        let threads = self.threads.iter().flat_map(|t| t.run.ops());
+        let mut ops = threads.chain(self.at_stop.ops());
+        ops.any(|(_, op)| matches!(op, Op::User(UserOp::RecreateMemslot(_))))
+    }
+
     /// True if some operation contends: see [`Op::contends`](crate::ops::Op::contends).
     pub fn contends(&self) -> bool {
         let threads = self.threads.iter().flat_map(|t| t.run.ops());

@@ -18,6 +18,7 @@ use crate::outcome::{Harvests, Outcome};
 use crate::own_lock::OwnLock;
 use crate::property::Property;
 use crate::scenario::{InitialSpte, Paging, Scenario, ThreadKind};
+use crate::vmm_pause::VmmPause;
 
 /// Everything that threads share.
 #[derive(Debug)]
@@ -38,6 +39,10 @@ pub struct World<M: Machine> {
     pub deleted: M::Cell<u8>,
     /// The memslots that user space has made.
     pub(crate) created: M::Cell<Created>,
+    /// How the VMM keeps vCPUs out of KVM_RUN. `None`: it never does.
+    pub(crate) pause: Option<VmmPause<M>>,
+    /// The memslots that the VMM is making again, one bit each.
+    pub(crate) recreating: M::Cell<u8>,
     /// Which properties are watched, a bit each.
     pub watched: u32,
     /// The locks that the file declares, in its order.
@@ -101,6 +106,8 @@ impl<M: Machine> World<M> {
             harvests: None,
             deleted: m.cell(0),
             created: m.cell(Created::default()),
+            pause: scenario.recreates_memslots().then(|| VmmPause::new(m, vcpus as u8)),
+            recreating: m.cell(0),
             own_locks: OwnLock::all(m, &scenario.locks),
             readers: Readers::of(scenario),
             illegal: None,

@@ -234,12 +234,12 @@ const REPORTED: &[Bug] = &[
     bug(
         "a notifier comes before a VM is complete",
         "07aeb70707b1 (6.18, pKVM)",
-        Missing("the creation of the scenario's own VM"),
+        Found("notifier-before-vm", &["vm-complete-before-notifier"]),
     ),
     bug(
         "a memslot is deleted and made again, and a vCPU finds none in between",
         "QEMU 7.2, cloud-hypervisor 1884",
-        Missing("memslots that come back, and vCPUs that a VMM pauses"),
+        Found("memslot-again", &["vmm-pauses-vcpus"]),
     ),
     bug(
         "a dirty ring is reaped before it is there",
@@ -249,14 +249,12 @@ const REPORTED: &[Bug] = &[
     bug(
         "the cache is cleaned by an address of user space inside mmu_lock",
         "0d3e4d4fade6 (4.0, arm64)",
-        Missing(
-            "stage 2 of Linux; a program of locks shows it (`lock mmu_lock`, `lock mmap_lock`)",
-        ),
+        Found("lock-clean-cache", &["clean-by-kernel-address"]),
     ),
     bug(
         "the state of a vCPU is encrypted while its ioctls run; CVE-2026-31591",
         "cb923ee6a80f (7.0)",
-        Missing("what vcpu->mutex protects, as data"),
+        Found("lock-vmsa", &["vmsa-locks-vcpus"]),
     ),
     bug(
         "the TLB still redirects the APIC page after a change of mode",
@@ -296,7 +294,7 @@ const REPORTED: &[Bug] = &[
     bug(
         "gup says that it gave mmap_lock back",
         "96312e61282a (4.16)",
-        Missing("gup with FOLL_NOWAIT; a program of locks shows it (`read-lock mmap_lock`)"),
+        Found("lock-gup-nowait", &["gup-says-what-it-holds"]),
     ),
 ];
 

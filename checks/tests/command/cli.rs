@@ -88,7 +88,8 @@ fn an_unknown_operation_is_named_with_the_one_that_was_meant() {
     error: my-race.toml:17:10: unknown operation 'wrte'
       help: did you mean 'write'? Legal here: read, write, fetch, set-gpte, emulate-gpte, invlpg,
             load-cr3, access-apic, prefault, mmio, avic-irq-window, hv-set-msr, set-apic-base,
-            xen-evtchn-send, psci-cpu-on, halt, lock, unlock, read-lock, read-unlock, synchronize
+            xen-evtchn-send, psci-cpu-on, clean-cache, halt, lock, unlock, read-lock, read-unlock,
+            synchronize
     "#);
 }
 
@@ -128,11 +129,12 @@ fn an_unknown_guard_in_a_file_is_named_with_its_place() {
             mmio-info-generation, mmio-generation-first, mmio-wrap-zaps, retry-leaves-srcu,
             log-installed-before-protect, log-protects, log-flushes, log-flushes-always,
             log-initially-set, clear-then-protect, clear-atomic, flush-after-clear,
-            host-zap-notifies, vmm-keeps-harvest, async-pf-flushed, apic-reload-after-unmap,
-            pml-drained, vmm-marks-dirty, invalid-slot-retries, bus-free-after-grace-period,
-            bus-grace-period, irq-routing-grace-period, apicv-update-drops-srcu,
-            pit-releases-irq-lock, gup-outside-mmu-lock, psci-without-kvm-lock,
-            usage-count-own-lock, xen-own-lock, hypercall-page-marks-dirty,
+            host-zap-notifies, vmm-keeps-harvest, vm-complete-before-notifier, vmm-pauses-vcpus,
+            vmsa-locks-vcpus, clean-by-kernel-address, gup-says-what-it-holds, async-pf-flushed,
+            apic-reload-after-unmap, pml-drained, vmm-marks-dirty, invalid-slot-retries,
+            bus-free-after-grace-period, bus-grace-period, irq-routing-grace-period,
+            apicv-update-drops-srcu, pit-releases-irq-lock, gup-outside-mmu-lock,
+            psci-without-kvm-lock, usage-count-own-lock, xen-own-lock, hypercall-page-marks-dirty,
             hv-lock-inside-vcpu-mutex, count-lock-no-mutex, tsc-write-lock-leaf
     "#);
 }

@@ -2,29 +2,38 @@
 
 use super::Guard;
 
-/// A set of guards, such as those that a run takes away.
+/// A set of guards, such as those that a run takes away: those after the first 128 of the table,
+/// and those.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct GuardSet(u128);
+pub struct GuardSet(u64, u128);
 
-const _: () = assert!(Guard::ALL.len() <= u128::BITS as usize);
+const LOW: u32 = u128::BITS;
+
+const _: () = assert!(Guard::ALL.len() <= (u64::BITS + LOW) as usize);
 
 impl GuardSet {
     /// No guards.
-    pub const EMPTY: GuardSet = GuardSet(0);
+    pub const EMPTY: GuardSet = GuardSet(0, 0);
 
     /// The same set and `guard`.
     #[must_use]
     pub const fn with(self, guard: Guard) -> GuardSet {
-        GuardSet(self.0 | 1 << guard as u8)
+        match guard as u32 {
+            low @ 0..LOW => GuardSet(self.0, self.1 | 1 << low),
+            high => GuardSet(self.0 | 1 << (high - LOW), self.1),
+        }
     }
     /// True if the set has `guard`.
     #[inline]
     pub const fn contains(self, guard: Guard) -> bool {
-        self.0 >> guard as u8 & 1 == 1
+        match guard as u32 {
+            low @ 0..LOW => self.1 >> low & 1 == 1,
+            high => self.0 >> (high - LOW) & 1 == 1,
+        }
     }
     /// True if the set has no guard.
     pub const fn is_empty(self) -> bool {
-        self.0 == 0
+        self.0 == 0 && self.1 == 0
     }
     /// Those of the set that nothing shows to be missing under sequential consistency. Unless it is
     /// empty, a search under SC that finds no violation has judged nothing.

@@ -174,6 +174,46 @@ macro_rules! virt_guards {
                 prevents: "A copy fails after the harvest has cleared the log, and the next one does not know of its pages.",
                 without: "The VMM forgets what was harvested when a copy fails.",
             }
+            VmCompleteBeforeNotifier {
+                name: "vm-complete-before-notifier",
+                function: "kvm_create_vm",
+                source: "commit 07aeb70707b1 (pKVM)",
+                since: "2.6.27; for pKVM 6.18",
+                prevents: "A notifier of the host calls a VM that is not complete.",
+                without: "The host's notifiers know the VM before kvm_arch_init_vm has run, as to 6.17 those of pKVM did before the VM had a handle.",
+            }
+            VmmPausesVcpus {
+                name: "vmm-pauses-vcpus",
+                function: "the VMM",
+                source: "QEMU 7.2, accel_ioctl_inhibit_begin(); cloud-hypervisor 1884",
+                since: "by every VMM that changes a slot by deleting it",
+                prevents: "A vCPU touches memory whose slot is being made again, and its access goes to a device.",
+                without: "The VMM deletes a slot and makes it again while vCPUs run.",
+            }
+            VmsaLocksVcpus {
+                name: "vmsa-locks-vcpus",
+                function: "sev_launch_update_vmsa",
+                source: "commit cb923ee6a80f, CVE-2026-31591",
+                since: "5.15; for SNP 7.0",
+                prevents: "The state of a vCPU is encrypted while the vCPU, or an ioctl of it, uses it.",
+                without: "The state of each vCPU is encrypted without its vcpu->mutex.",
+            }
+            CleanByKernelAddress {
+                name: "clean-by-kernel-address",
+                function: "coherent_cache_guest_page",
+                source: "commit 0d3e4d4fade6",
+                since: "4.0 (arm, arm64)",
+                prevents: "A fault of user space's address inside mmu_lock, which sleeps and takes mmap_lock.",
+                without: "The cache is cleaned by the address that user space has for the page.",
+            }
+            GupSaysWhatItHolds {
+                name: "gup-says-what-it-holds",
+                function: "get_user_pages_remote (mm)",
+                source: "commit 96312e61282a",
+                since: "4.16",
+                prevents: "KVM takes mmap_lock for released, and it is not: whoever wants it next hangs.",
+                without: "get_user_pages with FOLL_NOWAIT says that it gave mmap_lock back, and has not.",
+            }
             AsyncPfFlushed {
                 name: "async-pf-flushed",
                 function: "kvm_clear_async_pf_completion_queue",

@@ -59,7 +59,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
 
     /// `async_pf_execute`, on a kernel thread; nothing if the work was taken back.
     ///
-    /// Locks: none. (The page itself is brought in under `mmap_lock`, which is not here.)
+    /// Locks: takes `mmap_lock` for reading.
     #[kernel]
     pub fn async_pf_execute(&self) {
         let work = &self.async_pf().work;
@@ -68,6 +68,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             return;
         }
         self.runs_module();
+        self.host.get_user_pages_remote();
         self.p.without(Guard::AsyncPfFlushed, || self.kvm_put_kvm());
         // Its last instructions.
         self.runs_module();

@@ -7,7 +7,7 @@
 //! both under `mmu_lock`; a flush follows before user space sees the result. Linux v5.10
 //! `virt/kvm/kvm_main.c`, `kvm_get_dirty_log_protect()`. Not modelled: the dirty ring, bitmaps of
 //! more than one word. How a log begins is in `memslots.rs`; with PML D is cleared in place of
-//! write protection (`x86/vmx.rs`).
+//! write protection (`vmx.rs`).
 //!
 //! With manual protect (`KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`) the harvest is two ioctls: GET copies
 //! the bitmap, CLEAR clears what user space names of it and write-protects that. User space reads

@@ -26,10 +26,15 @@ pub struct System<P: Platform> {
     pub cpu_online_mask: P::Word,
     /// `blocked_vcpu_on_cpu_lock`, by CPU, and `blocked_vcpu_on_cpu`: the vCPUs that sleep there.
     pub blocked_vcpu_on_cpu_lock: [P::Lock<u64>; VCPUS],
+    /// What a notifier of another VM needs of it: its tables (the handle of the VM, with pKVM). Of
+    /// the VM that was created last.
+    pub other_vm: [P::Word; 1],
     /// `kvm->created_vcpus`. Protected by: `kvm->lock`.
     pub created_vcpus: P::Word,
     /// `kvm->online_vcpus`. Protected by: `kvm->lock`; `kvm_for_each_vcpu` reads it without.
     pub online_vcpus: P::Word,
+    /// `vcpu->arch`, by vCPU: its registers. Protected by: `vcpu->mutex`.
+    pub vcpu_arch: [P::Word; VCPUS],
     /// `kvm->arch.hyperv.hv_lock`, and what it protects: [`System::HV_HYPERCALL_ENABLED`],
     /// [`System::HV_CONN`].
     pub hv_lock: P::Lock<u64>,
@@ -58,7 +63,10 @@ impl<P: Platform> System<P> {
         let word = |object, init| p.word(Tag::one(object), init);
         let lock = |class: LockClass, init: u64| p.lock(class.one(), init);
         let cpus = (1 << VCPUS) - 1;
+        let other_vm = [word(Object::OtherVm, 0)];
+        p.freed(&other_vm);
         System {
+            other_vm,
             kvm_lock: lock(LockClass::KvmLock, 1),
             kvm_count_lock: lock(LockClass::KvmCountLock, 1),
             cpus_hardware_enabled: word(Object::CpusHardwareEnabled, cpus),
@@ -69,6 +77,7 @@ impl<P: Platform> System<P> {
             }),
             created_vcpus: word(Object::CreatedVcpus, u64::from(nr_vcpus)),
             online_vcpus: word(Object::OnlineVcpus, u64::from(nr_vcpus)),
+            vcpu_arch: core::array::from_fn(|i| p.word(Tag::nth(Object::VcpuArch, i), 0)),
             hv_lock: lock(LockClass::HvLock, 0),
             tsc_write_lock: lock(LockClass::TscWriteLock, 0),
             pvclock_gtod_sync_lock: lock(LockClass::PvclockGtodSyncLock, 0),

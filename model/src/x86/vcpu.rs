@@ -1,5 +1,6 @@
 //! vCPUs as a whole: how they sleep, and what else is done to them.
 
+use crate::guard::Guard;
 use crate::host::Host;
 use crate::kernel;
 use crate::mark::Mark;
@@ -10,6 +11,9 @@ use crate::virt::SrcuSection;
 use crate::vm::{Mmu, Vm};
 
 impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
+    /// Of `vcpu->arch`: KVM cannot read it any more.
+    const ENCRYPTED: u64 = 1;
+
     /// `kvm_arch_vcpu_postcreate`: user space can use the vCPU already. Linux v5.10
     /// `arch/x86/kvm/x86.c`.
     ///
@@ -20,9 +24,10 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         self.kvm_synchronize_tsc(true);
     }
 
-    /// `sev_launch_update_vmsa`: the state of every vCPU is encrypted. Linux v5.15
-    /// `arch/x86/kvm/svm/sev.c`. In v5.10 only s390 nests these locks, in
-    /// `kvm_s390_cpus_to_pv()`.
+    /// `sev_launch_update_vmsa`: the state of every vCPU is encrypted, while it is out of its
+    /// ioctls. Linux v5.15 `arch/x86/kvm/svm/sev.c`. In v5.10 only s390 nests these locks, in
+    /// `kvm_s390_cpus_to_pv()`. What 6.11 to 7.0 have for SNP takes no `vcpu->mutex` (commit
+    /// cb923ee6a80f, CVE-2026-31591).
     ///
     /// Locks: takes `kvm->lock`, and in it each `vcpu->mutex` in turn.
     #[kernel]
@@ -31,8 +36,11 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         // ORDERING: acquire pairs with the release in kvm_vm_ioctl_create_vcpu. Not judged under
         // SC.
         let online = self.kvm.system().online_vcpus.load(Acquire);
-        for mutex in self.kvm.vcpu_mutex.iter().take(online as usize) {
-            drop(mutex.lock());
+        let arch = &self.kvm.system().vcpu_arch;
+        for (mutex, arch) in self.kvm.vcpu_mutex.iter().zip(arch).take(online as usize) {
+            let _mutex = self.p.guarded(Guard::VmsaLocksVcpus, || Some(mutex.lock()));
+            // ORDERING: relaxed: vcpu->mutex is held.
+            arch.store(Self::ENCRYPTED, Relaxed);
         }
         self.p.mark(Mark::VmsaUpdated);
     }

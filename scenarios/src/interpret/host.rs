@@ -13,6 +13,9 @@ use crate::world::World;
 impl<M: Machine> World<M> {
     fn invalidate_range_start(&self, gfn: Gfn) {
         let _srcu = self.vm.host.mmu_notifier_srcu.read_lock();
+        if self.vm.kvm.system.is_some() && self.vm.host.has_other_vms() {
+            self.vm.notify_other_vm();
+        }
         self.vm.invalidate_range_start(gfn);
     }
     fn invalidate_range_end(&self, gfn: Gfn) {

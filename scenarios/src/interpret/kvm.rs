@@ -1,11 +1,12 @@
 //! What VM ioctls and exits do around the MMU, where it is more than one call of the model.
 
 use kvmmu_model::virt::io_bus::IoAddress;
-use kvmmu_model::{Access, CpuId, Gfn, RwLock, Tables};
+use kvmmu_model::{Access, CpuId, Gfn, Guard, RwLock, Tables};
 
 use crate::machine::{Cell, GuestAccess, Machine};
 use crate::oracle::slot_of;
 use crate::property::Property;
+use crate::vmm_pause::VmmPause;
 use crate::world::{Created, World};
 
 impl<M: Machine> World<M> {
@@ -26,9 +27,27 @@ impl<M: Machine> World<M> {
                 ),
             );
         }
+        self.check_recreating(cpu, access);
         self.check_created(cpu, access);
         self.check_device(cpu, access);
         self.mmio(IoAddress::Frame, access.access);
+    }
+
+    /// An access becomes MMIO: its slot is not one that the VMM is making again.
+    fn check_recreating(&self, cpu: CpuId, access: GuestAccess) {
+        let recreating = self.recreating.get();
+        if recreating == 0 || !self.watches(Property::RamIsNotMmio) {
+            return;
+        }
+        if let Some(slot) = slot_of(self, access.page).filter(|slot| recreating >> slot & 1 == 1) {
+            self.m.violate(
+                Property::RamIsNotMmio,
+                format_args!(
+                    "vcpu{}'s access to gfn{} becomes MMIO, and the VMM is making slot{slot} again",
+                    cpu.0, access.page
+                ),
+            );
+        }
     }
 
     /// An access of the guest may have faulted: the slots that are made by now are there for it.
@@ -108,6 +127,21 @@ impl<M: Machine> World<M> {
         self.deleted.with(|slots| *slots &= !(1 << slot));
         self.vm.create_memory_region(usize::from(slot));
         self.created.with(|slots| slots.made |= 1 << slot);
+    }
+
+    /// The VMM deletes a slot and makes it again; no vCPU may notice.
+    pub(super) fn recreate_memslot(&self, slot: u8) {
+        self.m.call("recreate-memslot", || {
+            let pause = |what: fn(&VmmPause<M>)| {
+                self.m.guarded(Guard::VmmPausesVcpus, || self.pause.iter().for_each(what));
+            };
+            pause(VmmPause::begin);
+            self.recreating.with(|slots| *slots |= 1 << slot);
+            self.delete_memslot(slot);
+            self.create_memslot(slot);
+            self.recreating.with(|slots| *slots &= !(1 << slot));
+            pause(VmmPause::end);
+        });
     }
 
     /// MADV_PAGEOUT: reclaim, and with it the notifiers, inside `mmap_lock`.

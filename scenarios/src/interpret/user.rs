@@ -33,6 +33,7 @@ impl<M: Machine> World<M> {
             UserOp::DropHarvested => self.drop_harvested(),
             UserOp::DeleteMemslot(slot) => self.delete_memslot(slot.0),
             UserOp::CreateMemslot(slot) => self.create_memslot(slot.0),
+            UserOp::RecreateMemslot(slot) => self.recreate_memslot(slot.0),
             UserOp::StartDirtyLog(slot) => self.set_dirty_log(slot.0, DirtyLog::Empty),
             UserOp::StartDirtyLogSet(slot) => self.set_dirty_log(slot.0, DirtyLog::InitiallySet),
             UserOp::StopDirtyLog(slot) => self.set_dirty_log(slot.0, DirtyLog::Off),

@@ -38,6 +38,7 @@ impl<M: Machine> World<M> {
         let mut rest = Rest::of(steps);
         self.forget_guest(cpu, rest.ops());
         while let Some((i, op)) = self.next_op(&mut rest, run.in_guest) {
+            self.stop_if_asked(cpu, &mut run);
             match op {
                 OnVcpu::Vcpu(op) => self.run_vcpu_op(cpu, op, token(i), &mut run),
                 OnVcpu::Lock(op) => {
@@ -50,6 +51,21 @@ impl<M: Machine> World<M> {
         self.leave(cpu, &mut run);
         drop(run);
         drop(mutex);
+        if let Some(pause) = &self.pause {
+            pause.leave();
+        }
+    }
+
+    /// KVM_RUN returns to a VMM that has asked for it, and begins again when it may.
+    fn stop_if_asked<'a>(&'a self, cpu: CpuId, run: &mut Run<'a, M>) {
+        let Some(pause) = &self.pause else { return };
+        while pause.is_asked() {
+            self.leave(cpu, run);
+            drop(run.srcu.take());
+            pause.leave();
+            pause.wait();
+            run.srcu = self.vm.vcpu_srcu_read_lock();
+        }
     }
 
     /// An operation of a vCPU. `value` is what its stores leave in the vCPU's byte of a page.
@@ -121,6 +137,10 @@ impl<M: Machine> World<M> {
                 drop(run.srcu.take());
                 self.vm.kvm_psci_vcpu_on(cpu);
                 run.srcu = self.vm.vcpu_srcu_read_lock();
+            }
+            VcpuOp::CleanCache => {
+                self.leave(cpu, run);
+                self.vm.coherent_cache_guest_page();
             }
             VcpuOp::Halt => {
                 self.leave(cpu, run);

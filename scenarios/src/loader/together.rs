@@ -23,6 +23,7 @@ pub(super) fn check(root: &Table<'_>, s: &Scenario, uses: Uses) -> Result<(), Lo
     check_pml(root, s, uses)?;
     check_apic_page(root, s)?;
     check_async_pf(root, s)?;
+    check_recreated(root, s, uses)?;
     check_pool(root, s, uses)?;
     check_pinned(root, s)?;
     check_manual_protect(root, s)?;
@@ -128,6 +129,41 @@ fn check_apic_page(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError> {
             "what the host does with it is swap-out and swap-in, and its memslot stays: name \
              another frame",
         );
+    }
+    Ok(())
+}
+
+/// A slot that the VMM makes again is there, and nobody else deletes or makes it. By frames it is
+/// known which slot an access is for.
+fn check_recreated(root: &Table<'_>, s: &Scenario, uses: Uses) -> Result<(), LoadError> {
+    let error = |what: String, help: &str| Err(root.source.error(root.place("thread"), what, help));
+    let programs = s.threads.iter().map(|t| t.run.ops().map(|(_, op)| op).collect::<Vec<_>>());
+    let programs: Vec<Vec<Op>> =
+        programs.chain([s.at_stop.ops().map(|(_, op)| op).collect()]).collect();
+    for (slot, index) in s.slots.iter().zip((0..).map(SlotIndex)) {
+        let recreates = |op: &Op| *op == Op::User(UserOp::RecreateMemslot(index));
+        let by = programs.iter().filter(|ops| ops.iter().any(recreates)).count();
+        if by == 0 {
+            continue;
+        }
+        let changes = |op: &Op| match op {
+            Op::User(UserOp::CreateMemslot(of) | UserOp::DeleteMemslot(of)) => *of == index,
+            _ => false,
+        };
+        if by > 1 || !slot.there || programs.iter().flatten().any(changes) {
+            return error(
+                format!("slot{} is made again, and deleted or made elsewhere, too", index.0),
+                "keep recreate-memslot of a slot in one program, and leave create-memslot, \
+                 delete-memslot and there = false out",
+            );
+        }
+        if uses.shadow && s.always.contains(&Property::RamIsNotMmio) {
+            return error(
+                "recreate-memslot, 'ram-is-not-mmio', and a vCPU that shadows guest tables".into(),
+                "such a vCPU names virtual pages, and not the slots that they are in: set paging = \
+                 \"direct\", or leave the property out",
+            );
+        }
     }
     Ok(())
 }

@@ -209,6 +209,8 @@ table::operations! {
         DeleteMemslot(slot: SlotIndex) = "delete-memslot",
         /// The same ioctl with the slot's size, if it is not there: it is made, as the file has it.
         CreateMemslot(slot: SlotIndex) = "create-memslot",
+        /// Both in turn, as a VMM resizes a slot: it keeps vCPUs out of KVM_RUN meanwhile.
+        RecreateMemslot(slot: SlotIndex) = "recreate-memslot",
         /// The same ioctl with KVM_MEM_LOG_DIRTY_PAGES: the dirty log of the slot begins, empty,
         /// and its frames are write-protected.
         StartDirtyLog(slot: SlotIndex) = "start-dirty-log",
@@ -272,6 +274,9 @@ table::operations! {
         XenEvtchnSend = "xen-evtchn-send",
         /// The guest powers the next vCPU on (arm64).
         PsciCpuOn = "psci-cpu-on",
+        /// A fault of the guest maps a page that the data cache has to be made coherent with
+        /// (arm64).
+        CleanCache = "clean-cache",
         /// The guest halts. It sleeps until pi-wakeup or its own timer: either may come first.
         Halt = "halt",
     }

@@ -191,3 +191,42 @@ fn another_vm_has_one_worker_that_is_waited_for() {
         ],
     );
 }
+
+#[test]
+fn a_slot_that_the_vmm_makes_again_is_nobody_elses() {
+    let again = DIRECT.replacen("[\"get-dirty-log slot0\"]", "[\"recreate-memslot slot0\"]", 1);
+    check(
+        &again,
+        &[
+            (
+                "log = true",
+                "log = true\nthere = false",
+                "20:1: slot0 is made again, and deleted or made elsewhere, too",
+                "one program",
+            ),
+            (
+                "\"copy-harvested\"]",
+                "\"copy-harvested\", \"delete-memslot slot0\"]",
+                "19:1: slot0 is made again, and deleted or made elsewhere, too",
+                "one program",
+            ),
+            (
+                "\"copy-harvested\"]",
+                "\"copy-harvested\", \"recreate-memslot slot0\"]",
+                "19:1: slot0 is made again, and deleted or made elsewhere, too",
+                "one program",
+            ),
+        ],
+    );
+    let user = "[[thread]]\nname = \"user\"\nrun = [\"recreate-memslot slot0\"]\n\n[check]\n\
+                always = [\"ram-is-not-mmio\"]\n#";
+    check(
+        SHADOW,
+        &[(
+            "[check]\n",
+            user,
+            "20:1: recreate-memslot, 'ram-is-not-mmio', and a vCPU that shadows guest tables",
+            "leave the property out",
+        )],
+    );
+}
