@@ -43,7 +43,9 @@ impl Allowed {
 /// The variant on another layout of SPTEs, if one is given.
 pub fn on(variant: Variant, layout: Option<Format>) -> Variant {
     let Some(spte) = layout else { return variant };
-    let scenario = Scenario { spte, ..Scenario::clone(&variant.scenario) };
+    // Where there is no PML the log is kept by write protection.
+    let pml = variant.scenario.pml && spte == Format::Ept;
+    let scenario = Scenario { spte, pml, ..Scenario::clone(&variant.scenario) };
     Variant { scenario: Arc::new(scenario), ..variant }
 }
 
