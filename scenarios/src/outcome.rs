@@ -150,8 +150,7 @@ pub fn frames(scenario: &Scenario) -> impl Iterator<Item = (Gfn, bool)> {
 
 /// How often executions of `scenario` call GET_DIRTY_LOG at most.
 pub fn harvests_max(scenario: &Scenario) -> usize {
-    let programs = scenario.threads.iter().flat_map(|t| t.run.ops()).chain(scenario.at_stop.ops());
-    programs.filter(|(_, op)| matches!(op, Op::User(UserOp::GetDirtyLog(_)))).count()
+    scenario.ops().filter(|op| matches!(op, Op::User(UserOp::GetDirtyLog(_)))).count()
 }
 
 /// What a page holds after a store by operation `index` of a vCPU's program.

@@ -316,24 +316,26 @@ impl Scenario {
         GuestWalk::new(self.guest_root?, gva, read).map(|walk| walk.gfn)
     }
 
+    /// Every operation of every program, and of the end.
+    pub fn ops(&self) -> impl Iterator<Item = Op> {
+        let threads = self.threads.iter().flat_map(|t| t.run.ops());
+        threads.chain(self.at_stop.ops()).map(|(_, op)| op)
+    }
+
     /// True if some operation is of another VM whose vCPU waits for a page.
     pub fn has_async_pf(&self) -> bool {
-        let threads = self.threads.iter().flat_map(|t| t.run.ops());
-        threads.chain(self.at_stop.ops()).any(|(_, op)| {
+        self.ops().any(|op| {
             matches!(op, Op::Host(HostOp::AsyncPf) | Op::User(UserOp::CloseVm | UserOp::Rmmod))
         })
     }
 
     /// True if the VMM deletes memslots to make them again.
     pub fn recreates_memslots(&self) -> bool {
-        let threads = self.threads.iter().flat_map(|t| t.run.ops());
-        let mut ops = threads.chain(self.at_stop.ops());
-        ops.any(|(_, op)| matches!(op, Op::User(UserOp::RecreateMemslot(_))))
+        self.ops().any(|op| matches!(op, Op::User(UserOp::RecreateMemslot(_))))
     }
 
     /// True if some operation contends: see [`Op::contends`](crate::ops::Op::contends).
     pub fn contends(&self) -> bool {
-        let threads = self.threads.iter().flat_map(|t| t.run.ops());
-        threads.chain(self.at_stop.ops()).any(|(_, op)| op.contends())
+        self.ops().any(Op::contends)
     }
 }

@@ -30,28 +30,31 @@ pub(super) fn check(root: &Table<'_>, s: &Scenario, uses: Uses) -> Result<(), Lo
     check_slots_that_come(root, s)?;
     let watched = |property| s.always.contains(&property);
     if watched(Property::MmioGeneration) && uses.shadow {
-        return Err(root.source.error(
-            root.place("check"),
+        return refused(
+            root,
+            "check",
             "'mmio-generation' is watched, and a vCPU shadows guest page tables",
             "it is said of frames, and such a vCPU names virtual pages: set paging = \"direct\", \
              or leave the property out",
-        ));
+        );
     }
     let sets = |op| matches!(op, UserOp::VmmSetGpte(..) | UserOp::VmmSetLargeGpte(..));
     if watched(Property::GuestTranslation) && user_ops(s).any(sets) {
-        return Err(root.source.error(
-            root.place("check"),
+        return refused(
+            root,
+            "check",
             "'guest-translation' is watched, and the VMM changes guest page tables",
             "KVM is not told of that, and owes the guest nothing for it: leave the property out, \
              or have the guest change its tables, by emulate-gpte or set-gpte",
-        ));
+        );
     }
     if watched(Property::Accessed) && !s.spte.has_ad() {
-        return Err(root.source.error(
-            root.place("check"),
+        return refused(
+            root,
+            "check",
             "'accessed' is watched, and the SPTEs have no A",
             "set spte = \"ept\" or \"npt\", or leave the property out",
-        ));
+        );
     }
     if watched(Property::Migration) {
         check_log_stays(root, s)?;
@@ -60,10 +63,19 @@ pub(super) fn check(root: &Table<'_>, s: &Scenario, uses: Uses) -> Result<(), Lo
     Ok(())
 }
 
+/// What is wrong, at this key or table of the file, and what would mend it.
+fn refused(
+    root: &Table<'_>,
+    key: &str,
+    what: impl Into<String>,
+    help: impl Into<String>,
+) -> Result<(), LoadError> {
+    Err(root.source.error(root.place(key), what, help))
+}
+
 /// What user space does, in any program.
 fn user_ops(s: &Scenario) -> impl Iterator<Item = UserOp> {
-    let ops = s.threads.iter().flat_map(|t| t.run.ops()).chain(s.at_stop.ops());
-    ops.filter_map(|(_, op)| match op {
+    s.ops().filter_map(|op| match op {
         Op::User(op) => Some(op),
         _ => None,
     })
@@ -74,18 +86,19 @@ fn check_pml(root: &Table<'_>, s: &Scenario, uses: Uses) -> Result<(), LoadError
     if !s.pml || s.spte == Format::Ept && !uses.shadow {
         return Ok(());
     }
-    Err(root.source.error(
-        root.place("pml"),
+    refused(
+        root,
+        "pml",
         "'pml' without two-dimensional paging by EPT with D",
         "set spte = \"ept\" and paging = \"direct\" for every vCPU, or remove 'pml'",
-    ))
+    )
 }
 
 /// The APIC access page is there at first, its vCPUs use it, and it is no guest table.
 fn check_apic_page(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError> {
     let used =
         s.threads.iter().any(|t| t.run.ops().any(|(_, op)| op == Op::Vcpu(VcpuOp::AccessApic)));
-    let error = |key, what: String, help: &str| Err(root.source.error(root.place(key), what, help));
+    let error = |key: &str, what: String, help: &str| refused(root, key, what, help);
     let Some(gfn) = s.apic_page else {
         return match used {
             true => error(
@@ -118,11 +131,10 @@ fn check_apic_page(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError> {
     let moves = |op| match op {
         Op::Host(HostOp::KsmMerge(keep, drop)) => keep == gfn || drop == gfn,
         Op::Host(HostOp::CowBreak(of) | HostOp::ChangePte(of, _)) => of == gfn,
-        Op::User(UserOp::DeleteMemslot(slot)) => of_slot(slot),
+        Op::User(UserOp::DeleteMemslot(slot) | UserOp::RecreateMemslot(slot)) => of_slot(slot),
         _ => false,
     };
-    let mut ops = s.threads.iter().flat_map(|t| t.run.ops()).chain(s.at_stop.ops());
-    if let Some((_, op)) = ops.find(|(_, op)| moves(*op)) {
+    if let Some(op) = s.ops().find(|op| moves(*op)) {
         return error(
             "apic-page",
             format!("gfn{} is the APIC access page, and there is: {op}", gfn.0),
@@ -136,7 +148,7 @@ fn check_apic_page(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError> {
 /// A slot that the VMM makes again is there, and nobody else deletes or makes it. By frames it is
 /// known which slot an access is for.
 fn check_recreated(root: &Table<'_>, s: &Scenario, uses: Uses) -> Result<(), LoadError> {
-    let error = |what: String, help: &str| Err(root.source.error(root.place("thread"), what, help));
+    let error = |what: String, help: &str| refused(root, "thread", what, help);
     let programs = s.threads.iter().map(|t| t.run.ops().map(|(_, op)| op).collect::<Vec<_>>());
     let programs: Vec<Vec<Op>> =
         programs.chain([s.at_stop.ops().map(|(_, op)| op).collect()]).collect();
@@ -157,6 +169,13 @@ fn check_recreated(root: &Table<'_>, s: &Scenario, uses: Uses) -> Result<(), Loa
                  delete-memslot and there = false out",
             );
         }
+        if slot.log && s.always.contains(&Property::Migration) {
+            return error(
+                format!("slot{} is made again, and its log is lost with it", index.0),
+                "'migration' needs the log to its end: leave the property out, or name a slot that \
+                 is not logged",
+            );
+        }
         if uses.shadow && s.always.contains(&Property::RamIsNotMmio) {
             return error(
                 "recreate-memslot, 'ram-is-not-mmio', and a vCPU that shadows guest tables".into(),
@@ -173,8 +192,7 @@ fn check_async_pf(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError> {
     if !s.has_async_pf() {
         return Ok(());
     }
-    let error =
-        |key: &str, what: String, help: &str| Err(root.source.error(root.place(key), what, help));
+    let error = |key: &str, what: String, help: &str| refused(root, key, what, help);
     let ops = || s.threads.iter().flat_map(|t| t.run.ops());
     let times = |wanted: Op| ops().filter(|(_, op)| *op == wanted).count();
     let workers = times(Op::Host(HostOp::AsyncPf));
@@ -230,13 +248,14 @@ fn check_pool(root: &Table<'_>, s: &Scenario, uses: Uses) -> Result<(), LoadErro
         found.push_str(&format!(", and {} large pages", large.len()));
     }
     let fit = paging::SHADOW_PAGES - others;
-    Err(root.source.error(
-        root.place("guest"),
+    refused(
+        root,
+        "guest",
         found,
         format!(
             "at most {fit} fit here, the root among them; one behind a read-only entry counts twice"
         ),
-    ))
+    )
 }
 
 /// Tables go out of sync where they are shadowed; how 6.1 does it is not modelled.
@@ -244,7 +263,7 @@ fn check_unsync(root: &Table<'_>, s: &Scenario, uses: Uses) -> Result<(), LoadEr
     if !s.unsync {
         return Ok(());
     }
-    let error = |what: &str, help: &str| Err(root.source.error(root.place("unsync"), what, help));
+    let error = |what: &str, help: &str| refused(root, "unsync", what, help);
     if s.profile != Profile::Fixed {
         return error(
             "'unsync' with the algorithms of 6.1",
@@ -269,19 +288,20 @@ fn check_pinned(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError> {
     let changes =
         |t: &&Thread| t.run.ops().any(|(_, op)| matches!(op, Op::Host(HostOp::ChangePte(..))));
     let Some(thread) = s.threads.iter().find(changes) else { return Ok(()) };
-    Err(root.source.error(
-        root.place("indirect-fast-fault"),
+    refused(
+        root,
+        "indirect-fast-fault",
         format!("\"pinned\", and {} does change-pte", thread.name),
         "the model's pin takes the host's page-table lock, which change-pte holds while KVM \
          flushes: use ksm-merge or swap-out, or another indirect-fast-fault",
-    ))
+    )
 }
 
 /// With manual protect GET_DIRTY_LOG is another ioctl, and that is so for the whole VM.
 fn check_manual_protect(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError> {
     use UserOp::{ClearDirtyLog, FetchDirtyLog, GetDirtyLog, StartDirtyLog, StartDirtyLogSet};
     let has = |is: fn(UserOp) -> bool| user_ops(s).any(is);
-    let error = |what: &str, help: &str| Err(root.source.error(root.place("thread"), what, help));
+    let error = |what: &str, help: &str| refused(root, "thread", what, help);
     if has(|op| matches!(op, FetchDirtyLog(_) | ClearDirtyLog(_) | StartDirtyLogSet(_)))
         && has(|op| matches!(op, GetDirtyLog(_)))
     {
@@ -303,8 +323,7 @@ fn check_manual_protect(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError>
 /// A slot that is not there at first is made by a program, and nothing is in it before. Only one
 /// program makes a slot and deletes it, in turns: what is there is known when an ioctl returns.
 fn check_slots_that_come(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError> {
-    let error =
-        |key: &str, what: String, help: &str| Err(root.source.error(root.place(key), what, help));
+    let error = |key: &str, what: String, help: &str| refused(root, key, what, help);
     for (slot, index) in s.slots.iter().zip(0..) {
         let change = |op: Op| match op {
             Op::User(UserOp::CreateMemslot(of)) if of == SlotIndex(index) => Some(true),
@@ -391,11 +410,12 @@ fn check_log_stays(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError> {
     let programs =
         s.threads.iter().map(|thread| stays_off(&mut thread.run.ops().map(|(_, op)| op)));
     if programs.chain([stays_off(&mut s.at_stop.ops().map(|(_, op)| op))]).any(|off| off) {
-        return Err(root.source.error(
-            root.place("thread"),
+        return refused(
+            root,
+            "thread",
             "'migration' is watched, and a program ends with a dirty log off",
             "add start-dirty-log after stop-dirty-log: a migration needs the log to its end",
-        ));
+        );
     }
     Ok(())
 }
@@ -412,18 +432,20 @@ fn check_migration(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError> {
     // What was harvested must be copied; anything may follow.
     let ends = harvest.is_some() && last(|op| op == UserOp::CopyHarvested) > harvest;
     if !logs {
-        return Err(root.source.error(
-            root.place("check"),
+        return refused(
+            root,
+            "check",
             "'migration' is watched, and no slot has dirty logging",
             "add log = true to the [[slot]] whose pages are migrated, or start-dirty-log",
-        ));
+        );
     }
     if !ends {
-        return Err(root.source.error(
-            root.place("at-stop"),
+        return refused(
+            root,
+            "at-stop",
             "'migration' is watched, and [at-stop] does not harvest and copy what is left",
             "add [at-stop] with run = [\"get-dirty-log slot0\", \"copy-harvested\"]",
-        ));
+        );
     }
     Ok(())
 }

@@ -153,6 +153,12 @@ fn what_a_vmcs_names_is_there_and_used() {
                 "6:14: gfn0 is the APIC access page, and there is: delete-memslot slot0",
                 "its memslot stays",
             ),
+            (
+                "[\"get-dirty-log slot0\"]",
+                "[\"recreate-memslot slot0\"]",
+                "6:14: gfn0 is the APIC access page, and there is: recreate-memslot slot0",
+                "its memslot stays",
+            ),
         ],
     );
 }
@@ -218,6 +224,8 @@ fn a_slot_that_the_vmm_makes_again_is_nobody_elses() {
             ),
         ],
     );
+    let error = refused(DIRECT, "[\"get-dirty-log slot0\"]", "[\"recreate-memslot slot0\"]");
+    assert_eq!(error.message, "slot0 is made again, and its log is lost with it");
     let user = "[[thread]]\nname = \"user\"\nrun = [\"recreate-memslot slot0\"]\n\n[check]\n\
                 always = [\"ram-is-not-mmio\"]\n#";
     check(

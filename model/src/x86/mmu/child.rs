@@ -2,12 +2,11 @@
 //!
 //! Guarantee: a leaf goes into the table that the walk which led to it calls for. Mechanism: the
 //! table that is linked is used only if it is of the same frame (since 7.1) and role (since 7.2).
-//! Before, whatever was linked was used. As long as every change of a guest's tables goes through
-//! KVM that is the same: the entry was zapped. The VMM's stores to guest memory do not
-//! (CVE-2026-46113, CVE-2026-53359): the frame that a leaf of a direct page maps follows from its
-//! place, and
-//! `rmap_add` puts it under the frame of the walk. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`; the
-//! comparison is that of `kvm_mmu_get_child_sp`.
+//! Before, whatever was linked was used, which is the same only where the entry was zapped as the
+//! guest's changed. The VMM's stores to guest memory zap nothing (CVE-2026-46113, CVE-2026-53359),
+//! and an emulated store does so a little later. The frame that a leaf of a direct page maps then
+//! follows from its place, and `rmap_add` puts it under the frame of the walk. Linux v5.10
+//! `arch/x86/kvm/mmu/mmu.c`; the comparison is that of `kvm_mmu_get_child_sp`.
 
 use super::walk::ShadowWalk;
 use super::{Locked, Role, ShadowMmu};
