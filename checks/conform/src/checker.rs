@@ -4,6 +4,8 @@
 //! of the SPTE that was read, H, M and W), the shadow pages, and the history of each SPTE. An event
 //! is unexplained if any of them refuses it; the first that does says why.
 
+pub(crate) mod guest;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kvmmu_model::{FastFault as Attempt, Spte};
@@ -14,9 +16,10 @@ use crate::gaps;
 use crate::history::{self, Does, Op, Unexplained};
 use crate::offset;
 use crate::pages::Pages;
-use crate::place::Place;
+use crate::place::{self, Place};
 use crate::rules::{Mapped, Rules, expected};
 use crate::threads::Threads;
+use crate::walk::Walk;
 use crate::windows::{self, Harvest, Windows};
 
 /// What came of a trace.
@@ -62,7 +65,12 @@ pub fn check(recording: &Recording) -> Result<Checked, String> {
         offset,
         pages: Pages::new(events),
         has_faults: events.iter().any(|e| matches!(e.what, What::Fault { .. })),
+        has_walks: events.iter().any(|e| matches!(e.what, What::Element(_))),
+        one_root: guest::one_root(events),
+        unlinked: unlinked(events),
         faults: HashMap::new(),
+        walks: HashMap::new(),
+        guest_stores: guest::stores(events),
         sptes: BTreeMap::new(),
         refused: BTreeMap::new(),
     };
@@ -72,7 +80,10 @@ pub fn check(recording: &Recording) -> Result<Checked, String> {
     for (i, event) in events.iter().enumerate() {
         checker.event(i, event, events);
     }
-    let Checker { mut sptes, mut refused, pages, .. } = checker;
+    let Checker { mut sptes, mut refused, pages, guest_stores, .. } = checker;
+    if guest_stores {
+        sptes.retain(|at, _| !pages.shadows.contains(&place::table(*at)));
+    }
     let trace = Trace { events, threads: &threads };
     add_by_frame(&mut sptes, recording, &windows, trace);
     add_zaps(&mut sptes, &pages.zapped, trace);
@@ -126,8 +137,9 @@ fn add_by_frame(
             }
         }
     };
-    let upper = |e: &Event| matches!(e.what, What::ZapPage(page) if page.level() > 1);
-    let unlinked = recording.events.iter().position(upper).unwrap_or(recording.events.len());
+    let unlinked = unlinked(&recording.events);
+    // The address is the guest's own there: [`Checker::missed`].
+    let by_address = !recording.kernel.guest_tables;
     for (i, event) in recording.events.iter().enumerate() {
         match event.what {
             What::Unmap(range) => {
@@ -137,7 +149,7 @@ fn add_by_frame(
                 }
             }
             // After an upper page was zapped, what is missing may be the way to the table.
-            What::Fault { address, error } if i < unlinked && error.misses() => {
+            What::Fault { address, error } if by_address && i < unlinked && error.misses() => {
                 let gfn = address >> 12;
                 let op = op_of(trace.threads, i, event.thread);
                 add_to((gfn, gfn), &Op { does: Does::Miss, ..op });
@@ -148,6 +160,12 @@ fn add_by_frame(
     for ops in sptes.values_mut() {
         add_harvests(ops, windows.harvests(), trace);
     }
+}
+
+/// The first event by which an upper page goes: what is missing then may be the way to a table.
+fn unlinked(events: &[Event]) -> usize {
+    let upper = |e: &Event| matches!(e.what, What::ZapPage(page) if page.level() > 1);
+    events.iter().position(upper).unwrap_or(events.len())
 }
 
 /// Adds the harvests that may matter to an SPTE: those during an event about it, and those after
@@ -203,8 +221,13 @@ impl Trace<'_> {
 /// A fault that a thread handles.
 #[derive(Clone, Copy, Debug)]
 struct Handled {
-    gfn: u64,
+    /// The event that says so.
+    event: usize,
+    /// Of the address: the frame, or the page of the guest's own address space.
+    page: u64,
     error: ErrorCode,
+    /// It made or found a shadow page.
+    links: bool,
     /// Its own SPTE was set already.
     mapped: bool,
 }
@@ -236,8 +259,18 @@ struct Checker<'a> {
     pages: Pages,
     /// The trace has `kvm_page_fault` at all.
     has_faults: bool,
+    /// The trace has walks of the guest's own tables.
+    has_walks: bool,
+    /// See [`guest::one_root`].
+    one_root: bool,
+    /// See [`unlinked`].
+    unlinked: usize,
     /// The fault that each thread handles.
     faults: HashMap<u32, Handled>,
+    /// What the guest's own tables said to it.
+    walks: HashMap<u32, Walk>,
+    /// The guest stores to its tables, as far as can be seen: what it stores is not traced.
+    guest_stores: bool,
     sptes: BTreeMap<u64, Vec<Op>>,
     refused: BTreeMap<usize, Unexplained>,
 }
@@ -258,11 +291,29 @@ impl Checker<'_> {
             What::SetSpte(set) => return self.set(i, event.thread, set),
             What::MmioSpte { sptep, gfn } => return self.mmio(i, event.thread, *sptep, *gfn),
             What::Fault { address, error } => {
-                let handled = Handled { gfn: address >> 12, error: *error, mapped: false };
-                self.faults.insert(event.thread, handled);
+                self.faults.insert(event.thread, handled(i, *address, *error));
+                self.walks.remove(&event.thread);
                 self.begins(i, *address, *error, events)
             }
-            What::GetPage { page, created } => self.pages.get(event.thread, *page, *created),
+            What::Walk { address } => {
+                self.walks.insert(event.thread, Walk::of(*address));
+                Ok(())
+            }
+            What::Element(element) => self.reads(event.thread, *element),
+            What::GuestBit { gpa, dirty } => match self.walks.get_mut(&event.thread) {
+                Some(walk) => walk.set(*gpa, *dirty),
+                None if !self.has_walks => Ok(()),
+                None => Err("no walk of its thread has begun".to_owned()),
+            },
+            What::Unsync(page) => self.pages.set_unsync(*page, true),
+            What::Sync(page) => self.pages.set_unsync(*page, false),
+            What::GetPage { page, created } => {
+                if let Some(fault) = self.faults.get_mut(&event.thread) {
+                    fault.links = true;
+                }
+                let asked = self.asked_for(event.thread, *page);
+                self.pages.get(event.thread, *page, *created).and(asked)
+            }
             What::ZapPage(page) => self.pages.zap(*page, i),
             What::ZapAll(generation) => {
                 self.pages.zap_all(event.thread, *generation);
@@ -315,8 +366,7 @@ impl Checker<'_> {
         if !begun {
             self.refuse(i, "it does not belong to the thread's kvm_page_fault before it");
         }
-        let gfn = fault.address >> 12;
-        self.faults.insert(thread, Handled { gfn, error: fault.error, mapped: false });
+        self.faults.insert(thread, handled(i, fault.address, fault.error));
         let sptep = fault.sptep.wrapping_sub(self.offset);
         let level = match self.pages.fast_fault(sptep, fault, self.threads.before(i)) {
             Ok(level) => level,
@@ -390,7 +440,13 @@ impl Checker<'_> {
     }
 
     fn set(&mut self, i: usize, thread: u32, set: &SetSpte) {
-        if let Err(why) = self.legal(set.spte).and_then(|()| self.pages.set(thread, set)) {
+        let walked = self.walked(thread, set.level);
+        let placed = self
+            .legal(set.spte)
+            .and_then(|()| self.has_walked(thread))
+            .and_then(|()| self.keeps_tables(set))
+            .and_then(|()| self.pages.set(thread, set, walked));
+        if let Err(why) = placed {
             return self.refuse(i, why);
         }
         let asked = match self.belongs(i, thread, set) {
@@ -407,9 +463,11 @@ impl Checker<'_> {
                 level: set.level,
                 host_writable,
                 speculative,
+                guest_writable: true,
+                write_protected_pt: self.pages.needs_write_protection(set.gfn),
             };
             // A write fault looks its page up for writing; no fault asked for neighbours.
-            Does::Set(match asked {
+            let sets = match asked {
                 Asked::Own { write: true } => vec![new(true, false)],
                 Asked::Own { write: false } => vec![new(true, false), new(false, false)],
                 Asked::Neighbour => vec![new(true, true), new(false, true)],
@@ -417,14 +475,20 @@ impl Checker<'_> {
                     let all = [(true, false), (true, true), (false, false), (false, true)];
                     all.map(|(host, speculative)| new(host, speculative)).to_vec()
                 }
-            })
+            };
+            Does::Set(self.as_the_guest_allows(sets, thread, asked))
         } else {
             return self.refuse(i, "it maps nothing");
         };
         let breaks_cow = matches!(asked, Asked::Own { write: true } | Asked::Unknown);
         let goes_slow = breaks_cow && !self.windows.has_unmaps();
         let op = Op { gfn: set.gfn, does, seen: Some(set.spte), goes_slow, ..self.op(i, thread) };
-        self.sptes.entry(set.sptep).or_default().push(op);
+        let missed = self.missed(thread, asked);
+        let ops = self.sptes.entry(set.sptep).or_default();
+        ops.push(op);
+        if let Some(miss) = missed {
+            add(ops, Op { gfn: set.gfn, does: Does::Miss, ..miss });
+        }
     }
 
     /// Who asks for an SPTE: the fault that the thread handles, once, or a neighbour's.
@@ -433,15 +497,30 @@ impl Checker<'_> {
             return Ok(Asked::Unknown);
         }
         if let Some(fault) = self.faults.get_mut(&thread) {
-            let own = Place::of(set.level, fault.gfn) == Place::of(set.level, set.gfn);
+            let (place, entry) = (Place::of(set.level, fault.page), place::index(set.sptep));
+            let (own, near) = match self.rules.guest_tables() {
+                true => (place.index == entry, place.index / PREFETCH == entry / PREFETCH),
+                false => (
+                    place == Place::of(set.level, set.gfn),
+                    set.gfn / PREFETCH == fault.page / PREFETCH,
+                ),
+            };
             if own && !fault.mapped {
                 fault.mapped = true;
-                return Ok(Asked::Own { write: fault.error.write() });
+                let write = fault.error.write();
+                return self.as_walked(thread, set, write).map(|()| Asked::Own { write });
             }
-            let neighbour = set.gfn / PREFETCH == fault.gfn / PREFETCH && fault.mapped;
-            if !own && neighbour && !self.windows.is_logged(set.gfn, i) {
+            let neighbour = near && self.faults.get(&thread).is_some_and(|f| f.mapped);
+            // What the guest's tables do not let it write is no matter of the log.
+            let unlogged =
+                !self.windows.is_logged(set.gfn, i) || self.is_read_only_to_guest(set.spte);
+            if !own && neighbour && unlogged {
                 return Ok(Asked::Neighbour);
             }
+        }
+        if self.guest_stores {
+            // INVLPG and emulated stores map what they find in tables that are not followed.
+            return Ok(Asked::Unknown);
         }
         Err("no fault of its thread asks for it".to_owned())
     }
@@ -458,6 +537,11 @@ impl Checker<'_> {
     fn op(&self, i: usize, thread: u32) -> Op {
         op_of(self.threads, i, thread)
     }
+}
+
+/// A fault, at its beginning.
+fn handled(event: usize, address: u64, error: ErrorCode) -> Handled {
+    Handled { event, page: address >> 12, error, links: false, mapped: false }
 }
 
 /// An event without a step yet.

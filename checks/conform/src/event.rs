@@ -3,6 +3,8 @@
 use kvmmu_model::Spte;
 use serde::{Deserialize, Deserializer, de};
 
+use crate::walk::Element;
+
 /// A place in the order of the trace: event `i` stands at `i + 1`; 0 is before all of them.
 pub type Pos = u32;
 
@@ -53,6 +55,25 @@ pub enum What {
         /// `PFERR_*`.
         error: ErrorCode,
     },
+    /// `kvmmmu:kvm_mmu_pagetable_walk`: KVM begins to walk the guest's own tables.
+    Walk {
+        /// The guest's address.
+        address: u64,
+    },
+    /// `kvmmmu:kvm_mmu_paging_element`: an entry of them.
+    Element(Element),
+    /// `kvmmmu:kvm_mmu_set_accessed_bit`, `kvm_mmu_set_dirty_bit`: KVM sets A or D of one.
+    GuestBit {
+        /// Where the entry is.
+        gpa: u64,
+        /// D, and not A.
+        dirty: bool,
+    },
+    /// `kvmmmu:kvm_mmu_unsync_page`, under `mmu_lock`: from now on the guest may store to the table
+    /// that this page shadows.
+    Unsync(Page),
+    /// `kvmmmu:kvm_mmu_sync_page`, under `mmu_lock`: it may not any more.
+    Sync(Page),
     /// `kvm:kvm_age_page`, `kvm_age_hva`: the host ages these pages.
     Age(Range),
     /// `kvm:kvm_unmap_hva_range`: the host takes these pages back.
@@ -74,6 +95,12 @@ impl What {
             What::ZapAll(_) => "kvm_mmu_zap_all_fast",
             What::MmioSpte { .. } => "mark_mmio_spte",
             What::Fault { .. } => "kvm_page_fault",
+            What::Walk { .. } => "kvm_mmu_pagetable_walk",
+            What::Element(_) => "kvm_mmu_paging_element",
+            What::GuestBit { dirty: false, .. } => "kvm_mmu_set_accessed_bit",
+            What::GuestBit { dirty: true, .. } => "kvm_mmu_set_dirty_bit",
+            What::Unsync(_) => "kvm_mmu_unsync_page",
+            What::Sync(_) => "kvm_mmu_sync_page",
             What::Age(_) => "kvm_age",
             What::Unmap(_) => "kvm_unmap_hva_range",
             What::User(_) => "user",
@@ -134,6 +161,9 @@ pub struct SetSpte {
     pub sptep: u64,
     /// What the SPTE held when the event was written.
     pub spte: Spte,
+    /// The same with U and NX as they were: where a guest's own tables are shadowed they are the
+    /// guest's, and `spte` has those of a page that all may use.
+    pub raw: u64,
 }
 
 /// A shadow page, as the tracepoints name it.
@@ -148,11 +178,16 @@ pub struct Page {
 }
 
 impl Page {
+    const DIRECT: u32 = 1 << 7;
     const INVALID: u32 = 1 << 11;
 
     /// `role.level`.
     pub fn level(self) -> u8 {
         (self.role & 0xf) as u8
+    }
+    /// `role.direct`: no table of the guest is behind it.
+    pub fn is_direct(self) -> bool {
+        self.role & Page::DIRECT != 0
     }
     /// `role.invalid`: it was zapped before and kept because it was in use as a root.
     pub fn is_invalid(self) -> bool {

@@ -4,7 +4,7 @@
 //! taken for a trace that the model cannot explain. Lines are read one by one; of a file that is
 //! not text, no more than one line's limit is read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::agree::{self, Agreement};
+use crate::checker::guest;
 use crate::event::{
     ErrorCode, Event, FastFault, Number, Page, Phase, Range, Ret, SetSpte, User, What,
 };
@@ -21,6 +22,7 @@ use crate::kernel::{self, Kernel};
 use crate::line::{Header, Line};
 use crate::ranges;
 use crate::refused::Refused;
+use crate::walk::{Element, ROOT_LEVEL_MIN};
 
 /// The version of the file format.
 pub const VERSION: u64 = 1;
@@ -60,6 +62,12 @@ const KNOWN: &[&str] = &[
     "kvm_mmu_zap_all_fast",
     "mark_mmio_spte",
     "kvm_page_fault",
+    "kvm_mmu_pagetable_walk",
+    "kvm_mmu_paging_element",
+    "kvm_mmu_set_accessed_bit",
+    "kvm_mmu_set_dirty_bit",
+    "kvm_mmu_unsync_page",
+    "kvm_mmu_sync_page",
     "kvm_age_page",
     "kvm_age_hva",
     "kvm_unmap_hva_range",
@@ -93,7 +101,7 @@ pub fn read(path: &Path) -> Result<Recording, Refused> {
 ///
 /// As [`read`].
 pub fn read_from(mut from: impl BufRead, name: &str) -> Result<Recording, Refused> {
-    let mut reader = Reader { name, line: 0, threads: HashMap::new() };
+    let mut reader = Reader { name, line: 0, threads: HashMap::new(), walking: HashSet::new() };
     let first = reader.next_line(&mut from)?;
     let first = first.ok_or_else(|| reader.bad("the file is empty", RECORD))?;
     let header = reader.header(&first)?;
@@ -131,6 +139,8 @@ struct Reader<'a> {
     name: &'a str,
     line: u32,
     threads: HashMap<(bool, u32), u32>,
+    /// Threads that have begun to walk a guest's tables, and have read no entry.
+    walking: HashSet<u32>,
 }
 
 impl Reader<'_> {
@@ -230,16 +240,35 @@ impl Reader<'_> {
         let thread = self.threads.len() as u32;
         let thread = *self.threads.entry(who).or_insert(thread);
         agreement.order(line.n, line.pid.is_some()).map_err(|why| refuse(self, why))?;
-        ranges::check(&line).map_err(|why| self.bad(&why, agree::FIELDS))?;
+        ranges::check(&line, kernel.guest_tables).map_err(|why| self.bad(&why, agree::FIELDS))?;
         if let ("fast_page_fault" | "kvm_page_fault", Some(vcpu)) = (&*line.event, line.vcpu_id) {
             agreement.vcpu(vcpu, line.pid, at).map_err(|why| refuse(self, why))?;
         }
         if line.event == "user" {
             agreement.user(&line, thread, at).map_err(|why| refuse(self, why))?;
         }
+        if kernel.guest_tables {
+            self.levels(thread, &line)?;
+        }
         let name = std::mem::take(&mut line.event);
         let what = self.what(&name, line, kernel)?;
         Ok(Event { line: self.line, thread, what })
+    }
+
+    /// Only guests with four or five levels of tables are followed.
+    fn levels(&mut self, thread: u32, line: &Line) -> Result<(), Refused> {
+        let begins = self.walking.remove(&thread);
+        match (&*line.event, line.level) {
+            ("kvm_mmu_pagetable_walk", _) => {
+                self.walking.insert(thread);
+            }
+            ("kvm_mmu_paging_element", Some(level)) if begins && level < ROOT_LEVEL_MIN => {
+                let message = format!("the guest's tables have {level} levels");
+                return Err(self.other(&message, "record a guest in 64-bit mode"));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn what(&self, name: &str, line: Line, kernel: Kernel) -> Result<What, Refused> {
@@ -247,6 +276,11 @@ impl Reader<'_> {
             let message = || format!("{name} without \"{field}\"");
             value.map(|n| n.0).ok_or_else(|| self.bad(&message(), RECORD))
         };
+        if kernel.guest_tables && name == "fast_page_fault" {
+            let message = "a fast fault: the guest's paging was off for a time, and its tables are \
+                           not all that is shadowed";
+            return Err(self.other(message, "record a guest whose paging is on from the start"));
+        }
         Ok(match name {
             "fast_page_fault" => What::FastFault(FastFault {
                 vcpu: line.vcpu_id.ok_or_else(|| self.bad("no \"vcpu_id\"", RECORD))?,
@@ -257,13 +291,22 @@ impl Reader<'_> {
                 new: Spte(need("new_spte", line.new_spte)?),
                 ret: self.ret(&line, kernel)?,
             }),
-            "kvm_mmu_set_spte" => What::SetSpte(SetSpte {
-                gfn: need("gfn", line.gfn)?,
-                level: line.level.ok_or_else(|| self.bad("no \"level\"", RECORD))?,
-                sptep: need("sptep", line.sptep)?,
-                spte: Spte(need("spte", line.spte)?),
-            }),
-            "kvm_mmu_get_page" | "kvm_mmu_prepare_zap_page" => {
+            "kvm_mmu_set_spte" => {
+                let raw = need("spte", line.spte)?;
+                let all = |raw: u64| Spte((raw | guest::USER) & !guest::NO_EXECUTE);
+                let is_leaf = kernel.format.is_shadow_present(Spte(raw));
+                What::SetSpte(SetSpte {
+                    gfn: need("gfn", line.gfn)?,
+                    level: line.level.ok_or_else(|| self.bad("no \"level\"", RECORD))?,
+                    sptep: need("sptep", line.sptep)?,
+                    spte: if kernel.guest_tables && is_leaf { all(raw) } else { Spte(raw) },
+                    raw,
+                })
+            }
+            "kvm_mmu_get_page"
+            | "kvm_mmu_prepare_zap_page"
+            | "kvm_mmu_unsync_page"
+            | "kvm_mmu_sync_page" => {
                 let page = Page {
                     gfn: need("gfn", line.gfn)?,
                     role: need("role", line.role)? as u32,
@@ -273,9 +316,29 @@ impl Reader<'_> {
                     "kvm_mmu_get_page" => {
                         What::GetPage { page, created: need("created", line.created)? != 0 }
                     }
+                    "kvm_mmu_unsync_page" => What::Unsync(page),
+                    "kvm_mmu_sync_page" => What::Sync(page),
                     _ => What::ZapPage(page),
                 }
             }
+            // With nested paging KVM walks them only to emulate an instruction.
+            "kvm_mmu_pagetable_walk"
+            | "kvm_mmu_paging_element"
+            | "kvm_mmu_set_accessed_bit"
+            | "kvm_mmu_set_dirty_bit"
+                if !kernel.guest_tables =>
+            {
+                What::Other(name.to_owned())
+            }
+            "kvm_mmu_pagetable_walk" => What::Walk { address: need("addr", line.addr)? },
+            "kvm_mmu_paging_element" => What::Element(Element {
+                level: line.level.ok_or_else(|| self.bad("no \"level\"", RECORD))?,
+                pte: need("pte", line.pte)?,
+            }),
+            "kvm_mmu_set_accessed_bit" | "kvm_mmu_set_dirty_bit" => What::GuestBit {
+                gpa: need("gpa", line.gpa)?,
+                dirty: name == "kvm_mmu_set_dirty_bit",
+            },
             "kvm_mmu_zap_all_fast" => {
                 What::ZapAll(need("mmu_valid_gen", line.mmu_valid_gen)? as u8)
             }

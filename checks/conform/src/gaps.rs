@@ -3,6 +3,7 @@
 //! A trace without a kind of events is not wrong: a tracepoint may be absent, or nothing of the
 //! kind happened. Which of the two cannot be known, so the kind is named.
 
+use crate::checker::guest;
 use crate::event::{END, Event, What};
 use crate::file::Recording;
 use crate::windows::Windows;
@@ -17,12 +18,21 @@ const KINDS: &[(&str, &str)] = &[
     ("SPTEs are dropped only when the host takes pages back", "kvm_unmap_hva_range"),
 ];
 
+/// The same, where KVM shadows a guest's own tables: no fault goes the fast way there.
+const GUEST_KINDS: &[(&str, &str)] =
+    &[("which frame the guest maps, and how", "kvm_mmu_paging_element")];
+
 /// One sentence for each rule.
 pub fn of(recording: &Recording, windows: &Windows) -> Vec<String> {
     let events = &recording.events;
     let lacks = |name: &&(_, &str)| !events.iter().any(|e| e.what.name() == name.1);
+    let kinds =
+        KINDS.iter().chain(GUEST_KINDS).filter(|kind| match recording.kernel.guest_tables {
+            true => kind.1 != "fast_page_fault",
+            false => KINDS.contains(kind),
+        });
     let mut gaps: Vec<String> =
-        KINDS.iter().filter(lacks).map(|(rule, kind)| format!("{rule}: no {kind}")).collect();
+        kinds.filter(lacks).map(|(rule, kind)| format!("{rule}: no {kind}")).collect();
     let no_hva = recording.header.slots.iter().find(|s| s.hva.is_none());
     if windows.has_unmaps()
         && let Some(slot) = no_hva
@@ -34,6 +44,7 @@ pub fn of(recording: &Recording, windows: &Windows) -> Vec<String> {
         gaps.push("which frames an event of a slot is about: no slots in the header".to_owned());
     }
     gaps.extend(misses(events));
+    gaps.extend(stores(events));
     gaps.extend(harvests(events, windows));
     gaps
 }
@@ -47,6 +58,12 @@ fn misses(events: &[Event]) -> Option<String> {
         let line = events[zap].line;
         format!("where nothing is present to hardware: an upper page is zapped at line {line}")
     })
+}
+
+/// What the guest stores to its tables is not traced.
+fn stores(events: &[Event]) -> Option<String> {
+    let line = events[guest::first_store(events)?].line;
+    Some(format!("SPTEs in shadows of the guest's tables: it stores to those at line {line}"))
 }
 
 /// Why a harvest need not have taken W.

@@ -12,6 +12,8 @@ pub struct Kernel {
     pub algorithm: Algorithm,
     /// The layout of its SPTEs.
     pub format: SpteFormat,
+    /// KVM shadows the guest's own page tables: `paging` is `guest`.
+    pub guest_tables: bool,
 }
 
 /// What is wrong, and what to try.
@@ -44,7 +46,7 @@ impl Kernel {
             );
             return Err((message, "only NPT and legacy layouts are known so far".to_owned()));
         }
-        Ok(Kernel { algorithm, format })
+        Ok(Kernel { algorithm, format, guest_tables: header.mode.paging == "guest" })
     }
 
     /// What a value of `RET_PF_*` means, of those that a fast fault returns.
@@ -76,13 +78,7 @@ pub fn mode(header: &Header) -> Result<(), Refusal> {
         return Err((message, "record with kvm.tdp_mmu=0".to_owned()));
     }
     match (npt, mode.paging.as_str()) {
-        (true, "direct") | (false, "none") => Ok(()),
-        (false, "guest") => {
-            let message = "a trace of shadow paging: its faults never go the fast way, and the \
-                           checker does not follow guest page tables"
-                .to_owned();
-            Err((message, "record with npt=1, or with paging off in the guest".to_owned()))
-        }
+        (true, "direct") | (false, "none" | "guest") => Ok(()),
         (npt, paging) => {
             let message = format!("no mode has npt={} and paging '{paging}'", u8::from(npt));
             Err((message, "docs/conformance.md lists the modes".to_owned()))

@@ -26,6 +26,7 @@ pub mod refused;
 pub mod report;
 pub mod rules;
 pub mod threads;
+pub mod walk;
 pub mod windows;
 
 use refused::Refused;

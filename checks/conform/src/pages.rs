@@ -1,20 +1,24 @@
 //! The shadow pages of a trace: which there are, which table each has, and when one is zapped.
 //!
 //! Guarantee: a page is made only if none of its frame and role is there, found and zapped only if
-//! it is there; an SPTE belongs to the frame that its place in a direct table says; a table is
-//! never another page's before its page was zapped. All of these events come under `mmu_lock`, so
+//! it is there; an SPTE belongs to the frame that its place in a direct table says; the page that
+//! shadows a guest's table is the one that the guest's own tables lead to; a table is never another
+//! page's before its page was zapped. All of these events come under `mmu_lock`, so
 //! their order in the trace is the order in which they happened.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::event::{Event, FastFault, Page, Pos, SetSpte, What};
 use crate::place::{Place, index, table};
+use crate::walk::Shadow;
 
 /// A table in use.
 #[derive(Clone, Copy, Debug)]
 struct Table {
     level: u8,
+    /// The first frame that it maps. The shadow of a guest's table has none: its own frame is here.
     base: u64,
+    direct: bool,
 }
 
 /// What a table was until it was zapped.
@@ -23,6 +27,17 @@ struct Was {
     level: u8,
     base: u64,
     until: Pos,
+}
+
+/// What is known of the shadow page in which an SPTE is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Walked {
+    /// All are direct.
+    Direct,
+    /// The fault's walk of the guest's tables asks for this one.
+    Shadow(Shadow),
+    /// Nothing: no walk is traced, or none need have led there.
+    Unknown,
 }
 
 /// The shadow pages at one point of the trace.
@@ -38,6 +53,12 @@ pub struct Pages {
     got: HashMap<u32, Page>,
     /// The generation that each thread zaps.
     zaps: HashMap<u32, u8>,
+    /// The generation that was zapped last: its pages are obsolete.
+    obsolete: Option<u8>,
+    /// Pages whose tables the guest may store to.
+    unsync: HashSet<Page>,
+    /// Tables that shadow some of the guest's.
+    pub shadows: BTreeSet<u64>,
     /// Tables that were zapped, with the event.
     pub zapped: Vec<(u64, usize)>,
 }
@@ -75,6 +96,7 @@ impl Pages {
             return Ok(());
         }
         let until = i as Pos + 1;
+        self.unsync.remove(&page.valid());
         match self.live.remove(&page.valid()) {
             Some(Some(at)) => self.unbind(at, until, i),
             Some(None) => {}
@@ -99,6 +121,7 @@ impl Pages {
     /// `kvm_mmu_zap_all_fast` of a thread.
     pub fn zap_all(&mut self, thread: u32, generation: u8) {
         self.zaps.insert(thread, generation);
+        self.obsolete = Some(generation);
     }
 
     /// A system call of a thread ends: if it zapped a generation, no page of that is left. `Err`
@@ -116,14 +139,60 @@ impl Pages {
     }
 
     fn unbind(&mut self, at: u64, until: Pos, i: usize) {
-        if let Some(Table { level, base }) = self.tables.remove(&at) {
+        if let Some(Table { level, base, .. }) = self.tables.remove(&at) {
             self.was.insert(at, Was { level, base, until });
         }
         self.zapped.push((at, i));
     }
 
+    /// `kvm_mmu_unsync_page` and `kvm_mmu_sync_page`; `Err` says what is wrong.
+    pub fn set_unsync(&mut self, page: Page, unsync: bool) -> Result<(), String> {
+        if !self.live.contains_key(&page) {
+            return Err(format!("no page of frame {:#x} with this role is there", page.gfn));
+        }
+        if page.is_direct() || page.level() > 1 {
+            return Err("only the shadow of a guest's last-level table goes out of sync".to_owned());
+        }
+        match (unsync, self.unsync.contains(&page)) {
+            (true, true) => return Err("it is out of sync already".to_owned()),
+            (false, false) => return Err("it is not out of sync".to_owned()),
+            (true, false) => self.unsync.insert(page),
+            (false, true) => self.unsync.remove(&page),
+        };
+        Ok(())
+    }
+
+    /// `mmu_need_write_protect` of 5.10 for a frame, or what came of it: it is a guest's table that
+    /// is in sync.
+    pub fn needs_write_protection(&self, gfn: u64) -> bool {
+        let shadows = |page: &&Page| {
+            page.gfn == gfn && !page.is_direct() && self.obsolete != Some(page.generation)
+        };
+        let in_sync = |page: &Page| !self.unsync.contains(page);
+        self.live.keys().filter(shadows).any(in_sync)
+    }
+
     /// `kvm_mmu_set_spte`; `Err` says what is wrong.
-    pub fn set(&mut self, thread: u32, set: &SetSpte) -> Result<(), String> {
+    pub fn set(&mut self, thread: u32, set: &SetSpte, walked: Walked) -> Result<(), String> {
+        let at = table(set.sptep);
+        let shadow = match walked {
+            Walked::Direct => None,
+            Walked::Shadow(shadow) => Some(shadow),
+            // What the thread got last is as good a guess as there is.
+            Walked::Unknown if !self.tables.contains_key(&at) => {
+                let unbound = |page: &&Page| self.live.get(page).is_some_and(Option::is_none);
+                let got = self.got.get(&thread).filter(unbound);
+                match got.filter(|page| page.level() == set.level) {
+                    Some(page) => Some(Shadow { gfn: page.gfn, direct: page.is_direct() }),
+                    None => return Ok(()),
+                }
+            }
+            Walked::Unknown => None,
+        };
+        let known = self.tables.get(&at).map(|known| known.direct);
+        if !known.unwrap_or_else(|| shadow.is_none_or(|shadow| shadow.direct)) {
+            return self.set_in_shadow(thread, at, set.level, shadow);
+        }
         let place = Place::of(set.level, set.gfn);
         if place.index != index(set.sptep) {
             return Err(format!(
@@ -132,7 +201,6 @@ impl Pages {
                 set.gfn
             ));
         }
-        let at = table(set.sptep);
         if let Some(known) = self.tables.get(&at) {
             if (known.level, known.base) == (place.level, place.base) {
                 return Ok(());
@@ -145,7 +213,7 @@ impl Pages {
             return Err(message);
         }
         let page = self.page_for(thread, place);
-        self.tables.insert(at, Table { level: place.level, base: place.base });
+        self.tables.insert(at, Table { level: place.level, base: place.base, direct: true });
         match page {
             Some(page) => {
                 self.live.insert(page, Some(at));
@@ -164,10 +232,54 @@ impl Pages {
         let fits = |page: &Page| {
             page.level() == place.level
                 && page.gfn == place.base
+                && page.is_direct()
                 && self.live.get(page).is_some_and(Option::is_none)
         };
         let last = self.got.get(&thread).copied().filter(fits);
         last.or_else(|| self.live.keys().copied().filter(fits).min_by_key(|p| p.role))
+    }
+
+    /// The table at `at` shadows one of the guest's.
+    fn set_in_shadow(
+        &mut self,
+        thread: u32,
+        at: u64,
+        level: u8,
+        shadow: Option<Shadow>,
+    ) -> Result<(), String> {
+        if let Some(known) = self.tables.get(&at) {
+            let gfn = shadow.map_or(known.base, |shadow| shadow.gfn);
+            if known.level == level && known.base == gfn {
+                return Ok(());
+            }
+            return Err(format!(
+                "its table shadows the guest's table {:#x} at level {}, not {gfn:#x} at level \
+                 {level}",
+                known.base, known.level
+            ));
+        }
+        let Some(Shadow { gfn, .. }) = shadow else { return Ok(()) };
+        self.tables.insert(at, Table { level, base: gfn, direct: false });
+        self.shadows.insert(at);
+        let fits = |page: &Page| {
+            page.level() == level
+                && page.gfn == gfn
+                && !page.is_direct()
+                && self.live.get(page).is_some_and(Option::is_none)
+        };
+        let last = self.got.get(&thread).copied().filter(fits);
+        let any = || self.live.keys().copied().filter(fits).min_by_key(|p| p.role);
+        match last.or_else(any) {
+            Some(page) => {
+                self.live.insert(page, Some(at));
+                Ok(())
+            }
+            None if self.traced => Err(format!(
+                "no shadow page of the guest's table {gfn:#x} at level {level} is there: \
+                 kvm_mmu_get_page is missing"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// The level of the table that a fast fault ended in, if it is known. The fault may have read

@@ -30,9 +30,14 @@ const DIRECT: u64 = 1 << 7;
 /// `PFERR_*`: P W U R F PK SS, SGX, those of SEV-SNP, final and table walk, implicit.
 const ERROR_BITS: u64 = 0x7f | 1 << 15 | 0x3f << 31 | 1 << 48;
 
-/// Checks the fields of an event that the checker knows. `Err` names the field.
-pub(crate) fn check(line: &Line) -> Result<(), String> {
+/// Checks the fields of an event that the checker knows; `guest_tables`: KVM shadows those of the
+/// guest. `Err` names the field.
+pub(crate) fn check(line: &Line, guest_tables: bool) -> Result<(), String> {
     let number = |field: Option<Number>| field.map(|n| n.0);
+    // A guest's own addresses have all bits.
+    let address_max = if guest_tables { u64::MAX } else { PHYSICAL - 1 };
+    let is_walk = line.event == "kvm_mmu_paging_element";
+    let level_max = if is_walk { LEVEL_MAX } else { LEAF_LEVEL_MAX };
     let bounds = [
         ("pid", line.pid.map(u64::from), 0, PID_MAX),
         ("cpu", line.cpu.map(u64::from), 0, CPU_MAX),
@@ -42,10 +47,11 @@ pub(crate) fn check(line: &Line) -> Result<(), String> {
         ("pages", line.pages, 0, PAGES_MAX),
         ("slot", line.slot.map(u64::from), 0, SLOT_MAX),
         ("cr2_or_gpa", number(line.cr2_or_gpa), 0, PHYSICAL - 1),
-        ("fault_address", number(line.fault_address), 0, PHYSICAL - 1),
+        ("fault_address", number(line.fault_address), 0, address_max),
+        ("gpa", number(line.gpa), 0, PHYSICAL - 1),
         ("start", number(line.start), 0, USER - 1),
         ("hva", number(line.hva), 0, USER - 1),
-        ("level", line.level.map(u64::from), 1, LEAF_LEVEL_MAX),
+        ("level", line.level.map(u64::from), 1, level_max),
         ("role", number(line.role), 0, u64::from(u32::MAX)),
         ("mmu_valid_gen", number(line.mmu_valid_gen), 0, 1),
         ("created", number(line.created), 0, 1),
@@ -60,7 +66,7 @@ pub(crate) fn check(line: &Line) -> Result<(), String> {
         }
     }
     addresses(line)?;
-    roles(line)?;
+    roles(line, guest_tables)?;
     results(line)
 }
 
@@ -90,13 +96,13 @@ fn addresses(line: &Line) -> Result<(), String> {
     }
 }
 
-fn roles(line: &Line) -> Result<(), String> {
+fn roles(line: &Line, guest_tables: bool) -> Result<(), String> {
     let Some(role) = line.role.map(|n| n.0) else { return Ok(()) };
     let level = role & 0xf;
     if !(1..=LEVEL_MAX).contains(&level) {
         return Err(format!("\"role\" is {role:#x}: no page is of level {level}"));
     }
-    if role & DIRECT == 0 {
+    if role & DIRECT == 0 && !guest_tables {
         let why = "a shadow of a guest's table, which \"paging\" of the header excludes";
         return Err(format!("\"role\" is {role:#x}, {why}"));
     }

@@ -12,6 +12,7 @@ use crate::file::Recording;
 use crate::history::{Op, Unexplained};
 use crate::line::Mode;
 use crate::place;
+use crate::walk::Element;
 use crate::windows::{Allowed, effects};
 
 /// The kinds of events, in the order of the report.
@@ -23,6 +24,12 @@ const KINDS: &[&str] = &[
     "kvm_mmu_zap_all_fast",
     "mark_mmio_spte",
     "kvm_page_fault",
+    "kvm_mmu_pagetable_walk",
+    "kvm_mmu_paging_element",
+    "kvm_mmu_set_accessed_bit",
+    "kvm_mmu_set_dirty_bit",
+    "kvm_mmu_unsync_page",
+    "kvm_mmu_sync_page",
     "kvm_age",
     "kvm_unmap_hva_range",
     "user",
@@ -311,6 +318,7 @@ fn verdict(events: &[Event], checked: &Checked) -> Verdict {
 fn mode(mode: &Mode) -> String {
     let paging = match mode.paging.as_str() {
         "none" => ", paging off in the guest",
+        "guest" => ", the guest's own tables",
         _ => "",
     };
     let [npt, tdp_mmu] = [mode.npt, mode.tdp_mmu].map(Option::unwrap_or_default);
@@ -458,6 +466,14 @@ impl Teller<'_> {
             What::User(user) => {
                 format!("user {} {}", user.op, format!("{:?}", user.phase).to_lowercase())
             }
+            What::Element(Element { level, pte }) => {
+                format!("kvm_mmu_paging_element level {level} {pte:#x}")
+            }
+            What::Unsync(page) | What::Sync(page) => {
+                format!("{} frame {:#x} role {:#x}", event.what.name(), page.gfn, page.role)
+            }
+            What::Walk { address } => format!("kvm_mmu_pagetable_walk {address:#x}"),
+            What::GuestBit { gpa, .. } => format!("{} at {gpa:#x}", event.what.name()),
             What::Age(_) | What::Unmap(_) | What::ZapAll(_) | What::Other(_) => {
                 event.what.name().to_owned()
             }

@@ -25,6 +25,10 @@ pub struct Mapped {
     pub host_writable: bool,
     /// Nobody asked for it yet.
     pub speculative: bool,
+    /// The guest's own tables allow a write.
+    pub guest_writable: bool,
+    /// The frame is a guest's table, and write-protected for that.
+    pub write_protected_pt: bool,
 }
 
 /// Every guard is there.
@@ -56,9 +60,16 @@ impl Rules {
         }
     }
 
-    /// `page_fault_can_be_fast`.
+    /// KVM shadows the guest's own tables.
+    pub fn guest_tables(&self) -> bool {
+        self.kernel.guest_tables
+    }
+
+    /// `page_fault_can_be_fast`. Where a guest's own tables are shadowed no fault is.
     pub fn can_be_fast(&self, error: ErrorCode) -> bool {
-        !error.reserved() && self.steps().page_fault_can_be_fast(access(error), error.present())
+        !self.guest_tables()
+            && !error.reserved()
+            && self.steps().page_fault_can_be_fast(access(error), error.present())
     }
 
     /// What a fast fault makes of an SPTE. Of a large page it depends on whether the slot is
@@ -72,8 +83,8 @@ impl Rules {
         let leaf = NewLeaf {
             pfn: new.pfn,
             host_writable: new.host_writable,
-            guest_writable: true,
-            write_protected_pt: false,
+            guest_writable: new.guest_writable,
+            write_protected_pt: new.write_protected_pt,
             speculative: new.speculative,
             can_unsync: true,
             old,

@@ -12,6 +12,7 @@ use kvm_ioctls::{Kvm, VcpuFd};
 use kvmmu_qemu::{Exit, Failure};
 
 use crate::guest::{self, DATA, LOW_SIZE};
+use crate::kernel::Kernel;
 use crate::memory::{Backing, Memory, PAGE};
 use crate::sys::{self, Ring, Slots};
 
@@ -55,6 +56,31 @@ impl DirtyLog {
             DirtyLog::InitiallySet => "initially-set",
             DirtyLog::Ring => "ring",
         }
+    }
+
+    /// Asks a new VM for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Nothing`] when the kernel lacks it; others as they come.
+    pub fn enable(self, vm: &kvm_ioctls::VmFd) -> Result<(), Failure> {
+        let Some((name, number, argument)) = self.capability(vm) else { return Ok(()) };
+        let offered = u64::from(vm.check_extension_raw(number.into()).unsigned_abs());
+        // Manual protect offers flags, the ring a size in bytes.
+        let enough = match self {
+            DirtyLog::Ring => offered >= argument,
+            _ => offered & argument == argument,
+        };
+        if !enough {
+            return Err(Failure::new(
+                Exit::Nothing,
+                format!("this kernel has no {name} (capability {number} is {offered:#x})"),
+                "leave it out, or use a later kernel",
+            ));
+        }
+        let args = [argument, 0, 0, 0];
+        let capability = kvm_enable_cap { cap: number, args, ..Default::default() };
+        vm.enable_cap(&capability).map_err(|e| failed("KVM_ENABLE_CAP", e.errno()))
     }
 
     /// The capability that it needs, its number and its argument.
@@ -164,29 +190,13 @@ impl Vm {
     pub fn new(log: DirtyLog, pages: usize, backing: Backing) -> Result<Vm, Failure> {
         let kvm = open()?;
         let vm = kvm.create_vm().map_err(|error| failed("KVM_CREATE_VM", error.errno()))?;
-        if let Some((name, number, argument)) = log.capability(&vm) {
-            let offered = u64::from(vm.check_extension_raw(number.into()).unsigned_abs());
-            // Manual protect offers flags, the ring a size in bytes.
-            let enough = match log {
-                DirtyLog::Ring => offered >= argument,
-                _ => offered & argument == argument,
-            };
-            if !enough {
-                return Err(Failure::new(
-                    Exit::Nothing,
-                    format!("this kernel has no {name} (capability {number} is {offered:#x})"),
-                    "leave it out, or use a later kernel",
-                ));
-            }
-            let args = [argument, 0, 0, 0];
-            let capability = kvm_enable_cap { cap: number, args, ..Default::default() };
-            vm.enable_cap(&capability).map_err(|e| failed("KVM_ENABLE_CAP", e.errno()))?;
-        }
+        log.enable(&vm)?;
         let memory =
             |pages, backing| Memory::new(pages, backing).map_err(|error| no_memory(pages, &error));
         let low = memory(LOW_SIZE / PAGE, Backing::Shared)?;
         let data = memory(pages, backing)?;
-        guest::prepare(&low);
+        // Where the guest's tables are shadowed, there is more of them.
+        guest::prepare(&low, Kernel::running().npt == Some(false));
         let vm = Vm { kvm, slots: Arc::new(Slots::new(vm)), low, data, log };
         let low = (vm.low.region(), (0, LOW_SIZE));
         vm.slots

@@ -69,12 +69,14 @@ pub(crate) struct Script {
     pub(crate) lines: Vec<String>,
     /// The slot is logged from the beginning.
     pub(crate) logged: bool,
+    /// How the guest's memory is translated: `direct`, `none`, `guest`.
+    pub(crate) paging: &'static str,
 }
 
 impl Script {
     /// A trace without events.
     pub(crate) fn new(layout: Layout) -> Script {
-        Script { layout, lines: Vec::new(), logged: true }
+        Script { layout, lines: Vec::new(), logged: true, paging: "direct" }
     }
 
     /// An event of thread `pid`.
@@ -163,10 +165,14 @@ impl Script {
     pub(crate) fn header(&self) -> String {
         format!(
             "{{\"kvmmu-trace\":1,\"kernel\":\"{}\",\"arch\":\"x86-64\",\"format\":\"{}\",\
-             \"mode\":{{\"npt\":1,\"tdp_mmu\":0,\"paging\":\"direct\"}},\"vcpus\":64,\
+             \"mode\":{{\"npt\":{},\"tdp_mmu\":0,\"paging\":\"{}\"}},\"vcpus\":64,\
              \"slots\":[{{\"slot\":0,\"base_gfn\":\"0x200\",\"pages\":512,\"log\":{}}},\
              {{\"slot\":7,\"base_gfn\":\"0x100000\",\"pages\":512}}],\"seed\":1}}",
-            self.layout.kernel, self.layout.format, self.logged
+            self.layout.kernel,
+            self.layout.format,
+            u8::from(self.paging == "direct"),
+            self.paging,
+            self.logged
         )
     }
 

@@ -61,9 +61,6 @@ fn other_versions_and_kernels_are_foreign() {
     refused(&with("npt-v5.10", "ept"), Kind::Foreign, "SPTE format 'ept'");
     refused(&with("x86-64", "arm64"), Kind::Foreign, "a trace of arm64");
     refused(&with("\"tdp_mmu\":0", "\"tdp_mmu\":1"), Kind::Foreign, "TDP MMU");
-    let guest = "\"npt\":0,\"tdp_mmu\":0,\"paging\":\"guest\"";
-    let direct = "\"npt\":1,\"tdp_mmu\":0,\"paging\":\"direct\"";
-    refused(&with(direct, guest), Kind::Foreign, "shadow paging");
     refused(&with("\"direct\"", "\"none\""), Kind::Foreign, "no mode has npt=1");
 }
 

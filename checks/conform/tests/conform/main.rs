@@ -5,5 +5,6 @@ mod common;
 mod contradictions;
 mod edits;
 mod files;
+mod guest;
 mod recorded;
 mod steps;

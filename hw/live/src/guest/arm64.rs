@@ -49,7 +49,7 @@ const TTBR0_EL1: u64 = system(3, 0, 2, 0, 0);
 const SCTLR_EL1: u64 = system(3, 0, 1, 0, 0);
 
 /// Writes the identity map of the first two GiB.
-pub(super) fn prepare(low: &Memory) {
+pub(super) fn prepare(low: &Memory, _small: bool) {
     low.write(TABLE, &(BLOCK | DEVICE).to_le_bytes());
     low.write(TABLE + 8, &(BASE | BLOCK | SHAREABLE).to_le_bytes());
 }

@@ -126,9 +126,10 @@ impl Step {
     }
 }
 
-/// Writes what all vCPUs need into low memory: page tables.
-pub fn prepare(low: &Memory) {
-    arch::prepare(low);
+/// Writes what all vCPUs need into low memory: page tables. `small`: the data pages are mapped one
+/// by one where the architecture has a choice here, so that there is more for KVM to shadow.
+pub fn prepare(low: &Memory, small: bool) {
+    arch::prepare(low, small);
 }
 
 /// Puts the storing guest of `vcpu` into low memory.

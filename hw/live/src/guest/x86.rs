@@ -14,12 +14,19 @@ pub const BASE: u64 = 0;
 /// The modes of this architecture.
 pub const MODES: &[Mode] = &[Mode::Paged, Mode::Unpaged];
 
-/// The page tables: level 4, 3 and 2 (2 MiB pages).
+/// The page tables: level 4, 3 and 2.
 const TABLES: [usize; 3] = [0x1000, 0x2000, 0x3000];
+/// The tables of level 1, one after another: of the data pages.
+const LAST_TABLES: usize = 0x8_0000;
+/// How many, if there are any: 64 MiB have 4 KiB pages; what comes before and after has 2 MiB
+/// pages.
+const LAST_TABLES_COUNT: usize = 32;
 /// Present, writable, user, accessed.
 const TABLE: u64 = 0x27;
 /// The same, dirty, and a large page.
 const LARGE_PAGE: u64 = 0xe7;
+/// Present, writable, user; A and D are what the first access sets: the walker of the CPU, or KVM.
+const PAGE: u64 = 0x07;
 /// The port by which a guest ends.
 const END_PORT: u16 = 0x10;
 /// What KVM on Intel needs below 4 GiB.
@@ -33,12 +40,21 @@ const EFER_LME_LMA: u64 = (1 << 8) | (1 << 10);
 const FLAGS: u64 = 2;
 const FLAGS_IOPL_3: u64 = 3 << 12;
 
-/// Writes the identity map of the first GiB.
-pub(super) fn prepare(low: &Memory) {
+/// Writes the identity map of the first GiB, the data pages by 4 KiB pages if `small`.
+pub(super) fn prepare(low: &Memory, small: bool) {
     low.write(TABLES[0], &(TABLES[1] as u64 | TABLE).to_le_bytes());
     low.write(TABLES[1], &(TABLES[2] as u64 | TABLE).to_le_bytes());
     for i in 0..512 {
         low.write(TABLES[2] + i * 8, &(((i as u64) << 21) | LARGE_PAGE).to_le_bytes());
+    }
+    let first = DATA as usize >> 21;
+    for i in 0..if small { LAST_TABLES_COUNT } else { 0 } {
+        let table = LAST_TABLES + (i << 12);
+        low.write(TABLES[2] + (first + i) * 8, &(table as u64 | TABLE).to_le_bytes());
+        for entry in 0..512 {
+            let frame = (((first + i) << 9) + entry) as u64;
+            low.write(table + entry * 8, &(frame << 12 | PAGE).to_le_bytes());
+        }
     }
 }
 

@@ -105,7 +105,7 @@ impl<'s> Machine<'s> {
         let map =
             |pages| Memory::new(pages, Backing::Shared).map_err(|error| failed_io("mmap", &error));
         let (low, data) = (map(LOW_SIZE / PAGE)?, map(FRAMES)?);
-        guest::prepare(&low);
+        guest::prepare(&low, false);
         let slots = Arc::new(Slots::new(vm));
         slots
             .set((LOW_SLOT, 0), BASE, low.region(), (0, LOW_SIZE))

@@ -10,7 +10,7 @@ use super::fields::{Field, Format};
 use super::pages::Record;
 
 /// Fields of up to 4 bytes that are sets of bits: hexadecimal, too.
-const BIT_SETS: &[&str] = &["error_code", "role", "access"];
+const BIT_SETS: &[&str] = &["error_code", "pferr", "role", "access"];
 /// The event that trace_marker makes.
 const PRINT: &str = "print";
 

@@ -151,11 +151,12 @@ fn checks(kernel: &Kernel, mode: &Mode, args: &Args) -> Vec<String> {
     checks
 }
 
-/// The recorded runs of a mode: a small one, and a large one where there is a fast path to see.
+/// The recorded runs of a mode: a small one, and a large one where there is a fast path to see, or
+/// a guest's own tables.
 fn traces(kernel: &Kernel, mode: &Mode) -> Vec<String> {
     let name = format!("{}-{}", kernel.version, mode.name.replace([' ', '='], "-"));
     let mut traces = vec![format!("--stores 150000 --pages 1024 --trace /out/{name}-small.jsonl")];
-    if mode.fast == Fast::Yes {
+    if mode.fast == Fast::Yes || mode.parameters == SHADOW {
         let size = "--stores 4000000 --slide 9 --period 1";
         traces.push(format!("{size} --trace /out/{name}-large.jsonl"));
     }
