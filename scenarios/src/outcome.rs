@@ -8,8 +8,8 @@
 //!
 //! * For each frame of the slots, in order of gfn, but for frames that hold guest page tables
 //!   (their contents are an encoding of each machine's own): the *content* that user space would
-//!   read after the stop phase, and in slots with dirty logging the *copy*, the destination of the
-//!   migration.
+//!   read after the stop phase, and in slots with dirty logging, or whose log begins, the *copy*,
+//!   the destination of the migration.
 //! * What each GET_DIRTY_LOG reported: those of each thread in the order in which it made them, by
 //!   thread index, and last those of the stop phase. How the calls of two threads interleave is
 //!   not in it.
@@ -26,7 +26,7 @@
 //! ```text
 //! outcome = "nothing" | item { " " item }     frames in order of gfn, then harvests
 //! item    = "gfn" N "=" page                  a slot without dirty logging: the content
-//!         | "gfn" N "=" page "/" page         with it: the content, and the copy
+//!         | "gfn" N "=" page "/" page         with it, or it begins: the content, and the copy
 //!         | "t" N ".slot" N "=" frames        reported to thread N
 //!         | "stop.slot" N "=" frames          reported in the stop phase
 //! page    = "0x" hexadecimal, lower case, no leading zeros ("0x0" for 0)
@@ -142,15 +142,28 @@ impl Outcome {
 /// The frames that outcomes of `scenario` have, slot by slot, and whether their slot is logged.
 pub fn frames(scenario: &Scenario) -> impl Iterator<Item = (Gfn, bool)> {
     let is_table = |gfn: u64| scenario.guest_tables.iter().any(|t| t.gfn.0 == gfn);
-    scenario.slots.iter().flat_map(move |slot| {
+    scenario.slots.iter().enumerate().flat_map(move |(i, slot)| {
         let gfns = slot.base.0..slot.base.0 + u64::from(slot.pages);
-        gfns.filter(move |gfn| !is_table(*gfn)).map(|gfn| (Gfn(gfn), slot.log))
+        let logged = slot.log || begins_log(scenario, i);
+        gfns.filter(move |gfn| !is_table(*gfn)).map(move |gfn| (Gfn(gfn), logged))
     })
+}
+
+/// A program begins the log of this slot.
+fn begins_log(scenario: &Scenario, slot: usize) -> bool {
+    use UserOp::{StartDirtyLog, StartDirtyLogSet};
+    let of = |op| match op {
+        Op::User(StartDirtyLog(of) | StartDirtyLogSet(of)) => usize::from(of.0) == slot,
+        _ => false,
+    };
+    scenario.ops().any(of)
 }
 
 /// How often executions of `scenario` call GET_DIRTY_LOG at most.
 pub fn harvests_max(scenario: &Scenario) -> usize {
-    scenario.ops().filter(|op| matches!(op, Op::User(UserOp::GetDirtyLog(_)))).count()
+    use UserOp::{FetchDirtyLog, GetDirtyLog};
+    let asks = |op: &Op| matches!(op, Op::User(GetDirtyLog(_) | FetchDirtyLog(_)));
+    scenario.ops().filter(asks).count()
 }
 
 /// What a page holds after a store by operation `index` of a vCPU's program.

@@ -44,13 +44,16 @@ pub fn fits(scenario: &Scenario, outcome: &Outcome) -> bool {
     expected.sort_unstable();
     let has = outcome.frames().iter().map(|f| (f.gfn.0, f.copy.is_some()));
     let may = |h: &Harvest| {
-        let asked = Op::User(UserOp::GetDirtyLog(SlotIndex(h.slot)));
+        let slot = SlotIndex(h.slot);
+        let asks = |op| {
+            op == Op::User(UserOp::GetDirtyLog(slot)) || op == Op::User(UserOp::FetchDirtyLog(slot))
+        };
         match h.to {
             Asker::Thread(t) => scenario
                 .threads
                 .get(usize::from(t))
-                .is_some_and(|thread| thread.run.ops().any(|(_, op)| op == asked)),
-            Asker::Stop => scenario.at_stop.ops().any(|(_, op)| op == asked),
+                .is_some_and(|thread| thread.run.ops().any(|(_, op)| asks(op))),
+            Asker::Stop => scenario.at_stop.ops().any(|(_, op)| asks(op)),
         }
     };
     has.eq(expected) && outcome.harvests().iter().all(may)

@@ -12,7 +12,7 @@ use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 use kvmmu_model::Gfn;
 use kvmmu_qemu::{Exit, Failure};
 use kvmmu_scenarios::outcome::{Asker, Harvest, Outcome};
-use kvmmu_scenarios::scenario::Scenario;
+use kvmmu_scenarios::scenario::{Scenario, Slot};
 use rustix::mm::Advice;
 
 use super::plan::{Action, Plan};
@@ -21,8 +21,8 @@ use crate::guest::{self, BASE, DATA, LOW_SIZE, MODES};
 use crate::harvest::set_bits;
 use crate::job::run_vcpu;
 use crate::memory::{Backing, Memory, PAGE};
-use crate::sys::Slots;
-use crate::vm::{self, LOW_SLOT, Vcpu, failed, failed_io};
+use crate::sys::{self, Slots};
+use crate::vm::{self, DirtyLog, LOW_SLOT, Vcpu, failed, failed_io};
 
 /// Frames that a scenario can name.
 const FRAMES: usize = 8;
@@ -64,8 +64,11 @@ struct Shared {
     slots: Arc<Slots>,
     low: Memory,
     data: Memory,
-    /// Of each slot: its first frame, how many, logged.
-    layout: Vec<(u64, usize, bool)>,
+    /// The slots, as they are before the first step.
+    layout: Vec<Slot>,
+    /// Which of them there are now.
+    there: Vec<AtomicBool>,
+    log: DirtyLog,
     user: Mutex<User>,
     /// Lets user space go; what lets guests go is in their memory.
     go: AtomicBool,
@@ -74,6 +77,8 @@ struct Shared {
 /// What user space has.
 #[derive(Default)]
 struct User {
+    /// With manual protect: not cleared yet.
+    fetched: u64,
     harvested: u64,
     copy: [u64; FRAMES],
     harvests: Vec<Harvest>,
@@ -106,12 +111,11 @@ impl<'s> Machine<'s> {
             |pages| Memory::new(pages, Backing::Shared).map_err(|error| failed_io("mmap", &error));
         let (low, data) = (map(LOW_SIZE / PAGE)?, map(FRAMES)?);
         guest::prepare(&low, false);
+        plan.log.enable(&vm)?;
         let slots = Arc::new(Slots::new(vm));
         slots
             .set((LOW_SLOT, 0), BASE, low.region(), (0, LOW_SIZE))
             .map_err(|error| failed_io("KVM_SET_USER_MEMORY_REGION", &error))?;
-        let layout = scenario.slots.iter();
-        let layout = layout.map(|s| (s.base.0, usize::from(s.pages), s.log)).collect();
         let load = |place, program: &[_]| {
             guest::load_program(&low, place, program).map_err(|e| failed_io("a program", &e))
         };
@@ -128,7 +132,10 @@ impl<'s> Machine<'s> {
         let count = plan.guests.len() + plan.others.len();
         let user = Mutex::new(User::default());
         let go = AtomicBool::new(false);
-        let shared = Arc::new(Shared { slots, low, data, layout, user, go });
+        let layout = scenario.slots.clone();
+        let there = layout.iter().map(|_| AtomicBool::new(false)).collect();
+        let shared = Shared { slots, low, data, layout, there, log: plan.log, user, go };
+        let shared = Arc::new(shared);
         let (sender, done) = mpsc::channel();
         let mut threads = Vec::new();
         let mut orders = Vec::new();
@@ -140,7 +147,7 @@ impl<'s> Machine<'s> {
         }
         let counters = Counters::start();
         let random = Random(seed);
-        let machine = Machine {
+        Ok(Machine {
             scenario,
             plan,
             shared,
@@ -151,11 +158,7 @@ impl<'s> Machine<'s> {
             counters,
             random,
             limit,
-        };
-        for slot in 0..machine.shared.layout.len() {
-            machine.shared.set_logging(slot, machine.shared.layout[slot].2)?;
-        }
-        Ok(machine)
+        })
     }
 
     /// One execution.
@@ -206,19 +209,25 @@ impl<'s> Machine<'s> {
             shared.data.write(frame * PAGE, &[0; 8]);
         }
         shared.advise(0..FRAMES, Advice::LinuxDontNeed)?;
-        let unlogged = || (0..shared.layout.len()).filter(|slot| !shared.layout[*slot].2);
+        let slots = || 0..shared.layout.len();
+        for slot in slots() {
+            let Slot { log, there, .. } = shared.layout[slot];
+            shared.set_memslot(slot, there.then_some(log))?;
+        }
+        let unlogged = || slots().filter(|s| shared.layout[*s].there && !shared.layout[*s].log);
         if !self.plan.map.is_empty() {
             // With the log on, fetching it write-protects what was just written: 110.
-            unlogged().try_for_each(|slot| shared.set_logging(slot, true))?;
+            unlogged().try_for_each(|slot| shared.set_memslot(slot, Some(true)))?;
             self.run_alone(MAP)?;
         }
-        for slot in 0..shared.layout.len() {
-            if shared.layout[slot].2 || !self.plan.map.is_empty() {
-                shared.get_dirty_log(slot)?;
+        for slot in slots().filter(|slot| shared.layout[*slot].there) {
+            if shared.layout[slot].log || !self.plan.map.is_empty() {
+                let frames = shared.get_dirty_log(slot)?;
+                shared.clear_dirty_log(slot, frames)?;
             }
         }
         if !self.plan.map.is_empty() {
-            unlogged().try_for_each(|slot| shared.set_logging(slot, false))?;
+            unlogged().try_for_each(|slot| shared.set_memslot(slot, Some(false)))?;
         }
         if !self.plan.map_writable.is_empty() {
             self.run_alone(MAP_WRITABLE)?;
@@ -250,7 +259,7 @@ impl<'s> Machine<'s> {
         let vcpu = self.vcpus[0].take().ok_or_else(gone)?;
         self.shared.set_go(true);
         guest::restart((0, &vcpu.fd), place, 1).map_err(|e| failed_io("restarting a vCPU", &e))?;
-        self.vcpus[0] = Some(run_vcpu(vcpu)?);
+        self.vcpus[0] = Some(run_vcpu(vcpu, false)?);
         Ok(())
     }
 
@@ -290,25 +299,57 @@ impl Shared {
         self.go.store(go, Ordering::Relaxed);
     }
 
-    fn set_logging(&self, slot: usize, on: bool) -> Result<(), Failure> {
-        let (base, pages, _) = self.layout[slot];
-        let offset = usize::try_from(base).unwrap_or(usize::MAX).saturating_mul(PAGE);
-        let flags = if on { KVM_MEM_LOG_DIRTY_PAGES } else { 0 };
-        let address = DATA + offset as u64;
-        self.slots
-            .set((number(slot), flags), address, self.data.region(), (offset, pages * PAGE))
-            .map_err(|error| failed_io("KVM_SET_USER_MEMORY_REGION", &error))
+    /// Creates a slot, with dirty logging or without, or switches that; `None`: deletes it.
+    fn set_memslot(&self, slot: usize, log: Option<bool>) -> Result<(), Failure> {
+        // ORDERING: Relaxed. One thread at a time changes a slot: a scenario that does not is no
+        // scenario for a live KVM.
+        if self.there[slot].swap(log.is_some(), Ordering::Relaxed) || log.is_some() {
+            let Slot { base, pages, .. } = self.layout[slot];
+            let offset = usize::try_from(base.0).unwrap_or(usize::MAX).saturating_mul(PAGE);
+            let flags = if log == Some(true) { KVM_MEM_LOG_DIRTY_PAGES } else { 0 };
+            let size = if log.is_some() { usize::from(pages) * PAGE } else { 0 };
+            let address = DATA + offset as u64;
+            self.slots
+                .set((number(slot), flags), address, self.data.region(), (offset, size))
+                .map_err(|error| failed_io("KVM_SET_USER_MEMORY_REGION", &error))?;
+        }
+        Ok(())
     }
 
     /// The frames that a slot reports.
     fn get_dirty_log(&self, slot: usize) -> Result<u64, Failure> {
-        let (base, pages, _) = self.layout[slot];
+        let Slot { base, pages, .. } = self.layout[slot];
         let bits = self
             .slots
             .vm()
-            .get_dirty_log(number(slot), pages * PAGE)
+            .get_dirty_log(number(slot), usize::from(pages) * PAGE)
             .map_err(|error| failed("KVM_GET_DIRTY_LOG", error.errno()))?;
-        Ok(set_bits(&bits).fold(0, |frames, page| frames | 1 << (base + page as u64)))
+        Ok(set_bits(&bits).fold(0, |frames, page| frames | 1 << (base.0 + page as u64)))
+    }
+
+    /// With manual protect: clears these frames of a slot's log, and protects them.
+    fn clear_dirty_log(&self, slot: usize, frames: u64) -> Result<(), Failure> {
+        if self.log == DirtyLog::Get {
+            return Ok(());
+        }
+        let Slot { base, pages, .. } = self.layout[slot];
+        let bits = [frames >> base.0];
+        sys::clear_dirty_log(self.slots.vm(), number(slot), (0, pages.into()), &bits)
+            .map_err(|error| failed_io("KVM_CLEAR_DIRTY_LOG", &error))
+    }
+
+    /// The frames of a slot.
+    fn frames(&self, slot: usize) -> u64 {
+        let Slot { base, pages, .. } = self.layout[slot];
+        ((1 << pages) - 1) << base.0
+    }
+
+    /// Copies these frames.
+    fn copy(&self, frames: u64) {
+        for frame in set_bits(&[frames]) {
+            let content = self.content(frame);
+            self.user().copy[frame] = content;
+        }
     }
 
     fn advise(&self, pages: std::ops::Range<usize>, advice: Advice) -> Result<(), Failure> {
@@ -335,12 +376,31 @@ impl Shared {
                 user.harvested |= frames;
                 user.harvests.push(Harvest { to, slot, frames });
             }
+            Action::FetchDirtyLog(slot) => {
+                let frames = self.get_dirty_log(slot.into())?;
+                let mut user = self.user();
+                user.fetched |= frames;
+                user.harvested |= frames;
+                user.harvests.push(Harvest { to, slot, frames });
+            }
+            Action::ClearDirtyLog(slot) => {
+                let slot = usize::from(slot);
+                let frames = self.user().fetched & self.frames(slot);
+                self.user().fetched &= !frames;
+                self.clear_dirty_log(slot, frames)?;
+            }
+            Action::SetDirtyLog(slot, on) => self.set_memslot(slot.into(), Some(on))?,
+            Action::SetMemslot(slot, create) => {
+                let slot = usize::from(slot);
+                self.set_memslot(slot, create.then_some(self.layout[slot].log))?;
+            }
             Action::CopyHarvested => {
                 let frames = std::mem::take(&mut self.user().harvested);
-                for frame in set_bits(&[frames]) {
-                    let content = self.content(frame);
-                    self.user().copy[frame] = content;
-                }
+                self.copy(frames);
+            }
+            Action::CopySlot(slot) => {
+                let harvested = std::mem::take(&mut self.user().harvested);
+                self.copy(harvested | self.frames(slot.into()));
             }
             Action::DropHarvested => self.user().harvested = 0,
             Action::SwapOut(gfn) => self.advise(one(gfn), Advice::LinuxDontNeed)?,
@@ -365,7 +425,7 @@ fn serve(
         let result = match order {
             Order::Guest { vcpu, place, delay } => guest::restart((index, &vcpu.fd), place, delay)
                 .map_err(|error| failed_io("restarting a vCPU", &error))
-                .and_then(|()| run_vcpu(vcpu))
+                .and_then(|()| run_vcpu(vcpu, true))
                 .map(|vcpu| Done::Guest(index, vcpu)),
             Order::Actions { thread, actions } => {
                 // ORDERING: Relaxed, as in `set_go`.

@@ -5,7 +5,10 @@
 //! | operation | what is done |
 //! |---|---|
 //! | `read`, `write` | one byte of machine code's load or store |
-//! | `get-dirty-log`, `copy-harvested` | the ioctl; eight bytes of each page |
+//! | `get-dirty-log`, `copy-harvested`, `copy-slot` | the ioctl; eight bytes of each page |
+//! | `fetch-dirty-log`, `clear-dirty-log` | the ioctls of a VM with manual protect |
+//! | `start-dirty-log`, `start-dirty-log-set`, `stop-dirty-log` | flags of a memory region |
+//! | `create-memslot`, `delete-memslot` | regions; an access without one leaves by MMIO |
 //! | `swap-out` | MADV_DONTNEED of a page of shared memory: unmapped, contents kept |
 //! | `swap-in` | user space touches the page |
 //! | `madvise-pageout` | MADV_PAGEOUT |
@@ -14,12 +17,13 @@
 use std::fmt::Debug;
 
 use kvmmu_model::{CpuId, Gfn};
-use kvmmu_scenarios::ops::{Address, HostOp, UserOp, VcpuOp};
+use kvmmu_scenarios::ops::{Address, HostOp, Op, UserOp, VcpuOp};
 use kvmmu_scenarios::outcome::token;
 use kvmmu_scenarios::program::{OffVcpu, OnVcpu, Program, Step as Part, Steps};
 use kvmmu_scenarios::scenario::{Paging, Scenario};
 
 use crate::guest::Step;
+use crate::vm::DirtyLog;
 
 /// The byte of a page that no vCPU of a scenario stores to: preparing uses it.
 const SPARE_BYTE: u32 = 7;
@@ -40,6 +44,8 @@ pub(super) struct Plan {
     pub(super) map: Vec<Step>,
     /// Stores that make those writable that are so at first.
     pub(super) map_writable: Vec<Step>,
+    /// What the VM has to have for its dirty logs.
+    pub(super) log: DirtyLog,
 }
 
 /// An operation of user space, here.
@@ -47,8 +53,18 @@ pub(super) struct Plan {
 pub(super) enum Action {
     /// KVM_GET_DIRTY_LOG of a slot, by index.
     GetDirtyLog(u8),
+    /// KVM_GET_DIRTY_LOG of a VM with manual protect.
+    FetchDirtyLog(u8),
+    /// KVM_CLEAR_DIRTY_LOG of what was fetched.
+    ClearDirtyLog(u8),
+    /// The log of a slot begins, or ends.
+    SetDirtyLog(u8, bool),
+    /// A slot is created, or deleted.
+    SetMemslot(u8, bool),
     /// Copy what was harvested.
     CopyHarvested,
+    /// Copy all of a slot.
+    CopySlot(u8),
     /// Forgets them.
     DropHarvested,
     /// MADV_DONTNEED.
@@ -80,6 +96,7 @@ impl Plan {
             at_stop: actions(&scenario.at_stop)?,
             map: Vec::new(),
             map_writable: Vec::new(),
+            log: log(scenario),
         };
         for (index, thread) in (0..).zip(&scenario.threads) {
             match &thread.run {
@@ -115,6 +132,19 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+/// Which dirty logs the operations of a scenario need: for the whole VM manual protect or not.
+fn log(scenario: &Scenario) -> DirtyLog {
+    let has =
+        |is: fn(UserOp) -> bool| scenario.ops().any(|op| matches!(op, Op::User(op) if is(op)));
+    if has(|op| matches!(op, UserOp::StartDirtyLogSet(_))) {
+        DirtyLog::InitiallySet
+    } else if has(|op| matches!(op, UserOp::FetchDirtyLog(_) | UserOp::ClearDirtyLog(_))) {
+        DirtyLog::Clear
+    } else {
+        DirtyLog::Get
     }
 }
 
@@ -155,15 +185,21 @@ fn actions(run: &Steps<OffVcpu>) -> Result<Vec<Action>, String> {
         },
         Part::One(OffVcpu::User(op)) => match *op {
             UserOp::GetDirtyLog(slot) => Ok(Action::GetDirtyLog(slot.0)),
+            UserOp::FetchDirtyLog(slot) => Ok(Action::FetchDirtyLog(slot.0)),
+            UserOp::ClearDirtyLog(slot) => Ok(Action::ClearDirtyLog(slot.0)),
+            UserOp::StartDirtyLog(slot) | UserOp::StartDirtyLogSet(slot) => {
+                Ok(Action::SetDirtyLog(slot.0, true))
+            }
+            UserOp::StopDirtyLog(slot) => Ok(Action::SetDirtyLog(slot.0, false)),
+            UserOp::CreateMemslot(slot) => Ok(Action::SetMemslot(slot.0, true)),
+            UserOp::DeleteMemslot(slot) => Ok(Action::SetMemslot(slot.0, false)),
+            UserOp::RecreateMemslot(_) => {
+                Err("no vCPU is kept out of KVM_RUN while a memslot is made again".to_owned())
+            }
             UserOp::CopyHarvested => Ok(Action::CopyHarvested),
+            UserOp::CopySlot(slot) => Ok(Action::CopySlot(slot.0)),
             UserOp::DropHarvested => Ok(Action::DropHarvested),
             UserOp::MadvisePageout(gfn) => Ok(Action::PageOut(gfn)),
-            UserOp::StartDirtyLog(_) | UserOp::StartDirtyLogSet(_) | UserOp::StopDirtyLog(_) => {
-                Err("the log is on from the beginning here".to_owned())
-            }
-            UserOp::DeleteMemslot(_) => {
-                Err("a guest without its memslot leaves by MMIO".to_owned())
-            }
             other => Err(none(&other)),
         },
         Part::One(OffVcpu::Lock(op)) => Err(none(op)),
@@ -200,9 +236,16 @@ mod tests {
             "canary",
             "dirty-word",
             "hardware-dirty-vs-zap",
+            "initially-set",
             "lockless-walk-vs-free",
+            "log-begins",
+            "log-begins-again",
             "lost-dirty-clear",
+            "manual-protect",
             "mark-dirty-order",
+            "memslot-between",
+            "memslot-flush",
+            "mmio-memslot",
             "notifier-retry",
             "stale-tlb-dirty-log",
         ] {
@@ -216,10 +259,22 @@ mod tests {
             ("harvest-after-age", "ages a page"),
             ("hypercall-page-log", ""),
             ("lost-dirty-update", "asynchronous"),
-            ("lock-memslots", ""),
+            ("lock-avic-window", ""),
+            ("memslot-again", "kept out of KVM_RUN"),
         ] {
             let said = plan(name).unwrap_err();
             assert!(said.contains(why), "{name}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_vm_has_manual_protect_where_a_scenario_needs_it() {
+        for (name, log) in [
+            ("log-begins", DirtyLog::Get),
+            ("manual-protect", DirtyLog::Clear),
+            ("initially-set", DirtyLog::InitiallySet),
+        ] {
+            assert_eq!(plan(name).unwrap().log, log, "{name}");
         }
     }
 

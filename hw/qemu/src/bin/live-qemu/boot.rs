@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
-use kvmmu_qemu::{End, Exit, Failure, Launch, Program, Said, Step, program};
+use kvmmu_qemu::{End, Exit, Failure, Launch, Said, Step};
 
 use crate::args::Args;
 use crate::build;
@@ -16,6 +16,7 @@ use crate::initramfs;
 use crate::kernels::{Arch, Kernel};
 use crate::modes::{Mode, jobs};
 use crate::packages::{self, Unpacked};
+use crate::qemu10::{self, Qemu};
 use crate::watch::Watch;
 
 /// Boots of one kernel, at most.
@@ -41,10 +42,7 @@ pub(crate) struct Booted {
 pub(crate) fn boot(kernel: &Kernel, modes: &[&Mode], args: &Args) -> Result<Booted, Failure> {
     let target = build::workspace().join("target");
     let cache = args.cache(&target)?;
-    let qemu = match kernel.arch {
-        Arch::X86 => program::QEMU_X86_64.find()?,
-        Arch::Arm64 => program::QEMU_AARCH64.find()?,
-    };
+    let qemu = qemu10::any(kernel.arch, &cache)?;
     let unpacked = packages::fetch(kernel, &cache)?;
     let init = match &args.init {
         Some(init) => init.clone(),
@@ -62,7 +60,7 @@ pub(crate) fn boot(kernel: &Kernel, modes: &[&Mode], args: &Args) -> Result<Boot
         eprintln!("booting {}: {} modes", kernel.name(), modes.len());
         let command = machine(kernel, &qemu, &unpacked, &archive, &sent);
         let begin = Instant::now();
-        let (watch, timed_out) = watch(kernel, command, args)?;
+        let (watch, timed_out) = watch(kernel, (&qemu, command), args)?;
         eprintln!("{} ended after {} s", kernel.name(), begin.elapsed().as_secs());
         let again = timed_out || watch.is_infrastructure();
         if again && repeated + 1 < BOOTS_MAX {
@@ -84,7 +82,11 @@ pub(crate) fn boot(kernel: &Kernel, modes: &[&Mode], args: &Args) -> Result<Boot
 }
 
 /// Runs a machine until it says that it is done.
-fn watch(kernel: &Kernel, command: Command, args: &Args) -> Result<(Watch, bool), Failure> {
+fn watch(
+    kernel: &Kernel,
+    (qemu, command): (&Qemu, Command),
+    args: &Args,
+) -> Result<(Watch, bool), Failure> {
     let mut limit = Duration::from_secs(args.limit.unwrap_or(kernel.limit_s));
     if args.limit.is_none() && (args.trace.is_some() || args.outcomes.is_some()) {
         limit += EXTRA;
@@ -98,6 +100,7 @@ fn watch(kernel: &Kernel, command: Command, args: &Args) -> Result<(Watch, bool)
                 }
                 watch.take(line);
             }
+            Said::Error(line) if qemu.grumbles(line) => {}
             Said::Error(line) => eprintln!("qemu: {line}"),
             Said::Prompt(_) => {}
         }
@@ -114,7 +117,7 @@ fn watch(kernel: &Kernel, command: Command, args: &Args) -> Result<(Watch, bool)
 /// The command that boots a kernel. Standard output is the console; what is sent goes to a file.
 fn machine(
     kernel: &Kernel,
-    qemu: &Program,
+    qemu: &Qemu,
     unpacked: &Unpacked,
     archive: &Path,
     sent: &Path,

@@ -4,14 +4,44 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use kvmmu_qemu::program::{self, Need, Version};
 use kvmmu_qemu::{Failure, Program};
 
 use crate::kernels::Arch;
 use crate::packages::{self, Package};
-use crate::steps::Qemu;
+
+/// A QEMU.
+#[derive(Clone, Debug)]
+pub(crate) struct Qemu {
+    /// The program.
+    pub(crate) program: Program,
+    /// Where its data is, if it is not installed.
+    pub(crate) data: Option<PathBuf>,
+}
+
+/// Where the firmware of a PC is: it comes in a package of its own.
+const SEABIOS: &str = "/usr/share/seabios";
+
+impl Qemu {
+    /// A command that runs it.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = self.program.command();
+        if let Some(data) = &self.data {
+            command.arg("-L").arg(data).args(["-L", SEABIOS]);
+        }
+        command
+    }
+
+    /// It says this of its modules: one that is not installed looks at those of the one that is,
+    /// and will not have them.
+    pub(crate) fn grumbles(&self, line: &str) -> bool {
+        let of_modules = line.contains(" module: ") || line.starts_with("Only modules from");
+        self.data.is_some() && of_modules
+    }
+}
 
 /// The first one whose plugin interface has what is needed.
 const LEAST: Version = Version(9, 2);
@@ -58,24 +88,50 @@ const BACKPORT: Package = Package {
 ///
 /// When it cannot be had: what needs it is skipped, with the reason.
 pub(crate) fn find(arch: Arch, cache: &Path) -> Result<Qemu, Failure> {
-    let need = match arch {
-        Arch::Arm64 => program::QEMU_AARCH64,
-        Arch::X86 => program::QEMU_X86_64,
-    };
-    match (Need { least: LEAST, ..need }.find(), cfg!(target_arch = "x86_64")) {
+    match (Need { least: LEAST, ..need(arch) }.find(), cfg!(target_arch = "x86_64")) {
         (Ok(program), _) => return Ok(Qemu { program, data: None }),
         // The packages below are of amd64.
         (Err(failure), false) => return Err(failure),
         (Err(_), true) => {}
     }
-    let packages = packages(arch);
-    let root = cache.join(&packages[0].sha256[..16]);
-    let path = root.join("bin").join(need.name);
-    if !path.is_file() {
-        packages::unpack(&packages, cache, &root, keep)?;
+    let unpacked = unpacked(arch, cache);
+    if !unpacked.program.path.is_file() {
+        packages::unpack(&packages(arch), cache, &root(arch, cache), keep)?;
     }
+    Ok(unpacked)
+}
+
+/// For what does not need it: the one that was fetched, if it was; else what is installed.
+///
+/// # Errors
+///
+/// When there is neither.
+pub(crate) fn any(arch: Arch, cache: &Path) -> Result<Qemu, Failure> {
+    let unpacked = unpacked(arch, cache);
+    if unpacked.program.path.is_file() {
+        return Ok(unpacked);
+    }
+    Ok(Qemu { program: need(arch).find()?, data: None })
+}
+
+fn need(arch: Arch) -> Need {
+    match arch {
+        Arch::Arm64 => program::QEMU_AARCH64,
+        Arch::X86 => program::QEMU_X86_64,
+    }
+}
+
+/// Where it is kept.
+fn root(arch: Arch, cache: &Path) -> PathBuf {
+    cache.join(&packages(arch)[0].sha256[..16])
+}
+
+/// The one that is fetched, or will be.
+fn unpacked(arch: Arch, cache: &Path) -> Qemu {
+    let root = root(arch, cache);
+    let path = root.join("bin").join(need(arch).name);
     let program = Program { path, version: Version(10, 0) };
-    Ok(Qemu { program, data: Some(root.join("share/qemu")) })
+    Qemu { program, data: Some(root.join("share/qemu")) }
 }
 
 fn keep(root: &Path, to: &Path) -> io::Result<()> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use kvmmu_qemu::{End, Exit, Failure, Launch, Program, Said, Step};
+use kvmmu_qemu::{End, Exit, Failure, Launch, Said, Step};
 
 use crate::args::Args;
 use crate::boot::{Scratch, unwritable};
@@ -18,9 +18,10 @@ use crate::broken::{self, Broken};
 use crate::hold::{self, Hold};
 use crate::kernels::Arch;
 use crate::modes::Mode;
+use crate::qemu10::{self, Qemu};
 use crate::subject::Subject;
 use crate::watch::Watch;
-use crate::{build, initramfs, qemu10};
+use crate::{build, initramfs};
 
 /// The machine's memory, in MiB.
 const MEMORY: u32 = 768;
@@ -181,8 +182,8 @@ fn record(
     // It gets its name when it is whole; one that was there stays until then.
     let partial = Partial(directory.join(format!("{name}.partial")));
     let memory = Memory::new()?;
-    let mut command = qemu.program.command();
-    machine(&mut command, subject.arch(), &qemu.data, &memory.0, args);
+    let mut command = qemu.command();
+    machine(&mut command, subject.arch(), &memory.0, args);
     command.arg("-kernel").arg(&unpacked.vmlinuz).arg("-initrd").arg(&archive);
     command.arg("-plugin").arg(options(
         &plugin,
@@ -194,7 +195,7 @@ fn record(
     ));
     let begin = Instant::now();
     let limit = Duration::from_secs(args.limit.unwrap_or(subject.limit_s()));
-    let (watch, said) = boot(command, limit, (args.verbose, qemu.data.is_some()))?;
+    let (watch, said) = boot(command, limit, (&qemu, args.verbose))?;
     let events = said
         .iter()
         .find_map(|line| line.strip_prefix("recorded ")?.strip_suffix(" events")?.parse().ok());
@@ -267,13 +268,7 @@ fn jobs(arch: Arch, modules: &[&str], mode: &Mode, quick: bool) -> String {
     jobs
 }
 
-/// Where the firmware of a PC is: it comes in a package of its own.
-const SEABIOS: &str = "/usr/share/seabios";
-
-fn machine(command: &mut Command, arch: Arch, data: &Option<PathBuf>, memory: &Path, args: &Args) {
-    if let Some(data) = data {
-        command.arg("-L").arg(data).args(["-L", SEABIOS]);
-    }
+fn machine(command: &mut Command, arch: Arch, memory: &Path, args: &Args) {
     // Nothing moves the kernel from boot to boot: no seed in the device tree, and what the CPU
     // gives as random numbers is the same each time.
     let (board, console): (&[&str], _) = match arch {
@@ -343,10 +338,8 @@ fn options(
 fn boot(
     command: Command,
     limit: Duration,
-    (verbose, unpacked): (bool, bool),
+    (qemu, verbose): (&Qemu, bool),
 ) -> Result<(Watch, Vec<String>), Failure> {
-    // One that is not installed looks at the modules of the one that is, and will not have them.
-    let foreign = |line: &str| line.contains(" module: ") || line.starts_with("Only modules from");
     let (mut watch, mut said) = (Watch::default(), Vec::new());
     let end = Launch::new(command, limit).run::<()>(|line| {
         match line {
@@ -362,7 +355,7 @@ fn boot(
                 }
                 watch.take(line);
             }
-            Said::Error(line) if unpacked && foreign(line) => {}
+            Said::Error(line) if qemu.grumbles(line) => {}
             Said::Error(line) => eprintln!("qemu: {line}"),
             Said::Prompt(_) => {}
         }
@@ -415,13 +408,4 @@ impl Drop for Memory {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
-}
-
-/// The QEMU that records.
-#[derive(Clone, Debug)]
-pub(crate) struct Qemu {
-    /// The program.
-    pub(crate) program: Program,
-    /// Where its data is, if it is not installed.
-    pub(crate) data: Option<PathBuf>,
 }
