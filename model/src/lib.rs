@@ -30,7 +30,8 @@
 //!
 //! # What is not here yet
 //!
-//! Large pages, PML, the dirty ring, `zap_all_fast`, root changes, the TDP MMU, arm64.
+//! Large SPTEs, a third level, the dirty ring, generations of roots (`mmu_valid_gen`), the TDP MMU,
+//! arm64. docs/model.md says of each function where it is or why it is left out.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -5,13 +5,15 @@
 //! sets W and marks after, and in between another vCPU may store by the same SPTE and leave.
 //! Mechanism: the harvest fetches and clears a word of the bitmap, then write-protects its pages,
 //! both under `mmu_lock`; a flush follows before user space sees the result. Linux v5.10
-//! `virt/kvm/kvm_main.c`, `kvm_get_dirty_log_protect()`. Not modelled: the dirty ring, bitmaps of
-//! more than one word. How a log begins is in `memslots.rs`; with PML D is cleared in place of
-//! write protection (`vmx.rs`).
+//! `virt/kvm/kvm_main.c`, `kvm_get_dirty_log_protect()`. The kernel keeps what it has fetched in
+//! the second half of the bitmap (`kvm_second_dirty_bitmap`) and copies that to user space; here it
+//! is what the function returns. Not modelled: the dirty ring, bitmaps of more than one word. How a
+//! log begins is in `memslots.rs`; with PML D is cleared in place of write protection (`vmx.rs`).
 //!
 //! With manual protect (`KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`) the harvest is two ioctls: GET copies
 //! the bitmap, CLEAR clears what user space names of it and write-protects that. User space reads
-//! a page after CLEAR; what was written between the two is in the page that it reads.
+//! a page after CLEAR; what was written between the two is in the page that it reads. It clears
+//! only bits that it got: another's bit that it cleared would be a page that nobody copies.
 //!
 //! Why the flush may come after `mmu_lock`, here and nowhere else: a store through a stale TLB
 //! entry before the flush is to a page that this harvest names, and user space reads the page after

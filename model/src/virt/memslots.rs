@@ -345,7 +345,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
             M::kvm_mmu_slot_remove_write_access(self, &mut l, slot)
         });
         self.p.mark(Mark::LogProtected);
-        if self.p.guarded(Guard::LogFlushesAlways, || true) || cleared_w {
+        let flush = self.p.without(Guard::LogFlushesAlways, || cleared_w).unwrap_or(true);
+        if flush {
             self.p.guarded(Guard::LogFlushes, || self.kvm_flush_remote_tlbs(None));
         }
     }

@@ -4,6 +4,13 @@
 //! maps it again until [`Vm::invalidate_range_end`]; a fault that looked the page up before gives
 //! up. Mechanism: `mmu_notifier_count` is raised in between, `mmu_notifier_seq` moves at the end.
 //! Linux v5.10 `virt/kvm/kvm_main.c`, `include/linux/kvm_host.h`.
+//!
+//! Later: since 5.12 the retry asks for the range of what runs, since 6.8 in frames (one frame
+//! here: the same); since 5.14 `mmu_lock` is taken only where a memslot is hit, and memslots wait
+//! for what runs (`mn_active_invalidate_count`); since 6.0 it is `mmu_invalidate_seq`,
+//! `mmu_invalidate_in_progress` and `mmu_invalidate_retry`; 6.10 has no change_pte; since 6.13
+//! aging need not flush, since 6.15 not lock. `kvm_mmu_notifier_release` is not here: the VM
+//! stays.
 
 use super::MmuState;
 use crate::guard::Guard;
@@ -84,8 +91,9 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
 
     #[track_caller]
     fn bump_notifier_seq(&self) {
-        // ORDERING: release (smp_wmb in the kernel): pairs with the read before gfn_to_pfn. Not
-        // judged under SC.
+        // ORDERING: release: pairs with the acquire before gfn_to_pfn. The smp_wmb of the kernel
+        // stands between this and the count, for who asks without the lock; here all who ask have
+        // it. Not judged under SC.
         self.kvm.notifier_seq.add(1, Release);
     }
 

@@ -50,7 +50,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         }
     }
 
-    /// `None`: nobody counts.
+    /// `None`: nobody counts, as it is since 5.16; what comes after that is 5.10.
     fn count_owed_flushes(&self) -> Option<u64> {
         if self.p.guarded(Guard::SyncPageFlushes, || true) {
             return None;

@@ -28,8 +28,9 @@ pub enum Emulated {
 }
 
 impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
-    /// `emulator_write_phys`: the store to guest memory, the dirty log, then the shadow. Where no
-    /// memslot has the frame, or one that is on its way out, the store becomes MMIO
+    /// `emulator_write_phys`: the store to guest memory, the dirty log, then the shadow. The mark
+    /// comes after the store: a harvest in between does not name the page, and the next one does.
+    /// Where no memslot has the frame, or one that is on its way out, the store becomes MMIO
     /// (`emulator_read_write_onepage`).
     ///
     /// Locks: takes `mmu_lock`; the vCPU thread holds `kvm->srcu`.

@@ -166,13 +166,16 @@ impl<'ast> Visit<'ast> for Finder<'_> {
             && let [guard, Expr::Closure(closure)] = &call.args.iter().collect::<Vec<_>>()[..]
             && let Expr::Block(body) = &*closure.body
         {
-            let name = guard_name(guard);
-            let outer = self.range(stmt.span());
-            let inner = inside(self.of(&body.block));
-            let mut lines: Vec<String> = inner.lines().map(str::to_owned).collect();
-            let code = lines.iter().position(|line| !line.trim_start().starts_with("//"));
-            lines[code.unwrap_or(0)] += &format!(" {}{name}{}", NOTE.0, NOTE.1);
-            self.found(outer, lines.join("\n"));
+            self.lay_open(stmt, guard_name(guard), &body.block);
+        }
+        // So do those of `if guarded(G, || true) { .. }`.
+        if let Stmt::Expr(Expr::If(cond), _) = stmt
+            && cond.else_branch.is_none()
+            && let Expr::MethodCall(call) = &*cond.cond
+            && asks(call, &["guarded"])
+            && closure_text(self, &call.args[1]) == "true"
+        {
+            self.lay_open(stmt, guard_name(&call.args[0]), &cond.then_branch);
         }
         visit::visit_stmt(self, stmt);
     }
@@ -188,7 +191,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
                 self.found(range, text);
             }
             // `cond && guarded(G, || true)`: the condition is what KVM asks.
-            Expr::Binary(both) => {
+            Expr::Binary(both) if matches!(both.op, syn::BinOp::And(_)) => {
                 if let Expr::MethodCall(call) = &*both.right
                     && asks(call, &["guarded"])
                     && closure_text(self, &call.args[1]) == "true"
@@ -207,6 +210,17 @@ impl<'ast> Visit<'ast> for Finder<'_> {
                 let text = self.of(&call.args[0]).to_owned();
                 let range = self.range(expr.span());
                 self.found(range, format!("{text} {}{guard}{}", NOTE.0, NOTE.1));
+            }
+            // `!guarded(G, || a != b)`: what is denied is the whole.
+            Expr::Unary(not)
+                if let Expr::MethodCall(call) = &*not.expr
+                    && asks(call, &["guarded"])
+                    && is_binary(self, &call.args[1]) =>
+            {
+                let note = format!("{}{}{}", NOTE.0, guard_name(&call.args[0]), NOTE.1);
+                let text = closure_text(self, &call.args[1]);
+                let range = self.range(expr.span());
+                self.found(range, format!("!({text}) {note}"));
             }
             Expr::MethodCall(call) if asks(call, &["guarded"]) => {
                 let note = format!("{}{}{}", NOTE.0, guard_name(&call.args[0]), NOTE.1);
@@ -236,6 +250,16 @@ impl<'ast> Visit<'ast> for Finder<'_> {
 }
 
 impl Finder<'_> {
+    /// The lines of a block, the first of which bears the guard's name, in a statement's place.
+    fn lay_open(&mut self, stmt: &Stmt, guard: &str, block: &Block) {
+        let outer = self.range(stmt.span());
+        let inner = inside(self.of(block));
+        let mut lines: Vec<String> = inner.lines().map(str::to_owned).collect();
+        let code = lines.iter().position(|line| !line.trim_start().starts_with("//"));
+        lines[code.unwrap_or(0)] += &format!(" {}{guard}{}", NOTE.0, NOTE.1);
+        self.found(outer, lines.join("\n"));
+    }
+
     /// Where a closure of one expression is called, if it is named once, and what it does.
     fn once(&self, name: &str, init: &Expr, rest: &[Stmt]) -> Option<(Range<usize>, String)> {
         struct Calls<'f, 't>(&'f Finder<'t>, &'f str, usize, Option<Range<usize>>);
@@ -386,6 +410,14 @@ fn inside(block: &str) -> String {
 /// A closure whose body is a block.
 fn is_block(expr: &Expr) -> bool {
     matches!(expr, Expr::Closure(closure) if matches!(&*closure.body, Expr::Block(_)))
+}
+
+/// A closure that asks something of two values, or the name of one.
+fn is_binary(finder: &Finder<'_>, expr: &Expr) -> bool {
+    match expr {
+        Expr::Closure(closure) => matches!(&*closure.body, Expr::Binary(_)),
+        other => finder.of(other) == "other",
+    }
 }
 
 /// What a closure does, or the call of the closure of this name.

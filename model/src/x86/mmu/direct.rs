@@ -106,10 +106,10 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         // ORDERING: acquire (smp_rmb in the kernel): the sequence is read before the page is looked
         // up; after it, it is too late, whatever the ordering. Not judged under SC.
         let read = || self.kvm.notifier_seq.load(Acquire);
-        let seq = self.p.guarded(Guard::NotifierSeqBeforeGup, read);
+        let before = self.p.guarded(Guard::NotifierSeqBeforeGup, read);
         let page = self.try_async_pf(gfn, write)?;
         let late = self.p.without(Guard::NotifierSeqBeforeGup, read);
-        let seq = late.unwrap_or(seq);
+        let seq = late.unwrap_or(before);
         // Two bits stand for the 32 of an int, so that few invalidations reach its sign.
         let cut = self.p.without(Guard::NotifierSeqWhole, || ((seq as i64) << 62 >> 62) as u64);
         Ok((cut.unwrap_or(seq), page))

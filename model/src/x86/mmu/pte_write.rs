@@ -1,7 +1,10 @@
 //! Guest stores to its own page tables that KVM emulates, and INVLPG.
 //!
 //! Linux v5.10 `arch/x86/kvm/mmu/mmu.c`. Not modelled: write flooding, misaligned stores, prefetch
-//! of the new entry.
+//! of the new entry, for which alone 5.10 reads the entry again under the lock
+//! (`mmu_pte_write_fetch_gpte`). So each SPTE that was present has gone for good, and the flush is
+//! owed whatever the new entry says; 5.10 owes none where the prefetch left the page and as much
+//! permission.
 
 use super::ShadowMmu;
 use super::paging::all_pages;

@@ -76,6 +76,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     }
 
     /// `kvm_set_pte_rmapp`: what maps the frame maps this page, read-only. True if a flush is owed.
+    /// Not modelled: a new entry of the host that is writable, of which 5.10 drops the SPTE only.
     ///
     /// Locks: `mmu_lock`.
     pub(super) fn kvm_set_pte_rmapp(&self, l: &Locked, gfn: Gfn, pfn: Pfn) -> bool {

@@ -3,7 +3,9 @@
 //! Guarantee: a shadow page whose guest table some SPTE maps writable has `unsync` set, and each
 //! page above it counts it in `unsync_children`, before a vCPU can write by that SPTE. So whoever
 //! has to see what the guest's tables say now (`sync.rs`) finds it. Only tables of the 4K level go
-//! out of sync; those above stay write-protected. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`.
+//! out of sync; those above stay write-protected. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`. Since 5.14
+//! (`mmu_try_to_unsync_pages`) `mmu_unsync_pages_lock` is taken as well, and `unsync` read again
+//! under it, because faults of the TDP MMU come with `mmu_lock` for reading: not here.
 
 use super::paging::{PG_LEVEL_4K, all_pages};
 use super::{Locked, ShadowMmu, ShadowPage};
@@ -90,9 +92,9 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     pub(super) fn set_unsync_children(&self, l: &Locked, sp: SpId) {
         let Some(unsync_children) = &self.mmu.unsync_children else { return };
         let count = l.mmu.page(sp).unsync_child_bitmap.count_ones();
-        // ORDERING: release (smp_wmb in mmu_need_write_protect), pairs with the acquire of
-        // kvm_mmu_sync_roots: who sees what a guest stored by the SPTE that follows sees the count.
-        // Not judged under SC.
+        // ORDERING: release: pairs with the acquire of kvm_mmu_sync_roots. That who sees what a
+        // guest stored by the SPTE sees the count, too, is the work of an smp_wmb between the two,
+        // at the end of mmu_need_write_protect: not here, for under SC it has nothing to order.
         unsync_children[usize::from(sp.0)].store(u64::from(count), Release);
     }
 }
