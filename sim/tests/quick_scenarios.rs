@@ -23,6 +23,7 @@ const SLOW: &[&str] = &[
     "lock-order",
     "lock-order-ioctls",
     "lock-order-vcpus",
+    "notifier-seq-cut",
     "stale-walk-indirect",
     "unsync-owed",
     "unsync-owed-harvest",
