@@ -84,9 +84,14 @@ fn a_large_page_is_made_writable_where_nobody_logs() {
         let attempt = steps(&NPT, algorithm).fast_page_fault(large, 2, Write, logged);
         assert_eq!(attempt != FastFault::Refuse, fixed, "{algorithm:?} logged={logged}");
     }
-    // An entry that points to a table is none of its business.
-    let table = leaf(&NPT, "");
-    assert_eq!(steps(&NPT, V6_1).fast_page_fault(table, 2, Write, false), FastFault::Refuse);
+    // An entry that points to a table is none of its business, whatever its bits allow.
+    for (letters, access) in [("", Write), ("HM", Write), ("HMW", Write), ("", Read)] {
+        for algorithm in [V5_10, V6_1] {
+            let attempt =
+                steps(&NPT, algorithm).fast_page_fault(leaf(&NPT, letters), 2, access, false);
+            assert_eq!(attempt, FastFault::Refuse, "{algorithm:?} {letters} {access:?}");
+        }
+    }
 }
 
 #[test]
@@ -110,6 +115,44 @@ fn access_tracking_is_undone_by_both() {
         let writable = spte.with(EPT_NO_AD.writable_mask);
         assert_eq!(steps.fast_page_fault(tracked, 1, Write, true), FastFault::Fix(writable));
     }
+}
+
+#[test]
+fn what_a_fault_gets_back_has_to_be_enough_for_it() {
+    for letters in ["H", "M", ""] {
+        let spte = leaf(&EPT_NO_AD, letters).with(EPT_NO_AD.ad_disabled);
+        let steps = steps(&EPT_NO_AD, V5_10);
+        let tracked = steps.mark_for_access_track(spte);
+        assert_eq!(steps.fast_page_fault(tracked, 1, Write, true), FastFault::Refuse);
+    }
+    let spte = leaf(&EPT_NO_AD, "H").with(EPT_NO_AD.ad_disabled);
+    let steps = steps(&EPT_NO_AD, V6_1);
+    let tracked = steps.mark_for_access_track(spte);
+    assert_eq!(steps.fast_page_fault(tracked, 1, Write, true), FastFault::Refuse);
+}
+
+#[test]
+fn an_entry_that_is_synchronised_keeps_w_in_5_10_and_is_not_dirty_for_that() {
+    let sync = |algorithm, old, can_unsync| {
+        let leaf = NewLeaf {
+            pfn: Pfn(5),
+            host_writable: true,
+            guest_writable: true,
+            write_protected_pt: false,
+            speculative: true,
+            can_unsync,
+            old,
+        };
+        let format = &NPT;
+        let new = steps(format, algorithm).make_spte(leaf);
+        (format.is_writable(new), format.is_dirty(new))
+    };
+    let (readable, writable) = (leaf(&NPT, "HM"), leaf(&NPT, "HMW"));
+    assert_eq!(sync(V5_10, writable, false), (true, false));
+    assert_eq!(sync(V5_10, readable, false), (true, true));
+    assert_eq!(sync(V5_10, writable, true), (true, true));
+    assert_eq!(sync(V6_1, writable, false), (true, false));
+    assert_eq!(sync(V6_1, readable, false), (true, true));
 }
 
 #[test]

@@ -25,8 +25,6 @@ const SLOW: &[&str] = &[
     "lock-order-vcpus",
     "notifier-seq-cut",
     "stale-walk-indirect",
-    "unsync-owed",
-    "unsync-owed-harvest",
     "unsync-owed-twice",
 ];
 
