@@ -70,7 +70,7 @@ pub fn check(recording: &Recording) -> Result<Checked, String> {
         unlinked: unlinked(events),
         faults: HashMap::new(),
         walks: HashMap::new(),
-        guest_stores: guest::stores(events),
+        guest_stores: guest::first_store(events).is_some(),
         sptes: BTreeMap::new(),
         refused: BTreeMap::new(),
     };
@@ -299,7 +299,10 @@ impl Checker<'_> {
                 self.walks.insert(event.thread, Walk::of(*address));
                 Ok(())
             }
-            What::Element(element) => self.reads(event.thread, *element),
+            What::Element(element) => match self.walks.get_mut(&event.thread) {
+                Some(walk) => walk.read(*element),
+                None => Err("no walk of its thread has begun".to_owned()),
+            },
             What::GuestBit { gpa, dirty } => match self.walks.get_mut(&event.thread) {
                 Some(walk) => walk.set(*gpa, *dirty),
                 None if !self.has_walks => Ok(()),

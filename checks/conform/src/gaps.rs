@@ -26,11 +26,9 @@ const GUEST_KINDS: &[(&str, &str)] =
 pub fn of(recording: &Recording, windows: &Windows) -> Vec<String> {
     let events = &recording.events;
     let lacks = |name: &&(_, &str)| !events.iter().any(|e| e.what.name() == name.1);
-    let kinds =
-        KINDS.iter().chain(GUEST_KINDS).filter(|kind| match recording.kernel.guest_tables {
-            true => kind.1 != "fast_page_fault",
-            false => KINDS.contains(kind),
-        });
+    let guest_tables = recording.kernel.guest_tables;
+    let kinds = KINDS.iter().filter(|kind| !guest_tables || kind.1 != "fast_page_fault");
+    let kinds = kinds.chain(GUEST_KINDS.iter().filter(|_| guest_tables));
     let mut gaps: Vec<String> =
         kinds.filter(lacks).map(|(rule, kind)| format!("{rule}: no {kind}")).collect();
     let no_hva = recording.header.slots.iter().find(|s| s.hva.is_none());

@@ -212,7 +212,7 @@ impl Pages {
             );
             return Err(message);
         }
-        let page = self.page_for(thread, place);
+        let page = self.page_for(thread, place.level, Shadow { gfn: place.base, direct: true });
         self.tables.insert(at, Table { level: place.level, base: place.base, direct: true });
         match page {
             Some(page) => {
@@ -228,11 +228,10 @@ impl Pages {
     }
 
     /// The page that a table without one belongs to: what this thread got last, if it fits.
-    fn page_for(&self, thread: u32, place: Place) -> Option<Page> {
+    fn page_for(&self, thread: u32, level: u8, shadow: Shadow) -> Option<Page> {
         let fits = |page: &Page| {
-            page.level() == place.level
-                && page.gfn == place.base
-                && page.is_direct()
+            page.level() == level
+                && (page.gfn, page.is_direct()) == (shadow.gfn, shadow.direct)
                 && self.live.get(page).is_some_and(Option::is_none)
         };
         let last = self.got.get(&thread).copied().filter(fits);
@@ -261,15 +260,7 @@ impl Pages {
         let Some(Shadow { gfn, .. }) = shadow else { return Ok(()) };
         self.tables.insert(at, Table { level, base: gfn, direct: false });
         self.shadows.insert(at);
-        let fits = |page: &Page| {
-            page.level() == level
-                && page.gfn == gfn
-                && !page.is_direct()
-                && self.live.get(page).is_some_and(Option::is_none)
-        };
-        let last = self.got.get(&thread).copied().filter(fits);
-        let any = || self.live.keys().copied().filter(fits).min_by_key(|p| p.role);
-        match last.or_else(any) {
+        match self.page_for(thread, level, Shadow { gfn, direct: false }) {
             Some(page) => {
                 self.live.insert(page, Some(at));
                 Ok(())

@@ -215,7 +215,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
             Expr::Unary(not)
                 if let Expr::MethodCall(call) = &*not.expr
                     && asks(call, &["guarded"])
-                    && is_binary(self, &call.args[1]) =>
+                    && may_be_binary(&call.args[1]) =>
             {
                 let note = format!("{}{}{}", NOTE.0, guard_name(&call.args[0]), NOTE.1);
                 let text = closure_text(self, &call.args[1]);
@@ -412,11 +412,11 @@ fn is_block(expr: &Expr) -> bool {
     matches!(expr, Expr::Closure(closure) if matches!(&*closure.body, Expr::Block(_)))
 }
 
-/// A closure that asks something of two values, or the name of one.
-fn is_binary(finder: &Finder<'_>, expr: &Expr) -> bool {
+/// A closure that asks something of two values, or the name of one, whose body comes later.
+fn may_be_binary(expr: &Expr) -> bool {
     match expr {
         Expr::Closure(closure) => matches!(&*closure.body, Expr::Binary(_)),
-        other => finder.of(other) == "other",
+        _ => true,
     }
 }
 

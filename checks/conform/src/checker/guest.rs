@@ -10,7 +10,7 @@ use crate::event::{Event, Page, SetSpte, What};
 use crate::history::Op;
 use crate::pages::Walked;
 use crate::rules::Mapped;
-use crate::walk::{Element, Walk};
+use crate::walk::Walk;
 
 /// Bits of SPTEs that the model does not have: it knows no user code and no fetches.
 pub(crate) const USER: u64 = 1 << 2;
@@ -31,13 +31,8 @@ pub(super) fn one_root(events: &[Event]) -> bool {
     roots.len() == 1
 }
 
-/// The guest stores to its tables: a write fault hits the frame of one that KVM shadows, or one
-/// goes out of sync.
-pub(super) fn stores(events: &[Event]) -> bool {
-    first_store(events).is_some()
-}
-
-/// Where it does so first.
+/// Where the guest stores to its tables first: a write fault hits the frame of one that KVM
+/// shadows, or one goes out of sync.
 pub(crate) fn first_store(events: &[Event]) -> Option<usize> {
     let mut tables: HashSet<u64> = HashSet::new();
     let mut writes: HashMap<u32, Option<Walk>> = HashMap::new();
@@ -71,14 +66,6 @@ pub(crate) fn first_store(events: &[Event]) -> Option<usize> {
 }
 
 impl Checker<'_> {
-    /// An entry of the guest's tables is read.
-    pub(super) fn reads(&mut self, thread: u32, element: Element) -> Result<(), String> {
-        match self.walks.get_mut(&thread) {
-            Some(walk) => walk.read(element),
-            None => Err("no walk of its thread has begun".to_owned()),
-        }
-    }
-
     /// What is known of the shadow page in which a thread sets an SPTE.
     pub(super) fn walked(&self, thread: u32, level: u8) -> Walked {
         if !self.rules.guest_tables() {

@@ -301,8 +301,7 @@ impl Shared {
 
     /// Creates a slot, with dirty logging or without, or switches that; `None`: deletes it.
     fn set_memslot(&self, slot: usize, log: Option<bool>) -> Result<(), Failure> {
-        // ORDERING: Relaxed. One thread at a time changes a slot: a scenario that does not is no
-        // scenario for a live KVM.
+        // ORDERING: Relaxed. The flag orders nothing: KVM takes its own lock for what follows.
         if self.there[slot].swap(log.is_some(), Ordering::Relaxed) || log.is_some() {
             let Slot { base, pages, .. } = self.layout[slot];
             let offset = usize::try_from(base.0).unwrap_or(usize::MAX).saturating_mul(PAGE);
