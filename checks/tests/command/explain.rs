@@ -2,7 +2,11 @@
 //! it. Method: the command itself on built-in scenarios and on small files.
 
 use std::fs;
+use std::num::NonZero;
 use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{available_parallelism, scope};
 
 use crate::cli::kvmmu_in;
 use crate::common::scratch;
@@ -10,6 +14,7 @@ use kvmmu::cli::args::{Cli, Command, ReportFormat, SearchArgs};
 use kvmmu::commands::explain::{Request, tell};
 use kvmmu::lab::run::Simulated;
 use kvmmu::lab::select;
+use kvmmu::lab::variant::Variant;
 use kvmmu::report;
 use kvmmu_model::Guard;
 
@@ -157,36 +162,43 @@ const LARGE: &[&str] = &["aba-", "stale-walk-indirect", "lock-order"];
 #[test]
 fn no_line_of_a_report_is_wider_than_74_columns() {
     let directory = scratch("explain-width");
-    let mut reports = 0;
-    for variant in crate::common::all_variants() {
-        let large = LARGE.iter().any(|name| variant.scenario.name.starts_with(name));
-        if large || variant.goal() == kvmmu::lab::variant::Goal::default() {
-            continue;
+    let small = |v: &Variant| !LARGE.iter().any(|name| v.scenario.name.starts_with(name));
+    let breaks = |v: &Variant| v.goal() != kvmmu::lab::variant::Goal::default();
+    let variants: Vec<Variant> =
+        crate::common::all_variants().into_iter().filter(|v| small(v) && breaks(v)).collect();
+    assert!(variants.len() > 30, "{} reports", variants.len());
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        while let Some(variant) = variants.get(next.fetch_add(1, Relaxed)) {
+            check_width(variant, &directory);
         }
-        let request = Request {
-            search: &search(&[]).search(1),
-            format: ReportFormat::Text,
-            all: false,
-            trace_dir: &directory,
-            quiet: true,
-        };
-        let mut report = tell(&Simulated, &variant, &request, &|| false).expect("it breaks").report;
-        // As long as it is for most who run it.
-        report.trace = report.trace.map(|trace| {
-            let below = trace.strip_prefix(directory.to_str().expect("text")).unwrap_or(&trace);
-            format!("target/kvmmu{below}")
-        });
-        for text in [report::text::render(&report), report::rst::render(&report)] {
-            // The title is one line: it is what reports are found by.
-            for line in text.lines().skip(2).filter(|line| line.len() > 74) {
-                // A schedule or a list of guards must paste: it is never broken.
-                let words: Vec<&str> = line.trim_end_matches(" \\").split_whitespace().collect();
-                assert_eq!(words.len(), 1, "{}: {line}\n{text}", variant.name());
-            }
+    };
+    let jobs = available_parallelism().map_or(1, NonZero::get);
+    scope(|threads| (0..jobs).for_each(|_| drop(threads.spawn(worker))));
+}
+
+fn check_width(variant: &Variant, directory: &Path) {
+    let request = Request {
+        search: &search(&[]).search(1),
+        format: ReportFormat::Text,
+        all: false,
+        trace_dir: directory,
+        quiet: true,
+    };
+    let mut report = tell(&Simulated, variant, &request, &|| false).expect("it breaks").report;
+    // As long as it is for most who run it.
+    report.trace = report.trace.map(|trace| {
+        let below = trace.strip_prefix(directory.to_str().expect("text")).unwrap_or(&trace);
+        format!("target/kvmmu{below}")
+    });
+    for text in [report::text::render(&report), report::rst::render(&report)] {
+        // The title is one line: it is what reports are found by.
+        for line in text.lines().skip(2).filter(|line| line.len() > 74) {
+            // A schedule or a list of guards must paste: it is never broken.
+            let words: Vec<&str> = line.trim_end_matches(" \\").split_whitespace().collect();
+            assert_eq!(words.len(), 1, "{}: {line}\n{text}", variant.name());
         }
-        reports += 1;
     }
-    assert!(reports > 30, "{reports} reports");
 }
 
 #[test]

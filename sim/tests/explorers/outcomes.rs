@@ -19,7 +19,7 @@ use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Explorer, Goal, Limits};
 
 /// Scenarios with more states are left to the command.
-const STATES_MAX: u64 = 30_000;
+const STATES_MAX: u64 = 10_000;
 
 fn limits() -> Limits {
     Limits { states_max: STATES_MAX, ..Limits::default() }
@@ -54,7 +54,7 @@ fn searches_over_states_and_over_executions_find_the_same_outcomes() {
             continue;
         }
         let name = format!("{} without {without:?}", scenario.name);
-        let bounds = Limits { executions_max: 20_000, ..Limits::default() };
+        let bounds = Limits { executions_max: 5_000, ..Limits::default() };
         let executions = collect(&scenario, without, &mut Dpor::default(), &bounds, &|_| true);
         if executions.verdict == Verdict::Holds {
             assert_eq!(set(&executions), set(&states), "{name}");
@@ -80,7 +80,7 @@ fn every_interleaving_of_the_smallest_scenarios_gives_no_other_outcome() {
         if states.verdict != Verdict::Holds || states.stats.states > 1_000 {
             continue;
         }
-        let bounds = Limits { executions_max: 20_000, ..Limits::default() };
+        let bounds = Limits { executions_max: 10_000, ..Limits::default() };
         let all = collect(&scenario, without, &mut Naive::default(), &bounds, &|_| true);
         assert!(set(&all).is_subset(&set(&states)), "{}", scenario.name);
         if all.verdict == Verdict::Holds {
