@@ -22,6 +22,11 @@ pub trait Host {
     /// `gfn_to_pfn_atomic`: never sleeps and never brings a page in; takes a reference.
     #[track_caller]
     fn gfn_to_pfn_atomic(&self, gfn: Gfn, write: bool) -> Option<PinnedPage>;
+    /// `host_pfn_mapping_level`: the level at which the host's own page table maps the frame.
+    #[track_caller]
+    fn host_pfn_mapping_level(&self, _gfn: Gfn) -> u8 {
+        1
+    }
     /// `copy_to_user` and `copy_from_user` of what is no guest memory: may sleep, and take
     /// `mmap_lock` for reading if they fault.
     #[track_caller]

@@ -17,8 +17,8 @@
 //! 3. [`x86::mmu`]: the MMU of shadow pages, and which lock protects what. `fast_fault.rs`
 //!    (`fast_page_fault`, the step that everything else has to live with), `spte_update.rs` (how an
 //!    SPTE is changed under it), `lockless.rs` (the walk), `direct.rs`, `paging_tmpl.rs` and
-//!    `map.rs`, `mmio.rs` (slow faults), `write_protect.rs`, `rmap.rs`, `shadow_page.rs`,
-//!    `pte_write.rs`, `unsync.rs` and `sync.rs`.
+//!    `map.rs`, `large.rs`, `mmio.rs` (slow faults), `write_protect.rs`, `rmap.rs`,
+//!    `shadow_page.rs`, `pte_write.rs`, `unsync.rs` and `sync.rs`.
 //! 4. [`virt`]: generic KVM. `requests.rs` (what a flush means and how it waits), `notifier.rs`
 //!    (the host takes pages back), `dirty_log.rs`, `memslots.rs` and its neighbours (what vCPUs
 //!    read is replaced under them), whole VMs, vCPUs and CPUs.
@@ -30,8 +30,8 @@
 //!
 //! # What is not here yet
 //!
-//! Large SPTEs, a third level, the dirty ring, generations of roots (`mmu_valid_gen`), the TDP MMU,
-//! arm64. docs/model.md says of each function where it is or why it is left out.
+//! A third level, the dirty ring, generations of roots (`mmu_valid_gen`), the TDP MMU, arm64.
+//! docs/model.md says of each function where it is or why it is left out.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -63,6 +63,6 @@ pub use spte::{Gpte, Spte, SpteFormat};
 pub use tables::{Leaf, Tables};
 pub use tag::{Object, Protection, Tag};
 pub use transition::{Algorithm, FastFault, NewLeaf, Transitions};
-pub use types::{Access, CpuId, CpuMask, Gfn, Gva, Pfn, SpId, SpteLoc};
+pub use types::{Access, CpuId, CpuMask, Gfn, GfnRange, Gva, Pfn, SpId, SpteLoc};
 pub use vm::{Mmu, RetPf, Vm};
 pub use x86::mmu::ShadowMmu;

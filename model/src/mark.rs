@@ -47,6 +47,12 @@ marks! {
     SpteZapped = "spte-zapped",
     /// A fault found another page mapped where it maps its own, and dropped that mapping.
     SpteOfAnotherPfn = "spte-of-another-pfn",
+    /// A large SPTE was dropped, because a table comes in its place.
+    LargeSpteDropped = "large-spte-dropped",
+    /// A large SPTE comes in the place of a table, which was unlinked.
+    LargeOverTable = "large-over-table",
+    /// The log of a memslot has ended, and SPTEs that could be parts of a large one were dropped.
+    CollapsibleZapped = "collapsible-zapped",
     /// A shadow-present leaf SPTE was installed or rewritten.
     SpteSet = "spte-set",
     /// An SPTE was write-protected for the dirty log.
@@ -107,6 +113,8 @@ marks! {
     VmmStored = "vmm-stored",
     /// The host cleared its own page-table entry of a guest page.
     HostUnmapped = "host-unmapped",
+    /// The host maps the frames of a large page one by one from now on.
+    HugeSplit = "huge-split",
     /// The host wrote a dirty page out.
     SwappedOutDirty = "swapped-out-dirty",
     /// The host dropped a page as clean.

@@ -377,6 +377,10 @@ pub trait Platform: Clone + Debug {
     #[inline(always)]
     #[track_caller]
     fn freed(&self, _words: &[Self::Word]) {}
+    /// What follows would read or write an array of this object outside of its bounds.
+    #[inline(always)]
+    #[track_caller]
+    fn out_of_bounds(&self, _object: Object) {}
     /// The memory of these words is in use (again).
     #[inline(always)]
     fn allocated(&self, _words: &[Self::Word]) {}

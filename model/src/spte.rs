@@ -163,6 +163,17 @@ impl SpteFormat {
     pub const fn is_last(&self, spte: Spte, level: u8) -> bool {
         level == 1 || spte.0 != 0 && spte.0 & self.last_mask == self.last_value
     }
+    /// `is_large_pte`, of an entry above the 4K level: it maps a page.
+    #[inline]
+    pub const fn is_large(&self, spte: Spte) -> bool {
+        self.is_shadow_present(spte) && spte.0 & self.last_mask == self.last_value
+    }
+    /// The same leaf in an entry above the 4K level: with PS, or as a block of stage 2.
+    #[must_use]
+    #[inline]
+    pub const fn large(&self, leaf: Spte) -> Spte {
+        leaf.without(self.last_mask).with(self.last_value)
+    }
     /// `is_writable_pte`: W.
     #[inline]
     pub const fn is_writable(&self, spte: Spte) -> bool {

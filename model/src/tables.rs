@@ -5,7 +5,7 @@ use core::fmt::Debug;
 use crate::host::Host;
 use crate::platform::{Guarded, Platform};
 use crate::spte::{Spte, SpteFormat};
-use crate::types::{CpuId, Gfn, SpId, SpteLoc};
+use crate::types::{CpuId, Gfn, GfnRange, SpId, SpteLoc};
 use crate::vm::{Mmu, Vm};
 use crate::x86::mmu::Header;
 use crate::x86::mmu::walk::GuestWalk;
@@ -35,8 +35,8 @@ pub trait Tables<P: Platform>: Debug + Sized {
     /// The memory of the table that an entry is in is in use.
     fn is_in_use(l: &Self::State, loc: SpteLoc) -> bool;
 
-    /// Installs a leaf on the path of a vCPU to a page, and says where. `guest`: what the guest's
-    /// own tables say of the page. Before any thread runs.
+    /// Installs a leaf on the path of a vCPU to a page, a large one above the 4K level, and says
+    /// where. `guest`: what the guest's own tables say of the page. Before any thread runs.
     fn setup_leaf<H: Host>(
         vm: &Vm<P, H, Self>,
         cpu: CpuId,
@@ -57,7 +57,8 @@ pub trait Tables<P: Platform>: Debug + Sized {
         None
     }
 
-    /// Calls `each` with every leaf. `peek` looks at a word without a step.
+    /// Calls `each` with every entry that maps a page, or may. `peek` looks at a word without a
+    /// step.
     fn for_each_leaf(
         &self,
         l: &Self::State,
@@ -66,13 +67,13 @@ pub trait Tables<P: Platform>: Debug + Sized {
     );
 }
 
-/// A leaf entry and what is known of it.
+/// A place for a leaf and what is known of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Leaf {
     /// Where it is.
     pub loc: SpteLoc,
     /// What it holds.
     pub spte: Spte,
-    /// The frame that it maps; `None`: it is not shadow-present.
-    pub gfn: Option<Gfn>,
+    /// The frames that it maps; `None`: it maps nothing.
+    pub frames: Option<GfnRange>,
 }

@@ -4,6 +4,38 @@
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Gfn(pub u64);
 
+/// Guest frames in a row, as memslots and invalidations have them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct GfnRange {
+    /// The first.
+    pub start: Gfn,
+    /// The one behind the last.
+    pub end: Gfn,
+}
+
+impl GfnRange {
+    /// So many from this one on.
+    pub const fn new(start: Gfn, npages: u64) -> GfnRange {
+        GfnRange { start, end: Gfn(start.0 + npages) }
+    }
+    /// This one alone.
+    pub const fn one(gfn: Gfn) -> GfnRange {
+        GfnRange::new(gfn, 1)
+    }
+    /// True if the frame is one of them.
+    pub fn contains(self, gfn: Gfn) -> bool {
+        (self.start..self.end).contains(&gfn)
+    }
+    /// True if all of the others are.
+    pub fn covers(self, other: GfnRange) -> bool {
+        self.start <= other.start && other.end <= self.end
+    }
+    /// The frames, lowest first.
+    pub fn iter(self) -> impl Iterator<Item = Gfn> {
+        (self.start.0..self.end.0).map(Gfn)
+    }
+}
+
 /// A host page frame number: a host-physical address in units of 4 KiB.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Pfn(pub u64);

@@ -7,7 +7,7 @@
 use crate::host::Host;
 use crate::platform::Platform;
 use crate::tables::Tables;
-use crate::types::{Access, CpuId, Gfn, Gva, Pfn};
+use crate::types::{Access, CpuId, Gfn, GfnRange, Gva, Pfn};
 use crate::virt::{Kvm, Memslot, MmuState, VmConfig};
 
 /// A VM with its MMU, in its host.
@@ -39,14 +39,14 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
 /// Its functions get the VM, because they flush, mark pages dirty and look memslots up; and what
 /// only the owner of `mmu_lock` can have.
 pub trait Mmu<P: Platform>: Tables<P> {
-    /// `kvm_unmap_hva_range`, of the frame's page: nothing maps it any more. True if a flush is
-    /// owed.
+    /// `kvm_unmap_hva_range`, of the pages of these frames: nothing maps them any more. True if a
+    /// flush is owed.
     ///
     /// Locks: `mmu_lock`.
     fn kvm_unmap_hva_range<H: Host>(
         vm: &Vm<P, H, Self>,
         l: &mut MmuState<Self::State>,
-        gfn: Gfn,
+        frames: GfnRange,
     ) -> bool;
 
     /// `kvm_set_spte_hva`: what maps the frame maps this page from now on, read-only. True if a
@@ -90,17 +90,21 @@ pub trait Mmu<P: Platform>: Tables<P> {
     fn vmx_flush_pml_buffer<H: Host>(_vm: &Vm<P, H, Self>, _cpu: CpuId) {}
 
     /// `kvm_mmu_slot_remove_write_access`: every frame of the slot is written to by a fault again;
-    /// with PML `vmx_slot_enable_log_dirty`, which clears D instead. True if an SPTE had W set, or
-    /// D.
+    /// with PML `vmx_slot_enable_log_dirty`, which clears D instead. `initially_set`: only what is
+    /// mapped by large pages. True if a flush is owed for what was changed.
     ///
     /// Locks: `mmu_lock`.
     fn kvm_mmu_slot_remove_write_access<H: Host>(
         vm: &Vm<P, H, Self>,
         l: &mut MmuState<Self::State>,
         slot: &Memslot<P>,
-    ) -> bool {
-        Self::kvm_arch_mmu_enable_log_dirty_pt_masked(vm, l, slot, !0)
-    }
+        initially_set: bool,
+    ) -> bool;
+
+    /// `kvm_mmu_zap_collapsible_sptes`: what could be mapped by a large page may be from now on.
+    ///
+    /// Locks: `slots_lock`; takes `mmu_lock`.
+    fn kvm_mmu_zap_collapsible_sptes<H: Host>(_vm: &Vm<P, H, Self>, _slot: &Memslot<P>) {}
 
     /// `kvm_arch_flush_shadow_memslot`: nothing maps a frame of the slot when it returns.
     ///

@@ -12,9 +12,9 @@ use kvmmu_model::virt::{MemslotConfig, VmConfig};
 use kvmmu_model::x86::mmu::paging::all_spte_locs;
 use kvmmu_model::x86::mmu::walk::hardware_walk;
 use kvmmu_model::{
-    Access, CpuId, CpuMask, Gfn, Gpte, Guard, GuardSet, Guarded, Host, Lock, LockId, Mmu, Ordering,
-    Pfn, PinnedPage, Platform, Rcu, RwLock, ShadowMmu, Spte, SpteFormat, SpteLoc, Srcu, Tag, Until,
-    Vm, Word,
+    Access, CpuId, CpuMask, Gfn, GfnRange, Gpte, Guard, GuardSet, Guarded, Host, Lock, LockId, Mmu,
+    Ordering, Pfn, PinnedPage, Platform, Rcu, RwLock, ShadowMmu, Spte, SpteFormat, SpteLoc, Srcu,
+    Tag, Until, Vm, Word,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -255,9 +255,9 @@ impl World {
             Op::Age(g) => drop(self.vm.clear_flush_young(Gfn(g))),
             Op::Harvest => drop(self.vm.kvm_vm_ioctl_get_dirty_log(0)),
             Op::Invalidate(g, writable) => {
-                self.vm.invalidate_range_start(Gfn(g));
+                self.vm.invalidate_range_start(GfnRange::one(Gfn(g)));
                 self.back(g, writable);
-                self.vm.invalidate_range_end(Gfn(g));
+                self.vm.invalidate_range_end(GfnRange::one(Gfn(g)));
             }
             Op::ChangePte(g) => {
                 let pfn = self.back(g, false);

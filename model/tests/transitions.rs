@@ -136,6 +136,7 @@ fn an_entry_that_is_synchronised_keeps_w_in_5_10_and_is_not_dirty_for_that() {
     let sync = |algorithm, old, can_unsync| {
         let leaf = NewLeaf {
             pfn: Pfn(5),
+            level: 1,
             host_writable: true,
             guest_writable: true,
             write_protected_pt: false,
@@ -160,6 +161,7 @@ fn mapping_a_writable_page_again_clears_d_in_6_1() {
     let again = |algorithm, old| {
         let leaf = NewLeaf {
             pfn: Pfn(5),
+            level: 1,
             host_writable: true,
             guest_writable: true,
             write_protected_pt: false,

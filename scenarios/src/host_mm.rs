@@ -5,10 +5,13 @@
 
 use kvmmu_model::platform::Ordering::{AcqRel, Relaxed};
 use kvmmu_model::virt::GFNS;
-use kvmmu_model::x86::mmu::paging::PT_ENTRIES;
+use kvmmu_model::x86::mmu::paging::{
+    KVM_MAX_HUGEPAGE_LEVEL, LARGE_PAGES, PG_LEVEL_4K, PT_ENTRIES, frames_of, large_page_of,
+    page_base,
+};
 use kvmmu_model::{
-    CpuId, Gfn, Gpte, Guard, Gva, Host, Lock, LockClass, Mark, Object, Pfn, PinnedPage, RwLock,
-    Srcu, Tag, Word,
+    CpuId, Gfn, GfnRange, Gpte, Guard, Gva, Host, Lock, LockClass, Mark, Object, Pfn, PinnedPage,
+    RwLock, Srcu, Tag, Word,
 };
 
 use crate::accesses::PageAccesses;
@@ -40,11 +43,24 @@ pub struct HostState {
     pub swap: [u64; GFNS],
     /// Bit i: the host has page i in its hands, to map it; secondary MMUs may do so before it does.
     pub taken: u8,
+    /// Bit i: one entry maps all frames of large page i.
+    pub huge: u8,
 }
 
 const _: () = assert!(PFNS <= u8::BITS as usize);
+const _: () = assert!(LARGE_PAGES <= u8::BITS as usize);
+
+/// The frames of the large page that this one is in.
+pub(crate) const fn huge_page(gfn: Gfn) -> GfnRange {
+    let frames = frames_of(KVM_MAX_HUGEPAGE_LEVEL - 1) as u64;
+    GfnRange::new(page_base(KVM_MAX_HUGEPAGE_LEVEL, gfn), frames)
+}
 
 impl HostState {
+    /// True if one entry maps all frames of the large page that this one is in.
+    pub(crate) const fn is_huge(&self, gfn: Gfn) -> bool {
+        self.huge >> large_page_of(gfn) & 1 == 1
+    }
     /// True if some frame maps the page, or is about to.
     pub fn is_mapped(&self, pfn: Pfn) -> bool {
         self.pte.iter().any(|p| p.pfn == Some(pfn)) || self.taken >> pfn.0 & 1 == 1
@@ -85,6 +101,8 @@ pub struct HostMm<M: Machine> {
     /// Bit i: page i is dirty.
     dirty: M::Word,
     pages: u8,
+    /// There were huge pages at first.
+    has_huge: bool,
     /// How many other VMs the notifiers know.
     other_vms: M::Cell<u8>,
     /// What the guest may translate to.
@@ -94,14 +112,15 @@ pub struct HostMm<M: Machine> {
 }
 
 impl<M: Machine> HostMm<M> {
-    /// A host with so many pages and this backing of guest frames. `contended`: as for
-    /// [`kvmmu_model::virt::VmConfig`].
-    pub fn new(m: &M, pages: u8, backing: &[Backing], contended: bool) -> Self {
+    /// A host with so many pages and this backing of guest frames, some of them by huge pages,
+    /// which begin at `huge`. `contended`: as for [`kvmmu_model::virt::VmConfig`].
+    pub fn new(m: &M, pages: u8, backing: &[Backing], huge: &[Gfn], contended: bool) -> Self {
         let mut state = HostState {
             pte: [HostPte::default(); GFNS],
             swap_cache: [None; GFNS],
             swap: [0; GFNS],
             taken: 0,
+            huge: huge.iter().fold(0, |bits, gfn| bits | 1 << large_page_of(*gfn)),
         };
         let mut dirty = 0;
         for b in backing {
@@ -119,6 +138,7 @@ impl<M: Machine> HostMm<M> {
             memory: core::array::from_fn(|i| m.word(Tag::nth(Object::Page, i), 0)),
             dirty: m.word(Tag::one(Object::PageFlags), dirty),
             pages,
+            has_huge: !huge.is_empty(),
             other_vms: m.cell(0),
             translations: GuestTranslations::new(m),
             accesses: PageAccesses::unwatched(),
@@ -204,6 +224,21 @@ impl<M: Machine> HostMm<M> {
         self.m.checkpoint(vms);
         vms > 0
     }
+    /// True if one entry maps all frames of the large page that this one is in.
+    pub(crate) fn is_huge(&self, gfn: Gfn) -> bool {
+        self.has_huge && self.m.call("huge", || self.state.get().is_huge(gfn))
+    }
+    /// The page, or all of the huge page that it is in, as it is mapped in this step: a bit each.
+    fn compound_page(&self, pfn: Pfn) -> u64 {
+        if !self.has_huge {
+            return 1 << pfn.0;
+        }
+        let state = self.state.get();
+        let maps = |gfn: &Gfn| state.is_huge(*gfn) && state.pte[gfn.0 as usize].pfn == Some(pfn);
+        let Some(gfn) = (0..GFNS as u64).map(Gfn).find(maps) else { return 1 << pfn.0 };
+        let pages = huge_page(gfn).iter().filter_map(|gfn| state.pte[gfn.0 as usize].pfn);
+        pages.fold(0, |pages, pfn| pages | 1 << pfn.0)
+    }
     /// What the host knows. Not a step.
     pub fn state(&self) -> HostState {
         self.state.get()
@@ -224,6 +259,10 @@ impl<M: Machine> HostMm<M> {
     /// True if there is a reference on the page. The host's lock is held.
     pub fn is_referenced(&self, pfn: Pfn) -> bool {
         self.refs.get()[pfn.0 as usize] != 0
+    }
+    /// References held on each page.
+    pub(crate) fn references(&self) -> [u8; PFNS] {
+        self.refs.get()
     }
     /// True if the page is unused. The host's lock is held.
     pub fn is_free(&self, pfn: Pfn) -> bool {
@@ -276,6 +315,9 @@ impl<M: Machine> HostMm<M> {
         self.update(|s| {
             s.pte[g] = HostPte { pfn: Some(pfn), writable };
             s.swap_cache[g] = None;
+            if s.is_huge(gfn) {
+                huge_page(gfn).iter().for_each(|g| s.pte[g.0 as usize].writable = writable);
+            }
         });
         if made_writable {
             self.kvm_set_pfn_dirty(pfn);
@@ -350,6 +392,12 @@ impl<M: Machine> Host for HostMm<M> {
         })
     }
 
+    /// Part of the step before it: a fault asks under `mmu_lock`, when no invalidation runs. Where
+    /// a log ends, or KVM is not notified, the host may split the page at any time.
+    fn host_pfn_mapping_level(&self, gfn: Gfn) -> u8 {
+        if self.is_huge(gfn) { KVM_MAX_HUGEPAGE_LEVEL } else { PG_LEVEL_4K }
+    }
+
     fn access_user_memory(&self) {
         self.m.might_sleep();
         drop(self.mmap_lock.read());
@@ -389,14 +437,14 @@ impl<M: Machine> Host for HostMm<M> {
     fn kvm_release_pfn_clean(&self, pfn: Pfn) {
         self.m.call("kvm_release_pfn_clean", || {
             let _mm = self.lock.lock();
-            self.refs.commute(|refs| refs[pfn.0 as usize] -= 1);
+            self.refs.commute(|refs| refs[pfn.0 as usize] = refs[pfn.0 as usize].wrapping_sub(1));
         });
     }
 
     #[track_caller]
     fn kvm_set_pfn_dirty(&self, pfn: Pfn) {
         // ORDERING: acq-rel: a locked bit operation.
-        self.dirty.or(1 << pfn.0, AcqRel);
+        self.dirty.or(self.compound_page(pfn), AcqRel);
     }
 
     /// A hint for reclaim, and no step: only `accessed` looks at it.

@@ -67,8 +67,9 @@ fn reclaims(op: Op) -> bool {
 
 /// The guest itself runs.
 fn enters(op: Op) -> bool {
-    use VcpuOp::{AccessApic, Fetch, Read, SetGpte, Write};
-    matches!(op, Op::Vcpu(Read(_) | Write(_) | Fetch(_) | SetGpte(..) | AccessApic))
+    use VcpuOp::{AccessApic, Fetch, Read, Write};
+    let enters = matches!(op, Op::Vcpu(Read(_) | Write(_) | Fetch(_) | AccessApic));
+    enters || matches!(op, Op::Vcpu(op) if op.stores_gpte().is_some())
 }
 
 impl<M: Machine> World<M> {

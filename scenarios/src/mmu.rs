@@ -1,6 +1,7 @@
 //! The MMU of a scenario's VM. Everything else here asks it by the traits of the model alone.
 
 use kvmmu_model::x86::mmu::IndirectFastFault;
+use kvmmu_model::x86::mmu::paging::KVM_MAX_HUGEPAGE_LEVEL;
 use kvmmu_model::{Algorithm, ShadowMmu, SpteFormat};
 
 use crate::machine::Machine;
@@ -24,6 +25,9 @@ pub(crate) fn of<M: Machine>(m: &M, scenario: &Scenario) -> MmuOf<M> {
         scenario::IndirectFastFault::Walk => IndirectFastFault::Walk,
         scenario::IndirectFastFault::Pinned => IndirectFastFault::Pinned,
     };
+    if !scenario.huge.is_empty() {
+        mmu.max_huge_page_level = KVM_MAX_HUGEPAGE_LEVEL;
+    }
     if scenario.unsync {
         mmu.allow_unsync(m);
     }

@@ -1,7 +1,9 @@
 //! The checks behind the properties: what observers look at, in the running step or at the end.
 
 use kvmmu_model::virt::{GFNS, Memslot};
-use kvmmu_model::{Access, CpuId, Gfn, Gva, Leaf, Lock, Pfn, SpId, Spte, SpteLoc, Tables, Tag};
+use kvmmu_model::{
+    Access, CpuId, Gfn, GfnRange, Gva, Leaf, Lock, Pfn, SpId, Spte, SpteLoc, Tables, Tag,
+};
 
 use crate::guest_tables;
 use crate::host_mm::PFNS;
@@ -179,10 +181,10 @@ pub fn mmu_unlocked<M: Machine>(w: &World<M>, l: &MmuState<M>) {
             if rmap && let Some(listed) = MmuOf::<M>::in_rmaps(&l.mmu, leaf.loc) {
                 check_rmap(w, leaf, listed);
             }
-            if leaf.gfn.is_some()
-                && tables
+            let pages = pages(w, &leaf);
+            if tables
                 && w.vm.mmu.format().is_writable(leaf.spte)
-                && let Some(table) = shadowed_table(w, l, w.vm.mmu.format().pfn(leaf.spte))
+                && let Some(table) = pages.into_iter().find_map(|pfn| shadowed_table(w, l, pfn))
             {
                 let what = format_args!(
                     "gfn{} is a shadowed guest table, and an SPTE maps it writable",
@@ -197,17 +199,24 @@ pub fn mmu_unlocked<M: Machine>(w: &World<M>, l: &MmuState<M>) {
     }
 }
 
+/// The pages that a leaf maps.
+fn pages<M: Machine>(w: &World<M>, leaf: &Leaf) -> impl Iterator<Item = Pfn> {
+    let first = w.vm.mmu.format().pfn(leaf.spte).0;
+    (first..).map(Pfn).take(leaf.frames.map_or(0, |frames| frames.iter().count()))
+}
+
 fn check_rmap<M: Machine>(w: &World<M>, leaf: Leaf, listed: u64) {
     for g in 0..GFNS as u64 {
         let listed = listed >> g & 1 == 1;
-        if listed != (leaf.gfn == Some(Gfn(g))) {
+        let maps = leaf.frames.is_some_and(|frames| frames.contains(Gfn(g)));
+        if listed != maps {
             w.m.violate(
                 Property::RmapExact,
                 format_args!(
                     "spte[{}][{}] is {} and {} in the rmap of gfn{g}",
                     leaf.loc.sp.0,
                     leaf.loc.index,
-                    if leaf.gfn.is_some() { "present" } else { "not present" },
+                    if leaf.frames.is_some() { "present" } else { "not present" },
                     if listed { "listed" } else { "not listed" },
                 ),
             );
@@ -240,8 +249,25 @@ pub fn check_end<M: Machine>(w: &World<M>) {
     if w.watches(Property::MemslotGone) {
         check_deleted(w, &w.vm.kvm.mmu_lock.lock());
     }
+    if w.watches(Property::PageRefs) {
+        check_references(w);
+    }
     if w.watches(Property::Accessed) {
         check_accessed(w, &w.vm.kvm.mmu_lock.lock());
+    }
+}
+
+/// Nobody uses a page any more: there is no reference on it, and not one less than none.
+fn check_references<M: Machine>(w: &World<M>) {
+    let references = w.vm.host.references();
+    if let Some(pfn) = references.iter().position(|references| *references != 0) {
+        w.m.violate(
+            Property::PageRefs,
+            format_args!(
+                "{} references are left on pfn{pfn}, and all threads have ended",
+                references[pfn] as i8
+            ),
+        );
     }
 }
 
@@ -250,9 +276,8 @@ fn check_accessed<M: Machine>(w: &World<M>, l: &MmuState<M>) {
     let mut untold = w.vm.host.untold_accesses();
     let peek = |word: &M::Word| w.m.peek(word);
     w.vm.mmu.for_each_leaf(&l.mmu, peek, |leaf| {
-        let format = w.vm.mmu.format();
-        if leaf.gfn.is_some() && format.is_accessed(leaf.spte) {
-            untold &= !(1 << format.pfn(leaf.spte).0);
+        if w.vm.mmu.format().is_accessed(leaf.spte) {
+            pages(w, &leaf).for_each(|pfn| untold &= !(1 << pfn.0));
         }
     });
     let host = w.vm.host.state();
@@ -274,10 +299,11 @@ fn check_deleted<M: Machine>(w: &World<M>, l: &MmuState<M>) {
     w.vm.mmu.for_each_leaf(
         &l.mmu,
         |word| w.m.peek(word),
-        |Leaf { gfn, .. }| {
-            if let Some(gfn) = gfn
-                && let Some(slot) = slot_of(w, gfn.0).filter(|slot| deleted >> slot & 1 == 1)
-            {
+        |Leaf { frames, .. }| {
+            for gfn in frames.into_iter().flat_map(GfnRange::iter) {
+                let Some(slot) = slot_of(w, gfn.0).filter(|slot| deleted >> slot & 1 == 1) else {
+                    continue;
+                };
                 w.m.violate(
                     Property::MemslotGone,
                     format_args!("slot{slot} is deleted, and an SPTE maps its gfn{}", gfn.0),

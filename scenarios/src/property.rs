@@ -39,6 +39,9 @@ properties! {
     Accessed = "accessed",
     /// The guest does not reach a page that the host has taken back.
     PfnSafety = "pfn-safety",
+    /// When all threads have ended, every reference that a fault took on a page was given back,
+    /// once.
+    PageRefs = "page-refs",
     /// No writable translation of a shadowed guest page table exists once its shadow page is
     /// linked.
     ShadowedPtReadonly = "shadowed-pt-readonly",
@@ -64,6 +67,8 @@ properties! {
     /// A guest that reaches a page by its tables as they are finds A in each entry on the way, and
     /// D in the last one if it has written.
     GuestAd = "guest-ad",
+    /// KVM looks into no array of a memslot outside of its bounds. Always checked.
+    SlotBounds = "slot-bounds",
     /// No thread touches a shadow page, an array or a device that was freed. Always checked.
     UseAfterFree = "use-after-free",
     /// Some thread can go on until all have ended. Always checked.

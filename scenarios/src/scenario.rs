@@ -42,6 +42,8 @@ pub struct Scenario {
     pub host_pages: u8,
     /// What backs each guest frame before the first step, by gfn.
     pub backing: Vec<Backing>,
+    /// The first frames of what the host maps by huge pages.
+    pub huge: Vec<Gfn>,
     /// Guest page tables; empty without shadow paging.
     pub guest_tables: Vec<GuestTable>,
     /// The gfn of the guest's root table.
@@ -202,6 +204,8 @@ pub struct InitialSpte {
     pub tracked: bool,
     /// Every vCPU that runs guest code may have it in its TLB from the start.
     pub cached: bool,
+    /// It is of an upper level, and maps the large page that begins at its frame.
+    pub large: bool,
 }
 
 /// A thread and its program.

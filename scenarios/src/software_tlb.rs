@@ -103,8 +103,10 @@ fn walk<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess) -> Result<Spt
         let Some(new) = hardware_update(format, spte, access.access) else {
             return Err(AccessResult::of_fault(format, spte));
         };
+        // What is kept is of one page.
+        let of_page = |spte| format.with_pfn(spte, at.pfn(format, spte));
         if new == spte {
-            return Ok(spte);
+            return Ok(of_page(spte));
         }
         if w.pml_is_full(cpu, spte, new) {
             return Err(AccessResult::PmlFull);
@@ -113,7 +115,7 @@ fn walk<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess) -> Result<Spt
         match w.m.lockless(|| word.compare_exchange(spte.0, new.0, AcqRel, Acquire)) {
             Ok(_) => {
                 w.hardware_updated(cpu, access.page, spte, new);
-                return Ok(new);
+                return Ok(of_page(new));
             }
             Err(now) => spte = Spte(now),
         }

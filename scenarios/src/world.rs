@@ -80,7 +80,13 @@ pub(crate) struct Created {
 impl<M: Machine> World<M> {
     /// Builds the world that a scenario begins in. Runs alone.
     pub fn new(m: &M, scenario: &Scenario) -> Self {
-        let host = HostMm::new(m, scenario.host_pages, &scenario.backing, scenario.contends());
+        let host = HostMm::new(
+            m,
+            scenario.host_pages,
+            &scenario.backing,
+            &scenario.huge,
+            scenario.contends(),
+        );
         let vcpus = scenario.threads.iter().filter(|t| t.kind == ThreadKind::Vcpu).count();
         let mut slots =
             [MemslotConfig { base_gfn: Gfn(0), npages: 0, log: false, there: true }; MEMSLOTS];
@@ -296,5 +302,6 @@ fn initial_spte(format: &SpteFormat, e: &InitialSpte) -> Spte {
         .with(bit(e.writable, format.writable_mask))
         .with(bit(e.accessed, format.accessed_mask))
         .with(bit(e.dirty, format.dirty_mask));
+    let spte = if e.large { format.large(spte) } else { spte };
     if e.tracked { format.mark_for_access_track(spte, false) } else { spte }
 }

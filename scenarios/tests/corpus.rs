@@ -57,7 +57,12 @@ const MMU: &[Bug] = &[
     bug(
         "a fast fault takes an entry of another level for a leaf",
         "3.12",
-        Missing("large SPTEs; an entry that leads to a table has neither H nor M"),
+        Missing("a walk that ends above the leaf: here it ends at a leaf, or at nothing"),
+    ),
+    bug(
+        "a fast fault makes a large SPTE writable, and marks its first frame",
+        "reverted by 6b73a9606 (3.9), again in c126d94f2c90 (3.15)",
+        Found("large-log-begins", &["fast-fault-not-large"]),
     ),
     bug(
         "a dirty log begins without a flush, and aging has taken W before",
@@ -200,7 +205,7 @@ const LOCKS: &[Bug] = &[
     bug(
         "an index of lpage_info is out of the slot; CVE-2026-63807",
         "ef057cbf825e (7.2)",
-        Missing("large SPTEs"),
+        Found("large-collapse-slot", &["collapsible-in-slot"]),
     ),
 ];
 
@@ -229,7 +234,10 @@ const REPORTED: &[Bug] = &[
     bug(
         "the level of a host mapping is read twice",
         "44187235cbcc (5.18)",
-        Missing("page tables of the host, and large pages in them"),
+        Missing(
+            "the host's page tables as memory that is freed: the level is one look here, and a \
+             split that notifies KVM comes before it or after the fault (large-unmap)",
+        ),
     ),
     bug(
         "a notifier comes before a VM is complete",

@@ -20,6 +20,7 @@ const SLOW: &[&str] = &[
     "aba-direct",
     "aba-indirect",
     "aba-indirect-pinned",
+    "large-guest-split",
     "lock-order",
     "lock-order-ioctls",
     "lock-order-vcpus",

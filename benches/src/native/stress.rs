@@ -245,6 +245,7 @@ impl Stress {
             apic_page: None,
             host_pages: kvmmu_scenarios::host_mm::PFNS as u8,
             backing: FRAMES.map(backing).collect(),
+            huge: vec![],
             guest_tables: vec![],
             guest_root: None,
             map: vec![],

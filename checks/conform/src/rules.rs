@@ -82,6 +82,7 @@ impl Rules {
     pub fn new_leaf(&self, new: Mapped, old: Spte) -> Spte {
         let leaf = NewLeaf {
             pfn: new.pfn,
+            level: new.level,
             host_writable: new.host_writable,
             guest_writable: new.guest_writable,
             write_protected_pt: new.write_protected_pt,
@@ -89,8 +90,7 @@ impl Rules {
             can_unsync: true,
             old,
         };
-        let large = if new.level > 1 { self.format().last_value } else { 0 };
-        self.steps().make_spte(leaf).with(large)
+        self.steps().make_spte(leaf)
     }
 
     /// What hardware may make of an SPTE by itself.

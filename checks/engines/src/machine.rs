@@ -461,8 +461,8 @@ fn walk_gives<X: Primitives>(
 ) -> Option<Pfn> {
     let format = w.vm.mmu.format();
     let read = |loc| Spte(w.vm.mmu.sptep(loc).peek());
-    let (_, spte) = hardware_walk(format, w.vm.mmu.root(cpu), access.page, read);
-    cacheable(format, spte, access.access).then(|| format.pfn(spte))
+    let (at, spte) = hardware_walk(format, w.vm.mmu.root(cpu), access.page, read);
+    cacheable(format, spte, access.access).then(|| at.pfn(format, spte))
 }
 
 impl<X: Primitives> Clone for EngineMachine<X> {

@@ -86,10 +86,10 @@ fn an_unknown_operation_is_named_with_the_one_that_was_meant() {
     let said = check_file("operation", &GOOD.replace("write gfn0", "wrte gfn0"));
     insta::assert_snapshot!(said, @r#"
     error: my-race.toml:17:10: unknown operation 'wrte'
-      help: did you mean 'write'? Legal here: read, write, fetch, set-gpte, emulate-gpte, invlpg,
-            load-cr3, access-apic, prefault, mmio, avic-irq-window, hv-set-msr, set-apic-base,
-            xen-evtchn-send, psci-cpu-on, clean-cache, halt, lock, unlock, read-lock, read-unlock,
-            synchronize
+      help: did you mean 'write'? Legal here: read, write, fetch, set-gpte, set-gpte-readonly,
+            set-gpte-clean, emulate-gpte, invlpg, load-cr3, access-apic, prefault, mmio,
+            avic-irq-window, hv-set-msr, set-apic-base, xen-evtchn-send, psci-cpu-on, clean-cache,
+            halt, lock, unlock, read-lock, read-unlock, synchronize
     "#);
 }
 
@@ -113,17 +113,20 @@ fn an_unknown_guard_in_a_file_is_named_with_its_place() {
             notifier-seq-before-gup, notifier-seq-whole, range-start-zaps,
             range-start-counts-always, age-uses-xchg-result, age-passes-dirty,
             change-pte-clears-mmu-writable, range-start-flush, change-pte-flush,
-            change-pte-bumps-seq, fault-holds-page, mmu-set-spte-flushes-old-pfn, pte-write-zaps,
-            pte-write-flushes, emulator-stores-first, emulator-marks-dirty, gpte-recheck-upper,
-            gpte-recheck-leaf, lockless-walk-mode, lockless-walk-irq-off, flush-request-wait,
-            request-before-mode, flush-before-free, entry-irq-off, entry-request-check,
-            entry-serves-requests, make-spte-strips-w-host-readonly, pin-hold, pin-pfn-compare,
-            pin-for-write, child-gfn-compare, child-role-compare, validate-direct-spte,
-            mmio-spte-drops, walk-sets-ad, protect-clean-gpte, gpte-ad-marks-dirty,
-            gpte-cmpxchg-by-address, unsync-before-writable, link-marks-unsync, get-page-syncs,
-            sync-roots-locks, sync-write-protects, sync-flushes-first, sync-page-flushes,
-            sync-drops-mmio, range-start-pays-flushes, tlbs-dirty-read-first, invlpg-zaps-unsync,
-            invlpg-flushes, set-cr3-syncs, set-cr3-flushes, run-holds-srcu,
+            change-pte-bumps-seq, fault-holds-page, retry-puts-page, mmu-set-spte-flushes-old-pfn,
+            pte-write-zaps, pte-write-flushes, emulator-stores-first, emulator-marks-dirty,
+            gpte-recheck-upper, gpte-recheck-leaf, lockless-walk-mode, lockless-walk-irq-off,
+            flush-request-wait, request-before-mode, flush-before-free, entry-irq-off,
+            entry-request-check, entry-serves-requests, make-spte-strips-w-host-readonly, pin-hold,
+            pin-pfn-compare, pin-for-write, large-as-host-maps, large-not-logged, large-in-slot,
+            shadowed-disallows-large, write-protect-all-levels, zap-all-levels, log-protects-large,
+            fast-fault-not-large, drop-large-spte, drop-large-flushes, large-unlinks-table,
+            collapsible-flushes, collapsible-in-slot, child-gfn-compare, child-role-compare,
+            validate-direct-spte, mmio-spte-drops, walk-sets-ad, protect-clean-gpte,
+            gpte-ad-marks-dirty, gpte-cmpxchg-by-address, unsync-before-writable, link-marks-unsync,
+            get-page-syncs, sync-roots-locks, sync-write-protects, sync-flushes-first,
+            sync-page-flushes, sync-drops-mmio, range-start-pays-flushes, tlbs-dirty-read-first,
+            invlpg-zaps-unsync, invlpg-flushes, set-cr3-syncs, set-cr3-flushes, run-holds-srcu,
             memslot-free-after-grace-period, memslot-invalid-before-zap, memslot-delete-zaps,
             memslot-delete-flushes, memslots-generation-last, mmio-spte-generation,
             mmio-info-generation, mmio-generation-first, mmio-wrap-zaps, retry-leaves-srcu,

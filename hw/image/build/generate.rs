@@ -56,6 +56,7 @@ fn scenario_expression(s: &Scenario) -> Option<String> {
         && s.guest_tables.is_empty()
         && !s.contends()
         && !s.pml
+        && s.huge.is_empty()
         && s.apic_page.is_none()
         && !s.always.contains(&Property::Accessed)
         && s.threads.len() <= THREADS_MAX
@@ -80,9 +81,10 @@ fn scenario_expression(s: &Scenario) -> Option<String> {
         "Scenario {{ name: {:?}.into(), title: {:?}.into(), source: String::new(), \
          about: String::new(), profile: Profile::Fixed, paging: Paging::Direct, \
          spte: Format::{spte}, indirect: IndirectFastFault::Gfns, unsync: false, pml: false, \
-         apic_page: None, slots: {}, host_pages: {}, backing: {}, guest_tables: Vec::new(), \
-         guest_root: None, map: {}, locks: Vec::new(), threads: {}, at_stop: {}, \
-         always: {}, sometimes: {}, lock_checks: false, expects: {}, size: 1 }}",
+         apic_page: None, slots: {}, host_pages: {}, backing: {}, huge: Vec::new(), \
+         guest_tables: Vec::new(), guest_root: None, map: {}, locks: Vec::new(), \
+         threads: {}, at_stop: {}, always: {}, sometimes: {}, lock_checks: false, \
+         expects: {}, size: 1 }}",
         s.name,
         s.title,
         vec_of(slots),
@@ -159,7 +161,8 @@ fn address(address: Address) -> Option<String> {
 fn initial_spte(e: &InitialSpte) -> Option<String> {
     Some(format!(
         "InitialSpte {{ address: {}, pfn: Pfn({}), host_writable: {}, \
-         mmu_writable: {}, writable: {}, accessed: {}, dirty: {}, tracked: {}, cached: {} }}",
+         mmu_writable: {}, writable: {}, accessed: {}, dirty: {}, tracked: {}, cached: {}, \
+         large: {} }}",
         address(e.address)?,
         e.pfn.0,
         e.host_writable,
@@ -168,7 +171,8 @@ fn initial_spte(e: &InitialSpte) -> Option<String> {
         e.accessed,
         e.dirty,
         e.tracked,
-        e.cached
+        e.cached,
+        e.large
     ))
 }
 

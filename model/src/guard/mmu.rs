@@ -380,6 +380,14 @@ macro_rules! mmu_guards {
                     because: "a page that is moved or taken back meanwhile moves mmu_notifier_seq, and the fault is retried; remove both and the pair fails",
                 },
             }
+            RetryPutsPage {
+                name: "retry-puts-page",
+                function: "direct_page_fault, FNAME(page_fault)",
+                source: "arch/x86/kvm/mmu/mmu.c, direct_page_fault(), out_unlock",
+                since: "2.6.27",
+                prevents: "A fault that gives up for an invalidation keeps its reference, and the page is never freed.",
+                without: "The reference on the page is not given back where mmu_notifier_retry says so.",
+            }
             MmuSetSpteFlushesOldPfn {
                 name: "mmu-set-spte-flushes-old-pfn",
                 function: "mmu_set_spte",

@@ -2,14 +2,17 @@
 //!
 //! Removing guards is the only way to break the model: there are no hand-made buggy copies of
 //! functions. Where a guard is removed, something definite replaces it; `without` says exactly
-//! what. The table is in four files, `mmu.rs`, `guest_tables.rs`, `unsync.rs` and `virt.rs`. Each
-//! is a macro that hands the rows it was given, followed by its own, to another macro.
+//! what. The table is in five files, `mmu.rs`, `large.rs`, `guest_tables.rs`, `unsync.rs` and
+//! `virt.rs`. Each is a macro that hands the rows it was given, followed by its own, to another
+//! macro.
 
 #[macro_use]
 mod define;
 #[macro_use]
 mod guest_tables;
 mod info;
+#[macro_use]
+mod large;
 #[macro_use]
 mod mmu;
 mod release;
@@ -24,6 +27,9 @@ pub use release::Release;
 pub use set::GuardSet;
 
 // The rows of `mmu.rs`, then those of the others in this order, make one enum.
+macro_rules! with_large_guards {
+    ($($rows:tt)*) => { large_guards!(with_guest_table_guards! { $($rows)* }); };
+}
 macro_rules! with_guest_table_guards {
     ($($rows:tt)*) => { guest_table_guards!(with_unsync_guards! { $($rows)* }); };
 }
@@ -34,7 +40,7 @@ macro_rules! with_virt_guards {
     ($($rows:tt)*) => { virt_guards!(guards! { $($rows)* }); };
 }
 
-mmu_guards!(with_guest_table_guards! {});
+mmu_guards!(with_large_guards! {});
 
 impl Guard {
     /// False: under sequential consistency nothing can show that it is missing.

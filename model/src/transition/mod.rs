@@ -38,8 +38,10 @@ pub enum FastFault {
 /// What a new leaf is made from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct NewLeaf {
-    /// The page.
+    /// The page; of a large one its first.
     pub pfn: Pfn,
+    /// The level of its entry: 1 maps 4 KiB.
+    pub level: u8,
     /// The host maps it writable.
     pub host_writable: bool,
     /// The guest's own tables allow writes (`ACC_WRITE_MASK`).
@@ -128,6 +130,9 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
     pub fn make_spte(&self, leaf: NewLeaf) -> Spte {
         let f = self.format;
         let mut spte = f.leaf(leaf.pfn);
+        if leaf.level > 1 {
+            spte = f.large(spte);
+        }
         if !leaf.speculative {
             spte = spte.with(f.accessed_mask);
         }

@@ -31,7 +31,7 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
             new = f.restore_acc_track(new);
         }
         if access == Access::Write && self.may_become_writable_v5_10(spte) {
-            if level > 1 {
+            if level > 1 && self.guarded(Guard::FastFaultNotLarge, || true) {
                 // One bit of the dirty bitmap cannot stand for a large page.
                 return FastFault::Refuse;
             }

@@ -144,6 +144,8 @@ pub struct FoundMemslot<'a, P: Platform> {
     pub slot: &'a Memslot<P>,
     /// `KVM_MEM_LOG_DIRTY_PAGES`.
     pub logged: bool,
+    /// It is not `KVM_MEMSLOT_INVALID`.
+    pub valid: bool,
 }
 
 impl<'a, P: Platform> FoundMemslot<'a, P> {
@@ -222,7 +224,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     pub fn gfn_to_memslot(&self, gfn: Gfn) -> Option<FoundMemslot<'_, P>> {
         let slots = self.kvm_memslots();
         let (id, slot) = self.search_memslots(gfn).filter(|(i, _)| slots.contains(*i))?;
-        Some(FoundMemslot { slot, logged: slots.is_logged(id) })
+        Some(FoundMemslot { slot, logged: slots.is_logged(id), valid: slots.is_valid(id) })
     }
 
     /// `id_to_memslot`: the memslot with this number.
@@ -232,7 +234,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     pub fn id_to_memslot(&self, id: usize) -> Option<FoundMemslot<'_, P>> {
         let slots = self.kvm_memslots();
         let slot = self.kvm.slots.get(id)?.as_ref().filter(|_| slots.contains(id))?;
-        Some(FoundMemslot { slot, logged: slots.is_logged(id) })
+        Some(FoundMemslot { slot, logged: slots.is_logged(id), valid: slots.is_valid(id) })
     }
 
     /// `kvm_is_visible_gfn`, and what is to be known where it is false. An access to a frame
@@ -269,6 +271,11 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         if left {
             *srcu = self.vcpu_srcu_read_lock();
         }
+    }
+
+    /// The number of the memslot that has the frame, whether or not it is there.
+    pub(crate) fn memslot_id(&self, gfn: Gfn) -> Option<usize> {
+        self.search_memslots(gfn).map(|(id, _)| id)
     }
 
     /// `search_memslots`, whether or not the slot is there.
@@ -309,43 +316,51 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     #[kernel("kvm_set_memory_region")]
     pub fn set_memory_region_log(&self, slot: usize, log: DirtyLog) {
         let _slots_lock = self.kvm.slots_lock.lock();
-        let (log, initially_set) = (log != DirtyLog::Off, log == DirtyLog::InitiallySet);
-        let change = KvmMrChange::FlagsOnly { log };
-        let Some(found) = self.id_to_memslot(slot).filter(|found| found.logged != log) else {
+        let (on, initially_set) = (log != DirtyLog::Off, log == DirtyLog::InitiallySet);
+        let change = KvmMrChange::FlagsOnly { log: on };
+        let Some(found) = self.id_to_memslot(slot).filter(|found| found.logged != on) else {
             return;
         };
         let memslot = found.slot;
-        if log {
+        if on {
             // ORDERING: relaxed: nobody finds it before the memslots are installed.
             let all = initially_set && self.p.guarded(Guard::LogInitiallySet, || true);
             let bits = if all { (1 << memslot.npages) - 1 } else { 0 };
             memslot.dirty_bitmap.store(bits, Relaxed);
         }
-        let protect = || {
-            // What is initially set is write-protected by CLEAR_DIRTY_LOG.
-            if log && !initially_set {
-                self.kvm_mmu_slot_apply_flags(memslot);
-            }
-        };
-        self.p.without(Guard::LogInstalledBeforeProtect, protect);
+        let commit = || self.kvm_arch_commit_memory_region(memslot, log);
+        self.p.without(Guard::LogInstalledBeforeProtect, commit);
         self.kvm_set_memslot(slot, change);
-        self.p.guarded(Guard::LogInstalledBeforeProtect, protect);
+        self.p.guarded(Guard::LogInstalledBeforeProtect, commit);
+    }
+
+    /// `kvm_arch_commit_memory_region`, of a slot whose log begins or ends.
+    ///
+    /// Locks: `slots_lock`; takes `mmu_lock`.
+    fn kvm_arch_commit_memory_region(&self, slot: &Memslot<P>, log: DirtyLog) {
+        match log {
+            DirtyLog::Off => M::kvm_mmu_zap_collapsible_sptes(self, slot),
+            DirtyLog::Empty => self.kvm_mmu_slot_apply_flags(slot, false),
+            DirtyLog::InitiallySet => self.kvm_mmu_slot_apply_flags(slot, true),
+        }
     }
 
     /// `kvm_mmu_slot_apply_flags`, of `kvm_arch_commit_memory_region`: what guests could write
-    /// before the log began they write by a fault from now on. A flush is owed even if no SPTE had
-    /// W: aging may have taken it, and TLBs have it still. Not v5.10: there the flush depends on
-    /// SPTEs (always since 6.0, commit b64d740ea7dd).
+    /// before the log began they write by a fault from now on; what is initially set, by 4K, after
+    /// CLEAR_DIRTY_LOG, which flushes. A flush is owed even if no SPTE had W: aging may have taken
+    /// it, and TLBs have it still. Not v5.10: there the flush depends on SPTEs (always since 6.0,
+    /// commit b64d740ea7dd).
     ///
     /// Locks: `slots_lock`; takes `mmu_lock`. The flush comes after it.
     #[kernel]
-    fn kvm_mmu_slot_apply_flags(&self, slot: &Memslot<P>) {
+    fn kvm_mmu_slot_apply_flags(&self, slot: &Memslot<P>, initially_set: bool) {
         let cleared_w = self.p.guarded(Guard::LogProtects, || {
             let mut l = self.kvm.mmu_lock.lock();
-            M::kvm_mmu_slot_remove_write_access(self, &mut l, slot)
+            M::kvm_mmu_slot_remove_write_access(self, &mut l, slot, initially_set)
         });
         self.p.mark(Mark::LogProtected);
-        let flush = self.p.without(Guard::LogFlushesAlways, || cleared_w).unwrap_or(true);
+        let always = !initially_set && self.p.guarded(Guard::LogFlushesAlways, || true);
+        let flush = cleared_w || always;
         if flush {
             self.p.guarded(Guard::LogFlushes, || self.kvm_flush_remote_tlbs(None));
         }

@@ -36,7 +36,7 @@ use crate::host::Host;
 use crate::lock::LockClass;
 use crate::platform::{Guarded, Platform, Srcu};
 use crate::tag::{Object, Tag};
-use crate::types::{CpuId, Gfn};
+use crate::types::{CpuId, Gfn, GfnRange};
 use crate::vm::{Mmu, Vm};
 use crate::x86::{ApicAccessPage, Irqchip};
 
@@ -124,6 +124,13 @@ pub struct Memslot<P: Platform> {
     /// `dirty_bitmap`: bit i is frame `base_gfn + i`. Used while `kvm->memslots` says that the slot
     /// is logged. No lock: set by atomic operations, fetched and cleared by the harvest.
     pub dirty_bitmap: P::Word,
+}
+
+impl<P: Platform> Memslot<P> {
+    /// Its frames.
+    pub const fn frames(&self) -> GfnRange {
+        GfnRange::new(self.base_gfn, self.npages)
+    }
 }
 
 /// A memslot to be made.

@@ -5,12 +5,11 @@
 //! up. Mechanism: `mmu_notifier_count` is raised in between, `mmu_notifier_seq` moves at the end.
 //! Linux v5.10 `virt/kvm/kvm_main.c`, `include/linux/kvm_host.h`.
 //!
-//! Later: since 5.12 the retry asks for the range of what runs, since 6.8 in frames (one frame
-//! here: the same); since 5.14 `mmu_lock` is taken only where a memslot is hit, and memslots wait
-//! for what runs (`mn_active_invalidate_count`); since 6.0 it is `mmu_invalidate_seq`,
+//! Later: since 5.12 the retry asks for the range of what runs, since 6.8 in frames; since 5.14
+//! `mmu_lock` is taken only where a memslot is hit, and memslots wait for what runs
+//! (`mn_active_invalidate_count`); since 6.0 it is `mmu_invalidate_seq`,
 //! `mmu_invalidate_in_progress` and `mmu_invalidate_retry`; 6.10 has no change_pte; since 6.13
-//! aging need not flush, since 6.15 not lock. `kvm_mmu_notifier_release` is not here: the VM
-//! stays.
+//! aging need not flush, since 6.15 not lock. `kvm_mmu_notifier_release` is not here: the VM stays.
 
 use super::MmuState;
 use crate::guard::Guard;
@@ -19,7 +18,7 @@ use crate::kernel;
 use crate::mark::Mark;
 use crate::platform::Ordering::{Relaxed, Release};
 use crate::platform::{Lock, Platform, Srcu, Until, Word};
-use crate::types::{Gfn, Pfn};
+use crate::types::{Gfn, GfnRange, Pfn};
 use crate::vm::{Mmu, Vm};
 
 impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
@@ -37,28 +36,28 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         retry
     }
 
-    /// `kvm_mmu_notifier_invalidate_range_start`, for one frame.
+    /// `kvm_mmu_notifier_invalidate_range_start`.
     ///
     /// Locks: takes `mmu_lock` in a read section of `kvm->srcu`.
     #[kernel("kvm_mmu_notifier_invalidate_range_start")]
-    pub fn invalidate_range_start(&self, gfn: Gfn) {
+    pub fn invalidate_range_start(&self, frames: GfnRange) {
         // No guard: the section keeps memslots alive in which the kernel looks the range up. Here
-        // the caller gives the frame.
+        // the caller gives the frames.
         let _srcu = self.kvm.srcu.read_lock();
-        if !self.invalidation_counts(gfn) {
+        if !self.invalidation_counts(frames) {
             return;
         }
         let mut l = self.kvm.mmu_lock.lock();
         // No guard: without the raise notifier-count-check has nothing to find, and without that of
         // the sequence at the end neither has notifier-seq-recheck.
         l.notifier_count += 1;
-        let zap = || M::kvm_unmap_hva_range(self, &mut l, gfn);
+        let zap = || M::kvm_unmap_hva_range(self, &mut l, frames);
         let zapped = self.p.guarded(Guard::RangeStartZaps, zap);
         if zapped || self.p.guarded(Guard::RangeStartPaysFlushes, || self.owes_flushes()) {
             self.p.guarded(Guard::RangeStartFlush, || self.kvm_flush_remote_tlbs(None));
         }
         drop(l);
-        self.apic_reload_in_range_start(gfn);
+        self.apic_reload_in_range_start(frames);
         self.p.mark(Mark::RangeStarted);
     }
 
@@ -68,8 +67,8 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     ///
     /// Locks: takes `mmu_lock`.
     #[kernel("kvm_mmu_notifier_invalidate_range_end")]
-    pub fn invalidate_range_end(&self, gfn: Gfn) {
-        if !self.invalidation_counts(gfn) {
+    pub fn invalidate_range_end(&self, frames: GfnRange) {
+        if !self.invalidation_counts(frames) {
             return;
         }
         let mut l = self.kvm.mmu_lock.lock();
@@ -81,10 +80,10 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     }
 
     /// An invalidation counts, and takes `mmu_lock`, whatever memslots there are.
-    fn invalidation_counts(&self, gfn: Gfn) -> bool {
+    fn invalidation_counts(&self, frames: GfnRange) -> bool {
         let has_slot = || {
             let _srcu = self.kvm.srcu.read_lock();
-            self.gfn_to_memslot(gfn).is_some()
+            frames.iter().any(|gfn| self.gfn_to_memslot(gfn).is_some())
         };
         self.p.without(Guard::RangeStartCountsAlways, has_slot).unwrap_or(true)
     }

@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::kernel;
 use crate::mark::Mark;
 use crate::platform::{Local, Platform};
-use crate::types::{CpuId, Gfn, Pfn};
+use crate::types::{CpuId, Gfn, GfnRange, Pfn};
 use crate::virt::memslots::MemslotFound;
 use crate::virt::{KVM_REQ_APIC_PAGE_RELOAD, VCPUS};
 use crate::vm::{Mmu, Vm};
@@ -59,21 +59,21 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         self.p.mark(Mark::ApicPageReloaded);
     }
 
-    /// `kvm_arch_mmu_notifier_invalidate_range`: the host's entry of this frame has changed, and
-    /// the invalidation has not ended yet.
+    /// `kvm_arch_mmu_notifier_invalidate_range`: the host's entries of these frames have changed,
+    /// and the invalidation has not ended yet.
     ///
     /// Locks: any or none.
-    pub fn kvm_arch_mmu_notifier_invalidate_range(&self, gfn: Gfn) {
-        self.p.guarded(Guard::ApicReloadAfterUnmap, || self.request_apic_reload(gfn));
+    pub fn kvm_arch_mmu_notifier_invalidate_range(&self, frames: GfnRange) {
+        self.p.guarded(Guard::ApicReloadAfterUnmap, || self.request_apic_reload(frames));
     }
 
     /// What kernels to 5.7 did in `range_start`, when the host's entry was as before.
-    pub(crate) fn apic_reload_in_range_start(&self, gfn: Gfn) {
-        self.p.without(Guard::ApicReloadAfterUnmap, || self.request_apic_reload(gfn));
+    pub(crate) fn apic_reload_in_range_start(&self, frames: GfnRange) {
+        self.p.without(Guard::ApicReloadAfterUnmap, || self.request_apic_reload(frames));
     }
 
-    fn request_apic_reload(&self, gfn: Gfn) {
-        if self.kvm.apic_access_page.as_ref().is_some_and(|apic| apic.gfn == gfn) {
+    fn request_apic_reload(&self, frames: GfnRange) {
+        if self.kvm.apic_access_page.as_ref().is_some_and(|apic| frames.contains(apic.gfn)) {
             self.kvm_make_all_cpus_request(None, KVM_REQ_APIC_PAGE_RELOAD);
         }
     }

@@ -43,6 +43,7 @@ const PARTS: [(&str, &str, &[&str]); 10] = [
             "x86/mmu/guest_ad.rs",
             "x86/mmu/child.rs",
             "x86/mmu/map.rs",
+            "x86/mmu/large.rs",
             "x86/mmu/mmio.rs",
         ],
     ),

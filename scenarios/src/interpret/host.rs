@@ -1,9 +1,10 @@
 //! The host's memory manager, and how it notifies KVM.
 
 use kvmmu_model::platform::Ordering::Relaxed;
-use kvmmu_model::{Gfn, Guard, Mark, Pfn, Srcu, Word};
+use kvmmu_model::x86::mmu::paging::large_page_of;
+use kvmmu_model::{Gfn, GfnRange, Guard, Mark, Pfn, Srcu, Word};
 
-use crate::host_mm::HostPte;
+use crate::host_mm::{HostPte, huge_page};
 use crate::machine::Machine;
 use crate::ops::HostOp;
 use crate::property::Property;
@@ -11,17 +12,17 @@ use crate::world::World;
 
 /// `mm/mmu_notifier.c`: KVM is notified inside a read section of the notifiers' own SRCU.
 impl<M: Machine> World<M> {
-    fn invalidate_range_start(&self, gfn: Gfn) {
+    fn invalidate_range_start(&self, frames: GfnRange) {
         let _srcu = self.vm.host.mmu_notifier_srcu.read_lock();
         if self.vm.kvm.system.is_some() && self.vm.host.has_other_vms() {
             self.vm.notify_other_vm();
         }
-        self.vm.invalidate_range_start(gfn);
+        self.vm.invalidate_range_start(frames);
     }
-    fn invalidate_range_end(&self, gfn: Gfn) {
+    fn invalidate_range_end(&self, frames: GfnRange) {
         let _srcu = self.vm.host.mmu_notifier_srcu.read_lock();
-        self.vm.kvm_arch_mmu_notifier_invalidate_range(gfn);
-        self.vm.invalidate_range_end(gfn);
+        self.vm.kvm_arch_mmu_notifier_invalidate_range(frames);
+        self.vm.invalidate_range_end(frames);
     }
     fn notify_change_pte(&self, gfn: Gfn, pfn: Pfn) {
         let _srcu = self.vm.host.mmu_notifier_srcu.read_lock();
@@ -52,6 +53,7 @@ impl<M: Machine> World<M> {
     pub(super) fn run_host_op(&self, op: HostOp) {
         match op {
             HostOp::SwapOut(gfn) => self.swap_out(gfn),
+            HostOp::SplitHuge(gfn) => self.split_huge(gfn),
             HostOp::SwapIn(gfn) => self.swap_in(gfn),
             HostOp::KsmMerge(keep, drop) => self.ksm_merge(keep, drop),
             HostOp::CowBreak(gfn) => self.cow_break(gfn),
@@ -69,15 +71,38 @@ impl<M: Machine> World<M> {
     /// Unmaps a page and reclaims it, unless there is a reference.
     pub(super) fn swap_out(&self, gfn: Gfn) {
         self.m.call("swap-out", || {
-            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_start(gfn));
+            if self.vm.host.is_huge(gfn) {
+                self.split_huge(gfn);
+            }
+            let frames = GfnRange::one(gfn);
+            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_start(frames));
             self.m.checkpoint(());
             let pfn = self.unmap(gfn);
             self.m.checkpoint(pfn);
-            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_end(gfn));
+            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_end(frames));
             if let Some(pfn) = pfn {
                 self.m.checkpoint(pfn);
                 self.reclaim(gfn, pfn);
             }
+        });
+    }
+
+    /// Maps the frames of a huge page one by one (`__split_huge_pmd`). From then on each of its
+    /// pages has a dirty flag of its own: in the kernel that comes a little later
+    /// (`split_huge_page`), and not while there are references.
+    fn split_huge(&self, gfn: Gfn) {
+        self.m.call("split-huge", || {
+            let frames = huge_page(gfn);
+            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_start(frames));
+            self.m.checkpoint(());
+            {
+                let _mm = self.vm.host.lock();
+                self.vm.host.update(|s| s.huge &= !(1 << large_page_of(gfn)));
+                self.m.mark(Mark::HugeSplit);
+                self.m.note(format_args!("host: the huge page of gfn{} is split", frames.start.0));
+            }
+            self.m.checkpoint(());
+            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_end(frames));
         });
     }
 
@@ -165,7 +190,7 @@ impl<M: Machine> World<M> {
     fn write_protect_page(&self, gfn: Gfn) -> Option<Pfn> {
         let g = gfn.0 as usize;
         self.m.call("write_protect_page", || {
-            self.invalidate_range_start(gfn);
+            self.invalidate_range_start(GfnRange::one(gfn));
             let pfn = {
                 let _mm = self.vm.host.lock();
                 self.vm.host.update(|s| {
@@ -175,7 +200,7 @@ impl<M: Machine> World<M> {
                 })
             };
             self.m.checkpoint(pfn);
-            self.invalidate_range_end(gfn);
+            self.invalidate_range_end(GfnRange::one(gfn));
             pfn
         })
     }
@@ -186,7 +211,7 @@ impl<M: Machine> World<M> {
     /// write-protected the page again. KSM's page locks keep that away.
     fn replace_page(&self, keep: (Gfn, Pfn), drop: (Gfn, Pfn)) {
         let (gfn, pfn) = (drop.0, keep.1);
-        self.invalidate_range_start(gfn);
+        self.invalidate_range_start(GfnRange::one(gfn));
         {
             let _mm = self.vm.host.lock();
             let state = self.vm.host.state();
@@ -203,7 +228,7 @@ impl<M: Machine> World<M> {
                 self.m.mark(Mark::KsmMerged);
             }
         }
-        self.invalidate_range_end(gfn);
+        self.invalidate_range_end(GfnRange::one(gfn));
     }
 
     /// Moves a frame to another page, read-only, by `change_pte` alone, as hosts before 3.7 did it
@@ -288,7 +313,7 @@ impl<M: Machine> World<M> {
     pub(super) fn cow_break(&self, gfn: Gfn) {
         self.m.call("cow-break", || {
             let g = gfn.0 as usize;
-            self.invalidate_range_start(gfn);
+            self.invalidate_range_start(GfnRange::one(gfn));
             {
                 let _mm = self.vm.host.lock();
                 let state = self.vm.host.state();
@@ -309,7 +334,7 @@ impl<M: Machine> World<M> {
                     self.m.mark(Mark::CowBroken);
                 }
             }
-            self.invalidate_range_end(gfn);
+            self.invalidate_range_end(GfnRange::one(gfn));
         });
     }
 }

@@ -79,14 +79,12 @@ impl<M: Machine> World<M> {
             VcpuOp::Read(address) => self.guest_instruction(cpu, own(Access::Read, address), run),
             VcpuOp::Write(address) => self.guest_instruction(cpu, own(Access::Write, address), run),
             VcpuOp::Fetch(address) => self.guest_instruction(cpu, own(Access::Fetch, address), run),
-            VcpuOp::SetGpte(Entry { table, index }, to) => {
-                let access = GuestAccess {
-                    page: page_of(table),
-                    access: Access::Write,
-                    byte: (index, Gpte::new(to, true).0),
-                };
-                self.guest_instruction(cpu, access, run);
-                self.m.mark(Mark::GuestPtWrite);
+            VcpuOp::SetGpte(entry, to) => self.set_gpte(cpu, entry, Gpte::new(to, true), run),
+            VcpuOp::SetGpteReadonly(entry, to) => {
+                self.set_gpte(cpu, entry, Gpte::new(to, false), run);
+            }
+            VcpuOp::SetGpteClean(entry, to) => {
+                self.set_gpte(cpu, entry, Gpte::new(to, true).without(Gpte::D), run);
             }
             VcpuOp::EmulateGpte(TableEntry { table, index }, to) => {
                 self.leave(cpu, run);
@@ -147,6 +145,17 @@ impl<M: Machine> World<M> {
                 self.vm.vcpu_block(cpu, &mut run.srcu);
             }
         }
+    }
+
+    /// The guest stores an entry of one of its page tables.
+    fn set_gpte<'a>(&'a self, cpu: CpuId, entry: Entry, gpte: Gpte, run: &mut Run<'a, M>) {
+        let access = GuestAccess {
+            page: page_of(entry.table),
+            access: Access::Write,
+            byte: (entry.index, gpte.0),
+        };
+        self.guest_instruction(cpu, access, run);
+        self.m.mark(Mark::GuestPtWrite);
     }
 
     /// One guest instruction: entered, carried out, its faults handled, until it has completed.

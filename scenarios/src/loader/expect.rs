@@ -19,8 +19,13 @@ const ENGINES: &[(&str, Engine)] =
     &[("skip", Engine::Skip), ("holds", Engine::Holds), ("violated", Engine::Violated)];
 
 /// What is checked whether the file says so or not.
-const IMPLIED: [Property; 4] =
-    [Property::UseAfterFree, Property::Deadlock, Property::Livelock, Property::EnoughPages];
+const IMPLIED: [Property; 5] = [
+    Property::SlotBounds,
+    Property::UseAfterFree,
+    Property::Deadlock,
+    Property::Livelock,
+    Property::EnoughPages,
+];
 
 /// The threads that a witness may name.
 #[derive(Clone, Copy, Debug)]

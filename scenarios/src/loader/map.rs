@@ -1,13 +1,14 @@
 //! `[map]`: the SPTEs that are there before the first step, and whether they contradict the rest.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, ROOT_LEVEL, index_at};
-use kvmmu_model::{Gfn, Gva};
+use kvmmu_model::{Gfn, GfnRange, Gva};
 
 use super::error::{LoadError, quoted};
-use super::memory::{GFNS, Memory, frame, need_page};
+use super::memory::{GFNS, Memory, contains, frame, large_frames, need_page};
 use super::program::numbered;
 use super::table::{Table, Text};
 use crate::ops::Address;
@@ -38,9 +39,65 @@ pub(super) fn read(
         sptes.push((spte, gfn, table));
     }
     for (spte, gfn, table) in &sptes {
-        shadowed(table, spte, *gfn, memory, uses, sptes.iter().map(|(s, ..)| s))?;
+        let frames =
+            GfnRange::new(*gfn, if spte.large { large_frames(*gfn).count() as u64 } else { 1 });
+        let other = sptes.iter().find(|(other, of, _)| {
+            spte.large && other != spte && frames.contains(*of) && is_direct(other)
+        });
+        if let Some((other, ..)) = other {
+            return Err(table.source.error(
+                table.place("large"),
+                format!("{} is in the large page of gfn{}", other.address, gfn.0),
+                "a frame is mapped by 4K or by a large page: remove one of the two entries",
+            ));
+        }
+        for gfn in frames.iter() {
+            shadowed(table, spte, gfn, memory, uses, sptes.iter().map(|(s, ..)| s))?;
+        }
     }
     Ok(sptes.into_iter().map(|(spte, ..)| spte).collect())
+}
+
+/// The SPTE is one of direct shadow pages.
+fn is_direct(spte: &InitialSpte) -> bool {
+    matches!(spte.address, Address::Gfn(_))
+}
+
+/// Refuses a large SPTE that no fault would map.
+fn check_large(
+    table: &Table<'_>,
+    address: Address,
+    writable: bool,
+    memory: &Memory,
+) -> Result<(), LoadError> {
+    let error =
+        |what: String, help: &str| Err(table.source.error(table.place("large"), what, help));
+    let gfn = match address {
+        Address::Gfn(gfn) => Some(gfn),
+        Address::Gva(gva) => memory.large_page(gva),
+    };
+    let Some(gfn) = gfn.filter(|gfn| memory.huge.contains(gfn)) else {
+        return error(
+            format!("{address} is no huge page of the host"),
+            "a large SPTE maps one, by its first frame, or by the first virtual page of a large \
+             page of the guest: [host] huge = [\"gfn0\"]",
+        );
+    };
+    let slots = memory.slots.iter();
+    let Some(slot) = slots.into_iter().find(|s| large_frames(gfn).all(|gfn| contains(s, gfn)))
+    else {
+        return error(
+            format!("the large page of gfn{} is in two slots", gfn.0),
+            "a large SPTE maps frames of one slot",
+        );
+    };
+    if writable && slot.log {
+        return error(
+            format!("the large page of gfn{} is writable, and its slot is logged", gfn.0),
+            "a log takes W from large SPTEs: write spte = \"110\"",
+        );
+    }
+    Ok(())
 }
 
 fn address(key: &Text<'_>, memory: &Memory, uses: Uses) -> Result<Address, LoadError> {
@@ -82,7 +139,7 @@ fn spte(
     memory: &Memory,
     format: Format,
 ) -> Result<InitialSpte, LoadError> {
-    table.only(&["pfn", "spte", "accessed", "dirty", "tracked", "cached"])?;
+    table.only(&["pfn", "spte", "accessed", "dirty", "tracked", "cached", "large"])?;
     let pfn = need_page(table, memory.host_pages)?;
     let text = table.need_text("spte", "spte = \"110\"   # H, M, W")?;
     let bits: Vec<bool> = text.value.chars().map(|c| c == '1').collect();
@@ -132,6 +189,10 @@ fn spte(
     let accessed = table.flag("accessed")?.unwrap_or(format.has_ad());
     let dirty = table.flag("dirty")?.unwrap_or(format.has_ad() && mmu_writable);
     let cached = table.flag("cached")?.unwrap_or(false);
+    let large = table.flag("large")?.unwrap_or(false);
+    if large {
+        check_large(table, address, writable, memory)?;
+    }
     if cached && (tracked || format.has_ad() && !accessed) {
         return Err(table.source.error(
             table.place("cached"),
@@ -149,6 +210,7 @@ fn spte(
         dirty,
         tracked,
         cached,
+        large,
     })
 }
 

@@ -1,12 +1,13 @@
 //! `[[slot]]`, `[host]` and `[guest]`: what memory there is before the first step.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use kvmmu_model::virt;
 use kvmmu_model::x86::mmu::paging;
 use kvmmu_model::x86::mmu::walk::GuestWalk;
-use kvmmu_model::{Gfn, Gpte, Gva, Pfn};
+use kvmmu_model::{Gfn, GfnRange, Gpte, Gva, Pfn};
 
 use super::error::{LoadError, Source, quoted};
 use super::own_locks::OwnLocks;
@@ -31,6 +32,8 @@ pub(super) struct Memory {
     pub(super) host_pages: u8,
     /// What `[host]` says of each frame; then, by [`Memory::back_the_rest`], of all of them.
     pub(super) backing: Vec<Backing>,
+    /// The first frames of huge pages of the host.
+    pub(super) huge: Vec<Gfn>,
     pub(super) guest_root: Option<Gfn>,
     pub(super) guest_tables: Vec<GuestTable>,
     /// How many vCPUs there are at every size.
@@ -73,6 +76,12 @@ impl Memory {
         Some((walk.gfn, walk.allows_writes() && walk.leaf().is_dirty()))
     }
 
+    /// The first frame of the large page of the guest that begins with this virtual page.
+    pub(super) fn large_page(&self, gva: Gva) -> Option<Gfn> {
+        let walk = GuestWalk::new(self.guest_root?, gva, |table, index| self.gpte(table, index))?;
+        (walk.level > paging::PG_LEVEL_4K && is_large_frame(walk.gfn)).then_some(walk.gfn)
+    }
+
     /// The frame of the guest's leaf table for a virtual page.
     pub(super) fn leaf_table(&self, gva: Gva) -> Option<Gfn> {
         GuestWalk::leaf_table(self.guest_root?, gva, |table, index| self.gpte(table, index))
@@ -87,8 +96,75 @@ impl Memory {
         read_gpte(&self.guest_tables, table, index)
     }
 
+    /// Backs all frames of a huge page: with four pages in a row, at a multiple of four.
+    fn back_huge(&mut self, root: &Table<'_>, first: Gfn) -> Result<(), LoadError> {
+        let error =
+            |what: String, help: &str| Err(root.source.error(root.place("host"), what, help));
+        let pages = large_frames(first).count() as u64;
+        let named = |gfn: &Gfn| self.backing(*gfn).copied();
+        let begin = match large_frames(first).find_map(|gfn| named(&gfn)) {
+            Some(Backing { gfn, pfn: Some(pfn), .. }) => pfn.0.checked_sub(gfn.0 - first.0),
+            Some(Backing { gfn, pfn: None, .. }) => {
+                return error(
+                    format!("gfn{} is in a huge page, and swapped out", gfn.0),
+                    "the host splits a huge page first: take it out of 'huge'",
+                );
+            }
+            None => {
+                let is_free = |page: u64| !self.backing.iter().any(|b| b.pfn == Some(Pfn(page)));
+                let mut rows = (0..u64::from(self.host_pages)).step_by(pages as usize);
+                rows.find(|begin| {
+                    begin + pages <= u64::from(self.host_pages)
+                        && (*begin..begin + pages).all(is_free)
+                })
+            }
+        };
+        let Some(begin) = begin.filter(|begin| begin.is_multiple_of(pages)) else {
+            return error(
+                format!("the huge page of gfn{} has no four host pages in their places", first.0),
+                "four in a row begin at pfn0 or pfn4: raise 'pages' in [host], or name other pages \
+                 there and in [map]",
+            );
+        };
+        let one = large_frames(first).find_map(|gfn| named(&gfn));
+        let (writable, dirty) = one.map_or((true, false), |b| (b.writable, b.dirty));
+        for (gfn, pfn) in large_frames(first).zip((begin..).map(Pfn)) {
+            let backing = Backing { gfn, pfn: Some(pfn), writable, dirty };
+            if let Some(named) = self.backing(gfn) {
+                if *named != backing {
+                    return error(
+                        format!("gfn{} is not as the rest of its huge page", gfn.0),
+                        "one entry of the host maps four pages in a row, all writable or none, all \
+                         dirty or none",
+                    );
+                }
+                continue;
+            }
+            if let Some(other) = self.backing.iter().find(|b| b.pfn == Some(pfn)) {
+                return error(
+                    format!(
+                        "gfn{} and gfn{}, of a huge page, share pfn{}",
+                        other.gfn.0, gfn.0, pfn.0
+                    ),
+                    "give the other frame another page, in [host] or [map]",
+                );
+            }
+            if pfn.0 >= u64::from(self.host_pages) {
+                return error(
+                    format!("pfn{} does not exist in the host", pfn.0),
+                    "raise 'pages' in [host]",
+                );
+            }
+            self.backing.push(backing);
+        }
+        Ok(())
+    }
+
     /// Backs the frames that neither `[host]` nor `[map]` names with the lowest free host pages.
     pub(super) fn back_the_rest(&mut self, root: &Table<'_>) -> Result<(), LoadError> {
+        for first in self.huge.clone() {
+            self.back_huge(root, first)?;
+        }
         let frames: Vec<Gfn> = (0..u64::from(GFNS))
             .map(Gfn)
             .filter(|gfn| self.slots.iter().any(|s| contains(s, *gfn)))
@@ -114,6 +190,11 @@ impl Memory {
         self.backing.sort_by_key(|b| b.gfn);
         Ok(())
     }
+}
+
+/// The frames of the large page that begins here.
+pub(super) fn large_frames(first: Gfn) -> impl Iterator<Item = Gfn> {
+    GfnRange::new(first, paging::frames_of(paging::PG_LEVEL_4K) as u64).iter()
 }
 
 /// A large page may begin at this frame.
@@ -196,9 +277,15 @@ pub(super) fn host(root: &Table<'_>, memory: &mut Memory) -> Result<(), LoadErro
     } else {
         memory.host_pages = default_pages(memory);
     }
-    for key in host.keys().into_iter().filter(|k| k.value != "pages") {
+    if host.has("huge") {
+        for text in host.texts("huge")? {
+            let first = huge(&text, memory)?;
+            memory.huge.push(first);
+        }
+    }
+    for key in host.keys().into_iter().filter(|k| !["pages", "huge"].contains(&k.value)) {
         if !key.value.starts_with("gfn") {
-            let legal = ["pages", "gfn0", "gfn1"];
+            let legal = ["pages", "huge", "gfn0", "gfn1"];
             return Err(root.source.unknown(key.at(0), "key of [host]:", key.value, &legal));
         }
         let gfn = frame(&key, memory)?;
@@ -213,6 +300,22 @@ pub(super) fn host(root: &Table<'_>, memory: &mut Memory) -> Result<(), LoadErro
         memory.backing.push(backing);
     }
     Ok(())
+}
+
+/// The first frame of a huge page, all of which memslots have.
+fn huge(text: &Text<'_>, memory: &Memory) -> Result<Gfn, LoadError> {
+    let first = frame(text, memory)?;
+    if !is_large_frame(first) {
+        return Err(text.error(
+            format!("no huge page begins at gfn{}", first.0),
+            "a huge page of the host has four frames, and begins at gfn0 or gfn4",
+        ));
+    }
+    if memory.huge.contains(&first) {
+        return Err(text.error(format!("gfn{} twice", first.0), "name each huge page once"));
+    }
+    large_frames(first).try_for_each(|gfn| memory.in_slot(gfn, text.source, text.at(0)))?;
+    Ok(first)
 }
 
 /// One page for each frame of the slots.

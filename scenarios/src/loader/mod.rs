@@ -139,6 +139,7 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
         slots: memory.slots,
         host_pages: memory.host_pages,
         backing: memory.backing,
+        huge: memory.huge,
         guest_tables: memory.guest_tables,
         guest_root: memory.guest_root,
         map,

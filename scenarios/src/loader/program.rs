@@ -148,10 +148,14 @@ fn misused_table(op: Op, memory: &Memory) -> Option<(Gfn, &'static str)> {
             };
             Some((table(gfn)?, "write its entries by set-gpte or emulate-gpte"))
         }
-        Op::Vcpu(
-            VcpuOp::SetGpte(Entry { table: Address::Gfn(gfn), .. }, to)
-            | VcpuOp::EmulateGpte(TableEntry { table: gfn, .. }, to),
-        ) => memory.is_no_table_below_root(gfn, to).then_some((gfn, BELOW_ROOT)),
+        Op::Vcpu(VcpuOp::EmulateGpte(TableEntry { table: gfn, .. }, to)) => {
+            memory.is_no_table_below_root(gfn, to).then_some((gfn, BELOW_ROOT))
+        }
+        Op::Vcpu(op) => {
+            let (entry, to) = op.stores_gpte()?;
+            let Address::Gfn(gfn) = entry.table else { return None };
+            memory.is_no_table_below_root(gfn, to).then_some((gfn, BELOW_ROOT))
+        }
         Op::User(UserOp::VmmSetLargeGpte(TableEntry { table: gfn, .. }, _)) => {
             let hint =
                 "only entries of the root map large pages: name the root, or use vmm-set-gpte";

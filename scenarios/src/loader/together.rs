@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use kvmmu_model::Gfn;
 use kvmmu_model::x86::mmu::paging;
 
 use super::error::LoadError;
@@ -21,6 +22,7 @@ use crate::scenario::{
 pub(super) fn check(root: &Table<'_>, s: &Scenario, uses: Uses) -> Result<(), LoadError> {
     check_unsync(root, s, uses)?;
     check_pml(root, s, uses)?;
+    check_huge(root, s)?;
     check_apic_page(root, s)?;
     check_async_pf(root, s)?;
     check_recreated(root, s, uses)?;
@@ -92,6 +94,52 @@ fn check_pml(root: &Table<'_>, s: &Scenario, uses: Uses) -> Result<(), LoadError
         "'pml' without two-dimensional paging by EPT with D",
         "set spte = \"ept\" and paging = \"direct\" for every vCPU, or remove 'pml'",
     )
+}
+
+/// What the host does with the frames of a huge page is to split it, and to swap them out.
+fn check_huge(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError> {
+    let is_huge =
+        |gfn: Gfn| s.huge.iter().any(|first| memory::large_frames(*first).any(|of| of == gfn));
+    if let Some(gfn) = s.apic_page.filter(|gfn| is_huge(*gfn)) {
+        return refused(
+            root,
+            "apic-page",
+            format!("gfn{} is in a huge page", gfn.0),
+            "the APIC access page is a page of its own: name another frame",
+        );
+    }
+    for op in s.ops() {
+        let frames = match op {
+            Op::Host(HostOp::SplitHuge(gfn)) if !is_huge(gfn) => {
+                return refused(
+                    root,
+                    "thread",
+                    format!("{op}, and gfn{} is in no huge page", gfn.0),
+                    "name a frame of a huge page: [host] huge = [\"gfn0\"]",
+                );
+            }
+            Op::Host(HostOp::KsmMerge(one, other)) => [one, other],
+            Op::Host(HostOp::CowBreak(gfn) | HostOp::ChangePte(gfn, _)) => [gfn; 2],
+            _ => continue,
+        };
+        if let Some(gfn) = frames.into_iter().find(|gfn| is_huge(*gfn)) {
+            return refused(
+                root,
+                "thread",
+                format!("{op}, and gfn{} is in a huge page", gfn.0),
+                "the host splits a huge page before: name another frame",
+            );
+        }
+    }
+    if !s.huge.is_empty() && s.always.contains(&Property::Accessed) {
+        return refused(
+            root,
+            "check",
+            "'accessed' is watched, and the host has huge pages",
+            "A of a large SPTE is that of four pages: leave the property out",
+        );
+    }
+    Ok(())
 }
 
 /// The APIC access page is there at first, its vCPUs use it, and it is no guest table.

@@ -53,6 +53,19 @@ impl fmt::Display for Op {
     }
 }
 
+impl VcpuOp {
+    /// The entry of the guest's page tables that it stores to by a translation, and the frame that
+    /// the entry has from then on.
+    pub const fn stores_gpte(self) -> Option<(Entry, Gfn)> {
+        match self {
+            VcpuOp::SetGpte(entry, to)
+            | VcpuOp::SetGpteReadonly(entry, to)
+            | VcpuOp::SetGpteClean(entry, to) => Some((entry, to)),
+            _ => None,
+        }
+    }
+}
+
 impl LockOp {
     /// The lock that it is about, and how that is taken, given back or waited for.
     pub const fn lock(self) -> (LockRef, Mode) {
@@ -125,7 +138,11 @@ table::operations! {
         /// The guest points entry I of one of its page tables, reached by an ordinary store through
         /// a translation, to a frame, writable.
         SetGpte(entry: Entry, to: Gfn) = "set-gpte",
-        /// The same by an instruction that KVM emulates: guest memory is written, then
+        /// The same with an entry that is read-only.
+        SetGpteReadonly(entry: Entry, to: Gfn) = "set-gpte-readonly",
+        /// The same with a writable entry that has no D.
+        SetGpteClean(entry: Entry, to: Gfn) = "set-gpte-clean",
+        /// As set-gpte, by an instruction that KVM emulates: guest memory is written, then
         /// kvm_mmu_pte_write runs.
         EmulateGpte(entry: TableEntry, to: Gfn) = "emulate-gpte",
         /// The guest invalidates its translation of a page.
@@ -143,6 +160,9 @@ table::operations! {
         /// The host unmaps a frame between range_start and range_end and frees its page when nobody
         /// refers to it: written out if dirty, else dropped.
         SwapOut(gfn: Gfn) = "swap-out",
+        /// The host maps the frames of a huge page one by one from then on, between range_start and
+        /// range_end of all of them; the pages stay. swap-out of one of them does the same first.
+        SplitHuge(gfn: Gfn) = "split-huge",
         /// The host touches a frame that is not there: it gets the free page with the lowest number
         /// and its old content.
         SwapIn(gfn: Gfn) = "swap-in",

@@ -4,6 +4,7 @@
 
 mod common;
 mod errors;
+mod huge;
 mod locks;
 mod manual;
 mod memory;

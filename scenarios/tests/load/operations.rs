@@ -17,6 +17,9 @@ fn through_the_loader(thread: &str, run: &str) -> Result<String, LoadError> {
          host.pages = 7\n[[slot]]\ngfn = 0\npages = 6\n\
          [guest]\nroot = \"gfn4\"\ngfn4 = [\"gfn3 w\"]\ngfn3 = [\"gfn0 w\", \"gfn1\", \"-\"]\n",
     );
+    if run.contains("split-huge") {
+        text = text.replace("host.pages = 7", "host = { pages = 7, huge = [\"gfn0\"] }");
+    }
     for (name, shadow) in THREADS {
         // Who closes the other VM waits for its worker.
         let other = match name == "host" && (run.contains("close-vm") || run.contains("rmmod")) {

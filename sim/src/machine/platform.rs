@@ -323,6 +323,11 @@ impl Platform for Sim {
         words.iter().for_each(|word| self.machine.poison(word.loc, true));
     }
 
+    fn out_of_bounds(&self, object: Object) {
+        self.violate(kvmmu_scenarios::Property::SlotBounds, || {
+            format!("an array of {object:?} is read outside of its bounds")
+        });
+    }
     fn allocated(&self, words: &[SimWord]) {
         words.iter().for_each(|word| self.machine.poison(word.loc, false));
     }

@@ -15,7 +15,7 @@
 
 use kvmmu_model::transition::hardware_update;
 use kvmmu_model::virt::VCPUS;
-use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, SHADOW_PAGES, entries_of};
+use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, SHADOW_PAGES, entries_of, frames_of};
 use kvmmu_model::x86::mmu::walk::{ShadowWalk, hardware_walk};
 use kvmmu_model::{
     Access, CpuId, Guard, GuardSet, Guarded, Mark, Pfn, Platform, SpId, Spte, SpteLoc, Tables, Tag,
@@ -50,7 +50,7 @@ const WAYS_MAX: usize = SHADOW_PAGES * (1 + PFNS) + 2;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Translation {
     /// By a walk: the leaf that it reaches, if the upper entries are there.
-    Walk(Option<SpteLoc>),
+    Walk(Option<ShadowWalk>),
     /// By a cached leaf.
     Cached(SpteLoc, Pfn),
     /// Not at all: a cached leaf denies it.
@@ -73,26 +73,24 @@ impl Translations {
         let root = w.vm.mmu.root(cpu);
         let tlb = w.hardware.of(cpu).get();
         let walk = leaf_of_walk(w, root, page);
-        let quiet = walk.and_then(|leaf| quiet_page(w, peek(w, leaf), access));
+        let quiet = walk.and_then(|leaf| quiet_page(w, leaf, access));
         let mut all = Translations { list: [Translation::Walk(None); WAYS_MAX], len: 0 };
         all.push(Translation::Walk(walk));
         let mut denies = false;
         tlb.entries(ShadowWalk::new(root, page), &|loc| child(w, loc), &mut |at| {
-            if at.level > PG_LEVEL_4K {
-                return;
+            let leaf = at.level == PG_LEVEL_4K || is_large(w, at.loc);
+            if leaf && Some(at) != walk {
+                all.push(Translation::Walk(Some(at)));
             }
-            let leaf = at.loc;
-            if Some(leaf) != walk {
-                all.push(Translation::Walk(Some(leaf)));
-            }
-            let cached = tlb.of(leaf);
+            let cached = tlb.of(at.loc);
             denies |= cached.denies;
+            let pages = cached.pages(access).iter().map(Pfn).filter(|pfn| at.gives(*pfn));
             // What does just what the walk does is no other way.
-            for pfn in cached.pages(access).iter().map(Pfn).filter(|pfn| Some(*pfn) != quiet) {
-                all.push(Translation::Cached(leaf, pfn));
+            for pfn in pages.filter(|pfn| Some(*pfn) != quiet) {
+                all.push(Translation::Cached(at.loc, pfn));
             }
         });
-        let by_walk = walk.is_some_and(|leaf| is_denied(w, peek(w, leaf), access));
+        let by_walk = walk.is_some_and(|leaf| is_denied(w, peek(w, leaf.loc), access));
         if access == Access::Write && denies && !by_walk {
             all.push(Translation::Denied);
         }
@@ -101,22 +99,28 @@ impl Translations {
 }
 
 /// The leaf that a walk of the tables as they are ends at; `None`: an upper entry stops it.
-fn leaf_of_walk(w: &World<Sim>, root: SpId, page: u64) -> Option<SpteLoc> {
+fn leaf_of_walk(w: &World<Sim>, root: SpId, page: u64) -> Option<ShadowWalk> {
     let format = w.vm.mmu.format();
     let (at, entry) = hardware_walk(format, root, page, |loc| peek(w, loc));
-    format.is_last(entry, at.level).then_some(at.loc)
+    format.is_last(entry, at.level).then_some(at)
+}
+
+/// True if an entry of an upper level maps a page.
+fn is_large(w: &World<Sim>, loc: SpteLoc) -> bool {
+    w.vm.mmu.format().is_large(peek(w, loc))
 }
 
 /// The table that an entry of an upper level leads hardware to.
 pub(super) fn child(w: &World<Sim>, loc: SpteLoc) -> Option<SpId> {
     let (format, entry) = (w.vm.mmu.format(), peek(w, loc));
-    format.allows(entry, Access::Read).then(|| format.child(entry))
+    let leads_on = format.allows(entry, Access::Read) && !format.is_large(entry);
+    leads_on.then(|| format.child(entry))
 }
 
-/// The page of an SPTE that a walk may use without changing it: a cached copy does just the same.
-fn quiet_page(w: &World<Sim>, spte: Spte, access: Access) -> Option<Pfn> {
-    let format = w.vm.mmu.format();
-    cacheable(format, spte, access).then(|| format.pfn(spte))
+/// The page of a leaf that a walk may use without changing it: a cached copy does just the same.
+fn quiet_page(w: &World<Sim>, leaf: ShadowWalk, access: Access) -> Option<Pfn> {
+    let (format, spte) = (w.vm.mmu.format(), peek(w, leaf.loc));
+    cacheable(format, spte, access).then(|| leaf.pfn(format, spte))
 }
 
 /// True if the entry in memory denies the access as a cached one does: the translation is there.
@@ -132,14 +136,14 @@ fn peek(w: &World<Sim>, loc: SpteLoc) -> Spte {
 /// What a CPU may cache of an entry with this value.
 fn may_cache(w: &World<Sim>, loc: SpteLoc, spte: Spte) -> Cached {
     let format = w.vm.mmu.format();
-    if !format.is_last(spte, w.vm.mmu.header(loc.sp, SimWord::peek).level()) {
+    let level = w.vm.mmu.header(loc.sp, SimWord::peek).level();
+    if !format.is_last(spte, level) {
         let walks = format.allows(spte, Access::Read);
         let tables = if walks { Few::one(u64::from(format.child(spte).0)) } else { Few::NONE };
         return Cached { tables, ..Cached::default() };
     }
-    let page = |access| {
-        if cacheable(format, spte, access) { Few::one(format.pfn(spte).0) } else { Few::NONE }
-    };
+    let all = || Few::row(format.pfn(spte).0, frames_of(level.saturating_sub(1)));
+    let page = |access| if cacheable(format, spte, access) { all() } else { Few::NONE };
     let denies = format.caches_permission_faults
         && cacheable(format, spte, Access::Read)
         && !format.is_writable(spte);
@@ -231,11 +235,11 @@ fn request(cpu: CpuId, access: GuestAccess) -> u64 {
 fn use_leaf(
     w: &World<Sim>,
     cpu: CpuId,
-    leaf: SpteLoc,
+    leaf: ShadowWalk,
     access: GuestAccess,
 ) -> Result<Pfn, AccessResult> {
     let format = w.vm.mmu.format();
-    let spte = peek(w, leaf);
+    let spte = peek(w, leaf.loc);
     let Some(new) = hardware_update(format, spte, access.access) else {
         return Err(AccessResult::of_fault(format, spte));
     };
@@ -243,17 +247,17 @@ fn use_leaf(
         return Err(AccessResult::PmlFull);
     }
     if new != spte {
-        w.m.hardware_write(w.vm.mmu.sptep(leaf), new.0);
+        w.m.hardware_write(w.vm.mmu.sptep(leaf.loc), new.0);
         w.hardware_updated(cpu, access.page, spte, new);
     }
-    if !MmuOf::<Sim>::is_in_use(&w.vm.kvm.mmu_lock.peek().mmu, leaf) {
+    if !MmuOf::<Sim>::is_in_use(&w.vm.kvm.mmu_lock.peek().mmu, leaf.loc) {
         Machine::violate(
             &w.m,
             Property::UseAfterFree,
             format_args!("vcpu{} walks a shadow page that was freed", cpu.0),
         );
     }
-    Ok(format.pfn(spte))
+    Ok(leaf.pfn(format, spte))
 }
 
 /// A fault drops what is cached of the entries that it came from, where a walk decides faults.
@@ -335,7 +339,7 @@ fn carry_out(w: &World<Sim>, cpu: CpuId, access: GuestAccess, choice: u8) -> Acc
         Translation::Walk(None) => Err((AccessResult::Fault(false), None)),
         Translation::Walk(Some(leaf)) => match use_leaf(w, cpu, leaf, access) {
             Ok(pfn) => Ok((pfn, choice > 0)),
-            Err(fault) => Err((fault, Some(leaf))),
+            Err(fault) => Err((fault, Some(leaf.loc))),
         },
     };
     let result = match result {
@@ -449,7 +453,7 @@ impl Machine for Sim {
         let format = w.vm.mmu.format();
         w.hardware.of(cpu).with(|tlb| {
             let mut at = ShadowWalk::new(w.vm.mmu.root(cpu), page);
-            while at.level > PG_LEVEL_4K {
+            while at.loc != loc {
                 let entry = peek(w, at.loc);
                 tlb.add(at.loc, may_cache(w, at.loc, entry));
                 at = at.next(format.child(entry));

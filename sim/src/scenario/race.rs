@@ -9,7 +9,7 @@ use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_
 use kvmmu_model::x86::mmu::walk::GuestWalk;
 use kvmmu_model::{Gfn, Guard, GuardSet, Gva, Object, SpId, Tables, Tag};
 use kvmmu_scenarios::machine::PAGES;
-use kvmmu_scenarios::ops::{Address, Entry, HostOp, Op, TableEntry, UserOp, VcpuOp};
+use kvmmu_scenarios::ops::{Address, HostOp, Op, TableEntry, UserOp, VcpuOp};
 use kvmmu_scenarios::outcome::Outcome;
 use kvmmu_scenarios::scenario::{IndirectFastFault, Paging, read_gpte};
 use kvmmu_scenarios::{Observer, Scenario, World};
@@ -280,11 +280,11 @@ fn first_gva(scenario: &Scenario, table: u64) -> Option<u64> {
         firsts.clone().any(on_path)
     };
     let edits = |op| match op {
-        Op::Vcpu(
-            VcpuOp::EmulateGpte(TableEntry { table: gfn, .. }, _)
-            | VcpuOp::SetGpte(Entry { table: Address::Gfn(gfn), .. }, _),
-        ) => is_above(gfn),
-        Op::Vcpu(VcpuOp::SetGpte(Entry { table: Address::Gva(_), .. }, _)) => true,
+        Op::Vcpu(VcpuOp::EmulateGpte(TableEntry { table: gfn, .. }, _)) => is_above(gfn),
+        Op::Vcpu(op) => op.stores_gpte().is_some_and(|(entry, _)| match entry.table {
+            Address::Gfn(gfn) => is_above(gfn),
+            Address::Gva(_) => true,
+        }),
         _ => false,
     };
     let edited = scenario.threads.iter().flat_map(|t| t.run.ops()).any(|(_, op)| edits(op));

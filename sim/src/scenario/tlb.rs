@@ -30,6 +30,10 @@ impl Few {
     pub(crate) const fn one(number: u64) -> Few {
         Few(1 << number)
     }
+    /// So many in a row, from this number on.
+    pub(crate) const fn row(first: u64, many: usize) -> Few {
+        Few((((1u16 << many) - 1) << first) as u8)
+    }
     pub(crate) const fn with(self, others: Few) -> Few {
         Few(self.0 | others.0)
     }
@@ -183,8 +187,9 @@ impl Tlb {
     /// What is cached of leaves that may translate a page is dropped, by whatever way the CPU may
     /// come to them. What it has of upper levels stays.
     pub(crate) fn flush_leaves(&mut self, root: SpId, page: u64) {
-        for sp in (0..SHADOW_PAGES as u8).map(SpId).filter(|sp| *sp != root) {
-            let loc = SpteLoc { sp, index: index_at(PG_LEVEL_4K, page) };
+        for sp in (0..SHADOW_PAGES as u8).map(SpId) {
+            let level = if sp == root { ROOT_LEVEL } else { PG_LEVEL_4K };
+            let loc = SpteLoc { sp, index: index_at(level, page) };
             for places in [&mut self.places, &mut self.leaving] {
                 let cached = place(places, loc);
                 *cached = Cached { tables: cached.tables, ..Cached::default() };

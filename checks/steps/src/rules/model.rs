@@ -98,17 +98,16 @@ fn leaf<G: Fn(Guard) -> bool>(steps: &Transitions<'_, G>, now: &Now<'_>, stored:
         Entry::Leaf(leaf) => leaf.page,
         _ => crate::event::Frame(0),
     };
-    let made = steps.make_spte(NewLeaf {
+    steps.make_spte(NewLeaf {
         pfn: Pfn(page.0),
+        level: u8::try_from(stored.spot.level).unwrap_or(1),
         host_writable: format.is_host_writable(new),
         guest_writable: true,
         write_protected_pt: false,
         speculative: !asked_for,
         can_unsync: true,
         old: Spte(stored.old),
-    });
-    let large = if stored.spot.level > 1 { format.last_value } else { 0 };
-    made.with(large)
+    })
 }
 
 /// The fault that a thread handles: the frame, and what was tried.

@@ -87,6 +87,9 @@ impl Plan {
         if scenario.paging != Paging::Direct || !scenario.guest_tables.is_empty() {
             return Err("it has guest page tables".to_owned());
         }
+        if !scenario.huge.is_empty() {
+            return Err("its host has huge pages".to_owned());
+        }
         if let Some(backing) = scenario.backing.iter().find(|b| !b.writable) {
             return Err(format!("gfn{} is read-only in the host from the start", backing.gfn.0));
         }

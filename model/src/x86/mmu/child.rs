@@ -38,7 +38,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         sp
     }
 
-    /// The table that an entry leads to, if it is of this frame and role. Another one is unlinked.
+    /// The table that an entry leads to, if it is of this frame and role. Another one is unlinked,
+    /// and a large SPTE dropped.
     ///
     /// Locks: `mmu_lock`.
     pub(super) fn linked_child(
@@ -50,6 +51,10 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         role: Role,
     ) -> Option<SpId> {
         let spte = self.mmu_spte_get_lockless(loc);
+        if self.mmu.format.is_large(spte) {
+            self.drop_large_spte(l, me, loc);
+            return None;
+        }
         if !self.mmu.format.is_shadow_present(spte) {
             return None;
         }
@@ -76,7 +81,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         writable: bool,
     ) {
         let spte = self.mmu_spte_get_lockless(loc);
-        if !self.mmu.format.is_shadow_present(spte) {
+        if !self.mmu.format.is_shadow_present(spte) || self.mmu.format.is_large(spte) {
             return;
         }
         let child = self.mmu.format.child(spte);

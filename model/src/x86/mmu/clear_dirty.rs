@@ -5,6 +5,7 @@
 //! whose D cannot be trusted (`spte_wrprot_for_clear_dirty`: of nested guests), setting D where a
 //! log ends (`kvm_mmu_slot_set_dirty`: it spares hardware the logging).
 
+use super::paging::PG_LEVEL_4K;
 use super::{Locked, ShadowMmu};
 use crate::host::Host;
 use crate::kernel;
@@ -31,7 +32,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// Locks: `mmu_lock`.
     fn __rmap_clear_dirty(&self, l: &Locked, gfn: Gfn) -> bool {
         let mut flush = false;
-        for loc in l.mmu.rmap[gfn.0 as usize].iter() {
+        for loc in l.mmu.rmap(gfn, PG_LEVEL_4K).iter() {
             flush |= self.spte_clear_dirty(l, loc);
         }
         flush

@@ -3,12 +3,11 @@
 //! Guarantee: a page is mapped only if the host has not begun to take it back since before it was
 //! looked up. Mechanism: the notifier sequence is read before the lookup and checked under
 //! `mmu_lock`. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`. Not modelled: async page faults (but for
-//! `prefault`), large pages, prefetch of neighbours, cache top-up,
-//! `make_mmu_pages_available`.
+//! `prefault`), prefetch of neighbours, cache top-up, `make_mmu_pages_available`.
 
 use super::fast_fault::Fault;
 use super::map::Mapping;
-use super::paging::{PG_LEVEL_4K, direct_base};
+use super::paging::{KVM_MAX_HUGEPAGE_LEVEL, PG_LEVEL_4K, direct_base};
 use super::walk::ShadowWalk;
 use super::{Locked, Role, ShadowMmu};
 use crate::guard::Guard;
@@ -68,7 +67,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             Ok(found) => found,
             Err(RetPf::Mmio { ram }) => {
                 self.p.without(Guard::GupOutsideMmuLock, || drop(early));
-                let leaf = |l: &mut Locked| Some(self.direct_leaf(l, cpu, gfn));
+                let leaf = |l: &mut Locked| Some(self.direct_leaf(l, cpu, gfn, PG_LEVEL_4K));
                 return self.map_mmio(cpu, gfn.0, gfn, ram, leaf);
             }
             Err(ret) => return ret,
@@ -87,8 +86,20 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             }
         };
         self.p.checkpoint((page.pfn, ret));
-        self.p.guarded(Guard::FaultHoldsPage, release);
+        self.put_page(page, ret);
         ret
+    }
+
+    /// The end of a fault (`out_unlock`): its reference on the page goes, whatever became of it.
+    pub(super) fn put_page(&self, page: PinnedPage, ret: RetPf) {
+        let put = || {
+            let release = || self.host.kvm_release_pfn_clean(page.pfn);
+            self.p.guarded(Guard::FaultHoldsPage, release);
+        };
+        match ret {
+            RetPf::RetryAfter(_) => self.p.guarded(Guard::RetryPutsPage, put),
+            _ => put(),
+        }
     }
 
     /// `page_fault_handle_page_track`: a write to a tracked guest table is emulated.
@@ -138,16 +149,18 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// Locks: `mmu_lock`.
     #[kernel]
     fn __direct_map(&self, l: &mut Locked, m: Mapping) -> RetPf {
-        let loc = self.direct_leaf(l, m.cpu, m.gfn);
+        let m = self.kvm_mmu_hugepage_adjust(l, m, KVM_MAX_HUGEPAGE_LEVEL);
+        let loc = self.direct_leaf(l, m.cpu, m.gfn, m.level);
         self.mmu_set_spte(l, loc, m)
     }
 
-    /// Where a direct leaf of a frame is; the tables above it are made if need be.
+    /// Where a direct leaf of this level and frame is; the tables above it are made if need be, and
+    /// large SPTEs there dropped.
     ///
     /// Locks: `mmu_lock`.
-    pub(super) fn direct_leaf(&self, l: &mut Locked, cpu: CpuId, gfn: Gfn) -> SpteLoc {
+    pub(super) fn direct_leaf(&self, l: &mut Locked, cpu: CpuId, gfn: Gfn, level: u8) -> SpteLoc {
         let mut at = ShadowWalk::new(self.mmu.root(cpu), gfn.0);
-        while at.level > PG_LEVEL_4K {
+        while at.level > level {
             let direct = |level| (direct_base(level, gfn.0), Role::direct(level));
             at = at.next(self.child_at(l, Some(cpu), at, direct));
         }

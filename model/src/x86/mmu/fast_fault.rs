@@ -12,6 +12,7 @@
 //! the same. That is why faults on indirect pages come here only if guard `fast-fault-direct-only`
 //! is removed: `fast_fault_indirect.rs` has what no kernel does.
 
+use super::paging::{PG_LEVEL_4K, frame_at};
 use super::walk::ShadowWalk;
 use super::{Header, ShadowMmu};
 use crate::guard::Guard;
@@ -22,7 +23,7 @@ use crate::platform::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::platform::{Platform, Word};
 use crate::spte::Spte;
 use crate::tables::Tables;
-use crate::transition::FastFault;
+use crate::transition::{Algorithm, FastFault};
 use crate::types::{Access, CpuId, Gfn, SpteLoc};
 use crate::vm::{RetPf, Vm};
 
@@ -67,8 +68,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             self.p.mark(Mark::FastFaultRead);
             // ORDERING: relaxed: constant while the page is in use, and the walk keeps it in use.
             let sp = Header(self.mmu.tables[usize::from(at.loc.sp.0)].header.load(Relaxed));
-            // No slot of the model has large pages: whether it is logged does not matter.
-            let logged = true;
+            let logged = sp.level() > PG_LEVEL_4K && self.is_logged(Gfn(fault.page));
             let new = match steps.fast_page_fault(old, sp.level(), fault.access, logged) {
                 FastFault::Refuse => break,
                 FastFault::Spurious => {
@@ -93,6 +93,14 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         ret
     }
 
+    /// True if the memslot of a direct fault has a dirty log, where that matters: for a large page
+    /// in 6.1. That looks the slot up once, before its attempts; in between the log cannot have
+    /// begun, whose grace period waits for this vCPU.
+    fn is_logged(&self, gfn: Gfn) -> bool {
+        self.mmu.algorithm == Algorithm::V6_1
+            && self.gfn_to_memslot(gfn).is_some_and(|slot| slot.dirty_bitmap().is_some())
+    }
+
     /// `fast_pf_fix_direct_spte`. The frame of an SPTE of a direct page is fixed by its place.
     #[inline]
     fn fast_pf_fix_direct_spte(
@@ -103,7 +111,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         old: Spte,
         new: Spte,
     ) -> Option<RetPf> {
-        let gfn = Gfn(sp.gfn().0 + u64::from(loc.index));
+        let gfn = frame_at(sp.level(), sp.gfn(), loc.index);
         self.fast_pf_fix_spte(access, loc, old, new, gfn)
     }
 

@@ -2,10 +2,10 @@
 //!
 //! Guarantee: a new SPTE has W only with H and M, H only if the host maps the page writable, M only
 //! if the guest may write and the frame is not a shadowed guest table; a page mapped writable is in
-//! the dirty log. Linux v5.10 `arch/x86/kvm/mmu/mmu.c` and `spte.c`. Not modelled: large
-//! pages.
+//! the dirty log. Linux v5.10 `arch/x86/kvm/mmu/mmu.c` and `spte.c`.
 
 use super::fast_fault::Fault;
+use super::paging::PG_LEVEL_4K;
 use super::{Locked, ShadowMmu};
 use crate::guard::Guard;
 use crate::host::{Host, PinnedPage};
@@ -23,10 +23,12 @@ use crate::vm::{RetPf, Vm};
 pub(super) struct Mapping {
     /// The CPU of the vCPU that faults.
     pub(super) cpu: CpuId,
-    /// The frame.
+    /// The frame; of a large page its first.
     pub(super) gfn: Gfn,
     /// Its page.
     pub(super) page: PinnedPage,
+    /// The level of the entry that maps it.
+    pub(super) level: u8,
     /// The guest's own tables allow writes (`ACC_WRITE_MASK`).
     pub(super) guest_writable: bool,
     /// The fault is a write.
@@ -38,12 +40,12 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
-    /// What a fault maps for the access that faulted.
+    /// What a fault maps for the access that faulted, by 4K.
     pub(super) fn of_fault(fault: Fault, gfn: Gfn, page: PinnedPage, guest_writable: bool) -> Self {
         let write_fault = fault.access == Access::Write;
         let (speculative, can_unsync) = (false, true);
-        let cpu = fault.cpu;
-        Mapping { cpu, gfn, page, guest_writable, write_fault, speculative, can_unsync }
+        let (cpu, level) = (fault.cpu, PG_LEVEL_4K);
+        Mapping { cpu, gfn, page, level, guest_writable, write_fault, speculative, can_unsync }
     }
 }
 
@@ -64,6 +66,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         let write_protected_pt = asked && self.p.guarded(Guard::MakeSpteWriteProtectsPt, shadowed);
         let leaf = NewLeaf {
             pfn: m.page.pfn,
+            level: m.level,
             host_writable: m.page.writable,
             guest_writable: m.guest_writable,
             write_protected_pt,
@@ -103,7 +106,14 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         let old = self.mmu_spte_get_lockless(loc);
         let mut flush = false;
         let mut was_rmapped = self.mmu.format.is_shadow_present(old);
-        if was_rmapped && self.mmu.format.pfn(old) != m.page.pfn {
+        if was_rmapped && m.level > PG_LEVEL_4K && !self.mmu.format.is_large(old) {
+            self.large_over_table(l, loc, old);
+            // No guard for this flush: what the table maps is in rmaps still, and a CPU may come to
+            // it by what it has cached of the entry above: who drops it, or frees the table,
+            // flushes.
+            flush = true;
+            was_rmapped = false;
+        } else if was_rmapped && self.mmu.format.pfn(old) != m.page.pfn {
             self.drop_spte(l, loc);
             flush = self.p.guarded(Guard::MmuSetSpteFlushesOldPfn, || true);
             self.p.mark(Mark::SpteOfAnotherPfn);

@@ -7,6 +7,7 @@ mod direct;
 mod fast_fault;
 mod fast_fault_indirect;
 mod guest_ad;
+mod large;
 mod lockless;
 mod map;
 mod mmio;
@@ -25,7 +26,7 @@ mod write_protect;
 
 pub use fast_fault_indirect::IndirectFastFault;
 
-use paging::{PT_ENTRIES, SHADOW_PAGES, SpteSet};
+use paging::{LARGE_PAGES, PG_LEVEL_4K, PT_ENTRIES, SHADOW_PAGES, SpteSet, large_page_of};
 
 use crate::guard::Guard;
 use crate::host::Host;
@@ -47,6 +48,8 @@ pub struct ShadowMmu<P: Platform> {
     pub algorithm: Algorithm,
     /// What a fast fault on an indirect page would do.
     pub indirect_fast_fault: IndirectFastFault,
+    /// `max_huge_page_level`: the highest level at which SPTEs map pages.
+    pub max_huge_page_level: u8,
     /// The memory of the shadow pages: what lockless walkers and hardware see of them.
     pub tables: [Table<P>; SHADOW_PAGES],
     /// `kvm->arch.indirect_shadow_pages`. Protected by: `mmu_lock`; `kvm_mmu_pte_write` peeks.
@@ -94,8 +97,13 @@ pub struct ShadowPages {
     pub pages: [ShadowPage; SHADOW_PAGES],
     /// `slot->arch.rmap`, by gfn: the 4K leaf SPTEs that map it.
     /// Invariant: when the lock is released, a leaf is shadow-present if and only if it is here
-    /// once.
-    pub rmap: [SpteSet; GFNS],
+    /// once, or a large one in `large_rmap`.
+    rmap: [SpteSet; GFNS],
+    /// The same above the 4K level, by large page.
+    large_rmap: [SpteSet; LARGE_PAGES],
+    /// `slot->arch.lpage_info`, its `disallow_lpage`, by large page: how many shadow pages there
+    /// are of guest tables in it.
+    disallow_lpage: [u8; LARGE_PAGES],
 }
 
 /// `struct kvm_mmu_page`, the part that only the owner of `mmu_lock` touches.
@@ -171,6 +179,20 @@ impl ShadowPages {
     pub(crate) fn page_mut(&mut self, sp: SpId) -> &mut ShadowPage {
         &mut self.pages[usize::from(sp.0)]
     }
+    /// The leaf SPTEs of this level that map a frame.
+    pub fn rmap(&self, gfn: Gfn, level: u8) -> SpteSet {
+        match level {
+            PG_LEVEL_4K => self.rmap[gfn.0 as usize],
+            _ => self.large_rmap[large_page_of(gfn)],
+        }
+    }
+    /// The same, to be changed.
+    fn rmap_mut(&mut self, gfn: Gfn, level: u8) -> &mut SpteSet {
+        match level {
+            PG_LEVEL_4K => &mut self.rmap[gfn.0 as usize],
+            _ => &mut self.large_rmap[large_page_of(gfn)],
+        }
+    }
 }
 
 /// gfn and role as a lockless walker reads them. Level 0: the table was never used.
@@ -203,6 +225,7 @@ impl<P: Platform> ShadowMmu<P> {
             format,
             algorithm: Algorithm::V5_10,
             indirect_fast_fault: IndirectFastFault::Gfns,
+            max_huge_page_level: PG_LEVEL_4K,
             tables: core::array::from_fn(|i| Table {
                 spt: core::array::from_fn(|j| p.word(Tag::at(Object::Spte, i, j), 0)),
                 gfns: core::array::from_fn(|j| {

@@ -12,14 +12,19 @@ pub const PT_ENTRIES: usize = 4;
 pub const ROOT_LEVEL: u8 = 2;
 /// `PG_LEVEL_4K`.
 pub const PG_LEVEL_4K: u8 = 1;
+/// `KVM_MAX_HUGEPAGE_LEVEL`: the highest level whose entries may map a page.
+pub const KVM_MAX_HUGEPAGE_LEVEL: u8 = 2;
 /// Shadow pages in the pool.
 pub const SHADOW_PAGES: usize = 6;
+/// Large pages that the frames make up.
+pub const LARGE_PAGES: usize = GFNS.div_ceil(frames_of(PG_LEVEL_4K));
 
 /// How many bits of an address one level translates.
 const LEVEL_BITS: u32 = PT_ENTRIES.trailing_zeros();
 
 const _: () = assert!(PT_ENTRIES.is_power_of_two(), "an index is some bits of an address");
 const _: () = assert!(ROOT_LEVEL > PG_LEVEL_4K, "a root has a table below it");
+const _: () = assert!(KVM_MAX_HUGEPAGE_LEVEL == PG_LEVEL_4K + 1, "large pages are of one size");
 const _: () = assert!(GFNS <= 1 << (LEVEL_BITS * ROOT_LEVEL as u32), "a root maps every frame");
 const _: () = assert!(SHADOW_PAGES >= ROOT_LEVEL as usize, "there is a page for each level");
 const _: () =
@@ -34,6 +39,21 @@ pub const fn index_at(level: u8, page: u64) -> u8 {
 /// The first frame that a direct table of this level maps, if it maps this one.
 pub(super) const fn direct_base(level: u8, gfn: u64) -> Gfn {
     Gfn(gfn & !(frames_of(level) as u64 - 1))
+}
+
+/// The first frame of the page that an entry of this level maps, if this one is in it.
+pub const fn page_base(level: u8, gfn: Gfn) -> Gfn {
+    direct_base(level - 1, gfn.0)
+}
+
+/// The first frame that an entry maps, in a direct table of this level that begins at `base`.
+pub(super) const fn frame_at(level: u8, base: Gfn, index: u8) -> Gfn {
+    Gfn(base.0 + index as u64 * frames_of(level - 1) as u64)
+}
+
+/// Which large page a frame is in, counted from gfn0.
+pub const fn large_page_of(gfn: Gfn) -> usize {
+    gfn.0 as usize / frames_of(PG_LEVEL_4K)
 }
 
 /// The frame of a page that an entry of this level maps as a part of its own, larger one.
@@ -95,6 +115,11 @@ impl SpteSet {
     /// True if there is none.
     pub fn is_empty(self) -> bool {
         self.0 == 0
+    }
+    /// With those of another set.
+    #[must_use]
+    pub(super) const fn with(self, other: SpteSet) -> SpteSet {
+        SpteSet(self.0 | other.0)
     }
     /// The places, lowest first.
     pub fn iter(self) -> impl Iterator<Item = SpteLoc> {

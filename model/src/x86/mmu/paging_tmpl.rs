@@ -4,8 +4,10 @@
 //! Guarantee: what is mapped is what the guest's tables said *after* they were write-protected, or
 //! out of sync. Mechanism: the guest's tables are read without any lock, and each entry is read
 //! again once its table is shadowed; a change means retry. A large page of the guest is mapped by
-//! 4K, through direct pages. Not modelled: prefetch, large SPTEs. What KVM does with A and D of the
-//! guest's entries is in `guest_ad.rs`.
+//! a large SPTE if it may be, else by 4K, through direct pages. Not modelled: prefetch, and that
+//! a write to the tables of its own translation is mapped by 4K (`FNAME(is_self_change_mapping)`):
+//! with two levels that is the root, which is shadowed. What KVM does with A and D of the guest's
+//! entries is in `guest_ad.rs`.
 
 use super::fast_fault::Fault;
 use super::map::Mapping;
@@ -66,7 +68,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             return RetPf::Emulate;
         }
         self.p.checkpoint(walk);
-        let leaf = |l: &mut Locked| self.fetch(l, cpu, gva, &walk);
+        let leaf = |l: &mut Locked| self.fetch(l, cpu, gva, &walk, |_| PG_LEVEL_4K);
         let (seq, page) = match self.lookup(gfn, write) {
             Ok(found) => found,
             Err(RetPf::Mmio { ram }) => return self.map_mmio(cpu, gva.0, gfn, ram, leaf),
@@ -80,22 +82,33 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
                 RetPf::RetryAfter(seq)
             } else {
                 self.p.mark(Mark::SlowFault);
-                let mapping = Mapping::of_fault(fault, gfn, page, self.pte_access(&walk));
-                leaf(&mut l).map_or(RetPf::Retry, |loc| self.mmu_set_spte(&mut l, loc, mapping))
+                let mut m = Mapping::of_fault(fault, gfn, page, self.pte_access(&walk));
+                let loc = self.fetch(&mut l, cpu, gva, &walk, |l| {
+                    m = self.kvm_mmu_hugepage_adjust(l, m, walk.level);
+                    m.level
+                });
+                loc.map_or(RetPf::Retry, |loc| self.mmu_set_spte(&mut l, loc, m))
             }
         };
         self.p.checkpoint((page.pfn, ret));
-        self.p.guarded(Guard::FaultHoldsPage, release);
+        self.put_page(page, ret);
         ret
     }
 
     /// `FNAME(fetch)`, up to the leaf, which it finds: shadows the guest's tables that are not
     /// shadowed yet, and reads each guest entry again after its table was write-protected. `None`:
-    /// one has changed.
+    /// one has changed. `level`: that of the leaf, asked when the guest's tables are shadowed.
     ///
     /// Locks: `mmu_lock`.
     #[kernel("FNAME(fetch)")]
-    fn fetch(&self, l: &mut Locked, cpu: CpuId, gva: Gva, walk: &GuestWalk) -> Option<SpteLoc> {
+    fn fetch(
+        &self,
+        l: &mut Locked,
+        cpu: CpuId,
+        gva: Gva,
+        walk: &GuestWalk,
+        level: impl FnOnce(&Locked) -> u8,
+    ) -> Option<SpteLoc> {
         if self.gpte_changed(walk, gva, ROOT_LEVEL) {
             return None;
         }
@@ -116,7 +129,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             }
             at = at.next(child);
         }
-        while at.level > PG_LEVEL_4K {
+        let level = level(l);
+        while at.level > level {
             let writable = self.pte_access(walk);
             self.validate_direct_spte(l, cpu, at.loc, writable);
             let direct =

@@ -1,9 +1,11 @@
 //! The reverse map: from a guest frame to the SPTEs that map it.
 //!
 //! Guarantee: when `mmu_lock` is released, a leaf SPTE is shadow-present if and only if it stands
-//! in the rmap of the frame that it maps, once. Linux v5.10 `arch/x86/kvm/mmu/mmu.c`. KVM's chains
-//! of descriptors are a set of places here; a chain longer than 1000 (`rmap_recycle`) cannot arise.
+//! in the rmap of the frame that it maps, or that its large page begins with, once. Linux v5.10
+//! `arch/x86/kvm/mmu/mmu.c`. KVM's chains of descriptors are a set of places here; a chain longer
+//! than 1000 (`rmap_recycle`) cannot arise.
 
+use super::paging::{KVM_MAX_HUGEPAGE_LEVEL, PG_LEVEL_4K, SpteSet, frame_at, page_base};
 use super::{Locked, ShadowMmu};
 use crate::guard::Guard;
 use crate::host::Host;
@@ -17,13 +19,34 @@ use crate::virt::Memslot;
 use crate::vm::Vm;
 
 impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
-    /// `kvm_mmu_page_get_gfn`: the frame that a leaf of a shadow page maps.
+    /// `__gfn_to_rmap`, above the 4K level: the large SPTEs that map a frame. Rmaps are of
+    /// memslots: a large SPTE is in that of its first frame.
+    ///
+    /// Locks: `mmu_lock`.
+    pub(super) fn large_rmap(&self, l: &Locked, gfn: Gfn) -> SpteSet {
+        let first = page_base(KVM_MAX_HUGEPAGE_LEVEL, gfn);
+        if self.memslot_id(first) != self.memslot_id(gfn) {
+            return SpteSet::default();
+        }
+        l.mmu.rmap(gfn, KVM_MAX_HUGEPAGE_LEVEL)
+    }
+
+    /// Every large SPTE that maps frames of a slot.
+    ///
+    /// Locks: `mmu_lock`.
+    pub(super) fn large_rmaps_of(&self, l: &Locked, slot: &Memslot<P>) -> SpteSet {
+        let all = SpteSet::default();
+        slot.frames().iter().fold(all, |all, gfn| all.with(self.large_rmap(l, gfn)))
+    }
+
+    /// `kvm_mmu_page_get_gfn`: the frame that a leaf of a shadow page maps; of a large page its
+    /// first.
     ///
     /// Locks: `mmu_lock`.
     pub(super) fn kvm_mmu_page_get_gfn(&self, l: &Locked, loc: SpteLoc) -> Gfn {
         let sp = l.mmu.page(loc.sp);
         if sp.role.direct {
-            Gfn(sp.gfn.0 + u64::from(loc.index))
+            frame_at(sp.role.level, sp.gfn, loc.index)
         } else {
             // ORDERING: relaxed: written under mmu_lock, which is held.
             Gfn(self.mmu.gfns(loc).load(Relaxed))
@@ -39,7 +62,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             // also by a fast fault, which nothing orders.
             self.mmu.gfns(loc).store(gfn.0, Relaxed);
         }
-        l.mmu.rmap[gfn.0 as usize].insert(loc);
+        let level = l.mmu.page(loc.sp).role.level;
+        l.mmu.rmap_mut(gfn, level).insert(loc);
     }
 
     /// `rmap_remove`.
@@ -48,7 +72,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     fn rmap_remove(&self, l: &mut Locked, loc: SpteLoc) {
         let gfn = self.kvm_mmu_page_get_gfn(l, loc);
         self.p.forget(self.mmu.gfns(loc));
-        l.mmu.rmap[gfn.0 as usize].remove(loc);
+        let level = l.mmu.page(loc.sp).role.level;
+        l.mmu.rmap_mut(gfn, level).remove(loc);
     }
 
     /// `drop_spte`: clears a leaf, passes A and D on, takes it off the rmap. The caller owes the
@@ -64,24 +89,26 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         cleared
     }
 
-    /// `kvm_zap_rmapp`: drops every mapping of a frame; true if there was one.
+    /// `kvm_zap_rmapp`: drops every mapping of a frame, a large one, too; true if there was one.
     ///
     /// Locks: `mmu_lock`.
     pub(crate) fn kvm_zap_rmapp(&self, l: &mut Locked, gfn: Gfn) -> bool {
         let mut flush = false;
-        for loc in l.mmu.rmap[gfn.0 as usize].iter() {
+        let large = self.p.guarded(Guard::ZapAllLevels, || self.large_rmap(l, gfn));
+        for loc in l.mmu.rmap(gfn, PG_LEVEL_4K).with(large).iter() {
             flush |= self.drop_spte(l, loc);
         }
         flush
     }
 
     /// `kvm_set_pte_rmapp`: what maps the frame maps this page, read-only. True if a flush is owed.
-    /// Not modelled: a new entry of the host that is writable, of which 5.10 drops the SPTE only.
+    /// Not modelled: a new entry of the host that is writable, of which 5.10 drops the SPTE only;
+    /// large SPTEs, which are gone by then, because the host splits its own large page before.
     ///
     /// Locks: `mmu_lock`.
     pub(super) fn kvm_set_pte_rmapp(&self, l: &Locked, gfn: Gfn, pfn: Pfn) -> bool {
         let mut flush = false;
-        for loc in l.mmu.rmap[gfn.0 as usize].iter() {
+        for loc in l.mmu.rmap(gfn, PG_LEVEL_4K).iter() {
             let old = self.mmu_spte_get_lockless(loc);
             let new = self.kvm_mmu_changed_pte_notifier_make_spte(old, pfn);
             self.mmu_spte_clear_track_bits(l, loc);
@@ -108,7 +135,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     /// Locks: `mmu_lock`.
     pub(super) fn kvm_age_rmapp(&self, l: &Locked, gfn: Gfn) -> bool {
         let mut young = false;
-        for loc in l.mmu.rmap[gfn.0 as usize].iter() {
+        // No guard for the large ones: a page that is used looks unused, no more.
+        for loc in l.mmu.rmap(gfn, PG_LEVEL_4K).with(self.large_rmap(l, gfn)).iter() {
             young |= self.mmu_spte_age(l, loc);
         }
         young
@@ -123,8 +151,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     pub(super) fn kvm_mmu_invalidate_zap_pages_in_memslot(&self, slot: &Memslot<P>) {
         let mut l = self.kvm.mmu_lock.lock();
         let mut flush = false;
-        for offset in 0..slot.npages {
-            flush |= self.kvm_zap_rmapp(&mut l, Gfn(slot.base_gfn.0 + offset));
+        for gfn in slot.frames().iter() {
+            flush |= self.kvm_zap_rmapp(&mut l, gfn);
         }
         if flush {
             self.p.mark(Mark::MemslotZapped);

@@ -1,10 +1,11 @@
 //! What generic KVM and vCPUs ask of this MMU.
 
 use super::{ShadowMmu, ShadowPages};
+use crate::guard::Guard;
 use crate::host::Host;
 use crate::platform::{Lock, Platform};
 use crate::tables::Tables;
-use crate::types::{Access, CpuId, Gfn, Gva, Pfn};
+use crate::types::{Access, CpuId, Gfn, GfnRange, Gva, Pfn};
 use crate::virt::{Memslot, MmuState};
 use crate::vm::{Mmu, RetPf, Vm};
 
@@ -12,9 +13,9 @@ impl<P: Platform> Mmu<P> for ShadowMmu<P> {
     fn kvm_unmap_hva_range<H: Host>(
         vm: &Vm<P, H, Self>,
         l: &mut MmuState<ShadowPages>,
-        gfn: Gfn,
+        frames: GfnRange,
     ) -> bool {
-        vm.kvm_zap_rmapp(l, gfn)
+        frames.iter().fold(false, |flush, gfn| flush | vm.kvm_zap_rmapp(l, gfn))
     }
 
     fn kvm_set_spte_hva<H: Host>(
@@ -40,6 +41,22 @@ impl<P: Platform> Mmu<P> for ShadowMmu<P> {
             Some(_) => vm.kvm_mmu_clear_dirty_pt_masked(l, slot, mask),
             None => vm.kvm_mmu_write_protect_pt_masked(l, slot, mask),
         }
+    }
+
+    fn kvm_mmu_slot_remove_write_access<H: Host>(
+        vm: &Vm<P, H, Self>,
+        l: &mut MmuState<ShadowPages>,
+        slot: &Memslot<P>,
+        initially_set: bool,
+    ) -> bool {
+        let by_4k = if initially_set { 0 } else { !0 };
+        let flush = Self::kvm_arch_mmu_enable_log_dirty_pt_masked(vm, l, slot, by_4k);
+        let large = || vm.kvm_mmu_slot_largepage_remove_write_access(l, slot);
+        flush | vm.p.guarded(Guard::LogProtectsLarge, large)
+    }
+
+    fn kvm_mmu_zap_collapsible_sptes<H: Host>(vm: &Vm<P, H, Self>, slot: &Memslot<P>) {
+        vm.kvm_mmu_zap_collapsible_sptes(slot);
     }
 
     fn kvm_arch_sync_dirty_log<H: Host>(vm: &Vm<P, H, Self>) {

@@ -65,7 +65,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         table.header.store(page.header().0, Relaxed);
     }
 
-    /// `account_shadowed`: counts it, and tracks writes to tables above the 4K level.
+    /// `account_shadowed`: counts it, keeps large SPTEs away from its frame, and tracks writes to
+    /// tables above the 4K level.
     fn account_shadowed(&self, l: &mut Locked, me: Option<CpuId>, sp: SpId) {
         // ORDERING: relaxed: counts are changed under mmu_lock. kvm_mmu_pte_write reads this one
         // without: it stores the gpte, then reads the count; here the count goes up, then
@@ -74,6 +75,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         // 6.1 have none and so this hole; 6.12 has both.
         self.mmu.indirect_shadow_pages.add(1, Relaxed);
         let page = *l.mmu.page(sp);
+        self.kvm_mmu_gfn_disallow_lpage(l, page.gfn);
         if page.role.level > PG_LEVEL_4K {
             // No guard: a write to a table that is not tracked meets its write protection, and the
             // slow path asks mmu_need_write_protect and emulates, too.
@@ -91,10 +93,11 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     }
 
     /// `unaccount_shadowed`.
-    fn unaccount_shadowed(&self, l: &Locked, sp: SpId) {
+    fn unaccount_shadowed(&self, l: &mut Locked, sp: SpId) {
         // ORDERING: relaxed: as in account_shadowed.
         self.mmu.indirect_shadow_pages.add(u64::MAX, Relaxed);
-        let page = l.mmu.page(sp);
+        let page = *l.mmu.page(sp);
+        self.kvm_mmu_gfn_allow_lpage(l, page.gfn);
         if page.role.level > PG_LEVEL_4K {
             // ORDERING: relaxed: as above.
             self.mmu.gfn_track[page.gfn.0 as usize].add(u64::MAX, Relaxed);

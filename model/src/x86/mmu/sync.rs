@@ -94,7 +94,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
             }
             let spte = self.mmu_spte_get_lockless(loc);
             let mut below = SpSet::default();
-            if self.mmu.format.is_shadow_present(spte) {
+            if self.mmu.format.is_shadow_present(spte) && !self.mmu.format.is_large(spte) {
                 let child = self.mmu.format.child(spte);
                 below = self.mmu_unsync_walk(l, child);
                 if l.mmu.page(child).unsync {
@@ -176,6 +176,7 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
                 cpu,
                 gfn,
                 page,
+                level: PG_LEVEL_4K,
                 guest_writable,
                 write_fault: false,
                 speculative: true,
@@ -242,7 +243,9 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         while at.level > PG_LEVEL_4K {
             let spte = self.mmu_spte_get_lockless(at.loc);
             let in_sync = l.mmu.page(at.loc.sp).unsync_child_bitmap == 0;
-            if in_sync || !self.mmu.format.is_shadow_present(spte) {
+            let leads_on =
+                self.mmu.format.is_shadow_present(spte) && !self.mmu.format.is_large(spte);
+            if in_sync || !leads_on {
                 return;
             }
             at = at.next(self.mmu.format.child(spte));

@@ -1,13 +1,15 @@
 //! The tables of this MMU, as hardware walks them and observers see them. Not KVM.
 
-use super::paging::{PG_LEVEL_4K, all_spte_locs, direct_base};
+use super::paging::{
+    KVM_MAX_HUGEPAGE_LEVEL, PG_LEVEL_4K, all_spte_locs, direct_base, frame_at, frames_of,
+};
 use super::walk::{GuestWalk, ShadowWalk};
 use super::{Header, Role, ShadowMmu, ShadowPage, ShadowPages};
 use crate::host::Host;
 use crate::platform::{Local, Lock, Platform};
 use crate::spte::{Spte, SpteFormat};
 use crate::tables::{Leaf, Tables};
-use crate::types::{CpuId, Gfn, SpId, SpteLoc};
+use crate::types::{CpuId, Gfn, GfnRange, SpId, SpteLoc};
 use crate::virt::GFNS;
 use crate::vm::Vm;
 
@@ -54,7 +56,7 @@ impl<P: Platform> Tables<P> for ShadowMmu<P> {
     ) -> SpteLoc {
         let mut l = vm.kvm.mmu_lock.lock();
         let mut at = ShadowWalk::new(vm.mmu.root(cpu), page);
-        while at.level > PG_LEVEL_4K {
+        while at.level > PG_LEVEL_4K && !vm.mmu.format.is_last(spte, at.level) {
             at = at.next(vm.child_at(&mut l, None, at, |level| match guest {
                 Some(walk) if level >= walk.level => {
                     (walk.table(level), Role::indirect(level, walk.access_above(level)))
@@ -81,8 +83,10 @@ impl<P: Platform> Tables<P> for ShadowMmu<P> {
     }
 
     fn in_rmaps(l: &ShadowPages, loc: SpteLoc) -> Option<u64> {
-        let has = (0..GFNS).filter(|gfn| l.rmap[*gfn].contains(loc));
-        Some(has.fold(0, |frames, gfn| frames | 1 << gfn))
+        // All frames of a large page, whichever slot they are in.
+        let levels = [PG_LEVEL_4K, KVM_MAX_HUGEPAGE_LEVEL];
+        let has = |gfn: u64| levels.iter().any(|level| l.rmap(Gfn(gfn), *level).contains(loc));
+        Some((0..GFNS as u64).filter(|gfn| has(*gfn)).fold(0, |frames, gfn| frames | 1 << gfn))
     }
 
     fn for_each_leaf(
@@ -93,15 +97,18 @@ impl<P: Platform> Tables<P> for ShadowMmu<P> {
     ) {
         for loc in all_spte_locs() {
             let sp = l.page(loc.sp);
-            if !sp.in_use || sp.role.level != PG_LEVEL_4K {
+            let level = sp.role.level;
+            if !sp.in_use || level > self.max_huge_page_level {
                 continue;
             }
             let spte = Spte(peek(self.sptep(loc)));
-            let gfn = self.format.is_shadow_present(spte).then(|| match sp.role.direct {
-                true => Gfn(sp.gfn.0 + u64::from(loc.index)),
+            let maps = self.format.is_shadow_present(spte) && self.format.is_last(spte, level);
+            let first = || match sp.role.direct {
+                true => frame_at(level, sp.gfn, loc.index),
                 false => Gfn(peek(self.gfns(loc))),
-            });
-            each(Leaf { loc, spte, gfn });
+            };
+            let frames = maps.then(|| GfnRange::new(first(), frames_of(level - 1) as u64));
+            each(Leaf { loc, spte, frames });
         }
     }
 }

@@ -3,9 +3,9 @@
 //! One of each, for any number of levels. How an entry is read is up to who walks: the MMU by
 //! steps, hardware by its own, an observer by none.
 
-use super::paging::{ROOT_LEVEL, frame_in, index_at};
+use super::paging::{ROOT_LEVEL, frame_in, frames_of, index_at};
 use crate::spte::{Gpte, Spte, SpteFormat};
-use crate::types::{Access, Gfn, Gva, SpId, SpteLoc};
+use crate::types::{Access, Gfn, Gva, Pfn, SpId, SpteLoc};
 
 /// `struct kvm_shadow_walk_iterator`: a place on the way from the root to a page.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -31,6 +31,18 @@ impl ShadowWalk {
     pub const fn next(self, child: SpId) -> ShadowWalk {
         let level = self.level - 1;
         ShadowWalk { loc: SpteLoc { sp: child, index: index_at(level, self.page) }, level, ..self }
+    }
+
+    /// The page by which a leaf at this place translates the address.
+    #[inline]
+    pub const fn pfn(self, format: &SpteFormat, leaf: Spte) -> Pfn {
+        Pfn(format.pfn(leaf).0 | self.page & (frames_of(self.level - 1) as u64 - 1))
+    }
+
+    /// True if a leaf at this place may translate the address to this page.
+    #[inline]
+    pub const fn gives(self, page: Pfn) -> bool {
+        (page.0 ^ self.page) & (frames_of(self.level - 1) as u64 - 1) == 0
     }
 
     /// `for_each_shadow_entry`: down to the leaf, or to the first entry of an upper level of which

@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use core::sync::atomic::{AtomicU64, AtomicUsize};
 
 use kvmmu_model::virt::{GFNS, VCPUS};
-use kvmmu_model::{CpuId, Gfn, Guard, GuardSet};
+use kvmmu_model::{CpuId, Gfn, GfnRange, Guard, GuardSet};
 use kvmmu_scenarios::World;
 use spin::Mutex;
 
@@ -137,8 +137,8 @@ fn round(world: &World<El2>, host: Host, random: &mut Random) -> u64 {
             2 => {
                 // The host takes the page away and leaves it where it is, as a migration between
                 // two lists of pages does.
-                world.vm.invalidate_range_start(gfn);
-                world.vm.invalidate_range_end(gfn);
+                world.vm.invalidate_range_start(GfnRange::one(gfn));
+                world.vm.invalidate_range_end(GfnRange::one(gfn));
             }
             3 => world.vm.mmu_shrink_scan(),
             _ => {}
