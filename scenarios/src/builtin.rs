@@ -45,6 +45,7 @@ files! {
     "large-log-begins" in "races/large-pages",
     "large-log-initially-set" in "races/large-pages",
     "large-log-pml" in "races/large-pages",
+    "large-log-v6.1" in "races/large-pages",
     "large-memslots" in "races/large-pages",
     "large-over-table" in "races/large-pages",
     "large-page-access" in "races/guest-tables",

@@ -3,8 +3,9 @@
 use kvmmu_model::platform::Ordering::{AcqRel, Acquire, Relaxed};
 use kvmmu_model::transition::hardware_update;
 use kvmmu_model::virt::VCPUS;
+use kvmmu_model::x86::mmu::paging::{KVM_MAX_HUGEPAGE_LEVEL, PG_LEVEL_4K, frames_of};
 use kvmmu_model::x86::mmu::walk::hardware_walk;
-use kvmmu_model::{Access, CpuId, Mark, Object, Spte, Tables, Tag, Word};
+use kvmmu_model::{Access, CpuId, Mark, Object, Pfn, Spte, Tables, Tag, Word};
 
 use crate::machine::{AccessResult, GuestAccess, Machine, PAGES, cacheable};
 use crate::world::World;
@@ -37,15 +38,22 @@ pub fn flush<M: Machine<Hardware = SoftwareTlb<M>>>(world: &World<M>, cpu: CpuId
     }
 }
 
-/// Puts a translation into the TLB of a CPU before the first step.
+/// Puts a translation into the TLB of a CPU before the first step; of a large page that begins with
+/// this one, of all of its pages.
 pub fn preload<M: Machine<Hardware = SoftwareTlb<M>>>(
     world: &World<M>,
     cpu: CpuId,
     page: u64,
     spte: Spte,
 ) {
-    // ORDERING: relaxed: before any thread runs.
-    world.hardware.entries[usize::from(cpu.0)][page as usize].store(spte.0, Relaxed);
+    let format = world.vm.mmu.format();
+    let level = if format.is_large(spte) { KVM_MAX_HUGEPAGE_LEVEL } else { PG_LEVEL_4K };
+    for i in 0..frames_of(level - 1) as u64 {
+        let of_page = format.with_pfn(spte, Pfn(format.pfn(spte).0 + i));
+        let entry = &world.hardware.entries[usize::from(cpu.0)][(page + i) as usize];
+        // ORDERING: relaxed: before any thread runs.
+        entry.store(of_page.0, Relaxed);
+    }
 }
 
 /// One guest access: by the TLB if that suffices, else by a walk.

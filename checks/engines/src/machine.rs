@@ -353,6 +353,11 @@ impl<X: Primitives> Platform for EngineMachine<X> {
             word.poison(false);
         }
     }
+    #[track_caller]
+    fn out_of_bounds(&self, object: Object) {
+        let what = format_args!("an array of {object:?} is read outside of its bounds");
+        Machine::violate(self, Property::SlotBounds, what);
+    }
 }
 
 impl<X: Primitives> Machine for EngineMachine<X> {

@@ -192,19 +192,13 @@ impl<G: Fn(Guard) -> bool> Transitions<'_, G> {
         // A writable one cannot become more so: 6.1 does not count it.
         let gains = self.can_be_made_writable(spte)
             && (self.algorithm == Algorithm::V5_10 || !f.is_writable(spte));
-        if gains && self.guarded(Guard::VolatileLocklesslyWritable, || true) {
-            return true;
-        }
-        if f.is_access_track(spte) && self.guarded(Guard::VolatileAccessTrack, || true) {
-            return true;
-        }
-        if !f.ad_enabled(spte) {
-            return false;
-        }
-        let accessed = spte.0 & f.accessed_mask != 0;
-        let dirty = spte.0 & f.dirty_mask != 0;
-        !accessed && self.guarded(Guard::VolatileNotAccessed, || true)
-            || f.is_writable(spte) && !dirty && self.guarded(Guard::VolatileWriteNotDirty, || true)
+        let not_accessed = f.ad_enabled(spte) && spte.0 & f.accessed_mask == 0;
+        let not_dirty = f.ad_enabled(spte) && spte.0 & f.dirty_mask == 0;
+        // Each is asked, whatever the others say.
+        self.guarded(Guard::VolatileLocklesslyWritable, || gains)
+            | self.guarded(Guard::VolatileAccessTrack, || f.is_access_track(spte))
+            | self.guarded(Guard::VolatileNotAccessed, || not_accessed)
+            | self.guarded(Guard::VolatileWriteNotDirty, || f.is_writable(spte) && not_dirty)
     }
 }
 

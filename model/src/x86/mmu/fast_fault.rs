@@ -129,8 +129,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     ) -> Option<RetPf> {
         let format = &self.mmu.format;
         let made_writable = format.is_writable(new) && !format.is_writable(old);
-        let restored = made_writable && access != Access::Write;
-        let unmarked = restored && self.p.without(Guard::RestoreMarksDirty, || ()).is_some();
+        let no_write = access != Access::Write;
+        let unmarked = no_write && self.p.without(Guard::RestoreMarksDirty, || ()).is_some();
         let mark = || {
             if made_writable && !unmarked {
                 self.mark_page_dirty(gfn);

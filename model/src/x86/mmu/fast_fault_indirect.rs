@@ -68,8 +68,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
     fn pin(&self, gfn: Gfn, spte: Spte) -> Option<Pfn> {
         let for_write = self.p.guarded(Guard::PinForWrite, || true);
         let page = self.host.gfn_to_pfn_atomic(gfn, for_write)?;
-        let other = page.pfn != self.mmu.format.pfn(spte);
-        if other && self.p.guarded(Guard::PinPfnCompare, || true) {
+        let other = || page.pfn != self.mmu.format.pfn(spte);
+        if self.p.guarded(Guard::PinPfnCompare, other) {
             self.host.kvm_release_pfn_clean(page.pfn);
             return None;
         }

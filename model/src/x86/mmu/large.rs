@@ -35,8 +35,8 @@ impl<P: Platform, H: Host> Vm<P, H, ShadowMmu<P>> {
         }
         let Some(slot) = self.gfn_to_memslot_dirty_bitmap(m.gfn) else { return m };
         let level = self.kvm_mmu_max_mapping_level(l, slot, m.gfn, max_level);
-        let first = page_base(level, Gfn(m.page.pfn.0)).0;
-        let page = PinnedPage { pfn: Pfn(first), ..m.page };
+        let mask = frames_of(level - 1) as u64 - 1;
+        let page = PinnedPage { pfn: Pfn(m.page.pfn.0 & !mask), ..m.page };
         Mapping { gfn: page_base(level, m.gfn), page, level, ..m }
     }
 
