@@ -96,7 +96,8 @@ fn every_interleaving_of_the_smallest_scenarios_gives_no_other_outcome() {
 #[test]
 fn a_copy_differs_where_the_migration_property_is_violated() {
     let (mut lossless, mut lossy) = (0, 0);
-    let logged = |s: &Scenario| s.slots.iter().any(|slot| slot.log) && s.guest_tables.is_empty();
+    // Of a slot that is not logged nobody copies anything.
+    let logged = |s: &Scenario| s.slots.iter().all(|slot| slot.log) && s.guest_tables.is_empty();
     for (scenario, without) in variants().filter(|(s, _)| logged(s)) {
         let states = search(&scenario, without, &mut Stateful::default());
         let copies = scenario.at_stop.len();
