@@ -131,19 +131,24 @@ fn what_a_fault_gets_back_has_to_be_enough_for_it() {
     assert_eq!(steps.fast_page_fault(tracked, 1, Write, true), FastFault::Refuse);
 }
 
+/// A 4K page that an access has asked for, and that everybody may write.
+fn asked_for(old: Spte) -> NewLeaf {
+    NewLeaf {
+        pfn: Pfn(5),
+        level: 1,
+        host_writable: true,
+        guest_writable: true,
+        write_protected_pt: false,
+        speculative: false,
+        can_unsync: true,
+        old,
+    }
+}
+
 #[test]
 fn an_entry_that_is_synchronised_keeps_w_in_5_10_and_is_not_dirty_for_that() {
     let sync = |algorithm, old, can_unsync| {
-        let leaf = NewLeaf {
-            pfn: Pfn(5),
-            level: 1,
-            host_writable: true,
-            guest_writable: true,
-            write_protected_pt: false,
-            speculative: true,
-            can_unsync,
-            old,
-        };
+        let leaf = NewLeaf { speculative: true, can_unsync, ..asked_for(old) };
         let format = &NPT;
         let new = steps(format, algorithm).make_spte(leaf);
         (format.is_writable(new), format.is_dirty(new))
@@ -158,19 +163,7 @@ fn an_entry_that_is_synchronised_keeps_w_in_5_10_and_is_not_dirty_for_that() {
 
 #[test]
 fn mapping_a_writable_page_again_clears_d_in_6_1() {
-    let again = |algorithm, old| {
-        let leaf = NewLeaf {
-            pfn: Pfn(5),
-            level: 1,
-            host_writable: true,
-            guest_writable: true,
-            write_protected_pt: false,
-            speculative: false,
-            can_unsync: true,
-            old,
-        };
-        steps(&NPT, algorithm).make_spte(leaf)
-    };
+    let again = |algorithm, old| steps(&NPT, algorithm).make_spte(asked_for(old));
     let writable = leaf(&NPT, "HMW");
     for old in [Spte::ZERO, leaf(&NPT, "HM"), writable] {
         assert_eq!(again(V5_10, old), writable);

@@ -16,7 +16,7 @@ mod engines;
 type Tool = Shuttle;
 
 /// Samples of a variant that holds, for each strategy.
-const RUNS_HOLD: u64 = 1_500;
+const RUNS_HOLD: u64 = 4_000;
 /// Samples of a variant that is broken, at most.
 const RUNS_FIND: u64 = 40_000;
 const SEED: u64 = 1;

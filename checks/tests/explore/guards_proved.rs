@@ -151,7 +151,7 @@ fn a_masked_guard_breaks_nothing_alone_and_something_with_what_masks_it() {
 
 /// True if some step asks for the guard, of those that samples come to.
 fn is_asked(variant: &Variant, guard: Guard) -> bool {
-    let random = search(Strategy::Random, 1_000);
+    let random = search(Strategy::Random, SAMPLES);
     let outcome = Simulated.explore(variant, &Goal::default(), &random, &|_| true);
     outcome.expect("no internal error").seen.asked.contains(guard)
 }

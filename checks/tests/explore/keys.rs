@@ -22,11 +22,11 @@ use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Actor, Engine, Explorer, Goal, Limits, Sim};
 
 /// Variants of so many states are looked at.
-const STATES_MAX: u64 = 30_000;
+const STATES_MAX: u64 = 100_000;
 /// How many times as many states as a perfect key's there may be.
 const RATIO_MAX: f64 = 2.5;
 /// Random executions of each variant.
-const EXECUTIONS: u32 = 100;
+const EXECUTIONS: u32 = 300;
 
 /// The graph of everything that a program can reach; `None`: it is too large.
 fn graph(program: &dyn Program, goal: &Goal) -> Option<Graph> {

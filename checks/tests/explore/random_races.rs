@@ -26,16 +26,16 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestError, TestRunner};
 
 /// How many scenarios there are.
-const CASES: u32 = 160;
+const CASES: u32 = 300;
 /// How many interleavings naive may take, and how many executions dpor.
 const EXECUTIONS_MAX: u64 = 8_000;
 /// How many states a scenario may have: naive is far from finishing the larger ones.
 const STATES_MAX: u64 = 5_000;
 /// How many scenarios naive has to finish at least, dpor of the others, and how many of them all
 /// have to violate something.
-const NAIVE_MIN: u32 = 50;
-const DPOR_MIN: u32 = 10;
-const BROKEN_MIN: u32 = 10;
+const NAIVE_MIN: u32 = 100;
+const DPOR_MIN: u32 = 20;
+const BROKEN_MIN: u32 = 20;
 
 /// A thread with one operation. Frames 1 and 2 are data, 3 the guest's leaf table, 4 its root.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@ use kvmmu_sim::rule::Rule;
 use kvmmu_sim::stateful::Stateful;
 use kvmmu_sim::{Explorer, Goal, Limits};
 
-const EXECUTIONS_MAX: u64 = 5_000;
+const EXECUTIONS_MAX: u64 = 20_000;
 
 fn explore(race: &Race, goal: &Goal, explorer: &mut dyn Explorer, limits: &Limits) -> Outcome {
     explorer.explore(race, goal, limits, &|_: &Stats| true)

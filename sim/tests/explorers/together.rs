@@ -83,7 +83,7 @@ fn executions_that_grow_too_long_for_one_are_too_long_for_all() {
 
 #[test]
 fn scenarios_together() {
-    let few = Limits { states_max: 15_000, ..Limits::default() };
+    let few = Limits { states_max: 50_000, ..Limits::default() };
     let (mut compared, mut shared) = (0, 0);
     for (file, text) in builtin::FILES {
         let scenario = loader::load(file, text, 1).expect("built-in files load");
