@@ -27,6 +27,12 @@ pub trait Host {
     fn host_pfn_mapping_level(&self, _gfn: Gfn) -> u8 {
         1
     }
+    /// `find_vma` and `vma_kernel_pagesize`, in a read section of `mmap_lock`: the level at which
+    /// the VMA of the frame is mapped; 1 is 4 KiB. `inside` runs before the section ends.
+    #[track_caller]
+    fn vma_level<R>(&self, _gfn: Gfn, inside: impl FnOnce() -> R) -> (u8, R) {
+        (1, inside())
+    }
     /// `copy_to_user` and `copy_from_user` of what is no guest memory: may sleep, and take
     /// `mmap_lock` for reading if they fault.
     #[track_caller]

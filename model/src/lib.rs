@@ -1,10 +1,10 @@
 //! The locking protocol of the Linux KVM MMU: one generic program, run by simulators, by loom and
 //! shuttle, by real threads and on real page tables.
 //!
-//! It is written from facts about Linux v5.10 (x86, shadow paging and the legacy direct MMU), in a
-//! design of its own. Functions have the kernel's names; each says which locks it needs, what it
-//! guarantees and what is left out. There is no heap, no `unsafe`, no `cfg`, and no dependency but
-//! the attribute `#[kernel]`, which names functions for observers.
+//! It is written from facts about Linux v5.10 (x86, shadow paging and the legacy direct MMU; arm64,
+//! stage 2), in a design of its own. Functions have the kernel's names; each says which locks it
+//! needs, what it guarantees and what is left out. There is no heap, no `unsafe`, no `cfg`, and no
+//! dependency but the attribute `#[kernel]`, which names functions for observers.
 //!
 //! # In which order to read
 //!
@@ -22,7 +22,8 @@
 //! 4. [`virt`]: generic KVM. `requests.rs` (what a flush means and how it waits), `notifier.rs`
 //!    (the host takes pages back), `dirty_log.rs`, `memslots.rs` and its neighbours (what vCPUs
 //!    read is replaced under them), whole VMs, vCPUs and CPUs.
-//! 5. [`x86`] and [`arm64`]: the rest of the architectures.
+//! 5. [`x86`] and [`arm64`]: the rest of the architectures. The other MMU, stage 2 of arm64, is
+//!    [`arm64::pgtable`], `arm64/mmu.rs` and `arm64/tlb.rs`.
 //! 6. [`guard`]: every protective step, what it prevents, and what takes its place when it is
 //!    removed.
 //! 7. [`platform`] and [`host`]: what KVM asks of the machine and of the rest of the kernel.
@@ -30,8 +31,8 @@
 //!
 //! # What is not here yet
 //!
-//! A third level, the dirty ring, generations of roots (`mmu_valid_gen`), the TDP MMU, arm64.
-//! docs/model.md says of each function where it is or why it is left out.
+//! A third level, the dirty ring, generations of roots (`mmu_valid_gen`), the TDP MMU, arm64 after
+//! 5.10. docs/model.md and docs/arm64.md say of each function where it is or why it is left out.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -52,6 +53,7 @@ pub mod x86;
 
 use kvmmu_model_macros::kernel;
 
+pub use arm64::pgtable::Stage2Mmu;
 pub use guard::{Guard, GuardInfo, GuardSet, Release, ShownUnder};
 pub use host::{Host, PinnedPage};
 pub use lock::{Hold, LockClass, LockId, LockKind, Mode};
@@ -63,6 +65,6 @@ pub use spte::{Gpte, Spte, SpteFormat};
 pub use tables::{Leaf, Tables};
 pub use tag::{Object, Protection, Tag};
 pub use transition::{Algorithm, FastFault, NewLeaf, Transitions};
-pub use types::{Access, CpuId, CpuMask, Gfn, GfnRange, Gva, Pfn, SpId, SpteLoc};
+pub use types::{Access, CpuId, CpuMask, FaultStatus, Gfn, GfnRange, Gva, Pfn, SpId, SpteLoc};
 pub use vm::{Mmu, RetPf, Vm};
 pub use x86::mmu::ShadowMmu;

@@ -53,6 +53,20 @@ marks! {
     LargeOverTable = "large-over-table",
     /// The log of a memslot has ended, and SPTEs that could be parts of a large one were dropped.
     CollapsibleZapped = "collapsible-zapped",
+    /// Stage 2 of arm64: a leaf was stored, a page's or a block's.
+    Stage2Mapped = "stage2-mapped",
+    /// Stage 2 of arm64: a valid descriptor was made invalid, for another to come.
+    Stage2Broken = "stage2-broken",
+    /// Stage 2 of arm64: a descriptor was cleared, because its page goes.
+    Stage2Unmapped = "stage2-unmapped",
+    /// Stage 2 of arm64: a leaf allows more than before.
+    PermsRelaxed = "perms-relaxed",
+    /// Stage 2 of arm64: a table was linked, in the place of a block or of nothing.
+    TableLinked = "table-linked",
+    /// Stage 2 of arm64: a table was freed, and a block comes in its place.
+    TableMerged = "table-merged",
+    /// Stage 2 of arm64: a table was freed.
+    TableFreed = "table-freed",
     /// A shadow-present leaf SPTE was installed or rewritten.
     SpteSet = "spte-set",
     /// An SPTE was write-protected for the dirty log.

@@ -381,6 +381,14 @@ pub trait Platform: Clone + Debug {
     #[inline(always)]
     #[track_caller]
     fn out_of_bounds(&self, _object: Object) {}
+    /// Zeroes words that nobody else can reach yet: no step.
+    #[inline]
+    fn zeroed(&self, words: &[Self::Word]) {
+        for word in words {
+            // ORDERING: relaxed: published by the release of what leads to them.
+            word.store(0, Ordering::Relaxed);
+        }
+    }
     /// The memory of these words is in use (again).
     #[inline(always)]
     fn allocated(&self, _words: &[Self::Word]) {}

@@ -57,6 +57,16 @@ pub trait Tables<P: Platform>: Debug + Sized {
         None
     }
 
+    /// A table whose reference count is not what its entries say, where tables have one: the table,
+    /// its count, and how many valid entries it has. `peek` looks at a word without a step.
+    fn miscounted(
+        &self,
+        _l: &Self::State,
+        _peek: impl Fn(&P::Word) -> u64,
+    ) -> Option<(SpId, u8, u8)> {
+        None
+    }
+
     /// Calls `each` with every entry that maps a page, or may. `peek` looks at a word without a
     /// step.
     fn for_each_leaf(

@@ -87,6 +87,24 @@ pub struct SpteLoc {
     pub index: u8,
 }
 
+/// What hardware says of a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FaultStatus {
+    /// The translation was there and did not allow the access: `PFERR_PRESENT_MASK`, a permission
+    /// fault of arm64.
+    pub present: bool,
+    /// The level of the entry that did not allow it, as arm64 counts levels (`ESR_ELx.FSC`). 0
+    /// where hardware does not say, and of a fault that is no permission fault.
+    pub level: u8,
+}
+
+impl FaultStatus {
+    /// A fault of hardware that says no level.
+    pub const fn present(present: bool) -> FaultStatus {
+        FaultStatus { present, level: 0 }
+    }
+}
+
 /// What the guest tried to do.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Access {

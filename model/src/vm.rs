@@ -7,8 +7,8 @@
 use crate::host::Host;
 use crate::platform::Platform;
 use crate::tables::Tables;
-use crate::types::{Access, CpuId, Gfn, GfnRange, Gva, Pfn};
-use crate::virt::{Kvm, Memslot, MmuState, VmConfig};
+use crate::types::{Access, CpuId, FaultStatus, Gfn, GfnRange, Gva, Pfn};
+use crate::virt::{Kvm, Memslot, MmuState, SrcuSection, VmConfig};
 
 /// A VM with its MMU, in its host.
 #[derive(Debug)]
@@ -39,6 +39,41 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
 /// Its functions get the VM, because they flush, mark pages dirty and look memslots up; and what
 /// only the owner of `mmu_lock` can have.
 pub trait Mmu<P: Platform>: Tables<P> {
+    /// KVM_RUN is in a read section of `kvm->srcu` wherever the guest does not run.
+    const RUN_HOLDS_SRCU: bool = true;
+
+    /// `kvm_arch_flush_remote_tlb`: flushes the TLBs of all CPUs without requests. False: it has
+    /// not.
+    ///
+    /// Locks: any or none.
+    fn kvm_arch_flush_remote_tlb<H: Host>(_vm: &Vm<P, H, Self>) -> bool {
+        false
+    }
+
+    /// Of an architecture's KVM_RUN, what comes before the guest. True: it may run. False: try
+    /// again. `flush` is the hardware's own TLB flush.
+    ///
+    /// Locks: `vcpu->mutex`.
+    fn vcpu_enter_guest<'a, H: Host>(
+        vm: &'a Vm<P, H, Self>,
+        cpu: CpuId,
+        srcu: &mut Option<SrcuSection<'a, P>>,
+        flush: impl FnMut(),
+    ) -> bool {
+        vm.vcpu_enter_guest(cpu, srcu, flush)
+    }
+
+    /// What comes right after the guest.
+    ///
+    /// Locks: `vcpu->mutex`.
+    fn vcpu_leave_guest<'a, H: Host>(
+        vm: &'a Vm<P, H, Self>,
+        cpu: CpuId,
+        srcu: &mut Option<SrcuSection<'a, P>>,
+    ) {
+        vm.vcpu_leave_guest(cpu, srcu);
+    }
+
     /// `kvm_unmap_hva_range`, of the pages of these frames: nothing maps them any more. True if a
     /// flush is owed.
     ///
@@ -127,8 +162,7 @@ pub trait Mmu<P: Platform>: Tables<P> {
     fn mmu_shrink_scan<H: Host>(_vm: &Vm<P, H, Self>) {}
 
     /// `kvm_mmu_do_page_fault`: an access of the guest faulted. `page` is a guest frame, or a
-    /// guest-virtual page number where the guest has tables of its own; `present`: the translation
-    /// was there but did not allow it.
+    /// guest-virtual page number where the guest has tables of its own.
     ///
     /// Locks: takes `mmu_lock`; the vCPU thread holds `kvm->srcu`.
     fn kvm_mmu_do_page_fault<H: Host>(
@@ -136,7 +170,7 @@ pub trait Mmu<P: Platform>: Tables<P> {
         cpu: CpuId,
         page: u64,
         access: Access,
-        present: bool,
+        status: FaultStatus,
     ) -> RetPf;
 
     /// `handle_mmio_page_fault`: an access met an entry that marks MMIO (`PFERR_RSVD_MASK`, an EPT
@@ -145,6 +179,12 @@ pub trait Mmu<P: Platform>: Tables<P> {
     /// Locks: none; the vCPU thread holds `kvm->srcu`.
     fn handle_mmio_page_fault<H: Host>(_vm: &Vm<P, H, Self>, _cpu: CpuId, _page: u64) -> RetPf {
         RetPf::Invalid
+    }
+
+    /// True if the CPU of a vCPU has to drop what its own TLB has of a page after a fault: see
+    /// [`Vm::relax_perms_owes_local_flush`].
+    fn owes_local_flush<H: Host>(vm: &Vm<P, H, Self>, status: FaultStatus, ret: RetPf) -> bool {
+        vm.relax_perms_owes_local_flush(status.present, ret)
     }
 
     /// `kvm_arch_async_page_ready`: the page that a vCPU waited for has come.

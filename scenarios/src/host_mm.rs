@@ -45,6 +45,8 @@ pub struct HostState {
     pub taken: u8,
     /// Bit i: one entry maps all frames of large page i.
     pub huge: u8,
+    /// Bit i: large page i is in a VMA of hugetlbfs.
+    pub hugetlb: u8,
 }
 
 const _: () = assert!(PFNS <= u8::BITS as usize);
@@ -103,6 +105,8 @@ pub struct HostMm<M: Machine> {
     pages: u8,
     /// There were huge pages at first.
     has_huge: bool,
+    /// Some of them in VMAs of hugetlbfs.
+    has_hugetlb: bool,
     /// How many other VMs the notifiers know.
     other_vms: M::Cell<u8>,
     /// What the guest may translate to.
@@ -113,14 +117,24 @@ pub struct HostMm<M: Machine> {
 
 impl<M: Machine> HostMm<M> {
     /// A host with so many pages and this backing of guest frames, some of them by huge pages,
-    /// which begin at `huge`. `contended`: as for [`kvmmu_model::virt::VmConfig`].
-    pub fn new(m: &M, pages: u8, backing: &[Backing], huge: &[Gfn], contended: bool) -> Self {
+    /// which begin at `huge`, those of `hugetlb` in VMAs of hugetlbfs. `contended`: as for
+    /// [`kvmmu_model::virt::VmConfig`].
+    pub fn new(
+        m: &M,
+        pages: u8,
+        backing: &[Backing],
+        (huge, hugetlb): (&[Gfn], &[Gfn]),
+        contended: bool,
+    ) -> Self {
+        let large =
+            |pages: &[Gfn]| pages.iter().fold(0, |bits, gfn| bits | 1 << large_page_of(*gfn));
         let mut state = HostState {
             pte: [HostPte::default(); GFNS],
             swap_cache: [None; GFNS],
             swap: [0; GFNS],
             taken: 0,
-            huge: huge.iter().fold(0, |bits, gfn| bits | 1 << large_page_of(*gfn)),
+            huge: large(huge),
+            hugetlb: large(hugetlb),
         };
         let mut dirty = 0;
         for b in backing {
@@ -139,6 +153,7 @@ impl<M: Machine> HostMm<M> {
             dirty: m.word(Tag::one(Object::PageFlags), dirty),
             pages,
             has_huge: !huge.is_empty(),
+            has_hugetlb: !hugetlb.is_empty(),
             other_vms: m.cell(0),
             translations: GuestTranslations::new(m),
             accesses: PageAccesses::unwatched(),
@@ -390,6 +405,16 @@ impl<M: Machine> Host for HostMm<M> {
             self.m.note(format_args!("gup: gfn{} is pfn{}", gfn.0, pfn.0));
             Some(PinnedPage { pfn, writable: pte.writable })
         })
+    }
+
+    fn vma_level<R>(&self, gfn: Gfn, inside: impl FnOnce() -> R) -> (u8, R) {
+        let _mmap_lock = self.mmap_lock.read();
+        if !self.has_hugetlb {
+            return (PG_LEVEL_4K, inside());
+        }
+        let hugetlb =
+            self.m.call("find_vma", || self.state.get().hugetlb >> large_page_of(gfn) & 1 == 1);
+        (if hugetlb { KVM_MAX_HUGEPAGE_LEVEL } else { PG_LEVEL_4K }, inside())
     }
 
     /// Part of the step before it: a fault asks under `mmu_lock`, when no invalidation runs. Where

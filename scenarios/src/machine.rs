@@ -9,8 +9,11 @@ use core::fmt::Arguments;
 
 use kvmmu_model::platform::Ordering::Relaxed;
 use kvmmu_model::x86::mmu::paging::PT_ENTRIES;
-use kvmmu_model::{Access, CpuId, Guarded, Pfn, Platform, Spte, SpteFormat, SpteLoc, Tag, Word};
+use kvmmu_model::{
+    Access, CpuId, FaultStatus, Guarded, Pfn, Platform, Spte, SpteFormat, SpteLoc, Tag, Word,
+};
 
+use crate::mmu::ScenarioMmu;
 use crate::property::Property;
 use crate::world::World;
 
@@ -45,8 +48,8 @@ pub struct GuestAccess {
 pub enum AccessResult {
     /// It was carried out.
     Done,
-    /// It faulted; true if the translation was there but did not allow it.
-    Fault(bool),
+    /// It faulted.
+    Fault(FaultStatus),
     /// It met an entry that marks MMIO.
     Mmio,
     /// Nothing: the CPU would have had to log it, and the buffer was full.
@@ -59,7 +62,7 @@ impl AccessResult {
         if format.is_mmio(spte) {
             return AccessResult::Mmio;
         }
-        AccessResult::Fault(format.fault_is_present(spte))
+        AccessResult::Fault(FaultStatus::present(format.fault_is_present(spte)))
     }
 }
 
@@ -67,6 +70,9 @@ impl AccessResult {
 pub trait Machine: Platform + 'static {
     /// Data for observers.
     type Cell<T: Guarded>: Cell<T> + core::fmt::Debug;
+
+    /// The MMU that KVM has on it: whose tables its hardware walks.
+    type Mmu: ScenarioMmu<Self>;
 
     /// TLBs, and what else hardware keeps.
     type Hardware: core::fmt::Debug;

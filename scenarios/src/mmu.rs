@@ -1,23 +1,64 @@
 //! The MMU of a scenario's VM. Everything else here asks it by the traits of the model alone.
 
+use kvmmu_model::arm64::pgtable::KVM_PTE;
+use kvmmu_model::x86::PmlBuffer;
 use kvmmu_model::x86::mmu::IndirectFastFault;
 use kvmmu_model::x86::mmu::paging::KVM_MAX_HUGEPAGE_LEVEL;
-use kvmmu_model::{Algorithm, ShadowMmu, SpteFormat};
+use kvmmu_model::{Algorithm, CpuId, FaultStatus, Mmu, ShadowMmu, SpteFormat, Stage2Mmu};
 
 use crate::machine::Machine;
 use crate::scenario::{self, Format, Profile, Scenario};
 
 /// The MMU that scenarios run on a machine.
-pub type MmuOf<M> = ShadowMmu<M>;
+pub type MmuOf<M> = <M as Machine>::Mmu;
 
 /// What `mmu_lock` guards, with what generic KVM keeps there.
 pub type MmuState<M> = kvmmu_model::virt::MmuState<<MmuOf<M> as kvmmu_model::Tables<M>>::State>;
 
-/// The MMU that a scenario asks for.
-pub(crate) fn of<M: Machine>(m: &M, scenario: &Scenario) -> MmuOf<M> {
+/// An MMU that scenarios can be run on.
+pub trait ScenarioMmu<M: Machine>: Mmu<M> {
+    /// The one that a scenario asks for.
+    fn of(m: &M, scenario: &Scenario) -> Self;
+
+    /// What KVM may look at of what hardware says of a fault. The rest makes no difference.
+    fn status_that_matters(&self, status: FaultStatus) -> FaultStatus {
+        status
+    }
+
+    /// The buffer in which hardware logs what a vCPU makes dirty. `None`: it does not.
+    fn pml(&self, _cpu: CpuId) -> Option<&PmlBuffer<M>> {
+        None
+    }
+}
+
+impl<M: Machine> ScenarioMmu<M> for ShadowMmu<M> {
+    fn of(m: &M, scenario: &Scenario) -> Self {
+        shadow_mmu(m, scenario)
+    }
+
+    /// KVM keeps what it needs of the error code; what is left is the flush that a cached denial
+    /// owes.
+    fn status_that_matters(&self, status: FaultStatus) -> FaultStatus {
+        FaultStatus::present(status.present && self.format.caches_permission_faults)
+    }
+
+    fn pml(&self, cpu: CpuId) -> Option<&PmlBuffer<M>> {
+        self.pml.as_ref().map(|buffers| &buffers[usize::from(cpu.0)])
+    }
+}
+
+/// One profile of arm64, one layout of descriptors: there is nothing to choose.
+impl<M: Machine> ScenarioMmu<M> for Stage2Mmu<M> {
+    fn of(m: &M, _scenario: &Scenario) -> Self {
+        Stage2Mmu::new(m)
+    }
+}
+
+fn shadow_mmu<M: Machine>(m: &M, scenario: &Scenario) -> ShadowMmu<M> {
     let mut mmu = ShadowMmu::new(m, format_of(scenario.spte));
     mmu.algorithm = match scenario.profile {
-        Profile::Fixed => Algorithm::V5_10,
+        // The last has another MMU.
+        Profile::Fixed | Profile::Arm64V5_10 => Algorithm::V5_10,
         Profile::X86V6_1 => Algorithm::V6_1,
     };
     mmu.indirect_fast_fault = match scenario.indirect {
@@ -53,5 +94,6 @@ pub fn format_of(format: Format) -> SpteFormat {
         Format::NptV6_1 => SpteFormat::NPT_V6_1,
         Format::Stage2 => SpteFormat::STAGE2,
         Format::Stage2Hd => SpteFormat::STAGE2_HD,
+        Format::Arm64 => KVM_PTE,
     }
 }

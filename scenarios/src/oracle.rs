@@ -170,6 +170,7 @@ pub fn spte_written<M: Machine>(w: &World<M>, tag: Tag, new: u64) {
 /// `mmu_lock` is about to be released with this state.
 pub fn mmu_unlocked<M: Machine>(w: &World<M>, l: &MmuState<M>) {
     check_deleted(w, l);
+    check_counts(w, l);
     let (rmap, tables) = (w.watches(Property::RmapExact), w.watches(Property::ShadowedPtReadonly));
     if !rmap && !tables {
         return;
@@ -196,6 +197,21 @@ pub fn mmu_unlocked<M: Machine>(w: &World<M>, l: &MmuState<M>) {
     );
     if tables {
         check_tlbs(w, l);
+    }
+}
+
+fn check_counts<M: Machine>(w: &World<M>, l: &MmuState<M>) {
+    if !w.watches(Property::TableRefcount) {
+        return;
+    }
+    if let Some((table, count, valid)) = w.vm.mmu.miscounted(&l.mmu, |word| w.m.peek(word)) {
+        w.m.violate(
+            Property::TableRefcount,
+            format_args!(
+                "table{} has {valid} valid entries, and its page is counted {count} times",
+                table.0
+            ),
+        );
     }
 }
 

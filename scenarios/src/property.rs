@@ -67,6 +67,11 @@ properties! {
     /// A guest that reaches a page by its tables as they are finds A in each entry on the way, and
     /// D in the last one if it has written.
     GuestAd = "guest-ad",
+    /// When a descriptor of stage 2 becomes valid, no CPU has another translation cached of the
+    /// same frames: of another page, or of another size.
+    Bbm = "bbm",
+    /// When mmu_lock is released, each table of stage 2 counts itself and its valid entries.
+    TableRefcount = "table-refcount",
     /// KVM looks into no array of a memslot outside of its bounds. Always checked.
     SlotBounds = "slot-bounds",
     /// No thread touches a shadow page, an array or a device that was freed. Always checked.

@@ -44,6 +44,8 @@ pub struct Scenario {
     pub backing: Vec<Backing>,
     /// The first frames of what the host maps by huge pages.
     pub huge: Vec<Gfn>,
+    /// Those of them that are of hugetlbfs.
+    pub hugetlb: Vec<Gfn>,
     /// Guest page tables; empty without shadow paging.
     pub guest_tables: Vec<GuestTable>,
     /// The gfn of the guest's root table.
@@ -76,6 +78,28 @@ pub enum Profile {
     /// x86, every guard present, and of 6.1 what an SPTE may become without the lock: its fast
     /// fault, what it counts as volatile, when it owes a flush. The rest is as in 5.10.
     X86V6_1,
+    /// arm64, the stage-2 MMU of 5.10, every guard present, later fixes included.
+    Arm64V5_10,
+}
+
+/// An architecture, by what its KVM has for an MMU.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Arch {
+    /// The MMU of shadow pages.
+    #[default]
+    X86,
+    /// The stage-2 MMU.
+    Arm64,
+}
+
+impl Profile {
+    /// Its architecture.
+    pub const fn arch(self) -> Arch {
+        match self {
+            Profile::Fixed | Profile::X86V6_1 => Arch::X86,
+            Profile::Arm64V5_10 => Arch::Arm64,
+        }
+    }
 }
 
 /// How a vCPU translates.
@@ -102,6 +126,8 @@ pub enum Format {
     Stage2,
     /// arm64 stage 2; hardware keeps the access flag and the dirty state.
     Stage2Hd,
+    /// The descriptors of Linux for arm64, of [`Arch::Arm64`] alone.
+    Arm64,
 }
 
 /// What a fast fault on an indirect shadow page would do.

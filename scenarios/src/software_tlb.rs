@@ -5,7 +5,7 @@ use kvmmu_model::transition::hardware_update;
 use kvmmu_model::virt::VCPUS;
 use kvmmu_model::x86::mmu::paging::{KVM_MAX_HUGEPAGE_LEVEL, PG_LEVEL_4K, frames_of};
 use kvmmu_model::x86::mmu::walk::hardware_walk;
-use kvmmu_model::{Access, CpuId, Mark, Object, Pfn, Spte, Tables, Tag, Word};
+use kvmmu_model::{Access, CpuId, FaultStatus, Mark, Object, Pfn, Spte, Tables, Tag, Word};
 
 use crate::machine::{AccessResult, GuestAccess, Machine, PAGES, cacheable};
 use crate::world::World;
@@ -104,7 +104,7 @@ fn walk<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess) -> Result<Spt
     let root = w.vm.mmu.root(cpu);
     let (at, mut spte) = hardware_walk(format, root, access.page, read);
     if !format.is_last(spte, at.level) {
-        return Err(AccessResult::Fault(false));
+        return Err(AccessResult::Fault(FaultStatus::present(false)));
     }
     let word = w.vm.mmu.sptep(at.loc);
     loop {

@@ -5,14 +5,14 @@ use alloc::vec::Vec;
 
 use kvmmu_model::platform::Ordering::Relaxed;
 use kvmmu_model::virt::{AsyncPf, GFNS, MEMSLOTS, MemslotConfig, VCPUS, VmConfig};
-use kvmmu_model::x86::ApicAccessPage;
 use kvmmu_model::x86::mmu::walk::GuestWalk;
+use kvmmu_model::x86::{ApicAccessPage, PmlBuffer};
 use kvmmu_model::{Access, CpuId, Gfn, Gva, Mmu, Spte, SpteFormat, SpteLoc, Tables, Vm, Word};
 
 use crate::host_mm::HostMm;
 use crate::last_use::Readers;
 use crate::machine::{Cell, GuestAccess, Machine};
-use crate::mmu::{self, MmuOf};
+use crate::mmu::{MmuOf, ScenarioMmu};
 use crate::ops::Address;
 use crate::outcome::{Harvests, Outcome};
 use crate::own_lock::OwnLock;
@@ -84,7 +84,7 @@ impl<M: Machine> World<M> {
             m,
             scenario.host_pages,
             &scenario.backing,
-            &scenario.huge,
+            (&scenario.huge, &scenario.hugetlb),
             scenario.contends(),
         );
         let vcpus = scenario.threads.iter().filter(|t| t.kind == ThreadKind::Vcpu).count();
@@ -105,7 +105,7 @@ impl<M: Machine> World<M> {
             slots: &slots[..scenario.slots.len()],
         };
         let mut world = World {
-            vm: Vm::new(m, host, &config, mmu::of(m, scenario)),
+            vm: Vm::new(m, host, &config, MmuOf::<M>::of(m, scenario)),
             hardware: m.hardware(),
             user: m.cell(User { harvested: 0, fetched: 0, vmm_writes: 0, copy: [0; GFNS] }),
             wrote: m.cell(false),
@@ -226,7 +226,7 @@ impl<M: Machine> World<M> {
         let walk = self.guest_walk(cpu, page);
         let spte = initial_spte(self.vm.mmu.format(), entry);
         let loc = Tables::setup_leaf(&self.vm, cpu, page, walk.as_ref(), spte);
-        let dirty = self.vm.mmu.pml.is_none() || self.vm.mmu.format().is_dirty(spte);
+        let dirty = self.vm.mmu.pml(cpu).is_none() || self.vm.mmu.format().is_dirty(spte);
         if self.vm.mmu.format().is_writable(spte) && dirty {
             // What made it writable marked it: a writable page of a logged slot is in the log. With
             // PML it need not be, as long as D is clear.
@@ -259,9 +259,9 @@ impl<M: Machine> World<M> {
     /// True if a CPU cannot turn an SPTE from one value to the other: it would have to log that it
     /// sets D, and has no room.
     pub fn pml_is_full(&self, cpu: CpuId, old: Spte, new: Spte) -> bool {
-        let buffers = self.vm.mmu.pml.as_ref();
-        let buffer = buffers.filter(|_| self.sets(self.vm.mmu.format().dirty_mask, old, new));
-        buffer.is_some_and(|buffers| buffers[usize::from(cpu.0)].is_full())
+        let buffer = self.vm.mmu.pml(cpu);
+        let buffer = buffer.filter(|_| self.sets(self.vm.mmu.format().dirty_mask, old, new));
+        buffer.is_some_and(PmlBuffer::is_full)
     }
 
     /// A CPU has turned the SPTE of a page from one value to the other, to carry out an access.
@@ -271,10 +271,10 @@ impl<M: Machine> World<M> {
         if self.sets(format.accessed_mask, old, new) {
             self.vm.host.hardware_set_accessed(format.pfn(new));
         }
-        if let Some(buffers) = &self.vm.mmu.pml
+        if let Some(buffer) = self.vm.mmu.pml(cpu)
             && self.sets(format.dirty_mask, old, new)
         {
-            buffers[usize::from(cpu.0)].log(Gfn(page));
+            buffer.log(Gfn(page));
         }
     }
 

@@ -28,7 +28,7 @@ pub use machine::{footprint, memory, pending, platform, snapshot};
 pub use programs::mini;
 pub use record::{actor, event, goal, names, outcome, rule, schedule};
 pub use run::{engine, program, replay};
-pub use scenario::{outcomes, race};
+pub use scenario::{Walkers, outcomes, race};
 
 pub use actor::Actor;
 pub use engine::Engine;
@@ -36,7 +36,7 @@ pub use explore::{Auto, Cores, Explorer, Limits, Progress};
 pub use goal::Goal;
 pub use machine::cell::SimCell;
 pub use machine::lock::{SimGuard, SimLock};
-pub use machine::platform::Sim;
+pub use machine::platform::{Shadow, Sim, Stage2};
 pub use machine::rcu::SimRcu;
 pub use machine::rw_lock::SimRwLock;
 pub use machine::srcu::SimSrcu;

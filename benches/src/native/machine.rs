@@ -9,7 +9,9 @@ use kvmmu_model::Word as _;
 use kvmmu_model::arm64::{Dsb, TlbiScope};
 use kvmmu_model::platform::Ordering::{self, Acquire, Relaxed, Release};
 use kvmmu_model::virt::VCPUS;
-use kvmmu_model::{CpuId, CpuMask, Guard, Guarded, LockId, Mark, Platform, Spte, SpteLoc, Tag};
+use kvmmu_model::{
+    CpuId, CpuMask, Guard, Guarded, LockId, Mark, Platform, ShadowMmu, Spte, SpteLoc, Tag,
+};
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine};
 use kvmmu_scenarios::software_tlb::{self, SoftwareTlb};
 use kvmmu_scenarios::{Property, World};
@@ -194,6 +196,7 @@ impl<K: Kind> Platform for Native<K> {
 
 impl<K: Kind> Machine for Native<K> {
     type Cell<T: Guarded> = NativeCell<T>;
+    type Mmu = ShadowMmu<Self>;
     type Hardware = SoftwareTlb<Self>;
 
     fn cell<T: Guarded>(&self, init: T) -> NativeCell<T> {

@@ -246,6 +246,7 @@ impl Stress {
             host_pages: kvmmu_scenarios::host_mm::PFNS as u8,
             backing: FRAMES.map(backing).collect(),
             huge: vec![],
+            hugetlb: vec![],
             guest_tables: vec![],
             guest_root: None,
             map: vec![],

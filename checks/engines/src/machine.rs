@@ -18,8 +18,8 @@ use kvmmu_model::arm64::{Dsb, TlbiOn, TlbiScope};
 use kvmmu_model::virt::{GFNS, VCPUS};
 use kvmmu_model::x86::mmu::walk::hardware_walk;
 use kvmmu_model::{
-    Access, CpuId, CpuMask, Guard, Guarded, LockId, Mark, Object, Ordering, Pfn, Platform, Spte,
-    SpteLoc, Tables, Tag, Until, Word,
+    Access, CpuId, CpuMask, Guard, Guarded, LockId, Mark, Object, Ordering, Pfn, Platform,
+    ShadowMmu, Spte, SpteLoc, Tables, Tag, Until, Word,
 };
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, cacheable, with_byte};
 use kvmmu_scenarios::oracle;
@@ -363,6 +363,7 @@ impl<X: Primitives> Platform for EngineMachine<X> {
 impl<X: Primitives> Machine for EngineMachine<X> {
     const KVM_RUN: bool = !X::CORE_ONLY;
     type Cell<T: Guarded> = EngineCell<T>;
+    type Mmu = ShadowMmu<Self>;
     type Hardware = SoftwareTlb<Self>;
 
     fn cell<T: Guarded>(&self, init: T) -> EngineCell<T> {

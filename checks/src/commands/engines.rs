@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use kvmmu_engines::{EngineOutcome, LOOM_MODEL, SHUTTLE_MODEL, shuttle};
-use kvmmu_scenarios::scenario::{self, Expect, Expected};
+use kvmmu_scenarios::scenario::{self, Arch, Expect, Expected};
 
 use crate::cli::args::{CheckArgs, Engine};
 use crate::cli::exit::{Exit, Failure, guarded};
@@ -100,18 +100,24 @@ impl Run {
         })
     }
 
-    /// True if the file expects nothing of this tool here: whatever a search said would be neither
-    /// right nor wrong. Of a file of the user's own, which is mostly silent about tools, correct
-    /// variants are run all the same. Built-in ones are not: where they are marked `skip`, loom
-    /// would search for hours.
+    /// True if the tool has not the MMU of the variant, or if the file expects nothing of it here:
+    /// whatever a search said would be neither right nor wrong. Of a file of the user's own, which
+    /// is mostly silent about tools, correct variants are run all the same. Built-in ones are not:
+    /// where they are marked `skip`, loom would search for hours.
     fn skips(&self, variant: &Variant) -> bool {
-        !self.all
-            && variant.expect.as_ref().is_some_and(|expect| {
-                let broken = expect.verdict == Expected::Violated;
-                (broken || variant.file.is_none())
-                    && (self.expected)(expect) == scenario::Engine::Skip
-            })
+        is_foreign(variant)
+            || !self.all
+                && variant.expect.as_ref().is_some_and(|expect| {
+                    let broken = expect.verdict == Expected::Violated;
+                    (broken || variant.file.is_none())
+                        && (self.expected)(expect) == scenario::Engine::Skip
+                })
     }
+}
+
+/// These tools run the MMU of shadow pages.
+fn is_foreign(variant: &Variant) -> bool {
+    variant.scenario.profile.arch() != Arch::X86
 }
 
 /// Refuses options that the engine does not have.
@@ -138,6 +144,16 @@ pub fn run(
     to: &mut dyn Write,
 ) -> Result<Exit, Failure> {
     let run = &Run::of(args)?;
+    if let Some(foreign) = plan.variants.iter().find(|v| is_foreign(v) && v.file.is_some()) {
+        return Err(Failure::usage(
+            format!(
+                "{} is of arm64, and the engine {} has the MMU of x86 alone",
+                foreign.name(),
+                run.engine
+            ),
+            "leave --engine away: the engine sim has both",
+        ));
+    }
     let selected = plan.variants.len();
     let variants = plan.variants.iter().enumerate().filter(|(_, v)| !run.skips(v));
     let variants: Vec<(usize, &Variant)> = variants.collect();

@@ -7,9 +7,10 @@ use kvmmu_model::Gva;
 use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, index_at};
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::ops::Address;
-use kvmmu_scenarios::scenario::{Format, InitialSpte, Paging, ThreadKind};
+use kvmmu_scenarios::scenario::{Arch, Format, InitialSpte, Paging, ThreadKind};
 
 use super::Facts;
+use super::descriptor;
 use super::fold::Step;
 use super::phrase::list;
 use super::value::Values;
@@ -34,7 +35,7 @@ pub fn lines(
     lines.extend(begin.backing(facts.found.rule == Property::Swap.into()));
     let cached = scenario.map.iter().any(|spte| spte.cached);
     match scenario.map.is_empty() {
-        true => lines.push("no SPTE is present yet".to_owned()),
+        true => lines.push(begin.nothing_mapped().to_owned()),
         false => lines.extend(scenario.map.iter().map(|spte| begin.entry(spte, values))),
     }
     if !cached && said.iter().any(|text| text.contains("TLB")) {
@@ -47,6 +48,9 @@ pub fn lines(
 
 /// How SPTEs read.
 fn legend(scenario: &Scenario) -> &'static str {
+    if scenario.spte == Format::Arm64 {
+        return "(rw: S2AP; AF: it was used)";
+    }
     if scenario.spte.has_ad() {
         "(H, M: host-, MMU-writable; A, D: accessed, dirty)"
     } else {
@@ -62,12 +66,16 @@ pub fn format(scenario: &Scenario) -> &'static str {
         Format::Npt => "legacy SPTEs",
         Format::NptV6_1 => "legacy SPTEs of 6.1",
         Format::Stage2 => "stage-2 descriptors, AF kept by software",
+        Format::Arm64 => "as Linux for arm64 has it",
         Format::Stage2Hd => "stage-2 descriptors, AF and dirty state kept by hardware",
     }
 }
 
 /// `direct`, or `direct (vcpu0: shadow)`.
 pub fn paging(scenario: &Scenario) -> String {
+    if scenario.profile.arch() == Arch::Arm64 {
+        return "stage 2".to_owned();
+    }
     let name = |paging| match paging {
         Paging::Direct => "direct",
         Paging::Shadow => "shadow",
@@ -90,6 +98,13 @@ struct Begin<'a> {
 }
 
 impl Begin<'_> {
+    fn nothing_mapped(&self) -> &'static str {
+        match self.scenario.profile.arch() {
+            Arch::X86 => "no SPTE is present yet",
+            Arch::Arm64 => "nothing is mapped yet",
+        }
+    }
+
     fn speaks_of(&self, word: String) -> bool {
         self.all || self.words.contains(&word)
     }
@@ -192,6 +207,9 @@ impl Begin<'_> {
     /// One SPTE: `spte[gfn0] = pfn0 r-x HM AD`, and who has it in a TLB.
     fn entry(&self, spte: &InitialSpte, values: Values<'_>) -> String {
         let format = self.scenario.spte;
+        if let (Format::Arm64, Some(gfn)) = (format, self.gfn(spte.address)) {
+            return descriptor::initial(spte, gfn) + &self.cached(spte);
+        }
         let bit = |set: bool, letter: char| if set { letter } else { '-' };
         let mut line = format!("{} = pfn{} ", self.name(spte.address, values), spte.pfn.0);
         let writable = bit(spte.writable && !spte.tracked, 'w');
@@ -202,6 +220,14 @@ impl Begin<'_> {
         } else if spte.tracked {
             line += " saved r-x";
         }
+        line + &self.cached(spte)
+    }
+
+    /// `, and in the TLB of vcpu0`.
+    fn cached(&self, spte: &InitialSpte) -> String {
+        if !spte.cached {
+            return String::new();
+        }
         let paging = match spte.address {
             Address::Gfn(_) => Paging::Direct,
             Address::Gva(_) => Paging::Shadow,
@@ -209,13 +235,10 @@ impl Begin<'_> {
         let has = |t: &&kvmmu_scenarios::scenario::Thread| {
             t.kind == ThreadKind::Vcpu && t.paging == paging
         };
-        if spte.cached {
-            let cpus = self.scenario.threads.iter().filter(has);
-            let cpus: Vec<String> = cpus.map(|t| t.name.clone()).collect();
-            let tlbs = if cpus.len() == 1 { "TLB" } else { "TLBs" };
-            line += &format!(", and in the {tlbs} of {}", list(&cpus));
-        }
-        line
+        let cpus = self.scenario.threads.iter().filter(has);
+        let cpus: Vec<String> = cpus.map(|t| t.name.clone()).collect();
+        let tlbs = if cpus.len() == 1 { "TLB" } else { "TLBs" };
+        format!(", and in the {tlbs} of {}", list(&cpus))
     }
 
     /// What the steps call the SPTE of an address.

@@ -5,6 +5,7 @@
 //! can be distinguished and found again by it.
 
 pub mod begin;
+mod descriptor;
 pub mod fold;
 pub mod held;
 pub mod lockdep;

@@ -6,8 +6,10 @@ use kvmmu_model::x86::mmu::Header;
 use kvmmu_model::{Access, Gpte, Object, Spte, SpteFormat, Tag};
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::mmu::format_of;
+use kvmmu_scenarios::scenario::Arch;
 use kvmmu_sim::names::Names;
 
+use super::descriptor;
 use crate::report::trace::object_text;
 
 /// Formats values of one scenario.
@@ -23,6 +25,11 @@ impl<'a> Values<'a> {
     /// For a run of `scenario` whose objects have these names.
     pub fn new(scenario: &'a Scenario, names: &'a Names) -> Values<'a> {
         Values { scenario, names, at: 0 }
+    }
+
+    /// The scenario is of the stage-2 MMU of arm64.
+    pub fn is_arm64(&self) -> bool {
+        self.scenario.profile.arch() == Arch::Arm64
     }
 
     /// The same for the event with this index.
@@ -50,6 +57,7 @@ impl<'a> Values<'a> {
     /// `value` as something in `tag` reads.
     pub fn text(&self, tag: Tag, value: u64) -> String {
         match tag.object {
+            Object::Spte if self.is_arm64() => descriptor::text(value),
             Object::Spte => match child_of(value) {
                 Some(sp) => self.page(sp),
                 None => format_spte(self.scenario, value),

@@ -10,6 +10,7 @@ mod known;
 mod mutants;
 mod outcomes_table;
 mod random_races;
+mod random_stage2;
 mod replay_thousand;
 mod sizes;
 mod stories;

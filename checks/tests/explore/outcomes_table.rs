@@ -16,7 +16,7 @@ use kvmmu::lab::search::Search;
 use kvmmu::lab::search::Strategy;
 use kvmmu::lab::variant::Variant;
 use kvmmu_model::GuardSet;
-use kvmmu_scenarios::scenario::{Format, Paging};
+use kvmmu_scenarios::scenario::{Arch, Format, Paging};
 
 fn path(below: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(below)
@@ -43,7 +43,8 @@ fn sets(variants: &[Variant]) -> Vec<Allowed> {
 fn allowed() -> String {
     let builtin = load::builtin(1).expect("the built-in scenarios load");
     let fits = |v: &Variant| {
-        let direct = v.scenario.threads.iter().all(|t| t.paging == Paging::Direct);
+        let shadow = v.scenario.threads.iter().any(|t| t.paging == Paging::Shadow);
+        let direct = !shadow && v.scenario.profile.arch() == Arch::X86;
         direct && !v.scenario.name.starts_with("lock-")
     };
     let all = builtin.iter().map(|scenario| Variant::of(scenario, None, GuardSet::EMPTY));

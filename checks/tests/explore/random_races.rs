@@ -192,7 +192,7 @@ fn violated(outcome: &Outcome) -> BTreeSet<Rule> {
 
 /// What became of a case.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Compared {
+pub(crate) enum Compared {
     /// All three explorers finished.
     WithNaive,
     /// dpor and stateful did.
@@ -201,16 +201,15 @@ enum Compared {
     No,
 }
 
-fn compare(case: &Case) -> Result<(Compared, Outcome), TestCaseError> {
-    let race = case.race();
+pub(crate) fn compare(race: &Race) -> Result<(Compared, Outcome), TestCaseError> {
     let bounded = Limits { executions_max: EXECUTIONS_MAX, steps_max: 1_000, ..Limits::default() };
     let few = Limits { states_max: STATES_MAX, ..Limits::default() };
-    let quick = explore(&race, &mut Stateful::default(), &few);
+    let quick = explore(race, &mut Stateful::default(), &few);
     if quick.verdict == Verdict::Inconclusive(Reason::States) {
         return Ok((Compared::No, quick));
     }
     let mut stateful = Stateful { graph: Some(Graph::default()), ..Stateful::default() };
-    let by_state = explore(&race, &mut stateful, &Limits::default());
+    let by_state = explore(race, &mut stateful, &Limits::default());
     let graph = stateful.graph.expect("it was asked for");
     prop_assert_eq!(&by_state.verdict, &Verdict::Holds);
     prop_assert_eq!(graph.clashes, 0, "{:?}", graph.first_clash);
@@ -218,7 +217,7 @@ fn compare(case: &Case) -> Result<(Compared, Outcome), TestCaseError> {
     let broken = violated(&by_state);
 
     let mut naive = Naive::default();
-    let by_hand = explore(&race, &mut naive, &bounded);
+    let by_hand = explore(race, &mut naive, &bounded);
     let states: BTreeSet<u128> = naive.states.iter().map(|key| key & !1).collect();
     let finished = by_hand.verdict == Verdict::Holds;
     if finished {
@@ -233,7 +232,7 @@ fn compare(case: &Case) -> Result<(Compared, Outcome), TestCaseError> {
     }
 
     let mut dpor = Dpor { record: Some(Record::default()), ..Dpor::default() };
-    let by_trace = explore(&race, &mut dpor, &bounded);
+    let by_trace = explore(race, &mut dpor, &bounded);
     let record = dpor.record.expect("it was asked for");
     if by_trace.verdict != Verdict::Holds {
         prop_assert!(!finished, "dpor needs more executions than naive");
@@ -257,21 +256,21 @@ fn compare(case: &Case) -> Result<(Compared, Outcome), TestCaseError> {
 }
 
 /// The same scenarios in every run, unless the environment says otherwise (`PROPTEST_RNG_SEED`).
-fn config() -> ProptestConfig {
+pub(crate) fn config(cases: u32) -> ProptestConfig {
     let environment = ProptestConfig::default();
     let rng_seed = match environment.rng_seed {
         RngSeed::Random => RngSeed::Fixed(1),
         fixed => fixed,
     };
-    ProptestConfig { rng_seed, failure_persistence: None, cases: CASES, ..environment }
+    ProptestConfig { rng_seed, failure_persistence: None, cases, ..environment }
 }
 
 #[test]
 fn dpor_and_stateful_see_what_naive_sees_in_random_scenarios() {
     let (with, without, broken, states) = (Cell::new(0), Cell::new(0), Cell::new(0), Cell::new(0));
     let add = |counter: &Cell<u32>, n: u64| counter.set(counter.get() + n as u32);
-    let result = TestRunner::new(config()).run(&case(), |case| {
-        let (compared, outcome) = compare(&case)?;
+    let result = TestRunner::new(config(CASES)).run(&case(), |case| {
+        let (compared, outcome) = compare(&case.race())?;
         add(&with, u64::from(compared == Compared::WithNaive));
         add(&without, u64::from(compared == Compared::WithoutNaive));
         add(&broken, u64::from(!outcome.others.is_empty()));
@@ -304,7 +303,7 @@ fn a_key_tells_apart_two_places_that_have_one_site() {
         always: &["migration"],
         without: vec![Guard::NotifierSeqBeforeGup],
     };
-    compare(&case).unwrap_or_else(|error| panic!("{error}"));
+    compare(&case.race()).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Found by the test above: the access that finds freed memory ended the execution before it was
@@ -320,6 +319,6 @@ fn an_access_to_freed_memory_races_with_what_freed_it() {
         always: &["migration"],
         without: vec![Guard::LocklessWalkMode],
     };
-    let (_, outcome) = compare(&case).unwrap_or_else(|error| panic!("{error}"));
+    let (_, outcome) = compare(&case.race()).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(violated(&outcome), BTreeSet::from([Rule::USE_AFTER_FREE]));
 }

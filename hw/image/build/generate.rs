@@ -12,7 +12,7 @@ use kvmmu_scenarios::builtin;
 use kvmmu_scenarios::loader;
 use kvmmu_scenarios::ops::{Address, VcpuOp};
 use kvmmu_scenarios::program::{OffVcpu, OnVcpu, Program, Step, Steps};
-use kvmmu_scenarios::scenario::{Expect, InitialSpte, Paging, Scenario, Thread, Witness};
+use kvmmu_scenarios::scenario::{Arch, Expect, InitialSpte, Paging, Scenario, Thread, Witness};
 
 /// The most threads that a file may have: CPUs that run at once.
 const THREADS_MAX: usize = 4;
@@ -52,7 +52,8 @@ fn files_in(directory: &Path) -> Vec<(String, String)> {
 
 /// `None`: it does not fit.
 fn scenario_expression(s: &Scenario) -> Option<String> {
-    let fits = s.paging == Paging::Direct
+    let fits = s.profile.arch() == Arch::X86
+        && s.paging == Paging::Direct
         && s.guest_tables.is_empty()
         && !s.contends()
         && !s.pml
@@ -82,6 +83,7 @@ fn scenario_expression(s: &Scenario) -> Option<String> {
          about: String::new(), profile: Profile::Fixed, paging: Paging::Direct, \
          spte: Format::{spte}, indirect: IndirectFastFault::Gfns, unsync: false, pml: false, \
          apic_page: None, slots: {}, host_pages: {}, backing: {}, huge: Vec::new(), \
+         hugetlb: Vec::new(), \
          guest_tables: Vec::new(), guest_root: None, map: {}, locks: Vec::new(), \
          threads: {}, at_stop: {}, always: {}, sometimes: {}, lock_checks: false, \
          expects: {}, size: 1 }}",

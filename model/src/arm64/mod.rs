@@ -1,9 +1,14 @@
-//! KVM for arm64 (`arch/arm64/kvm`): so far, powering vCPUs on, cleaning the cache, one flush, and
-//! the instructions that an MMU of arm64 flushes by.
+//! KVM for arm64 (`arch/arm64/kvm`): its MMU (`mmu.rs`, `pgtable/`), how that flushes TLBs
+//! (`tlb.rs`, by the instructions of `tlbi.rs`), powering vCPUs on, cleaning the cache.
+//! `relax_perms.rs` is for the MMU of x86 where that runs on tables of arm64.
 
 mod coherent;
+mod mmu;
+pub mod pgtable;
 mod psci;
 mod relax_perms;
+mod seam;
+mod tlb;
 mod tlbi;
 
 pub use tlbi::{Dsb, Tlbi, TlbiOn, TlbiScope};

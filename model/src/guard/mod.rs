@@ -2,9 +2,9 @@
 //!
 //! Removing guards is the only way to break the model: there are no hand-made buggy copies of
 //! functions. Where a guard is removed, something definite replaces it; `without` says exactly
-//! what. The table is in five files, `mmu.rs`, `large.rs`, `guest_tables.rs`, `unsync.rs` and
-//! `virt.rs`. Each is a macro that hands the rows it was given, followed by its own, to another
-//! macro.
+//! what. The table is in six files, `mmu.rs`, `large.rs`, `guest_tables.rs`, `unsync.rs`, `virt.rs`
+//! and `stage2.rs`. Each is a macro that hands the rows it was given, followed by its own, to
+//! another macro.
 
 #[macro_use]
 mod define;
@@ -17,6 +17,8 @@ mod large;
 mod mmu;
 mod release;
 mod set;
+#[macro_use]
+mod stage2;
 #[macro_use]
 mod unsync;
 #[macro_use]
@@ -37,7 +39,10 @@ macro_rules! with_unsync_guards {
     ($($rows:tt)*) => { unsync_guards!(with_virt_guards! { $($rows)* }); };
 }
 macro_rules! with_virt_guards {
-    ($($rows:tt)*) => { virt_guards!(guards! { $($rows)* }); };
+    ($($rows:tt)*) => { virt_guards!(with_stage2_guards! { $($rows)* }); };
+}
+macro_rules! with_stage2_guards {
+    ($($rows:tt)*) => { stage2_guards!(guards! { $($rows)* }); };
 }
 
 mmu_guards!(with_large_guards! {});

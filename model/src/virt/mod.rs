@@ -225,9 +225,12 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// The read section of `kvm->srcu` in which `vcpu_run` handles exits. It ends while the guest
     /// runs, while the vCPU is blocked, and where KVM_RUN itself must wait for a grace period.
     ///
-    /// Linux v5.10 `arch/x86/kvm/x86.c`, `vcpu_run()`.
+    /// Linux v5.10 `arch/x86/kvm/x86.c`, `vcpu_run()`. `None` on arm64.
     #[track_caller]
     pub fn vcpu_srcu_read_lock(&self) -> Option<SrcuSection<'_, P>> {
+        if !M::RUN_HOLDS_SRCU {
+            return None;
+        }
         self.p.guarded(Guard::RunHoldsSrcu, || Some(()))?;
         Some(self.kvm.srcu.read_lock())
     }

@@ -45,6 +45,10 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// Locks: any or none.
     #[kernel]
     pub fn kvm_flush_remote_tlbs(&self, me: Option<CpuId>) {
+        if M::kvm_arch_flush_remote_tlb(self) {
+            self.p.mark(Mark::FlushDone);
+            return;
+        }
         let owed = self.owed_before();
         self.kvm_make_all_cpus_request(me, KVM_REQ_TLB_FLUSH);
         self.paid(owed);

@@ -227,6 +227,7 @@ fn prose(attributes: &[Attribute]) -> String {
     without_links(&lines.join("\n"))
         .replace("\nLocks: ", "\n**Locks:** ")
         .replace("\n# Panics\n", "\n**Panics** ")
+        .replace("\n# Errors\n", "\n**Errors:** ")
 }
 
 /// Links as plain names.

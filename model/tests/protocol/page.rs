@@ -9,7 +9,7 @@ use kvmmu_model::Guard;
 use crate::items;
 
 /// The parts of the page: a heading, a few words, and the files.
-const PARTS: [(&str, &str, &[&str]); 10] = [
+const PARTS: [(&str, &str, &[&str]); 11] = [
     (
         "What an SPTE is, and what one may become",
         "Pure functions: nothing here reads or writes shared memory.",
@@ -82,6 +82,22 @@ const PARTS: [(&str, &str, &[&str]); 10] = [
         "What kernels to 5.15 do",
         "Flushes that `sync_page` leaves to others.",
         &["virt/tlbs_dirty.rs"],
+    ),
+    (
+        "The stage-2 MMU of arm64",
+        "Another MMU behind the same generic KVM: `M` of `Vm` is `Stage2Mmu` here.",
+        &[
+            "arm64/pgtable/pte.rs",
+            "arm64/pgtable/mod.rs",
+            "arm64/pgtable/walk.rs",
+            "arm64/pgtable/map.rs",
+            "arm64/pgtable/unmap.rs",
+            "arm64/pgtable/attr.rs",
+            "arm64/tlbi.rs",
+            "arm64/tlb.rs",
+            "arm64/mmu.rs",
+            "arm64/seam.rs",
+        ],
     ),
     (
         "What no kernel does",

@@ -448,6 +448,7 @@ fn plain_names(text: &str) -> String {
         ("(&p, ", "("),
         ("(p: &P, ", "("),
         ("pub(super) ", ""),
+        ("pub(in crate::arm64) ", ""),
         ("pub(crate) ", ""),
         ("pub ", ""),
         ("    &self,\n", ""),

@@ -2,7 +2,7 @@
 
 use kvmmu_model::platform::Ordering::Relaxed;
 use kvmmu_model::x86::mmu::paging::large_page_of;
-use kvmmu_model::{Gfn, GfnRange, Guard, Mark, Pfn, Srcu, Word};
+use kvmmu_model::{Gfn, GfnRange, Guard, Mark, Pfn, RwLock, Srcu, Word};
 
 use crate::host_mm::{HostPte, huge_page};
 use crate::machine::Machine;
@@ -100,6 +100,30 @@ impl<M: Machine> World<M> {
                 self.vm.host.update(|s| s.huge &= !(1 << large_page_of(gfn)));
                 self.m.mark(Mark::HugeSplit);
                 self.m.note(format_args!("host: the huge page of gfn{} is split", frames.start.0));
+            }
+            self.m.checkpoint(());
+            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_end(frames));
+        });
+    }
+
+    /// Maps small pages where a huge one of hugetlbfs is: `munmap` and `mmap`, in one.
+    pub(super) fn mmap_small(&self, gfn: Gfn) {
+        self.m.call("mmap-small", || {
+            let frames = huge_page(gfn);
+            let _mmap_lock = self.vm.host.mmap_lock.write();
+            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_start(frames));
+            self.m.checkpoint(());
+            {
+                let _mm = self.vm.host.lock();
+                self.vm.host.update(|s| {
+                    let keep = !(1 << large_page_of(gfn));
+                    (s.huge, s.hugetlb) = (s.huge & keep, s.hugetlb & keep);
+                    for frame in frames.iter().map(|frame| frame.0 as usize) {
+                        (s.pte[frame], s.swap[frame]) = (HostPte::default(), 0);
+                    }
+                });
+                self.m.mark(Mark::HostUnmapped);
+                self.m.note(format_args!("host: the pages from gfn{} on are gone", frames.start.0));
             }
             self.m.checkpoint(());
             self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_end(frames));

@@ -45,6 +45,7 @@ impl<M: Machine> World<M> {
             UserOp::CreateIrqchip => self.vm.create_irqchip(),
             UserOp::CreatePit => self.vm.create_pit(),
             UserOp::MadvisePageout(gfn) => self.madvise_pageout(gfn),
+            UserOp::MmapSmall(gfn) => self.mmap_small(gfn),
             UserOp::CreateVm => self.vm.kvm_create_vm(),
             UserOp::DestroyVm => self.vm.kvm_destroy_vm(),
             UserOp::CloseVm => self.vm.kvm_put_kvm(),

@@ -4,11 +4,12 @@ use kvmmu_model::RetPf;
 use kvmmu_model::virt::SrcuSection;
 use kvmmu_model::virt::io_bus::IoAddress;
 use kvmmu_model::x86::Emulated;
-use kvmmu_model::{Access, CpuId, Gfn, Gpte, Lock, Mark, Mmu, Tables};
+use kvmmu_model::{Access, CpuId, FaultStatus, Gfn, Gpte, Lock, Mark, Mmu};
 
 use super::Rest;
 use super::locks::Holds;
 use crate::machine::{AccessResult, GuestAccess, Machine, own_byte};
+use crate::mmu::ScenarioMmu;
 use crate::ops::{Address, Entry, TableEntry, VcpuOp};
 use crate::outcome::token;
 use crate::program::{OnVcpu, Steps};
@@ -165,10 +166,10 @@ impl<M: Machine> World<M> {
                 self.go_in(cpu, run);
                 let fault = self.guest_access(cpu, access);
                 self.faults(cpu);
-                let present = match fault {
+                let status = match fault {
                     AccessResult::Done => return run.in_guest,
-                    AccessResult::Fault(present) => present,
-                    AccessResult::Mmio => false,
+                    AccessResult::Fault(status) => status,
+                    AccessResult::Mmio => FaultStatus::present(false),
                     AccessResult::PmlFull => {
                         self.m.mark(Mark::PmlFull);
                         self.leave(cpu, run);
@@ -177,11 +178,8 @@ impl<M: Machine> World<M> {
                 };
                 self.m.checkpoint(fault);
                 self.leave(cpu, run);
-                // KVM keeps what it needs of the error code; what is left is the flush that a
-                // cached denial owes.
-                let denied = present && self.vm.mmu.format().caches_permission_faults;
                 let mmio = fault == AccessResult::Mmio;
-                self.m.checkpoint((mmio, denied));
+                self.m.checkpoint((mmio, self.vm.mmu.status_that_matters(status)));
                 if mmio {
                     match Mmu::handle_mmio_page_fault(&self.vm, cpu, access.page) {
                         RetPf::Invalid => {}
@@ -192,7 +190,7 @@ impl<M: Machine> World<M> {
                         _ => continue,
                     }
                 }
-                if self.handle_fault(cpu, access, present, run) {
+                if self.handle_fault(cpu, access, status, run) {
                     return run.in_guest;
                 }
             }
@@ -225,11 +223,11 @@ impl<M: Machine> World<M> {
         &'a self,
         cpu: CpuId,
         access: GuestAccess,
-        present: bool,
+        status: FaultStatus,
         run: &mut Run<'a, M>,
     ) -> bool {
-        let ret = Mmu::kvm_mmu_do_page_fault(&self.vm, cpu, access.page, access.access, present);
-        if self.vm.relax_perms_owes_local_flush(present, ret) {
+        let ret = Mmu::kvm_mmu_do_page_fault(&self.vm, cpu, access.page, access.access, status);
+        if Mmu::owes_local_flush(&self.vm, status, ret) {
             M::flush_tlb_page(self, cpu, access.page);
         }
         match ret {
@@ -278,7 +276,7 @@ impl<M: Machine> World<M> {
 
     fn enter<'a>(&'a self, cpu: CpuId, run: &mut Run<'a, M>) {
         let flush = || M::flush_tlb(self, cpu);
-        let entered = !M::KVM_RUN || self.vm.vcpu_enter_guest(cpu, &mut run.srcu, flush);
+        let entered = !M::KVM_RUN || Mmu::vcpu_enter_guest(&self.vm, cpu, &mut run.srcu, flush);
         if entered {
             M::guest_entered(self, cpu);
         }
@@ -289,7 +287,7 @@ impl<M: Machine> World<M> {
         if run.in_guest {
             M::guest_left(self, cpu);
             if M::KVM_RUN {
-                self.vm.vcpu_leave_guest(cpu, &mut run.srcu);
+                Mmu::vcpu_leave_guest(&self.vm, cpu, &mut run.srcu);
             }
             Mmu::vmx_flush_pml_buffer(&self.vm, cpu);
             run.in_guest = false;

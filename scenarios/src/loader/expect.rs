@@ -10,7 +10,7 @@ use super::error::{LoadError, quoted};
 use super::table::{Table, Text};
 use super::threads::{self, Draft};
 use crate::property::Property;
-use crate::scenario::{Engine, Expect, Expected, SOMETIMES_MAX, Thread, Witness};
+use crate::scenario::{Arch, Engine, Expect, Expected, SOMETIMES_MAX, Thread, Witness};
 use crate::story::{Moment, Story};
 
 const VERDICTS: &[(&str, Expected)] =
@@ -30,6 +30,7 @@ const IMPLIED: [Property; 5] = [
 /// The threads that a witness may name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cast<'a> {
+    pub(super) arch: Arch,
     pub(super) drafts: &'a [Draft<'a>],
     pub(super) threads: &'a [Thread],
 }
@@ -54,6 +55,7 @@ pub(super) struct Check {
 /// What is checked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watched<'a> {
+    pub(super) arch: Arch,
     pub(super) always: &'a [Property],
     pub(super) lock_checks: bool,
 }
@@ -67,7 +69,7 @@ pub(super) fn check(root: &Table<'_>, cast: Cast<'_>) -> Result<Check, LoadError
     let lock_checks = table.flag("lock-checks")?.unwrap_or(true);
     let mut always = Vec::new();
     for text in table.texts("always")? {
-        let property = property(&text)?;
+        let property = property(&text, cast.arch)?;
         if LOCKS.contains(&property) && !lock_checks {
             return Err(unchecked_lock(&text));
         }
@@ -95,11 +97,16 @@ pub(super) fn check(root: &Table<'_>, cast: Cast<'_>) -> Result<Check, LoadError
     Ok(Check { always, sometimes, lock_checks })
 }
 
-fn property(text: &Text<'_>) -> Result<Property, LoadError> {
-    Property::by_name(text.value).ok_or_else(|| {
-        let legal: Vec<&str> = Property::ALL.iter().map(|p| p.name()).collect();
-        text.source.unknown(text.at(0), "property", text.value, &legal)
-    })
+fn property(text: &Text<'_>, arch: Arch) -> Result<Property, LoadError> {
+    let legal = || {
+        let all = Property::ALL.iter().filter(|property| arch.has_property(**property));
+        all.map(|property| property.name()).collect::<Vec<&str>>()
+    };
+    match Property::by_name(text.value) {
+        Some(property) if arch.has_property(property) => Ok(property),
+        Some(_) => Err(arch.lacks(text.source, text.at(0), "property", text.value, legal())),
+        None => Err(text.source.unknown(text.at(0), "property", text.value, &legal())),
+    }
 }
 
 /// `mark`, `mark@thread`, or several of them joined by `<`.
@@ -119,10 +126,16 @@ fn witness(text: &Text<'_>, cast: Cast<'_>) -> Result<Witness, LoadError> {
                 ));
             }
         };
-        let Some(mark) = Mark::ALL.iter().copied().find(|m| m.name() == name.value) else {
-            let legal: Vec<&str> = Mark::ALL.iter().map(|m| m.name()).collect();
-            return Err(text.source.unknown(name.at(0), "mark", name.value, &legal));
+        let legal = || {
+            let all = Mark::ALL.iter().filter(|mark| cast.arch.has_mark(**mark));
+            all.map(|mark| mark.name()).collect::<Vec<&str>>()
         };
+        let Some(mark) = Mark::ALL.iter().copied().find(|m| m.name() == name.value) else {
+            return Err(text.source.unknown(name.at(0), "mark", name.value, &legal()));
+        };
+        if !cast.arch.has_mark(mark) {
+            return Err(cast.arch.lacks(text.source, name.at(0), "mark", name.value, legal()));
+        }
         let thread = thread.map(|t| threads::index(&t, cast.drafts, cast.threads)).transpose()?;
         moments.push(Moment { mark, thread });
     }
@@ -176,7 +189,7 @@ fn expect(
     if !table.has("without") {
         return Err(table.missing("without", "without = []"));
     }
-    let without = guards(table)?;
+    let without = guards(table, cast.arch)?;
     let text = table.need_text("verdict", "verdict = \"holds\"")?;
     let verdict = text.choose("verdict", VERDICTS)?;
     let property = table.text("property")?.map(|t| watched(&t, watching)).transpose()?;
@@ -221,18 +234,23 @@ fn tells(property: Property) -> bool {
     LOCKS.contains(&property) || property == Property::Deadlock
 }
 
-fn guards(table: &Table<'_>) -> Result<GuardSet, LoadError> {
+fn guards(table: &Table<'_>, arch: Arch) -> Result<GuardSet, LoadError> {
     let mut without = GuardSet::EMPTY;
+    let legal = || {
+        let judged = Guard::ALL.iter().filter(|g| arch.has_guard(**g) && g.is_judged_under_sc());
+        judged.map(|g| g.info().name).collect::<Vec<&str>>()
+    };
     for text in table.texts("without")? {
         if let Some(release) = Release::by_name(text.value) {
             without = release.lacks().iter().fold(without, GuardSet::with);
             continue;
         }
         let Some(guard) = Guard::by_name(text.value) else {
-            let judged = Guard::ALL.iter().filter(|g| g.is_judged_under_sc());
-            let legal: Vec<&str> = judged.map(|g| g.info().name).collect();
-            return Err(text.source.unknown(text.at(0), "guard", text.value, &legal));
+            return Err(text.source.unknown(text.at(0), "guard", text.value, &legal()));
         };
+        if !arch.has_guard(guard) {
+            return Err(arch.lacks(text.source, text.at(0), "guard", text.value, legal()));
+        }
         if without.contains(guard) {
             return Err(
                 text.error(format!("{} twice", quoted(text.value)), "remove one of the two")
@@ -261,7 +279,7 @@ fn unchecked_lock(text: &Text<'_>) -> LoadError {
 
 /// A property that is checked.
 fn watched(text: &Text<'_>, watched: Watched<'_>) -> Result<Property, LoadError> {
-    let property = property(text)?;
+    let property = property(text, watched.arch)?;
     if watched.always.contains(&property) {
         return Ok(property);
     }

@@ -12,7 +12,7 @@ use super::memory::{GFNS, Memory, contains, frame, large_frames, need_page};
 use super::program::numbered;
 use super::table::{Table, Text};
 use crate::ops::Address;
-use crate::scenario::{Backing, Format, InitialSpte};
+use crate::scenario::{Arch, Backing, Format, InitialSpte};
 
 /// Which kinds of translation the vCPUs of the file use.
 #[derive(Clone, Copy, Debug)]
@@ -70,8 +70,11 @@ fn check_large(
     writable: bool,
     memory: &Memory,
 ) -> Result<(), LoadError> {
-    let error =
-        |what: String, help: &str| Err(table.source.error(table.place("large"), what, help));
+    let (key, noun, read_only) = match memory.arch {
+        Arch::X86 => ("large", "large SPTE", "spte = \"110\""),
+        Arch::Arm64 => ("block", "block", "pte = \"r\""),
+    };
+    let error = |what: String, help: String| Err(table.source.error(table.place(key), what, help));
     let gfn = match address {
         Address::Gfn(gfn) => Some(gfn),
         Address::Gva(gva) => memory.large_page(gva),
@@ -79,8 +82,14 @@ fn check_large(
     let Some(gfn) = gfn.filter(|gfn| memory.huge.contains(gfn)) else {
         return error(
             format!("{address} is no huge page of the host"),
-            "a large SPTE maps one, by its first frame, or by the first virtual page of a large \
-             page of the guest: [host] huge = [\"gfn0\"]",
+            match memory.arch {
+                Arch::X86 => {
+                    "a large SPTE maps one, by its first frame, or by the first virtual \
+                              page of a large page of the guest: [host] huge = [\"gfn0\"]"
+                }
+                Arch::Arm64 => "a block maps one, by its first frame: [host] huge = [\"gfn0\"]",
+            }
+            .into(),
         );
     };
     let slots = memory.slots.iter();
@@ -88,13 +97,13 @@ fn check_large(
     else {
         return error(
             format!("the large page of gfn{} is in two slots", gfn.0),
-            "a large SPTE maps frames of one slot",
+            format!("a {noun} maps frames of one slot"),
         );
     };
     if writable && slot.log {
         return error(
             format!("the large page of gfn{} is writable, and its slot is logged", gfn.0),
-            "a log takes W from large SPTEs: write spte = \"110\"",
+            format!("a log takes W from a {noun}: write {read_only}"),
         );
     }
     Ok(())
@@ -139,6 +148,9 @@ fn spte(
     memory: &Memory,
     format: Format,
 ) -> Result<InitialSpte, LoadError> {
+    if format == Format::Arm64 {
+        return pte(table, address, memory);
+    }
     table.only(&["pfn", "spte", "accessed", "dirty", "tracked", "cached", "large"])?;
     let pfn = need_page(table, memory.host_pages)?;
     let text = table.need_text("spte", "spte = \"110\"   # H, M, W")?;
@@ -209,6 +221,45 @@ fn spte(
         accessed,
         dirty,
         tracked,
+        cached,
+        large,
+    })
+}
+
+/// A descriptor of stage 2, as Linux for arm64 has them.
+fn pte(table: &Table<'_>, address: Address, memory: &Memory) -> Result<InitialSpte, LoadError> {
+    table.only(&["pfn", "pte", "accessed", "cached", "block"])?;
+    let pfn = need_page(table, memory.host_pages)?;
+    let text = table.need_text("pte", "pte = \"rw\"   # or \"r\"")?;
+    let writable = text.choose("set of permissions", &[("rw", true), ("r", false)])?;
+    let accessed = table.flag("accessed")?.unwrap_or(true);
+    let cached = table.flag("cached")?.unwrap_or(false);
+    let large = table.flag("block")?.unwrap_or(false);
+    if large {
+        check_large(table, address, writable, memory)?;
+    }
+    if cached && !accessed {
+        return Err(table.source.error(
+            table.place("cached"),
+            "a cached translation by a descriptor that was never used",
+            "what has no AF is not cached: remove 'cached', or accessed = false",
+        ));
+    }
+    // What the host lets it be: a read-only descriptor may be of a page that the host can write.
+    let backing = match address {
+        Address::Gfn(gfn) => memory.backing(gfn),
+        Address::Gva(_) => None,
+    };
+    let host_writable = writable || backing.is_none_or(|backing| backing.writable);
+    Ok(InitialSpte {
+        address,
+        pfn,
+        host_writable,
+        mmu_writable: host_writable,
+        writable,
+        accessed,
+        dirty: false,
+        tracked: false,
         cached,
         large,
     })

@@ -14,7 +14,7 @@ use super::own_locks::OwnLocks;
 use super::program::numbered;
 use super::table::{Table, Text};
 use crate::host_mm;
-use crate::scenario::{Backing, GuestEntry, GuestTable, Slot, read_gpte};
+use crate::scenario::{Arch, Backing, GuestEntry, GuestTable, Slot, read_gpte};
 
 /// How many guest frames there may be; also how many virtual pages: two guest tables of four.
 pub(super) const GFNS: u8 = virt::GFNS as u8;
@@ -28,12 +28,15 @@ const ROOT_ENTRIES: u8 = GFNS.div_ceil(paging::frames_of(paging::ROOT_LEVEL - 1)
 /// What operations may name: memory, as far as the file has been read, vCPUs, and its own locks.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Memory {
+    pub(super) arch: Arch,
     pub(super) slots: Vec<Slot>,
     pub(super) host_pages: u8,
     /// What `[host]` says of each frame; then, by [`Memory::back_the_rest`], of all of them.
     pub(super) backing: Vec<Backing>,
     /// The first frames of huge pages of the host.
     pub(super) huge: Vec<Gfn>,
+    /// Those of hugetlbfs.
+    pub(super) hugetlb: Vec<Gfn>,
     pub(super) guest_root: Option<Gfn>,
     pub(super) guest_tables: Vec<GuestTable>,
     /// How many vCPUs there are at every size.
@@ -283,9 +286,24 @@ pub(super) fn host(root: &Table<'_>, memory: &mut Memory) -> Result<(), LoadErro
             memory.huge.push(first);
         }
     }
-    for key in host.keys().into_iter().filter(|k| !["pages", "huge"].contains(&k.value)) {
+    if host.has("hugetlb") {
+        if memory.arch == Arch::X86 {
+            return Err(root.source.error(
+                host.place("hugetlb"),
+                "'hugetlb' with a profile of x86",
+                "KVM for x86 does not ask what VMA a frame is in: write 'huge'",
+            ));
+        }
+        for text in host.texts("hugetlb")? {
+            let first = huge(&text, memory)?;
+            memory.huge.push(first);
+            memory.hugetlb.push(first);
+        }
+    }
+    let others = ["pages", "huge", "hugetlb"];
+    for key in host.keys().into_iter().filter(|k| !others.contains(&k.value)) {
         if !key.value.starts_with("gfn") {
-            let legal = ["pages", "huge", "gfn0", "gfn1"];
+            let legal = ["pages", "huge", "hugetlb", "gfn0", "gfn1"];
             return Err(root.source.unknown(key.at(0), "key of [host]:", key.value, &legal));
         }
         let gfn = frame(&key, memory)?;

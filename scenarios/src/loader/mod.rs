@@ -5,6 +5,7 @@
 //! and that tree is walked by hand: each message can then name what is legal at its place.
 //! No input makes the loader panic.
 
+mod arch;
 mod error;
 mod expect;
 mod locks;
@@ -33,7 +34,7 @@ use self::memory::Memory;
 use self::own_locks::OwnLocks;
 pub use self::own_locks::own_lock;
 use self::table::{Table, Text};
-use crate::scenario::{Format, IndirectFastFault, Profile, Scenario};
+use crate::scenario::{Arch, Format, IndirectFastFault, Profile, Scenario};
 
 /// The keys and tables of a file.
 pub const KEYS: &[&str] = &[
@@ -57,7 +58,11 @@ pub const KEYS: &[&str] = &[
     "check",
     "expect",
 ];
-const PROFILES: &[(&str, Profile)] = &[("fixed", Profile::Fixed), ("x86-v6.1", Profile::X86V6_1)];
+const PROFILES: &[(&str, Profile)] = &[
+    ("fixed", Profile::Fixed),
+    ("x86-v6.1", Profile::X86V6_1),
+    ("arm64-v5.10", Profile::Arm64V5_10),
+];
 /// The layouts of SPTEs, as files name them.
 pub const FORMATS: &[(&str, Format)] = &[
     ("ept", Format::Ept),
@@ -99,16 +104,20 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
     let origin = prose(&root, "source", "source = \"locking.rst v5.10 section 2\"")?;
     let about = prose(&root, "about", "about = \"What happens, in a few sentences\"")?;
     let profile = choice(&root, "profile", "profile", PROFILES, Profile::Fixed)?;
-    let paging = root.need_text("paging", "paging = \"direct\"")?;
-    let paging = paging.choose("paging mode", threads::PAGING)?;
-    let spte = root.need_text("spte", "spte = \"ept\"")?.choose("SPTE format", FORMATS)?;
+    let arch = profile.arch();
+    arch::check_keys(&root, arch)?;
+    let paging = arch::paging(&root, arch, threads::PAGING)?;
+    let spte = match arch {
+        Arch::X86 => root.need_text("spte", "spte = \"ept\"")?.choose("SPTE format", FORMATS)?,
+        Arch::Arm64 => Format::Arm64,
+    };
     let gfns = IndirectFastFault::Gfns;
     let indirect = choice(&root, "indirect-fast-fault", "indirect fast fault", INDIRECT, gfns)?;
 
-    let mut memory = Memory { slots: memory::slots(&root)?, ..Memory::default() };
+    let mut memory = Memory { arch, slots: memory::slots(&root)?, ..Memory::default() };
     memory::host(&root, &mut memory)?;
     memory::guest(&root, &mut memory)?;
-    let drafts = threads::drafts(&root, paging, memory.guest_root.is_some())?;
+    let drafts = threads::drafts(&root, arch, paging, memory.guest_root.is_some())?;
     memory.vcpus = threads::vcpus(&drafts);
     let uses = threads::uses(&drafts);
     let unsync = root.flag("unsync")?.unwrap_or(false);
@@ -120,9 +129,9 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
     let threads = threads::programs(&root, &drafts, &memory, size)?;
     let at_stop = threads::at_stop(&root, &memory)?;
     memory.locks.all_used(source)?;
-    let cast = Cast { drafts: &drafts, threads: &threads };
+    let cast = Cast { arch, drafts: &drafts, threads: &threads };
     let Check { always, sometimes, lock_checks } = expect::check(&root, cast)?;
-    let watched = Watched { always: &always, lock_checks };
+    let watched = Watched { arch, always: &always, lock_checks };
     let expects = expect::expects(&root, cast, watched, size)?;
     let scenario = Scenario {
         name: name(file_name),
@@ -140,6 +149,7 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
         host_pages: memory.host_pages,
         backing: memory.backing,
         huge: memory.huge,
+        hugetlb: memory.hugetlb,
         guest_tables: memory.guest_tables,
         guest_root: memory.guest_root,
         map,

@@ -27,13 +27,17 @@ pub(super) fn parse<T: Runs>(
 ) -> Result<T, LoadError> {
     text.plain_spaces()?;
     let words = text.words();
-    let legal: Vec<&str> = VERBS.iter().filter(|v| kind.runs(v.who)).map(|v| v.name).collect();
+    let has = |v: &&Verb| kind.runs(v.who) && memory.arch.has_verb(v);
+    let legal: Vec<&str> = VERBS.iter().filter(has).map(|v| v.name).collect();
     let Some((first, rest)) = words.split_first() else {
         return Err(text.error("an operation is empty", format!("name one of: {}", listed(legal))));
     };
     let Some(verb) = VERBS.iter().find(|v| v.name == first.text) else {
         return Err(text.source.unknown(first.at, "operation", first.text, &legal));
     };
+    if !memory.arch.has_verb(verb) {
+        return Err(memory.arch.lacks(text.source, first.at, "operation", first.text, legal));
+    }
     let elsewhere = || {
         text.source.error(
             first.at,

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use kvmmu_model::virt::VCPUS;
 
+use super::arch;
 use super::error::{LoadError, listed, quoted};
 use super::locks::Holding;
 use super::map::Uses;
@@ -13,7 +14,7 @@ use super::program::parse;
 use super::table::{self, Table, Text};
 use crate::ops::{LockOp, Op};
 use crate::program::{OffVcpu, Program, Runs, Step, Steps};
-use crate::scenario::{Paging, Thread, ThreadKind};
+use crate::scenario::{Arch, Paging, Thread, ThreadKind};
 
 const THREADS: usize = 6;
 /// Operations of a program, a choice counted as one.
@@ -39,6 +40,7 @@ pub(super) struct Draft<'a> {
 /// Reads everything of the threads but their programs.
 pub(super) fn drafts<'a>(
     root: &Table<'a>,
+    arch: Arch,
     paging: Paging,
     has_guest: bool,
 ) -> Result<Vec<Draft<'a>>, LoadError> {
@@ -71,7 +73,7 @@ pub(super) fn drafts<'a>(
                     "only vCPUs have 'paging': remove the line",
                 ));
             }
-            Some(text) => text.choose("paging mode", PAGING)?,
+            Some(_) => arch::paging(&table, arch, PAGING)?,
             None => paging,
         };
         if own == Paging::Shadow && kind == ThreadKind::Vcpu && !has_guest {

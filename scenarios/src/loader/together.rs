@@ -108,6 +108,7 @@ fn check_huge(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError> {
             "the APIC access page is a page of its own: name another frame",
         );
     }
+    check_hugetlb(root, s)?;
     for op in s.ops() {
         let frames = match op {
             Op::Host(HostOp::SplitHuge(gfn)) if !is_huge(gfn) => {
@@ -138,6 +139,45 @@ fn check_huge(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError> {
             "'accessed' is watched, and the host has huge pages",
             "A of a large SPTE is that of four pages: leave the property out",
         );
+    }
+    Ok(())
+}
+
+/// Pages of hugetlbfs are neither split nor swapped out; they go when their VMA does.
+fn check_hugetlb(root: &Table<'_>, s: &Scenario) -> Result<(), LoadError> {
+    let of =
+        |gfn: Gfn| s.hugetlb.iter().any(|first| memory::large_frames(*first).any(|of| of == gfn));
+    for op in s.ops() {
+        match op {
+            Op::User(UserOp::MmapSmall(gfn)) if !of(gfn) => {
+                return refused(
+                    root,
+                    "thread",
+                    format!("{op}, and gfn{} is in no page of hugetlbfs", gfn.0),
+                    "name a frame of one: [host] hugetlb = [\"gfn0\"]",
+                );
+            }
+            Op::User(UserOp::MmapSmall(_)) if s.always.contains(&Property::Migration) => {
+                return refused(
+                    root,
+                    "check",
+                    format!("'migration' is watched, and user space has {op}"),
+                    "what was in the old pages is gone: leave the property out",
+                );
+            }
+            Op::Host(HostOp::SplitHuge(gfn) | HostOp::SwapOut(gfn))
+            | Op::User(UserOp::MadvisePageout(gfn))
+                if of(gfn) =>
+            {
+                return refused(
+                    root,
+                    "thread",
+                    format!("{op}, and gfn{} is in a page of hugetlbfs", gfn.0),
+                    "such a page is neither split nor swapped out: write 'huge' for 'hugetlb'",
+                );
+            }
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -263,6 +263,10 @@ table::operations! {
         MadvisePageout(gfn: Gfn) = "madvise-pageout",
     }
     User, contends: true {
+        /// User space maps small pages where a huge one of hugetlbfs is (munmap and mmap, with
+        /// mmap_lock held for writing): the old pages are gone, and new ones come, empty, as frames
+        /// are touched.
+        MmapSmall(gfn: Gfn) = "mmap-small",
         /// User space creates another VM: hardware_enable_all, mmu_notifier_register, vm_list.
         CreateVm = "create-vm",
         /// User space destroys the VM that was created last, if any but the one that the scenario

@@ -2,6 +2,7 @@
 //! token, and a hint.
 #![cfg(feature = "loader")]
 
+mod arm64;
 mod common;
 mod errors;
 mod huge;

@@ -1,7 +1,7 @@
 //! What runs on the machine: threads over its shared words, and the answers that it needs of them.
 
-use kvmmu_model::Tag;
 use kvmmu_model::arm64::{Dsb, TlbiScope};
+use kvmmu_model::{Object, Tag};
 use kvmmu_scenarios::Observer;
 
 /// A built program. All of its methods take `&self`: what changes lives on the platform.
@@ -32,9 +32,13 @@ pub trait Instance {
     fn observer(&self) -> Option<&dyn Observer> {
         None
     }
+    /// What is written when the answer of [`Instance::object_names`] may change.
+    fn renames(&self) -> Object {
+        Object::SpHeader
+    }
     /// What readers call the shared objects in the current state, where their places say little.
     /// Asked between steps, and only while a trace is taken: before the first step, and after a
-    /// step that wrote an [`kvmmu_model::Object::SpHeader`].
+    /// step that wrote what [`Instance::renames`] says.
     fn object_names(&self) -> Vec<(Tag, String)> {
         Vec::new()
     }

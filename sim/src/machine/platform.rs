@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::hash::Hash;
+use core::marker::PhantomData;
 use core::panic::Location;
 
 use kvmmu_model::arm64::{Dsb, Tlbi, TlbiOn, TlbiScope};
@@ -32,12 +33,41 @@ use crate::record::rule::Rule;
 /// states are one if shared state and everything seen agree. Peeks and cells are not seen: a thread
 /// whose future depends on one says so by [`Sim::observe`], or returns it from a
 /// [`Platform::call`].
-#[derive(Clone, Copy)]
-pub struct Sim {
+///
+/// `A` says what its page-table walkers walk: see [`Shadow`] and [`Stage2`].
+pub struct Sim<A = Shadow> {
     pub(crate) machine: &'static Machine,
+    walkers: PhantomData<fn() -> A>,
 }
 
+/// Walkers of shadow pages, in whatever layout, and TLBs that hold what an entry has held, by its
+/// place.
+#[derive(Debug)]
+pub enum Shadow {}
+
+/// Walkers of the stage-2 tables of arm64, and TLBs that hold what a frame may be translated by.
+#[derive(Debug)]
+pub enum Stage2 {}
+
+impl<A> Clone for Sim<A> {
+    fn clone(&self) -> Sim<A> {
+        *self
+    }
+}
+impl<A> Copy for Sim<A> {}
+
 impl Sim {
+    /// A handle to this machine.
+    pub(crate) fn new(machine: &'static Machine) -> Sim {
+        Sim { machine, walkers: PhantomData }
+    }
+    /// The same machine with these walkers.
+    pub(crate) fn walking<A>(self) -> Sim<A> {
+        Sim { machine: self.machine, walkers: PhantomData }
+    }
+}
+
+impl<A> Sim<A> {
     /// What [`Sim::thread`] is in the stop phase.
     pub const STOP: usize = THREADS_MAX;
 
@@ -181,7 +211,7 @@ fn code_of(TlbiScope { what, on }: TlbiScope) -> u64 {
     1 << 40 | on << 32 | what << 24 | ipa & 0xff_ffff
 }
 
-impl Platform for Sim {
+impl<A: 'static> Platform for Sim<A> {
     type Word = SimWord;
     type Lock<T: Guarded> = SimLock<T>;
     type Local = SimWord;
@@ -328,12 +358,17 @@ impl Platform for Sim {
             format!("an array of {object:?} is read outside of its bounds")
         });
     }
+    fn zeroed(&self, words: &[SimWord]) {
+        let site = Location::caller();
+        let stale = words.iter().filter(|word| word.peek() != 0);
+        stale.for_each(|word| word.write(0, Write::Hardware, site));
+    }
     fn allocated(&self, words: &[SimWord]) {
         words.iter().for_each(|word| self.machine.poison(word.loc, false));
     }
 }
 
-impl fmt::Debug for Sim {
+impl<A> fmt::Debug for Sim<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sim")
     }

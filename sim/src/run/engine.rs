@@ -68,7 +68,7 @@ impl Engine {
         machine.locks.configure(program.lock_checks(), &goal);
         machine.ignored_checkpoint.set(program.ignored_checkpoint());
         irq::build(machine, n);
-        let instance = program.build(&Sim { machine });
+        let instance = program.build(&Sim::new(machine));
         machine.watch(notice::automata(&program.witnesses(), &goal));
         let mut engine = Engine {
             machine,
@@ -327,7 +327,7 @@ impl Engine {
         let before = tracer.count();
         self.act(step);
         let footprint = self.machine.footprint();
-        if self.machine.tracer.wrote(before, Object::SpHeader) {
+        if self.machine.tracer.wrote(before, self.coroutines.instance().renames()) {
             self.ask_names(before);
         }
         footprint

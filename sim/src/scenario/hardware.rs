@@ -1,209 +1,62 @@
-//! The exact hardware: page-table walkers that set A and D, and TLBs as views.
-//!
-//! A TLB is no actor that fills and evicts. It is the set of what a CPU *may* have cached:
-//! everything cacheable that an entry has held while this CPU ran guest code under a root that
-//! reaches it, since the CPU's last flush. An access may use any of it, so it has one outcome for
-//! the walk of the tables as they are and one for each cached translation that would end
-//! differently. Upper levels are cached in the same way: a walk may go through a table that is
-//! no longer linked.
-//!
-//! x86 decides a fault by a fresh walk, which also drops what was stale (Intel SDM volume 3,
-//! caching of translations). arm64 may keep an entry that denied a store and let it deny the next
-//! one, although memory allows it by now, until it is invalidated; a fault drops nothing
-//! there. Entries that give translation or access-flag faults are never cached (Arm ARM, D8.17, TLB
-//! maintenance). Which rules hold is up to the format: `caches_permission_faults`.
+//! The hardware of a scenario's machine: guest accesses, as far as they are the same whatever is
+//! walked. What differs is in [`Walkers`].
 
-use kvmmu_model::transition::hardware_update;
-use kvmmu_model::virt::VCPUS;
-use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, SHADOW_PAGES, entries_of, frames_of};
-use kvmmu_model::x86::mmu::walk::{ShadowWalk, hardware_walk};
-use kvmmu_model::{
-    Access, CpuId, Guard, GuardSet, Guarded, Mark, Pfn, Platform, SpId, Spte, SpteLoc, Tables, Tag,
-};
-use kvmmu_scenarios::host_mm::PFNS;
-use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, cacheable, with_byte};
-use kvmmu_scenarios::mmu::MmuOf;
+use core::fmt;
+
+use kvmmu_model::arm64::{Dsb, TlbiScope};
+use kvmmu_model::{Access, CpuId, Guarded, Mark, Object, Pfn, Platform, Spte, SpteLoc, Tag};
+use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, with_byte};
+use kvmmu_scenarios::mmu::ScenarioMmu;
 use kvmmu_scenarios::oracle::shadowed_table;
-use kvmmu_scenarios::{Property, World};
+use kvmmu_scenarios::{Property, Scenario, World};
 
-use super::tlb::{Cached, Few, Tlb};
 use crate::machine::cell::SimCell;
 use crate::machine::platform::Sim;
 use crate::machine::word::SimWord;
 
-/// The TLBs of all CPUs.
-#[derive(Debug)]
-pub struct Tlbs {
-    cpus: [SimCell<Tlb>; VCPUS],
-}
+/// The page-table walkers of a machine, and its TLBs. Functions of the same names are described in
+/// [`Machine`].
+pub trait Walkers: Sized + 'static {
+    /// The MMU whose tables they walk.
+    type Mmu: ScenarioMmu<Sim<Self>>;
+    /// The TLBs of all CPUs.
+    type Tlbs: fmt::Debug;
 
-impl Tlbs {
-    pub(super) fn of(&self, cpu: CpuId) -> &SimCell<Tlb> {
-        &self.cpus[usize::from(cpu.0)]
-    }
-}
-
-/// Ways an access may be translated: through each table, by a walk or by a cached page.
-const WAYS_MAX: usize = SHADOW_PAGES * (1 + PFNS) + 2;
-
-/// One way an access may be translated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Translation {
-    /// By a walk: the leaf that it reaches, if the upper entries are there.
-    Walk(Option<ShadowWalk>),
-    /// By a cached leaf.
-    Cached(SpteLoc, Pfn),
-    /// Not at all: a cached leaf denies it.
-    Denied,
-}
-
-/// All the ways an access may be translated; the first is the walk of the tables as they are.
-struct Translations {
-    list: [Translation; WAYS_MAX],
-    len: usize,
-}
-
-impl Translations {
-    fn push(&mut self, translation: Translation) {
-        self.list[self.len] = translation;
-        self.len += 1;
-    }
-
-    fn of(w: &World<Sim>, cpu: CpuId, page: u64, access: Access) -> Translations {
-        let root = w.vm.mmu.root(cpu);
-        let tlb = w.hardware.of(cpu).get();
-        let walk = leaf_of_walk(w, root, page);
-        let quiet = walk.and_then(|leaf| quiet_page(w, leaf, access));
-        let mut all = Translations { list: [Translation::Walk(None); WAYS_MAX], len: 0 };
-        all.push(Translation::Walk(walk));
-        let mut denies = false;
-        tlb.entries(ShadowWalk::new(root, page), &|loc| child(w, loc), &mut |at| {
-            let leaf = at.level == PG_LEVEL_4K || is_large(w, at.loc);
-            if leaf && Some(at) != walk {
-                all.push(Translation::Walk(Some(at)));
-            }
-            let cached = tlb.of(at.loc);
-            denies |= cached.denies;
-            let pages = cached.pages(access).iter().map(Pfn).filter(|pfn| at.gives(*pfn));
-            // What does just what the walk does is no other way.
-            for pfn in pages.filter(|pfn| Some(*pfn) != quiet) {
-                all.push(Translation::Cached(at.loc, pfn));
-            }
-        });
-        let by_walk = walk.is_some_and(|leaf| is_denied(w, peek(w, leaf.loc), access));
-        if access == Access::Write && denies && !by_walk {
-            all.push(Translation::Denied);
-        }
-        all
-    }
-}
-
-/// The leaf that a walk of the tables as they are ends at; `None`: an upper entry stops it.
-fn leaf_of_walk(w: &World<Sim>, root: SpId, page: u64) -> Option<ShadowWalk> {
-    let format = w.vm.mmu.format();
-    let (at, entry) = hardware_walk(format, root, page, |loc| peek(w, loc));
-    format.is_last(entry, at.level).then_some(at)
-}
-
-/// True if an entry of an upper level maps a page.
-fn is_large(w: &World<Sim>, loc: SpteLoc) -> bool {
-    w.vm.mmu.format().is_large(peek(w, loc))
-}
-
-/// The table that an entry of an upper level leads hardware to.
-pub(super) fn child(w: &World<Sim>, loc: SpteLoc) -> Option<SpId> {
-    let (format, entry) = (w.vm.mmu.format(), peek(w, loc));
-    let leads_on = format.allows(entry, Access::Read) && !format.is_large(entry);
-    leads_on.then(|| format.child(entry))
-}
-
-/// The page of a leaf that a walk may use without changing it: a cached copy does just the same.
-fn quiet_page(w: &World<Sim>, leaf: ShadowWalk, access: Access) -> Option<Pfn> {
-    let (format, spte) = (w.vm.mmu.format(), peek(w, leaf.loc));
-    cacheable(format, spte, access).then(|| leaf.pfn(format, spte))
-}
-
-/// True if the entry in memory denies the access as a cached one does: the translation is there.
-fn is_denied(w: &World<Sim>, spte: Spte, access: Access) -> bool {
-    let format = w.vm.mmu.format();
-    format.fault_is_present(spte) && !format.allows(spte, access)
-}
-
-fn peek(w: &World<Sim>, loc: SpteLoc) -> Spte {
-    Spte(w.vm.mmu.sptep(loc).peek())
-}
-
-/// What a CPU may cache of an entry with this value.
-fn may_cache(w: &World<Sim>, loc: SpteLoc, spte: Spte) -> Cached {
-    let format = w.vm.mmu.format();
-    let level = w.vm.mmu.header(loc.sp, SimWord::peek).level();
-    if !format.is_last(spte, level) {
-        let walks = format.allows(spte, Access::Read);
-        let tables = if walks { Few::one(u64::from(format.child(spte).0)) } else { Few::NONE };
-        return Cached { tables, ..Cached::default() };
-    }
-    let all = || Few::row(format.pfn(spte).0, frames_of(level.saturating_sub(1)));
-    let page = |access| if cacheable(format, spte, access) { all() } else { Few::NONE };
-    let denies = format.caches_permission_faults
-        && cacheable(format, spte, Access::Read)
-        && !format.is_writable(spte);
-    let (read, write) = (page(Access::Read), page(Access::Write));
-    Cached { read, write, tables: Few::NONE, denies }
-}
-
-/// Adds what a CPU may cache of an entry with this value, and of everything under it.
-fn cache(w: &World<Sim>, tlb: &mut Tlb, loc: SpteLoc, spte: Spte) {
-    let cached = may_cache(w, loc, spte);
-    tlb.add(loc, cached);
-    for table in cached.tables.iter() {
-        for below in entries_of(SpId(table as u8)) {
-            cache(w, tlb, below, peek(w, below));
-        }
-    }
-}
-
-/// A CPU that runs guest code may cache all that the tables give, now as ever.
-pub(super) fn refill(w: &World<Sim>, tlb: &mut Tlb, cpu: CpuId) {
-    if tlb.running {
-        entries_of(w.vm.mmu.root(cpu)).for_each(|upper| cache(w, tlb, upper, peek(w, upper)));
-    }
-}
-
-/// An SPTE changed: CPUs that run under a root that reaches it may cache the new value.
-fn may_cache_new(w: &World<Sim>, tag: Tag, new: u64) {
-    let loc = SpteLoc { sp: SpId(tag.index[0]), index: tag.index[1] };
-    let new = Spte(new);
-    for cpu in (0..w.vm.kvm.nr_vcpus).map(CpuId) {
-        let cell = w.hardware.of(cpu);
-        let mut tlb = cell.get();
-        if !tlb.running || !tlb.tables_under(w.vm.mmu.root(cpu)).contains(u64::from(loc.sp.0)) {
-            continue;
-        }
-        let before = tlb;
-        cache(w, &mut tlb, loc, new);
-        if tlb != before {
-            cell.set(tlb);
-        }
-    }
-}
-
-/// True if a CPU with a request flushes its TLB before it runs guest code: no guard of that is
-/// removed. Without the last there is a step between the last look at the requests and the entry.
-pub(super) fn entry_flushes(without: GuardSet) -> bool {
-    let steps = [Guard::EntryServesRequests, Guard::EntryRequestCheck, Guard::EntryIrqOff];
-    !steps.into_iter().any(|guard| without.contains(guard))
-}
-
-/// The TLBs that nobody will read: of CPUs that do not run guest code and will never do so again,
-/// or will flush before; `flushes`: where requests say so.
-pub(super) fn unread(w: &World<Sim>, flushes: bool, forget: &mut dyn FnMut(u16)) {
-    for cpu in (0..w.vm.kvm.nr_vcpus).map(CpuId) {
-        let (requests, read) = w.vm.vcpu(cpu).requests.glance();
-        let tlb = w.hardware.of(cpu);
-        if (!read || flushes && requests != 0) && tlb.glance(|tlb| !tlb.running) {
-            forget(tlb.location());
-        }
-    }
+    /// Empty TLBs.
+    fn tlbs(sim: &Sim<Self>) -> Self::Tlbs;
+    /// In how many ways an access may be translated in the current state; at least 1.
+    fn ways(w: &World<Sim<Self>>, cpu: CpuId, page: u64, access: Access) -> u8;
+    /// The access, by the way that was chosen: 0 is the walk of the tables as they are.
+    #[track_caller]
+    fn carry_out(w: &World<Sim<Self>>, cpu: CpuId, access: GuestAccess, choice: u8)
+    -> AccessResult;
+    /// Calls `each` with every page that a CPU which runs guest code may write by its TLB alone.
+    fn for_each_writable_in_tlb(w: &World<Sim<Self>>, cpu: CpuId, each: impl FnMut(Pfn));
+    /// The guest runs from now on.
+    fn guest_entered(w: &World<Sim<Self>>, cpu: CpuId);
+    /// The guest does not run any more.
+    fn guest_left(w: &World<Sim<Self>>, cpu: CpuId);
+    /// A vCPU has taken its requests.
+    fn requests_taken(_w: &World<Sim<Self>>, _cpu: CpuId) {}
+    /// An entry has this value from now on.
+    fn spte_written(w: &World<Sim<Self>>, tag: Tag, new: u64);
+    /// Empties a TLB.
+    fn flush(w: &World<Sim<Self>>, cpu: CpuId);
+    /// Drops what a TLB has of one page.
+    fn flush_page(w: &World<Sim<Self>>, cpu: CpuId, page: u64);
+    /// The translation may be in a TLB before the first step.
+    fn preload(w: &World<Sim<Self>>, cpu: CpuId, page: u64, loc: SpteLoc, spte: Spte);
+    /// The thread that runs begins an invalidation.
+    fn tlbi(w: &World<Sim<Self>>, scope: TlbiScope);
+    /// A barrier of the thread that runs is complete, and with it what the thread has begun.
+    fn dsb(w: &World<Sim<Self>>, dsb: Dsb);
+    /// The locations of TLBs that nobody will read. `flushes`: vCPUs with a request flush theirs
+    /// before they run guest code.
+    fn unread(w: &World<Sim<Self>>, flushes: bool, forget: &mut dyn FnMut(u16));
+    /// What the entries of tables are called in the current state.
+    fn table_names(w: &World<Sim<Self>>, scenario: &Scenario) -> Vec<(Tag, String)>;
+    /// What is written when the answer of [`Walkers::table_names`] may change.
+    const RENAMES: Object;
 }
 
 /// A request that is no guest access: a choice of the program. The low byte says among how many.
@@ -212,7 +65,7 @@ const CHOOSE: u64 = 1 << 32;
 const STORE: u64 = 2 << 32;
 
 /// How many outcomes a request may have: that of a guest access is translated in so many ways.
-pub(crate) fn choices(w: &World<Sim>, request: u64) -> u8 {
+pub(crate) fn choices<A: Walkers>(w: &World<Sim<A>>, request: u64) -> u8 {
     match request & !0xffff_ffff {
         CHOOSE => return request as u8,
         STORE => return 1,
@@ -223,62 +76,22 @@ pub(crate) fn choices(w: &World<Sim>, request: u64) -> u8 {
         1 => Access::Write,
         _ => Access::Fetch,
     };
-    let (cpu, page) = (CpuId(request as u8), request >> 8 & 0xff);
-    Translations::of(w, cpu, page, access).len as u8
+    A::ways(w, CpuId(request as u8), request >> 8 & 0xff, access)
 }
 
 fn request(cpu: CpuId, access: GuestAccess) -> u64 {
     u64::from(cpu.0) | access.page << 8 | (access.access as u64) << 16
 }
 
-/// The walk ended at a leaf: what it gives, with A and D set, or a fault.
-fn use_leaf(
-    w: &World<Sim>,
-    cpu: CpuId,
-    leaf: ShadowWalk,
-    access: GuestAccess,
-) -> Result<Pfn, AccessResult> {
-    let format = w.vm.mmu.format();
-    let spte = peek(w, leaf.loc);
-    let Some(new) = hardware_update(format, spte, access.access) else {
-        return Err(AccessResult::of_fault(format, spte));
-    };
-    if w.pml_is_full(cpu, spte, new) {
-        return Err(AccessResult::PmlFull);
-    }
-    if new != spte {
-        w.m.hardware_write(w.vm.mmu.sptep(leaf.loc), new.0);
-        w.hardware_updated(cpu, access.page, spte, new);
-    }
-    if !MmuOf::<Sim>::is_in_use(&w.vm.kvm.mmu_lock.peek().mmu, leaf.loc) {
-        Machine::violate(
-            &w.m,
-            Property::UseAfterFree,
-            format_args!("vcpu{} walks a shadow page that was freed", cpu.0),
-        );
-    }
-    Ok(leaf.pfn(format, spte))
-}
-
-/// A fault drops what is cached of the entries that it came from, where a walk decides faults.
-fn drop_stale(w: &World<Sim>, cpu: CpuId, page: u64, leaf: Option<SpteLoc>) {
-    if w.vm.mmu.format().caches_permission_faults {
-        return;
-    }
-    w.hardware.of(cpu).with(|tlb| {
-        let mut drop = |loc| tlb.replace(loc, may_cache(w, loc, peek(w, loc)));
-        let mut at = Some(ShadowWalk::new(w.vm.mmu.root(cpu), page));
-        while let Some(upper) = at.filter(|at| at.level > PG_LEVEL_4K) {
-            drop(upper.loc);
-            at = child(w, upper.loc).map(|sp| upper.next(sp));
-        }
-        leaf.into_iter().for_each(drop);
-    });
-}
-
 /// The guest reaches a page.
 #[track_caller]
-fn touch(w: &World<Sim>, cpu: CpuId, access: GuestAccess, pfn: Pfn, stale: bool) {
+pub(super) fn touch<A: Walkers>(
+    w: &World<Sim<A>>,
+    cpu: CpuId,
+    access: GuestAccess,
+    pfn: Pfn,
+    stale: bool,
+) {
     let verb = match access.access {
         Access::Read => "reads",
         Access::Write => "writes",
@@ -302,7 +115,7 @@ fn touch(w: &World<Sim>, cpu: CpuId, access: GuestAccess, pfn: Pfn, stale: bool)
 }
 
 #[track_caller]
-fn check_table_write(w: &World<Sim>, pfn: Pfn) {
+fn check_table_write<A: Walkers>(w: &World<Sim<A>>, pfn: Pfn) {
     if let Some(table) = shadowed_table(w, &w.vm.kvm.mmu_lock.peek(), pfn) {
         Machine::violate(
             &w.m,
@@ -324,51 +137,20 @@ impl<T: Guarded> Cell<T> for SimCell<T> {
     }
 }
 
-/// The access, by the translation that was chosen. In a frame of its own, which is not there while
-/// the thread waits for its turn and which no image of its stack has, therefore.
-#[inline(never)]
-fn carry_out(w: &World<Sim>, cpu: CpuId, access: GuestAccess, choice: u8) -> AccessResult {
-    let all = Translations::of(w, cpu, access.page, access.access);
-    let result = match all.list[usize::from(choice)] {
-        Translation::Cached(_, pfn) => Ok((pfn, true)),
-        Translation::Denied => {
-            w.m.note(|| format!("guest: vcpu{} is denied the store by its TLB", cpu.0));
-            w.m.mark(Mark::StaleTranslation);
-            Err((AccessResult::Fault(true), None))
-        }
-        Translation::Walk(None) => Err((AccessResult::Fault(false), None)),
-        Translation::Walk(Some(leaf)) => match use_leaf(w, cpu, leaf, access) {
-            Ok(pfn) => Ok((pfn, choice > 0)),
-            Err(fault) => Err((fault, Some(leaf.loc))),
-        },
-    };
-    let result = match result {
-        Ok((pfn, stale)) => {
-            touch(w, cpu, access, pfn, stale);
-            AccessResult::Done
-        }
-        Err((fault, leaf)) => {
-            drop_stale(w, cpu, access.page, leaf);
-            fault
-        }
-    };
-    w.m.observe(&result);
-    result
-}
-
-impl Machine for Sim {
+impl<A: Walkers> Machine for Sim<A> {
     type Cell<T: Guarded> = SimCell<T>;
-    type Hardware = Tlbs;
+    type Mmu = A::Mmu;
+    type Hardware = A::Tlbs;
 
     fn cell<T: Guarded>(&self, init: T) -> SimCell<T> {
         Sim::cell(self, init)
     }
     #[track_caller]
-    fn violate(&self, property: Property, detail: core::fmt::Arguments<'_>) {
+    fn violate(&self, property: Property, detail: fmt::Arguments<'_>) {
         Sim::violate(self, property, || detail.to_string());
     }
     #[track_caller]
-    fn note(&self, what: core::fmt::Arguments<'_>) {
+    fn note(&self, what: fmt::Arguments<'_>) {
         Sim::note(self, || what.to_string());
     }
     #[track_caller]
@@ -396,69 +178,47 @@ impl Machine for Sim {
     fn forget_after_swap(&self, word: &SimWord) {
         Sim::forget_after_swap(self, word);
     }
-    fn hardware(&self) -> Tlbs {
-        Tlbs { cpus: core::array::from_fn(|_| Sim::cell(self, Tlb::default())) }
+    fn hardware(&self) -> A::Tlbs {
+        A::tlbs(self)
     }
 
     #[track_caller]
-    fn guest_access(w: &World<Sim>, cpu: CpuId, access: GuestAccess) -> AccessResult {
+    fn guest_access(w: &World<Self>, cpu: CpuId, access: GuestAccess) -> AccessResult {
         let choice = w.m.access(request(cpu, access));
-        carry_out(w, cpu, access, choice)
+        A::carry_out(w, cpu, access, choice)
     }
 
-    fn for_each_writable_in_tlb(w: &World<Sim>, cpu: CpuId, each: impl FnMut(Pfn)) {
-        let tlb = w.hardware.of(cpu).get();
-        tlb.writable().iter().filter(|_| tlb.running).map(Pfn).for_each(each);
+    fn for_each_writable_in_tlb(w: &World<Self>, cpu: CpuId, each: impl FnMut(Pfn)) {
+        A::for_each_writable_in_tlb(w, cpu, each);
     }
 
-    fn guest_entered(w: &World<Sim>, cpu: CpuId) {
-        let (requests, read) = w.vm.vcpu(cpu).requests.glance();
-        assert!(read, "vcpu{} enters the guest, after it was said that it will not", cpu.0);
-        let owes = requests != 0 || w.hardware.of(cpu).glance(|tlb| tlb.owes_flush);
-        assert!(
-            !owes || !entry_flushes(w.m.without()),
-            "vcpu{} enters the guest and owes a flush",
-            cpu.0
-        );
-        w.hardware.of(cpu).with(|tlb| {
-            tlb.running = true;
-            refill(w, tlb, cpu);
-        });
+    fn guest_entered(w: &World<Self>, cpu: CpuId) {
+        A::guest_entered(w, cpu);
     }
 
-    fn guest_left(w: &World<Sim>, cpu: CpuId) {
-        w.hardware.of(cpu).with(|tlb| tlb.running = false);
+    fn guest_left(w: &World<Self>, cpu: CpuId) {
+        A::guest_left(w, cpu);
     }
 
-    fn requests_taken(w: &World<Sim>, cpu: CpuId) {
-        w.hardware.of(cpu).with(|tlb| tlb.owes_flush = true);
+    fn requests_taken(w: &World<Self>, cpu: CpuId) {
+        A::requests_taken(w, cpu);
     }
 
-    fn spte_written(world: &World<Sim>, tag: Tag, new: u64) {
-        may_cache_new(world, tag, new);
+    fn spte_written(w: &World<Self>, tag: Tag, new: u64) {
+        A::spte_written(w, tag, new);
     }
     #[track_caller]
-    fn flush_tlb(w: &World<Sim>, cpu: CpuId) {
-        w.hardware.of(cpu).with(Tlb::flush);
+    fn flush_tlb(w: &World<Self>, cpu: CpuId) {
+        A::flush(w, cpu);
         Machine::note(&w.m, format_args!("vcpu{}: TLB flushed", cpu.0));
     }
 
-    fn flush_tlb_page(w: &World<Sim>, cpu: CpuId, page: u64) {
-        let root = w.vm.mmu.root(cpu);
-        w.hardware.of(cpu).with(|tlb| tlb.flush_leaves(root, page));
+    fn flush_tlb_page(w: &World<Self>, cpu: CpuId, page: u64) {
+        A::flush_page(w, cpu, page);
         Machine::note(&w.m, format_args!("vcpu{}: TLB flushed of gfn{page}", cpu.0));
     }
 
-    fn preload_tlb(w: &World<Sim>, cpu: CpuId, page: u64, loc: SpteLoc, spte: Spte) {
-        let format = w.vm.mmu.format();
-        w.hardware.of(cpu).with(|tlb| {
-            let mut at = ShadowWalk::new(w.vm.mmu.root(cpu), page);
-            while at.loc != loc {
-                let entry = peek(w, at.loc);
-                tlb.add(at.loc, may_cache(w, at.loc, entry));
-                at = at.next(format.child(entry));
-            }
-            tlb.add(loc, may_cache(w, loc, spte));
-        });
+    fn preload_tlb(w: &World<Self>, cpu: CpuId, page: u64, loc: SpteLoc, spte: Spte) {
+        A::preload(w, cpu, page, loc, spte);
     }
 }

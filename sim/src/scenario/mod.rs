@@ -4,6 +4,11 @@
 pub mod outcomes;
 pub mod race;
 
+mod few;
 mod hardware;
-mod tlb;
-mod tlbi;
+mod names;
+mod posted;
+mod shadow;
+mod stage2;
+
+pub use hardware::Walkers;

@@ -4,19 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvmmu_model::arm64::{Dsb, TlbiScope};
-use kvmmu_model::x86::mmu::Header;
-use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES};
-use kvmmu_model::x86::mmu::walk::GuestWalk;
-use kvmmu_model::{Gfn, Guard, GuardSet, Gva, Object, SpId, Tables, Tag};
-use kvmmu_scenarios::machine::PAGES;
-use kvmmu_scenarios::ops::{Address, HostOp, Op, TableEntry, UserOp, VcpuOp};
+use kvmmu_model::{Guard, GuardSet, Object, Tag};
 use kvmmu_scenarios::outcome::Outcome;
-use kvmmu_scenarios::scenario::{IndirectFastFault, Paging, read_gpte};
+use kvmmu_scenarios::scenario::{Arch, IndirectFastFault};
 use kvmmu_scenarios::{Observer, Scenario, World};
 
-use super::{hardware, tlbi};
-use crate::machine::platform::Sim;
-use crate::machine::word::SimWord;
+use super::hardware::{self, Walkers};
+use super::names::fixed_names;
+use super::shadow;
+use crate::machine::platform::{Shadow, Sim, Stage2};
 use crate::record::goal::Goal;
 use crate::record::rule::Rule;
 use crate::run::program::{Instance, Program, Story};
@@ -70,7 +66,7 @@ impl Forgotten {
 }
 
 /// What a thread does to the world of a scenario.
-pub type Body = fn(&World<Sim>);
+pub type Body<A = Shadow> = fn(&World<Sim<A>>);
 
 impl Race {
     /// This scenario without these guards.
@@ -133,7 +129,7 @@ impl Race {
                     || self.scenario.indirect == IndirectFastFault::Pinned
             }
             Forgotten::DirtyBitmap => without(Guard::MarkDirtyAtomic),
-            Forgotten::Tlbs => !hardware::entry_flushes(self.without),
+            Forgotten::Tlbs => !shadow::entry_flushes(self.without),
             Forgotten::Requests | Forgotten::PageFlags => false,
         };
         // A body may do what no operation of the scenario does.
@@ -158,29 +154,40 @@ impl Program for Race {
         self.scenario.sometimes.iter().map(|witness| witness.story.clone()).collect()
     }
     fn build(&self, platform: &Sim) -> Box<dyn Instance> {
-        let scenario = self.scenario.clone();
         let kept = Forgotten::ALL.into_iter().filter(|what| self.remembers(*what));
         kept.filter_map(Forgotten::object).for_each(|object| platform.keep(object));
+        match self.scenario.profile.arch() {
+            Arch::X86 => Box::new(self.on(platform, self.bodies.clone())),
+            Arch::Arm64 => {
+                assert!(self.bodies.is_empty(), "bodies are of the MMU of shadow pages");
+                Box::new(self.on(&platform.walking::<Stage2>(), Vec::new()))
+            }
+        }
+    }
+}
+
+impl Race {
+    fn on<A: Walkers>(&self, platform: &Sim<A>, bodies: Vec<(usize, Body<A>)>) -> RaceInstance<A> {
+        let scenario = self.scenario.clone();
         let mut world = World::new(platform, &scenario);
         if self.record.is_some() {
             world.record_harvests();
         }
-        let (record, bodies) = (self.record.clone(), self.bodies.clone());
         let forgets_tlbs = !self.remembers(Forgotten::Tlbs);
-        Box::new(RaceInstance { world, scenario, record, bodies, forgets_tlbs })
+        RaceInstance { world, scenario, record: self.record.clone(), bodies, forgets_tlbs }
     }
 }
 
 /// A scenario's world on a machine.
-struct RaceInstance {
-    world: World<Sim>,
+struct RaceInstance<A: Walkers> {
+    world: World<Sim<A>>,
     scenario: Scenario,
     record: Option<Record>,
-    bodies: Vec<(usize, Body)>,
+    bodies: Vec<(usize, Body<A>)>,
     forgets_tlbs: bool,
 }
 
-impl Instance for RaceInstance {
+impl<A: Walkers> Instance for RaceInstance<A> {
     fn run(&self, thread: usize) {
         match self.bodies.iter().find(|(of, _)| *of == thread) {
             Some((_, body)) => body(&self.world),
@@ -199,114 +206,23 @@ impl Instance for RaceInstance {
         hardware::choices(&self.world, request)
     }
     fn unread(&self, forget: &mut dyn FnMut(u16)) {
-        hardware::unread(&self.world, self.forgets_tlbs, forget);
+        A::unread(&self.world, self.forgets_tlbs, forget);
     }
     fn observer(&self) -> Option<&dyn Observer> {
         Some(&self.world)
     }
     fn tlbi(&self, scope: TlbiScope) {
-        tlbi::begin(&self.world, scope);
+        A::tlbi(&self.world, scope);
     }
     fn dsb(&self, dsb: Dsb) {
-        tlbi::complete(&self.world, dsb);
+        A::dsb(&self.world, dsb);
+    }
+    fn renames(&self) -> Object {
+        A::RENAMES
     }
     fn object_names(&self) -> Vec<(Tag, String)> {
-        let mmu = &self.world.vm.mmu;
-        let names = |sp| page_names(&self.scenario, sp, mmu.header(SpId(sp as u8), SimWord::peek));
-        let pages = (0..SHADOW_PAGES).flat_map(names);
-        pages.chain(fixed_names(&self.scenario)).collect()
+        let mut names = A::table_names(&self.world, &self.scenario);
+        names.extend(fixed_names(&self.scenario));
+        names
     }
-}
-
-/// What the entries of a shadow page are called: by what they map.
-fn page_names(scenario: &Scenario, sp: usize, header: Header) -> Vec<(Tag, String)> {
-    let gfn = header.gfn().0;
-    let indirect_root = scenario.paging != Paging::Shadow
-        && scenario.threads.iter().any(|t| t.paging == Paging::Shadow);
-    let (page, entry): (String, Box<dyn Fn(usize) -> String>) = match header.level() {
-        0 => (format!("sp{sp}"), Box::new(|i| format!("sp{sp}[{i}]"))),
-        // Where some vCPUs have paging on and some off, there are roots of both kinds.
-        ROOT_LEVEL if indirect_root && !header.is_direct() => {
-            (format!("sp[root,gfn{gfn}]"), Box::new(|i| format!("root.gfn{gfn}[{i}]")))
-        }
-        ROOT_LEVEL => ("sp[root]".to_owned(), Box::new(|i| format!("root[{i}]"))),
-        level if level > PG_LEVEL_4K => {
-            let entry = move |i: usize| format!("spte{level}[gfn{gfn}][{i}]");
-            (format!("sp{level}[gfn{gfn}]"), Box::new(entry))
-        }
-        _ if header.is_direct() => {
-            let last = gfn + PT_ENTRIES as u64 - 1;
-            let entry = move |i: usize| format!("spte[gfn{}]", gfn + i as u64);
-            (format!("sp[gfn{gfn}..{last}]"), Box::new(entry))
-        }
-        _ => match first_gva(scenario, gfn) {
-            Some(gva) => {
-                (format!("sp[gfn{gfn}]"), Box::new(move |i| format!("spte[gva{}]", gva + i as u64)))
-            }
-            None => (format!("sp[gfn{gfn}]"), Box::new(|i| format!("spte[gfn{gfn}[{i}]]"))),
-        },
-    };
-    let mut names = vec![(Tag::nth(Object::SpHeader, sp), format!("{page}->role"))];
-    for i in 0..PT_ENTRIES {
-        let name = entry(i);
-        let gfns = match name.strip_prefix("spte") {
-            Some(place) => format!("gfns{place}"),
-            None => format!("gfns.{name}"),
-        };
-        names.push((Tag::at(Object::Spte, sp, i), name));
-        names.push((Tag::at(Object::Gfns, sp, i), gfns));
-    }
-    names
-}
-
-/// The first virtual page that the guest table in this frame maps, if the tables above it say so in
-/// one place and no thread changes those.
-fn first_gva(scenario: &Scenario, table: u64) -> Option<u64> {
-    let firsts = (0..PAGES as u64).step_by(PT_ENTRIES);
-    let leaf = |gva: u64| scenario.leaf_table(Gva(gva));
-    let mut pages = firsts.clone().filter(|gva| leaf(*gva) == Some(Gfn(table)));
-    let first = pages.next().filter(|_| pages.next().is_none())?;
-    let root = scenario.guest_root?;
-    let is_above = |gfn| {
-        let on_path = |gva| {
-            let (mut above, mut level) = (false, ROOT_LEVEL);
-            GuestWalk::new(root, Gva(gva), |table, index| {
-                above |= table == gfn && level > PG_LEVEL_4K;
-                level -= 1;
-                read_gpte(&scenario.guest_tables, table, index)
-            });
-            above
-        };
-        firsts.clone().any(on_path)
-    };
-    let edits = |op| match op {
-        Op::Vcpu(VcpuOp::EmulateGpte(TableEntry { table: gfn, .. }, _)) => is_above(gfn),
-        Op::Vcpu(op) => op.stores_gpte().is_some_and(|(entry, _)| match entry.table {
-            Address::Gfn(gfn) => is_above(gfn),
-            Address::Gva(_) => true,
-        }),
-        _ => false,
-    };
-    let edited = scenario.threads.iter().flat_map(|t| t.run.ops()).any(|(_, op)| edits(op));
-    (!edited).then_some(first)
-}
-
-/// The names that do not change in a run.
-fn fixed_names(scenario: &Scenario) -> Vec<(Tag, String)> {
-    let mut names = Vec::new();
-    if scenario.slots.len() == 1 {
-        names.push((Tag::nth(Object::DirtyBitmap, 0), "dirty_bitmap".to_owned()));
-    }
-    for backing in &scenario.backing {
-        let table = scenario.guest_tables.iter().any(|t| t.gfn == backing.gfn);
-        let stays = !scenario.threads.iter().flat_map(|t| t.run.ops()).any(|(_, op)| {
-            matches!(op, Op::Host(HostOp::SwapOut(gfn)) if gfn == backing.gfn)
-                || matches!(op, Op::User(UserOp::MadvisePageout(gfn)) if gfn == backing.gfn)
-        });
-        if let (true, Some(pfn)) = (table && stays, backing.pfn) {
-            let name = format!("gptes[gfn{}]", backing.gfn.0);
-            names.push((Tag::nth(Object::Page, pfn.0 as usize), name));
-        }
-    }
-    names
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::mmu::format_of;
 use kvmmu_scenarios::outcome::{HARVESTS_MAX, Outcome, harvests_max};
-use kvmmu_scenarios::scenario::Format;
+use kvmmu_scenarios::scenario::{Arch, Format};
 use kvmmu_sim::outcome::{Reason, Stats, Verdict};
 
 use super::Request;
@@ -40,9 +40,11 @@ impl Allowed {
     }
 }
 
-/// The variant on another layout of SPTEs, if one is given.
+/// The variant on another layout of SPTEs, if one is given and its MMU has more than one.
 pub fn on(variant: Variant, layout: Option<Format>) -> Variant {
-    let Some(spte) = layout else { return variant };
+    let Some(spte) = layout.filter(|_| variant.scenario.profile.arch() == Arch::X86) else {
+        return variant;
+    };
     // Where there is no PML the log is kept by write protection.
     let pml = variant.scenario.pml && spte == Format::Ept;
     let scenario = Scenario { spte, pml, ..Scenario::clone(&variant.scenario) };

@@ -20,7 +20,7 @@ use kvmmu_model::{CpuId, Gfn};
 use kvmmu_scenarios::ops::{Address, HostOp, Op, UserOp, VcpuOp};
 use kvmmu_scenarios::outcome::token;
 use kvmmu_scenarios::program::{OffVcpu, OnVcpu, Program, Step as Part, Steps};
-use kvmmu_scenarios::scenario::{Paging, Scenario};
+use kvmmu_scenarios::scenario::{Arch, Paging, Scenario};
 
 use crate::guest::Step;
 use crate::vm::DirtyLog;
@@ -84,6 +84,9 @@ impl Plan {
     ///
     /// What in it does not fit, and why.
     pub(super) fn new(scenario: &Scenario) -> Result<Plan, String> {
+        if scenario.profile.arch() != Arch::X86 {
+            return Err("it is of the stage-2 MMU, and not compared with kernels yet".to_owned());
+        }
         if scenario.paging != Paging::Direct || !scenario.guest_tables.is_empty() {
             return Err("it has guest page tables".to_owned());
         }

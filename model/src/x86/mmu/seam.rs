@@ -5,7 +5,7 @@ use crate::guard::Guard;
 use crate::host::Host;
 use crate::platform::{Lock, Platform};
 use crate::tables::Tables;
-use crate::types::{Access, CpuId, Gfn, GfnRange, Gva, Pfn};
+use crate::types::{Access, CpuId, FaultStatus, Gfn, GfnRange, Gva, Pfn};
 use crate::virt::{Memslot, MmuState};
 use crate::vm::{Mmu, RetPf, Vm};
 
@@ -125,7 +125,7 @@ impl<P: Platform> Mmu<P> for ShadowMmu<P> {
         cpu: CpuId,
         page: u64,
         access: Access,
-        present: bool,
+        FaultStatus { present, .. }: FaultStatus,
     ) -> RetPf {
         match vm.mmu.guest_root(cpu) {
             None => vm.kvm_tdp_page_fault(cpu, Gfn(page), access, present),

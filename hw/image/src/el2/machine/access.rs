@@ -6,7 +6,10 @@ use core::fmt::Arguments;
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use kvmmu_model::x86::mmu::walk::ShadowWalk;
-use kvmmu_model::{Access, CpuId, Guarded, Mark, Pfn, Platform, Spte, SpteLoc, Tables, Word};
+use kvmmu_model::{
+    Access, CpuId, FaultStatus, Guarded, Mark, Pfn, Platform, ShadowMmu, Spte, SpteLoc, Tables,
+    Word,
+};
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine};
 use kvmmu_scenarios::{Property, World};
 use spin::Mutex;
@@ -32,6 +35,7 @@ impl<T: Guarded> Cell<T> for Observed<T> {
 
 impl Machine for El2 {
     type Cell<T: Guarded> = Observed<T>;
+    type Mmu = ShadowMmu<Self>;
     type Hardware = ();
 
     fn cell<T: Guarded>(&self, init: T) -> Observed<T> {
@@ -57,7 +61,7 @@ impl Machine for El2 {
         let before = (leaf(world, cpu, access.page), world.vm.host.state());
         let reached = match access_by_guest(access) {
             Ok(reached) => reached,
-            Err(present) => return AccessResult::Fault(present),
+            Err(present) => return AccessResult::Fault(FaultStatus::present(present)),
         };
         if access.access == Access::Write {
             world.m.mark(Mark::GuestWrite);

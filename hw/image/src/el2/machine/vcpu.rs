@@ -1,6 +1,6 @@
 //! KVM_RUN for guests that run long: enter, run, repair what faults, until the guest is through.
 
-use kvmmu_model::{Access, CpuId, Mmu, RetPf};
+use kvmmu_model::{Access, CpuId, FaultStatus, Mmu, RetPf};
 use kvmmu_scenarios::World;
 
 use super::platform::{self, El2};
@@ -95,7 +95,8 @@ fn repair(world: &World<El2>, cpu: CpuId, abort: Abort, path: Path, faults: &mut
     };
     let page = stage2::page_of(abort.ipa);
     let present = abort.is_permission() && path == Path::Fast;
-    match Mmu::kvm_mmu_do_page_fault(&world.vm, cpu, page, access, present) {
+    let status = FaultStatus::present(present);
+    match Mmu::kvm_mmu_do_page_fault(&world.vm, cpu, page, access, status) {
         RetPf::Fixed => faults.fixed += 1,
         RetPf::Spurious => faults.spurious += 1,
         RetPf::Retry | RetPf::Invalid => faults.retried += 1,

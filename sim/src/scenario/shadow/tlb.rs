@@ -6,45 +6,13 @@
 
 use core::hash::{Hash, Hasher};
 
-use kvmmu_model::arm64::TlbiOn;
+use super::super::few::Few;
+use super::super::posted::Posted;
 use kvmmu_model::x86::mmu::paging::{
     PG_LEVEL_4K, PT_ENTRIES, ROOT_LEVEL, SHADOW_PAGES, SpteSet, entries_of, index_at,
 };
 use kvmmu_model::x86::mmu::walk::ShadowWalk;
 use kvmmu_model::{Access, SpId, SpteLoc};
-use kvmmu_scenarios::host_mm::PFNS;
-
-use crate::machine::THREADS_MAX;
-
-/// A set of host pages, or of shadow pages: a bit each.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub(crate) struct Few(u8);
-
-const _: () = assert!(PFNS <= u8::BITS as usize, "Few has a bit for each page");
-const _: () = assert!(SHADOW_PAGES <= u8::BITS as usize, "Few has a bit for each table");
-
-impl Few {
-    pub(crate) const NONE: Few = Few(0);
-
-    /// The one with this number.
-    pub(crate) const fn one(number: u64) -> Few {
-        Few(1 << number)
-    }
-    /// So many in a row, from this number on.
-    pub(crate) const fn row(first: u64, many: usize) -> Few {
-        Few((((1u16 << many) - 1) << first) as u8)
-    }
-    pub(crate) const fn with(self, others: Few) -> Few {
-        Few(self.0 | others.0)
-    }
-    pub(crate) const fn contains(self, number: u64) -> bool {
-        self.0 >> number & 1 == 1
-    }
-    /// Those of the set, lowest first.
-    pub(crate) fn iter(self) -> impl Iterator<Item = u64> {
-        (0..u64::from(u8::BITS)).filter(move |number| self.contains(*number))
-    }
-}
 
 /// What a CPU may have cached of one entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -70,26 +38,6 @@ impl Cached {
         self.write = self.write.with(other.write);
         self.tables = self.tables.with(other.tables);
         self.denies |= other.denies;
-    }
-}
-
-/// Who has begun an invalidation that is not complete: a bit for each thread that did by broadcast,
-/// and one for each that did on its own CPU.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub(crate) struct Posted(u32);
-
-const _: () = assert!(2 * THREADS_MAX <= u32::BITS as usize, "Posted has two bits for each thread");
-
-impl Posted {
-    pub(crate) const NONE: Posted = Posted(0);
-
-    /// This thread, in this way.
-    pub(crate) fn by(thread: usize, on: TlbiOn) -> Posted {
-        let local = on != TlbiOn::InnerShareable;
-        Posted(1 << (thread % THREADS_MAX + if local { THREADS_MAX } else { 0 }))
-    }
-    pub(crate) const fn with(self, others: Posted) -> Posted {
-        Posted(self.0 | others.0)
     }
 }
 
@@ -178,7 +126,7 @@ impl Tlb {
 
     /// The invalidations that these have begun are complete.
     pub(crate) fn complete(&mut self, by: Posted) {
-        if self.posted.0 & by.0 != 0 {
+        if self.posted.has_any(by) {
             self.leaving = Default::default();
             self.posted = Posted::NONE;
         }

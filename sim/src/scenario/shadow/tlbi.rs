@@ -13,35 +13,32 @@
 //! Of two threads whose invalidations of one CPU overlap, the `DSB` that completes first completes
 //! both: that a thread forgot its own is not seen in such a run.
 
-use kvmmu_model::arm64::{Dsb, Tlbi, TlbiOn, TlbiScope};
+use kvmmu_model::arm64::{Dsb, Tlbi, TlbiScope};
 use kvmmu_model::x86::mmu::paging::{SpteSet, all_spte_locs};
 use kvmmu_model::x86::mmu::walk::ShadowWalk;
 use kvmmu_model::{CpuId, Tables};
 use kvmmu_scenarios::World;
 
-use super::hardware::{self, child};
-use super::tlb::{Posted, Tlb};
+use super::super::posted::Posted;
+use super::tlb::Tlb;
+use super::{child, refill};
 use crate::machine::platform::Sim;
 
 /// The thread that runs begins an invalidation.
-pub(crate) fn begin(w: &World<Sim>, scope: TlbiScope) {
+pub(super) fn begin(w: &World<Sim>, scope: TlbiScope) {
     let posted = Posted::by(w.m.thread(), scope.on);
     for cpu in cpus(w).filter(|cpu| scope.reaches(*cpu)) {
         w.hardware.of(cpu).with(|tlb| {
             tlb.post(in_scope(w, tlb, cpu, scope.what), posted);
-            hardware::refill(w, tlb, cpu);
+            refill(w, tlb, cpu);
         });
     }
 }
 
 /// A barrier of the thread that runs is complete, and with it what the thread has begun.
-pub(crate) fn complete(w: &World<Sim>, dsb: Dsb) {
-    let thread = w.m.thread();
-    let shared = dsb.completes(TlbiOn::InnerShareable);
+pub(super) fn complete(w: &World<Sim>, dsb: Dsb) {
+    let posted = Posted::completed(w.m.thread(), dsb);
     for cpu in cpus(w) {
-        let local = dsb.completes(TlbiOn::Local(cpu));
-        let of = |on, completes| if completes { Posted::by(thread, on) } else { Posted::NONE };
-        let posted = of(TlbiOn::InnerShareable, shared).with(of(TlbiOn::Local(cpu), local));
         w.hardware.of(cpu).with(|tlb| tlb.complete(posted));
     }
 }

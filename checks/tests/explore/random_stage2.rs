@@ -1,0 +1,133 @@
+//! Goal: as for shadow pages (`random_races.rs`), on the stage-2 MMU of arm64. Method: one or two
+//! vCPUs, and the host or user space, one operation each, over a huge page of the host, over what
+//! is mapped at first, and sets of missing guards. A vCPU does not have to fault: a descriptor that
+//! it has cached is enough, and naive comes to an end of that.
+
+use std::cell::Cell;
+use std::fmt::Write;
+
+use kvmmu_model::{Guard, GuardSet};
+use kvmmu_scenarios::loader;
+use kvmmu_sim::race::Race;
+use proptest::prelude::*;
+use proptest::test_runner::{TestError, TestRunner};
+
+use crate::random_races::{Compared, compare, config};
+
+const CASES: u32 = 100;
+/// How many scenarios all three explorers have to finish at least, how many more dpor and stateful,
+/// and how many have to violate something.
+const NAIVE_MIN: u32 = 20;
+const DPOR_MIN: u32 = 10;
+const BROKEN_MIN: u32 = 8;
+
+#[derive(Clone, Debug)]
+struct Case {
+    vcpus: Vec<&'static str>,
+    /// Kind and operation of the last thread.
+    other: Option<(&'static str, &'static str)>,
+    huge: bool,
+    log: bool,
+    map: Option<(&'static str, bool, bool)>,
+    bbm: bool,
+    without: Vec<Guard>,
+}
+
+impl Case {
+    fn text(&self) -> String {
+        let mut t = String::from("title = \"t\"\nsource = \"s\"\nabout = \"a\"\n");
+        t += "profile = \"arm64-v5.10\"\n[host]\npages = 6\n";
+        if self.huge {
+            t += "huge = [\"gfn0\"]\n";
+        }
+        let _ = writeln!(t, "[[slot]]\ngfn = 0\npages = 4\nlog = {}", self.log);
+        if let Some((pte, block, cached)) = self.map {
+            let block = block && self.huge;
+            let (gfn, pte) = if block { (0, if self.log { "r" } else { pte }) } else { (1, pte) };
+            let bits = format!("pte = \"{pte}\", cached = {cached}, block = {block}");
+            let _ = writeln!(t, "[map]\n\"gfn{gfn}\" = {{ pfn = {gfn}, {bits} }}");
+        }
+        for (i, op) in self.vcpus.iter().enumerate() {
+            let _ = writeln!(t, "[[thread]]\nname = \"vcpu{i}\"\nrun = [\"{op}\"]");
+        }
+        if let Some((kind, op)) = self.other {
+            let _ = writeln!(t, "[[thread]]\nname = \"{kind}\"\nrun = [\"{op}\"]");
+        }
+        if self.log {
+            t += "[at-stop]\nrun = [\"get-dirty-log slot0\", \"copy-harvested\"]\n";
+        }
+        let mut always = vec!["pfn-safety", "table-refcount"];
+        always.extend(self.bbm.then_some("bbm"));
+        always.extend(self.log.then_some("migration"));
+        let _ = writeln!(t, "[check]\nalways = {always:?}");
+        t + "sometimes = [\"stage2-mapped < write-protected\", \"table-linked < host-unmapped\"]\n"
+    }
+
+    fn race(&self) -> Race {
+        let text = self.text();
+        let scenario = loader::load("random.toml", &text, 1);
+        let scenario = scenario.unwrap_or_else(|error| panic!("{error}\n{text}"));
+        Race::new(scenario, self.without.iter().copied().collect::<GuardSet>())
+    }
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let vcpu = prop::sample::select(vec!["read gfn0", "write gfn0", "read gfn1", "write gfn1"]);
+    let others = vec![
+        ("host", "swap-out gfn1"),
+        ("host", "swap-out gfn0"),
+        ("host", "clear-young gfn1"),
+        ("host", "age gfn1"),
+        ("user", "get-dirty-log slot0"),
+    ];
+    let other = prop::sample::select(others);
+    let threads = prop_oneof![
+        5 => (prop::collection::vec(vcpu.clone(), 1), other.prop_map(Some)),
+        1 => (prop::collection::vec(vcpu, 2), Just(None)),
+    ];
+    let pte = prop::sample::select(vec!["rw", "r"]);
+    let map = prop::option::weighted(0.8, (pte, any::<bool>(), any::<bool>()));
+    let here: Vec<Guard> = Guard::ALL
+        .iter()
+        .copied()
+        .filter(|guard| {
+            let name = guard.info().name;
+            name.starts_with("s2-") || name.starts_with("notifier-") || name.starts_with("harvest")
+        })
+        .collect();
+    let without = prop::collection::vec(prop::sample::select(here), 0..=3);
+    (threads, any::<bool>(), any::<bool>(), map, any::<bool>(), without).prop_map(
+        |((vcpus, other), huge, log, map, bbm, without)| Case {
+            vcpus,
+            other,
+            huge,
+            log,
+            map,
+            bbm,
+            without,
+        },
+    )
+}
+
+#[test]
+fn dpor_and_stateful_see_what_naive_sees_on_stage_2() {
+    let (with, without, broken) = (Cell::new(0), Cell::new(0), Cell::new(0));
+    let add = |counter: &Cell<u32>, is: bool| counter.set(counter.get() + u32::from(is));
+    let result = TestRunner::new(config(CASES)).run(&case(), |case| {
+        let (compared, outcome) = compare(&case.race())?;
+        add(&with, compared == Compared::WithNaive);
+        add(&without, compared == Compared::WithoutNaive);
+        add(&broken, !outcome.others.is_empty());
+        Ok(())
+    });
+    if let Err(error) = result {
+        let TestError::Fail(reason, case) = error else { panic!("{error}") };
+        let guards: Vec<&str> = case.without.iter().map(|g| g.info().name).collect();
+        panic!("{reason}\nwithout {guards:?}:\n{}", case.text());
+    }
+    let (with, without, broken) = (with.get(), without.get(), broken.get());
+    println!("{with} of {CASES} with naive, {without} more with dpor and stateful; {broken} break");
+    assert!(with >= NAIVE_MIN, "{with}");
+    assert!(without >= DPOR_MIN, "{without}");
+    assert!(broken >= BROKEN_MIN, "{broken}");
+}

@@ -1,0 +1,178 @@
+//! The MMU of KVM for arm64: faults, and what generic KVM asks of it. Linux v5.10
+//! `arch/arm64/kvm/mmu.c`.
+//!
+//! Guarantee: as for every MMU ([`crate::virt::notifier`], [`crate::virt::dirty_log`]). Mechanism:
+//! all of it is under `mmu_lock`: no fault goes without, and no reverse map is needed, because
+//! frames are found by a walk. A fault samples the notifier sequence, looks the page up, and checks
+//! under the lock. W is given only where the frame is marked under the same lock: what is harvested
+//! is write-protected under it, too. Not modelled: device memory, instruction fetches, the caches,
+//! `stage2_unmap_vm`, yields.
+
+use super::pgtable::{KvmPgtableProt, LAST_LEVEL, Locked, START_LEVEL, Stage2Mmu, granule};
+use crate::guard::Guard;
+use crate::host::{Host, PinnedPage};
+use crate::kernel;
+use crate::mark::Mark;
+use crate::platform::Ordering::Acquire;
+use crate::platform::{Lock, Platform, Srcu, Word};
+use crate::types::{Access, FaultStatus, Gfn, GfnRange, Pfn};
+use crate::vm::{RetPf, Vm};
+
+/// A fault, and what is known of its memslot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Abort {
+    gfn: Gfn,
+    write: bool,
+    status: FaultStatus,
+    /// The slot, as it was looked up, has a dirty bitmap.
+    logging_active: bool,
+    /// Nothing larger than a page is mapped.
+    force_pte: bool,
+    /// `fault_supports_stage2_huge_mapping`: all of the block is in the slot.
+    block_fits: bool,
+}
+
+/// A page that a fault is to map, and what was known when it was looked up.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Found {
+    /// `mmu_notifier_seq`.
+    seq: u64,
+    /// The page; of a block the first.
+    page: PinnedPage,
+    /// The level of the leaf by the size of the VMA.
+    level: u8,
+}
+
+impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
+    /// `kvm_handle_guest_abort`: an access of the guest faulted.
+    ///
+    /// Locks: a read section of `kvm->srcu` over all of it, which the rest of KVM_RUN is not in;
+    /// takes `mmap_lock`, then `mmu_lock`.
+    #[kernel]
+    pub fn kvm_handle_guest_abort(&self, gfn: Gfn, access: Access, status: FaultStatus) -> RetPf {
+        let _srcu = self.p.guarded(Guard::RunHoldsSrcu, || Some(self.kvm.srcu.read_lock()));
+        let memslot = match self.gfn_to_memslot(gfn) {
+            Some(memslot) if memslot.valid => memslot,
+            found => {
+                self.p.mark(Mark::MemslotMissing);
+                return RetPf::Mmio { ram: found.is_some() };
+            }
+        };
+        let logging_active = memslot.logged;
+        self.user_mem_abort(Abort {
+            gfn,
+            write: access == Access::Write,
+            status,
+            logging_active,
+            force_pte: logging_active && self.p.guarded(Guard::S2LogForcePte, || true),
+            block_fits: memslot.slot.frames().covers(granule_of(gfn, START_LEVEL)),
+        })
+    }
+
+    /// `user_mem_abort`: looks the page up, takes `mmu_lock`, sees whether the host took it back
+    /// meanwhile, and maps it, or relaxes what is mapped.
+    ///
+    /// Locks: a read section of `kvm->srcu`; takes `mmap_lock` for reading, then `mmu_lock`.
+    #[kernel]
+    fn user_mem_abort(&self, abort: Abort) -> RetPf {
+        let Found { seq, page, level } = match self.lookup(abort) {
+            Ok(found) => found,
+            Err(ret) => return ret,
+        };
+        // No guard: who maps W marks the frame, and so would be told of a page that was only read.
+        let writable = page.writable && (abort.write || !abort.logging_active);
+        let mark = || self.mark_page_dirty(abort.gfn);
+        self.p.without(Guard::S2MarkWithMap, || abort.write.then(mark));
+        let check = || self.mmu_notifier_retry(&self.kvm.mmu_lock.lock(), seq);
+        let early = self.p.without(Guard::S2RetryInsideLock, check);
+        let ret = {
+            let mut l = self.kvm.mmu_lock.lock();
+            if early.unwrap_or_else(|| self.mmu_notifier_retry(&l, seq)) {
+                RetPf::RetryAfter(seq)
+            } else {
+                self.p.mark(Mark::SlowFault);
+                self.map_or_relax(&mut l, abort, (page.pfn, level), writable);
+                RetPf::Fixed
+            }
+        };
+        self.p.checkpoint((page.pfn, ret));
+        self.host.kvm_set_pfn_accessed(page.pfn);
+        self.host.kvm_release_pfn_clean(page.pfn);
+        ret
+    }
+
+    /// The size of the VMA, the sequence, and the page, in that order: what has gone since the
+    /// sequence was read is noticed, the VMA too, if it is read before `mmap_lock` is given back.
+    ///
+    /// Not v5.10: there it is read after that, and the size may be that of a VMA which was gone
+    /// before (mended in 6.3, commit 13ec9308a857).
+    fn lookup(&self, abort: Abort) -> Result<Found, RetPf> {
+        // ORDERING: acquire (smp_rmb in the kernel, or the release of mmap_lock): the sequence is
+        // read before the page is looked up. Not judged under SC.
+        let read = || Some(self.kvm.notifier_seq.load(Acquire));
+        let before_gup = self.p.guarded(Guard::NotifierSeqBeforeGup, || true);
+        let (vma, inside) = self.host.vma_level(abort.gfn, || {
+            let inside = before_gup && self.p.guarded(Guard::S2SeqBeforeMmapUnlock, || true);
+            if inside { read() } else { None }
+        });
+        let block = vma > 1 && !abort.force_pte && abort.block_fits;
+        let level = if block { START_LEVEL } else { LAST_LEVEL };
+        let first = granule_of(abort.gfn, level).start;
+        let seq = if before_gup { inside.or_else(read) } else { None };
+        let page = self.host.gfn_to_pfn(first, abort.write).ok_or(RetPf::BreakCow(first))?;
+        let seq = seq.or_else(read).unwrap_or_default();
+        Ok(Found { seq, page, level })
+    }
+
+    /// The rest of `user_mem_abort`, under the lock.
+    ///
+    /// Locks: `mmu_lock`.
+    fn map_or_relax(&self, l: &mut Locked, abort: Abort, (pfn, level): (Pfn, u8), writable: bool) {
+        let thp = level == LAST_LEVEL && self.transparent_hugepage_adjust(abort);
+        let level = if thp { START_LEVEL } else { level };
+        let range = granule_of(abort.gfn, level);
+        let pfn = if thp { Pfn(pfn.0 & !(granule(level) - 1)) } else { pfn };
+        if writable {
+            self.host.kvm_set_pfn_dirty(pfn);
+            self.p.guarded(Guard::S2MarkWithMap, || self.mark_page_dirty(abort.gfn));
+        }
+        let prot = KvmPgtableProt { write: writable };
+        if abort.status.present && abort.status.level == level {
+            self.kvm_pgtable_stage2_relax_perms(l, range.start, prot);
+        } else {
+            // The pages for tables were put aside before the lock was taken.
+            let _mapped = self.kvm_pgtable_stage2_map(l, range, pfn, prot, true);
+        }
+    }
+
+    /// `transparent_hugepage_adjust`: the page is of a huge one of the host, and that is mapped by
+    /// a block. It is huge still: a split would have been noticed.
+    ///
+    /// Locks: `mmu_lock`.
+    fn transparent_hugepage_adjust(&self, abort: Abort) -> bool {
+        let fits = !abort.force_pte && abort.block_fits;
+        fits && self.host.host_pfn_mapping_level(abort.gfn) > 1
+    }
+}
+
+/// `stage2_apply_range`, from chunk to chunk, each of what an entry of the root translates.
+///
+/// Locks: `mmu_lock`.
+pub(super) fn stage2_apply_range(
+    l: &mut Locked,
+    range: GfnRange,
+    mut each: impl FnMut(&mut Locked, GfnRange),
+) {
+    let mut start = range.start;
+    while start < range.end {
+        let end = granule_of(start, START_LEVEL).end.min(range.end);
+        each(l, GfnRange { start, end });
+        start = end;
+    }
+}
+
+/// The frames that an entry of this level translates, with this one among them.
+fn granule_of(gfn: Gfn, level: u8) -> GfnRange {
+    let size = granule(level);
+    GfnRange::new(Gfn(gfn.0 & !(size - 1)), size)
+}

@@ -1,0 +1,124 @@
+//! The tables as hardware walks them and observers see them. Not KVM.
+
+use super::pte::{KVM_PTE, KvmPgtableProt, KvmPte};
+use super::{
+    LAST_LEVEL, PT_PAGES, PTRS_PER_PGD, PTRS_PER_PTE, PageTables, START_LEVEL, Stage2Mmu, granule,
+    index_at,
+};
+use crate::host::Host;
+use crate::platform::{Lock, Platform};
+use crate::spte::{Spte, SpteFormat};
+use crate::tables::{Leaf, Tables};
+use crate::types::{CpuId, Gfn, GfnRange, SpId, SpteLoc};
+use crate::vm::Vm;
+use crate::x86::mmu::Header;
+use crate::x86::mmu::walk::GuestWalk;
+
+/// A level as observers count it: 1 maps pages.
+const fn from_pages(level: u8) -> u8 {
+    LAST_LEVEL - level + 1
+}
+
+impl<P: Platform> Stage2Mmu<P> {
+    /// The entries of the root that translate something.
+    pub fn pgd_entries() -> impl Iterator<Item = SpteLoc> {
+        (0..PTRS_PER_PGD as u8).map(|index| SpteLoc { sp: Self::PGD, index })
+    }
+
+    /// The first frame that the entries of a table translate, if the root leads to it.
+    fn base(&self, table: SpId, peek: impl Fn(&P::Word) -> u64) -> Option<Gfn> {
+        let leads = |at: &SpteLoc| {
+            let pte = KvmPte(peek(self.ptep(*at)));
+            pte.is_table(START_LEVEL) && pte.follow() == table
+        };
+        let at = Self::pgd_entries().find(leads)?;
+        Some(Gfn(u64::from(at.index) * granule(START_LEVEL)))
+    }
+}
+
+impl<P: Platform> Tables<P> for Stage2Mmu<P> {
+    type State = PageTables;
+
+    fn format(&self) -> &SpteFormat {
+        &KVM_PTE
+    }
+
+    fn root(&self, _cpu: CpuId) -> SpId {
+        Self::PGD
+    }
+
+    fn sptep(&self, loc: SpteLoc) -> &P::Word {
+        self.ptep(loc)
+    }
+
+    fn header(&self, table: SpId, peek: impl Fn(&P::Word) -> u64) -> Header {
+        if table == Self::PGD {
+            return Header::new(Gfn(0), from_pages(START_LEVEL), true);
+        }
+        let base = self.base(table, peek);
+        base.map_or(Header(0), |gfn| Header::new(gfn, from_pages(LAST_LEVEL), true))
+    }
+
+    fn is_in_use(l: &PageTables, loc: SpteLoc) -> bool {
+        l.page_count(loc.sp) != 0
+    }
+
+    fn setup_leaf<H: Host>(
+        vm: &Vm<P, H, Self>,
+        _cpu: CpuId,
+        page: u64,
+        _guest: Option<&GuestWalk>,
+        spte: Spte,
+    ) -> SpteLoc {
+        let mut l = vm.kvm.mmu_lock.lock();
+        let level =
+            if KVM_PTE.is_last(spte, from_pages(START_LEVEL)) { START_LEVEL } else { LAST_LEVEL };
+        let (pte, gfn) = (KvmPte(spte.0), Gfn(page));
+        let prot = KvmPgtableProt { write: pte.is_writable() };
+        let range = GfnRange::new(gfn, granule(level));
+        vm.kvm_pgtable_stage2_map(&mut l, range, pte.pfn(), prot, true).expect("there is memory");
+        let root = SpteLoc { sp: Self::PGD, index: index_at(START_LEVEL, gfn) };
+        let loc = match level {
+            LAST_LEVEL => {
+                SpteLoc { sp: vm.read_pte(root).follow(), index: index_at(LAST_LEVEL, gfn) }
+            }
+            _ => root,
+        };
+        // AF may be clear.
+        vm.set_valid_pte(loc, pte);
+        loc
+    }
+
+    fn miscounted(&self, l: &PageTables, peek: impl Fn(&P::Word) -> u64) -> Option<(SpId, u8, u8)> {
+        let is_valid = |loc| KvmPte(peek(self.ptep(loc))).is_valid();
+        let valid = |sp: SpId| {
+            (0..PTRS_PER_PTE as u8).filter(|index| is_valid(SpteLoc { sp, index: *index })).count()
+        };
+        let used = (0..PT_PAGES as u8).map(SpId).filter(|table| l.page_count(*table) != 0);
+        let counts = used.map(|table| (table, l.page_count(table), valid(table) as u8));
+        counts.into_iter().find(|(_, count, valid)| *count != 1 + valid)
+    }
+
+    fn for_each_leaf(
+        &self,
+        _l: &PageTables,
+        peek: impl Fn(&P::Word) -> u64,
+        mut each: impl FnMut(Leaf),
+    ) {
+        let pte = |loc| KvmPte(peek(self.ptep(loc)));
+        for table in (0..PT_PAGES as u8).map(SpId) {
+            let root = table == Self::PGD;
+            let level = if root { START_LEVEL } else { LAST_LEVEL };
+            let base = if root { Some(Gfn(0)) } else { self.base(table, &peek) };
+            let Some(base) = base else { continue };
+            let many = if root { PTRS_PER_PGD } else { PTRS_PER_PTE };
+            for index in 0..many as u8 {
+                let loc = SpteLoc { sp: table, index };
+                let first = Gfn(base.0 + u64::from(index) * granule(level));
+                let maps = pte(loc).is_leaf(level);
+                let frames = maps.then(|| GfnRange::new(first, granule(level)));
+                each(Leaf { loc, spte: Spte(pte(loc).0), frames });
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What a CPU may have cached of stage 2, by the address that it translates.
+//!
+//! Three kinds of entries, as the Arm ARM lets a CPU cache them (D8.17): what stage 2 gives for an
+//! address; the same combined with stage 1, for the guest's virtual address; and the descriptor of
+//! a table. An invalidation by the address of stage 2 need not reach what is combined, and one of
+//! stage 1 not what is of stage 2 alone.
+
+use core::hash::{Hash, Hasher};
+
+use kvmmu_model::Gfn;
+use kvmmu_model::arm64::pgtable::{PT_PAGES, PTRS_PER_PGD, START_LEVEL, granule};
+use kvmmu_model::arm64::{Tlbi, TlbiOn};
+use kvmmu_model::virt::GFNS;
+
+use super::super::few::Few;
+use super::super::posted::Posted;
+
+const _: () = assert!(PT_PAGES <= u8::BITS as usize, "Few has a bit for each table");
+
+/// What may translate a frame, or the frames of a block: pages of the host, of a block the first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct Leaves {
+    /// Those that may be read.
+    pub(super) read: Few,
+    /// Those that may be written.
+    pub(super) write: Few,
+    /// Those that may only be read: they may deny a store.
+    pub(super) denies: Few,
+}
+
+/// Entries of one kind.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct Class {
+    /// By frame.
+    pub(super) pages: [Leaves; GFNS],
+    /// By entry of the root.
+    pub(super) blocks: [Leaves; PTRS_PER_PGD],
+}
+
+/// What a CPU may have cached.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct View {
+    /// Of stage 2 alone.
+    pub(super) stage2: Class,
+    /// Combined with stage 1.
+    pub(super) combined: Class,
+    /// Tables that it may walk to, by entry of the root.
+    pub(super) walk: [Few; PTRS_PER_PGD],
+}
+
+/// An invalidation that is not complete, and what it drops: nothing, and there is none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+struct Leaving {
+    by: Posted,
+    what: Option<Tlbi>,
+    view: View,
+}
+
+/// So many invalidations may be incomplete at once. One more is taken together with the last: who
+/// of the two completes first completes both.
+const LEAVING: usize = 4;
+
+/// The TLB of a CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Tlb {
+    /// It runs guest code now, and so may cache what it can reach.
+    pub(super) running: bool,
+    now: View,
+    leaving: [Leaving; LEAVING],
+}
+
+/// The entry of the root that translates a frame.
+pub(super) fn root_index(gfn: Gfn) -> usize {
+    (gfn.0 / granule(START_LEVEL)) as usize
+}
+
+/// The frames that an entry of the root translates.
+pub(super) fn frames_of(root_index: usize) -> core::ops::Range<usize> {
+    let size = granule(START_LEVEL) as usize;
+    root_index * size..(root_index + 1) * size
+}
+
+impl Leaves {
+    /// A leaf with this page.
+    pub(super) fn one(pfn: u64, writable: bool) -> Leaves {
+        let one = Few::one(pfn);
+        let only = |is: bool| if is { one } else { Few::NONE };
+        Leaves { read: one, write: only(writable), denies: only(!writable) }
+    }
+    /// True if there is one with another page than this.
+    pub(super) fn differs(self, pfn: u64) -> bool {
+        self.read.without(Few::one(pfn)) != Few::NONE
+    }
+    /// True if there is none.
+    pub(super) fn is_empty(self) -> bool {
+        self.read == Few::NONE
+    }
+    fn each(self, other: Leaves, f: impl Fn(Few, Few) -> Few) -> Leaves {
+        Leaves {
+            read: f(self.read, other.read),
+            write: f(self.write, other.write),
+            denies: f(self.denies, other.denies),
+        }
+    }
+    /// Those of both.
+    pub(super) fn with(self, other: Leaves) -> Leaves {
+        self.each(other, Few::with)
+    }
+}
+
+impl Class {
+    fn each(&mut self, other: &Class, f: impl Fn(Few, Few) -> Few + Copy) {
+        for (mine, other) in self.pages.iter_mut().zip(other.pages) {
+            *mine = mine.each(other, f);
+        }
+        for (mine, other) in self.blocks.iter_mut().zip(other.blocks) {
+            *mine = mine.each(other, f);
+        }
+    }
+    /// Those of another class, too.
+    pub(super) fn add(&mut self, other: &Class) {
+        self.each(other, Few::with);
+    }
+}
+
+impl View {
+    fn each(&mut self, other: &View, f: impl Fn(Few, Few) -> Few + Copy) {
+        self.stage2.each(&other.stage2, f);
+        self.combined.each(&other.combined, f);
+        for (mine, other) in self.walk.iter_mut().zip(other.walk) {
+            *mine = f(*mine, other);
+        }
+    }
+
+    /// What an invalidation drops of it. Level hints are ignored, as by a CPU without FEAT_TTL.
+    fn in_scope(&self, what: Tlbi) -> View {
+        match what {
+            Tlbi::Vmalls12e1 => *self,
+            Tlbi::Vmalle1 => View { combined: self.combined, ..View::default() },
+            Tlbi::Ipas2e1 { ipa, .. } => {
+                let mut dropped = View::default();
+                let (page, root) = (ipa.0 as usize, root_index(ipa));
+                dropped.stage2.pages[page] = self.stage2.pages[page];
+                dropped.stage2.blocks[root] = self.stage2.blocks[root];
+                dropped.walk[root] = self.walk[root];
+                dropped
+            }
+        }
+    }
+
+    /// What may translate a frame, of stage 2 alone or combined: by pages, and by blocks.
+    pub(super) fn leaves(&self, gfn: Gfn) -> (Leaves, Leaves) {
+        let (page, root) = (gfn.0 as usize, root_index(gfn));
+        let (one, other) = (&self.stage2, &self.combined);
+        (one.pages[page].with(other.pages[page]), one.blocks[root].with(other.blocks[root]))
+    }
+}
+
+impl Tlb {
+    /// What it may use: what it has, and what is invalidated and may be used still.
+    pub(super) fn usable(&self) -> View {
+        let mut view = self.now;
+        self.leaving.iter().for_each(|leaving| view.each(&leaving.view, Few::with));
+        view
+    }
+
+    /// What it may cache from now on in addition, as `made` says of what it has: of tables it walks
+    /// to, their pages; of what stage 2 gives, the same combined. What it makes of something that
+    /// is on its way out goes with that, as far as the invalidation is about it.
+    pub(super) fn derive(&mut self, made: impl Fn(&View) -> View) {
+        for i in 0..LEAVING {
+            let Leaving { what: Some(what), view, .. } = self.leaving[i] else { continue };
+            let mut new = made(&view);
+            let goes = new.in_scope(what);
+            self.leaving[i].view.each(&goes, Few::with);
+            new.each(&goes, Few::without);
+            self.add(&new);
+        }
+        let new = made(&self.now);
+        self.add(&new);
+    }
+
+    /// It may cache these from now on, too.
+    pub(super) fn add(&mut self, view: &View) {
+        self.now.each(view, Few::with);
+    }
+
+    /// Everything is dropped.
+    pub(super) fn flush(&mut self) {
+        *self = Tlb { running: self.running, ..Tlb::default() };
+    }
+
+    /// An invalidation begins.
+    pub(super) fn post(&mut self, what: Tlbi, thread: usize, on: TlbiOn) {
+        let by = Posted::by(thread, on);
+        let dropped = self.usable().in_scope(what);
+        if dropped == View::default() {
+            return;
+        }
+        self.now.each(&dropped, Few::without);
+        let same = |l: &Leaving| l.by == by && l.what == Some(what);
+        let mine = self.leaving.iter().position(same);
+        let free = || self.leaving.iter().position(|leaving| leaving.what.is_none());
+        let leaving = &mut self.leaving[mine.or_else(free).unwrap_or(LEAVING - 1)];
+        (leaving.by, leaving.what) = (leaving.by.with(by), Some(what));
+        leaving.view.each(&dropped, Few::with);
+    }
+
+    /// The invalidations that these have begun are complete: what they drop is gone, and that of it
+    /// which another drops, too.
+    pub(super) fn complete(&mut self, by: Posted) {
+        for i in 0..LEAVING {
+            if !self.leaving[i].by.has_any(by) {
+                continue;
+            }
+            let gone = core::mem::take(&mut self.leaving[i]).view;
+            for other in &mut self.leaving {
+                other.view.each(&gone, Few::without);
+            }
+        }
+        // In one order, whoever came first.
+        let empty = self.leaving.iter_mut().filter(|leaving| leaving.view == View::default());
+        empty.for_each(|leaving| *leaving = Leaving::default());
+        self.leaving.sort_by_key(|leaving| (leaving.what.is_none(), leaving.by));
+    }
+}
+
+/// What is not there is not hashed.
+impl Hash for Tlb {
+    fn hash<S: Hasher>(&self, state: &mut S) {
+        self.running.hash(state);
+        self.now.hash(state);
+        for leaving in self.leaving.iter().filter(|leaving| leaving.what.is_some()) {
+            leaving.hash(state);
+        }
+    }
+}
