@@ -105,6 +105,7 @@ files! {
     "s2-log-begins" in "races/stage2",
     "s2-log-block" in "races/stage2",
     "s2-log-mark" in "races/stage2",
+    "s2-memslot" in "races/stage2",
     "s2-merge-bbm" in "races/stage2",
     "s2-merge-stale-page" in "races/stage2",
     "s2-relax" in "races/stage2",

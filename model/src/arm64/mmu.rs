@@ -79,7 +79,7 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
             Ok(found) => found,
             Err(ret) => return ret,
         };
-        // No guard: who maps W marks the frame, and so would be told of a page that was only read.
+        // No guard: a fault that only reads would mark its frame, too, which is reported in vain.
         let writable = page.writable && (abort.write || !abort.logging_active);
         let mark = || self.mark_page_dirty(abort.gfn);
         self.p.without(Guard::S2MarkWithMap, || abort.write.then(mark));
@@ -128,13 +128,15 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     ///
     /// Locks: `mmu_lock`.
     fn map_or_relax(&self, l: &mut Locked, abort: Abort, (pfn, level): (Pfn, u8), writable: bool) {
+        // Aligned to the size of the VMA. A slot that is logged has no such blocks.
+        let marked = granule_of(abort.gfn, level).start;
         let thp = level == LAST_LEVEL && self.transparent_hugepage_adjust(abort);
         let level = if thp { START_LEVEL } else { level };
         let range = granule_of(abort.gfn, level);
         let pfn = if thp { Pfn(pfn.0 & !(granule(level) - 1)) } else { pfn };
         if writable {
             self.host.kvm_set_pfn_dirty(pfn);
-            self.p.guarded(Guard::S2MarkWithMap, || self.mark_page_dirty(abort.gfn));
+            self.p.guarded(Guard::S2MarkWithMap, || self.mark_page_dirty(marked));
         }
         let prot = KvmPgtableProt { write: writable };
         if abort.status.present && abort.status.level == level {

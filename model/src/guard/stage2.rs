@@ -8,7 +8,7 @@ macro_rules! stage2_guards {
                 name: "s2-unmap-tlbi",
                 function: "stage2_unmap_walker",
                 source: "arch/arm64/kvm/hyp/pgtable.c",
-                since: "2.6.x",
+                since: "3.11",
                 prevents: "The host takes a page back while a CPU reaches it by its TLB (arm64: the flush of range_start itself never runs there).",
                 without: "Unmapping clears descriptors and invalidates nothing.",
             }
@@ -16,7 +16,7 @@ macro_rules! stage2_guards {
                 name: "s2-tlbi-combined",
                 function: "__kvm_tlb_flush_vmid_ipa",
                 source: "arch/arm64/kvm/hyp/vhe/tlb.c",
-                since: "3.9",
+                since: "3.11",
                 prevents: "An entry that combines both stages outlives an invalidation by the address of stage 2 (arm64).",
                 without: "IPAS2E1IS and a DSB, and no VMALLE1IS.",
             }
@@ -24,31 +24,31 @@ macro_rules! stage2_guards {
                 name: "s2-tlbi-stage2-first",
                 function: "__kvm_tlb_flush_vmid_ipa",
                 source: "arch/arm64/kvm/hyp/vhe/tlb.c",
-                since: "3.9",
+                since: "3.11",
                 prevents: "A walk between the two invalidations makes a combined entry from one of stage 2 that is still there (arm64).",
                 without: "VMALLE1IS comes first, then IPAS2E1IS, each with its DSB.",
             }
             S2TlbiWait {
                 name: "s2-tlbi-wait",
-                function: "__kvm_tlb_flush_vmid_ipa",
+                function: "__kvm_tlb_flush_vmid_ipa, __kvm_tlb_flush_vmid",
                 source: "arch/arm64/kvm/hyp/vhe/tlb.c",
-                since: "3.9",
+                since: "3.11",
                 prevents: "A page is used again before another CPU has dropped its entry for it (arm64).",
                 without: "No DSB after the last invalidation of a flush.",
             }
             S2BbmBreak {
                 name: "s2-bbm-break",
-                function: "stage2_map_walker_try_leaf",
-                source: "arch/arm64/kvm/hyp/pgtable.c; the rule is of the Arm ARM, break-before-make",
-                since: "5.10",
+                function: "stage2_map_walker_try_leaf, stage2_map_walk_leaf",
+                source: "commit d4b9e0790aa7; the rule is of the Arm ARM, break-before-make",
+                since: "4.7",
                 prevents: "Two translations of one frame are there that differ in page or size: what a CPU does with them is not said (arm64).",
                 without: "The new descriptor is stored over the valid one, and the flush follows.",
             }
             S2BbmTlbi {
                 name: "s2-bbm-tlbi",
-                function: "stage2_map_walker_try_leaf",
-                source: "arch/arm64/kvm/hyp/pgtable.c; the rule is of the Arm ARM, break-before-make",
-                since: "5.10",
+                function: "stage2_map_walker_try_leaf, stage2_map_walk_leaf",
+                source: "commit d4b9e0790aa7; the rule is of the Arm ARM, break-before-make",
+                since: "4.7",
                 prevents: "A block stays cached beside the table that takes its place; its other pages are invalid there, and nobody flushes them again (arm64).",
                 without: "A valid descriptor is made invalid, and the new one stored, with no flush between them or after.",
             }
@@ -64,7 +64,7 @@ macro_rules! stage2_guards {
                 name: "s2-table-tlbi-before-free",
                 function: "stage2_unmap_walker",
                 source: "commit f62d4c3eb687, which mended 6.6 to 6.8",
-                since: "5.10",
+                since: "3.11",
                 prevents: "A hardware walk through a cached descriptor reads a table that was freed (arm64).",
                 without: "A table's descriptor is cleared, the table freed, and the flush comes after the walk.",
             }
@@ -72,7 +72,7 @@ macro_rules! stage2_guards {
                 name: "s2-retry-inside-lock",
                 function: "user_mem_abort",
                 source: "arch/arm64/kvm/mmu.c",
-                since: "3.9",
+                since: "3.11",
                 prevents: "An invalidation between the check for it and the map is not noticed (arm64).",
                 without: "mmu_notifier_retry is asked before mmu_lock is taken for the map, and not under it.",
             }
@@ -96,7 +96,7 @@ macro_rules! stage2_guards {
                 name: "s2-mark-with-map",
                 function: "user_mem_abort",
                 source: "arch/arm64/kvm/mmu.c, mark_page_dirty()",
-                since: "3.9",
+                since: "4.0",
                 prevents: "A harvest between the mark and the map eats the mark (arm64).",
                 without: "A write fault marks the frame before it takes mmu_lock.",
             }

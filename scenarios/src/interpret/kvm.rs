@@ -1,9 +1,10 @@
 //! What VM ioctls and exits do around the MMU, where it is more than one call of the model.
 
 use kvmmu_model::virt::io_bus::IoAddress;
-use kvmmu_model::{Access, CpuId, Gfn, Guard, RwLock, Tables};
+use kvmmu_model::{Access, CpuId, Gfn, Guard, Mmu, RwLock, Srcu, Tables};
 
 use crate::machine::{Cell, GuestAccess, Machine};
+use crate::mmu::MmuOf;
 use crate::oracle::slot_of;
 use crate::property::Property;
 use crate::vmm_pause::VmmPause;
@@ -13,6 +14,9 @@ impl<M: Machine> World<M> {
     /// An MMIO exit: the access goes to a device in the kernel, or else to user space, where nobody
     /// answers. (The kernel's emulator tries guest memory first, which is not there.)
     pub(super) fn mmio(&self, address: IoAddress, access: Access) {
+        // On arm64 the handler of the abort is in one.
+        let of_handler = !<MmuOf<M> as Mmu<M>>::RUN_HOLDS_SRCU;
+        let _srcu = of_handler.then(|| self.vm.kvm.srcu.read_lock());
         self.vm.kvm_io_bus_access(address, access);
     }
 

@@ -133,6 +133,7 @@ const SHARED_GUARDS: &[Guard] = &[
     Guard::LogInstalledBeforeProtect,
     Guard::LogProtects,
     Guard::LogFlushes,
+    Guard::LogFlushesAlways,
     Guard::LogInitiallySet,
     Guard::ClearThenProtect,
     Guard::ClearAtomic,

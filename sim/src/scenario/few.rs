@@ -13,9 +13,10 @@ const _: () = assert!(SHADOW_PAGES <= u8::BITS as usize, "Few has a bit for each
 impl Few {
     pub(crate) const NONE: Few = Few(0);
 
-    /// The one with this number.
+    /// The one with this number; none if there is no such thing, as the page that the host does
+    /// not have.
     pub(crate) const fn one(number: u64) -> Few {
-        Few(1 << number)
+        if number < u8::BITS as u64 { Few(1 << number) } else { Few::NONE }
     }
     /// So many in a row, from this number on.
     pub(crate) const fn row(first: u64, many: usize) -> Few {

@@ -60,7 +60,7 @@ pub type Locked = MmuState<PageTables>;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PageTables {
     /// `page_count` of each page: 0 if it is free, else 1 and one for each valid entry in it.
-    /// Invariant: true of every page but the root whenever the lock is released.
+    /// Invariant: true whenever the lock is released.
     pub page_count: [u8; PT_PAGES],
 }
 

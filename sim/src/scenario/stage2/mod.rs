@@ -123,12 +123,10 @@ impl Leaf {
         let offset = if self.level == LAST_LEVEL { 0 } else { gfn.0 % PTRS_PER_PTE as u64 };
         Pfn(self.pte.pfn().0 + offset)
     }
-    /// What a CPU may cache of it.
+    /// What a CPU may cache of it. Of one without AF, too: hardware may have set that by a walk of
+    /// its own accord. In memory it is left as it is then, where only ageing asks for it.
     fn cacheable(self) -> Leaves {
-        match self.pte.is_young() {
-            true => Leaves::one(self.pte.pfn().0, self.pte.is_writable()),
-            false => Leaves::default(),
-        }
+        Leaves::one(self.pte.pfn().0, self.pte.is_writable())
     }
 }
 
@@ -147,7 +145,7 @@ fn leaf(w: &Arm64, loc: SpteLoc) -> Option<Leaf> {
 
 /// A CPU that runs guest code may cache all that the tables give, those too that it has cached the
 /// descriptors of; and what it has of stage 2 it may combine with stage 1.
-fn refill(w: &Arm64, tlb: &mut Tlb) {
+fn refill(w: &Arm64, cpu: CpuId, tlb: &mut Tlb) {
     if !tlb.running {
         return;
     }
@@ -164,6 +162,10 @@ fn refill(w: &Arm64, tlb: &mut Tlb) {
     }
     tlb.add(&memory);
     tlb.derive(|view| made_of(w, view));
+    let tables = tlb.usable().walk.into_iter().flat_map(Few::iter);
+    for table in tables.map(|table| SpId(table as u8)) {
+        check_walked(w, cpu, SpteLoc { sp: table, index: 0 });
+    }
 }
 
 /// What a CPU may make of what it has cached.
@@ -191,13 +193,24 @@ fn tlbs(w: &Arm64) -> impl Iterator<Item = (CpuId, &SimCell<Tlb>)> {
     (0..w.vm.kvm.nr_vcpus).map(CpuId).map(|cpu| (cpu, w.hardware.of(cpu)))
 }
 
-/// A walk has gone through the table that the entry is in.
+/// A CPU walks, or may walk by itself, through the table that the entry is in.
 fn check_walked(w: &Arm64, cpu: CpuId, loc: SpteLoc) {
     if !Stage2Mmu::<Sim<Stage2>>::is_in_use(&w.vm.kvm.mmu_lock.peek().mmu, loc) {
         Machine::violate(
             &w.m,
             Property::UseAfterFree,
             format_args!("vcpu{} walks a table that was freed", cpu.0),
+        );
+    }
+}
+
+/// The guest has reached a page behind the last of the host: a block was mapped where none may be.
+fn check_exists(w: &Arm64, pfn: Pfn) {
+    if w.watches(Property::PfnSafety) {
+        Machine::violate(
+            &w.m,
+            Property::PfnSafety,
+            format_args!("the guest reaches pfn{}, which the host does not have", pfn.0),
         );
     }
 }
@@ -307,6 +320,10 @@ impl Walkers for Stage2 {
             }
         };
         let result = match result {
+            Ok(pfn) if pfn.0 >= PFNS as u64 => {
+                check_exists(w, pfn);
+                AccessResult::Done
+            }
             Ok(pfn) => {
                 touch(w, cpu, access, pfn, choice > 0);
                 AccessResult::Done
@@ -324,7 +341,7 @@ impl Walkers for Stage2 {
     fn guest_entered(w: &Arm64, cpu: CpuId) {
         w.hardware.of(cpu).with(|tlb| {
             tlb.running = true;
-            refill(w, tlb);
+            refill(w, cpu, tlb);
         });
     }
 
@@ -334,8 +351,8 @@ impl Walkers for Stage2 {
 
     fn spte_written(w: &Arm64, tag: Tag, _new: u64) {
         check_break_before_make(w, SpteLoc { sp: SpId(tag.index[0]), index: tag.index[1] });
-        for (_, tlb) in tlbs(w) {
-            tlb.with(|tlb| refill(w, tlb));
+        for (cpu, tlb) in tlbs(w) {
+            tlb.with(|tlb| refill(w, cpu, tlb));
         }
     }
 
@@ -351,17 +368,17 @@ impl Walkers for Stage2 {
         w.hardware.of(cpu).with(|tlb| {
             // As if it had run until now.
             let running = core::mem::replace(&mut tlb.running, true);
-            refill(w, tlb);
+            refill(w, cpu, tlb);
             tlb.running = running;
         });
     }
 
     fn tlbi(w: &Arm64, scope: TlbiScope) {
         let thread = w.m.thread();
-        for (_, tlb) in tlbs(w).filter(|(cpu, _)| scope.reaches(*cpu)) {
+        for (cpu, tlb) in tlbs(w).filter(|(cpu, _)| scope.reaches(*cpu)) {
             tlb.with(|tlb| {
                 tlb.post(scope.what, thread, scope.on);
-                refill(w, tlb);
+                refill(w, cpu, tlb);
             });
         }
     }

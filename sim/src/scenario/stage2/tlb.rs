@@ -54,6 +54,8 @@ struct Leaving {
     by: Posted,
     what: Option<Tlbi>,
     view: View,
+    /// What of it had no other invalidation to wait for: it was cached after those before it.
+    fresh: View,
 }
 
 /// So many invalidations may be incomplete at once. One more is taken together with the last: who
@@ -66,6 +68,7 @@ pub(super) struct Tlb {
     /// It runs guest code now, and so may cache what it can reach.
     pub(super) running: bool,
     now: View,
+    /// In the order in which they have begun.
     leaving: [Leaving; LEAVING],
 }
 
@@ -173,6 +176,7 @@ impl Tlb {
             let mut new = made(&view);
             let goes = new.in_scope(what);
             self.leaving[i].view.each(&goes, Few::with);
+            self.leaving[i].fresh.each(&goes, Few::with);
             new.each(&goes, Few::without);
             self.add(&new);
         }
@@ -193,35 +197,53 @@ impl Tlb {
     /// An invalidation begins.
     pub(super) fn post(&mut self, what: Tlbi, thread: usize, on: TlbiOn) {
         let by = Posted::by(thread, on);
-        let dropped = self.usable().in_scope(what);
-        if dropped == View::default() {
+        let view = self.usable().in_scope(what);
+        if view == View::default() {
             return;
         }
-        self.now.each(&dropped, Few::without);
+        let fresh = self.now.in_scope(what);
+        self.now.each(&fresh, Few::without);
+        let mut new = Leaving { by, what: Some(what), view, fresh };
         let same = |l: &Leaving| l.by == by && l.what == Some(what);
-        let mine = self.leaving.iter().position(same);
-        let free = || self.leaving.iter().position(|leaving| leaving.what.is_none());
-        let leaving = &mut self.leaving[mine.or_else(free).unwrap_or(LEAVING - 1)];
-        (leaving.by, leaving.what) = (leaving.by.with(by), Some(what));
-        leaving.view.each(&dropped, Few::with);
+        // It begins anew, with what it had.
+        if let Some(mine) = self.leaving.iter().position(same) {
+            let before = core::mem::take(&mut self.leaving[mine]);
+            new.view.each(&before.view, Few::with);
+            new.fresh.each(&before.fresh, Few::with);
+            self.leaving[mine..].rotate_left(1);
+        }
+        match self.leaving.iter_mut().find(|leaving| leaving.what.is_none()) {
+            Some(free) => *free = new,
+            None => {
+                let last = &mut self.leaving[LEAVING - 1];
+                last.by = last.by.with(by);
+                last.view.each(&new.view, Few::with);
+                last.fresh.each(&new.fresh, Few::with);
+            }
+        }
     }
 
-    /// The invalidations that these have begun are complete: what they drop is gone, and that of it
-    /// which another drops, too.
+    /// The invalidations that these have begun are complete: what they drop is gone, also where
+    /// another drops it, unless it was cached in between.
     pub(super) fn complete(&mut self, by: Posted) {
         for i in 0..LEAVING {
             if !self.leaving[i].by.has_any(by) {
                 continue;
             }
             let gone = core::mem::take(&mut self.leaving[i]).view;
-            for other in &mut self.leaving {
-                other.view.each(&gone, Few::without);
+            for (j, other) in self.leaving.iter_mut().enumerate() {
+                let mut dropped = gone;
+                if j > i {
+                    dropped.each(&other.fresh, Few::without);
+                }
+                other.view.each(&dropped, Few::without);
+                other.fresh.each(&dropped, Few::without);
             }
         }
-        // In one order, whoever came first.
         let empty = self.leaving.iter_mut().filter(|leaving| leaving.view == View::default());
         empty.for_each(|leaving| *leaving = Leaving::default());
-        self.leaving.sort_by_key(|leaving| (leaving.what.is_none(), leaving.by));
+        // Stable: the order of the others stays.
+        self.leaving.sort_by_key(|leaving| leaving.what.is_none());
     }
 }
 
@@ -232,6 +254,82 @@ impl Hash for Tlb {
         self.now.hash(state);
         for leaving in self.leaving.iter().filter(|leaving| leaving.what.is_some()) {
             leaving.hash(state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvmmu_model::arm64::Dsb;
+
+    const IPA: Tlbi = Tlbi::Ipas2e1 { ipa: Gfn(1), level: None };
+
+    /// A CPU that has one page of stage 2 cached.
+    fn has_page() -> View {
+        let mut view = View::default();
+        view.stage2.pages[1] = Leaves::one(2, true);
+        view
+    }
+
+    fn begin(tlb: &mut Tlb, what: Tlbi, thread: usize) {
+        tlb.post(what, thread, TlbiOn::InnerShareable);
+    }
+
+    fn end(tlb: &mut Tlb, thread: usize) {
+        tlb.complete(Posted::completed(thread, Dsb::Ish));
+    }
+
+    fn is_empty(tlb: &Tlb) -> bool {
+        tlb.usable() == View::default()
+    }
+
+    #[test]
+    fn what_is_dropped_may_be_used_until_the_barrier_of_its_thread() {
+        let mut tlb = Tlb::default();
+        tlb.add(&has_page());
+        begin(&mut tlb, IPA, 0);
+        end(&mut tlb, 1);
+        assert_eq!(tlb.usable(), has_page());
+        end(&mut tlb, 0);
+        assert!(is_empty(&tlb));
+    }
+
+    #[test]
+    fn what_two_drop_is_gone_when_the_first_is_complete() {
+        for first in [0, 1] {
+            let mut tlb = Tlb::default();
+            tlb.add(&has_page());
+            begin(&mut tlb, Tlbi::Vmalls12e1, 0);
+            begin(&mut tlb, IPA, 1);
+            end(&mut tlb, first);
+            assert!(is_empty(&tlb), "{first}");
+        }
+    }
+
+    #[test]
+    fn what_is_cached_in_between_goes_with_the_second_alone() {
+        let mut tlb = Tlb::default();
+        tlb.add(&has_page());
+        begin(&mut tlb, Tlbi::Vmalls12e1, 0);
+        tlb.add(&has_page());
+        begin(&mut tlb, IPA, 1);
+        end(&mut tlb, 0);
+        assert_eq!(tlb.usable(), has_page());
+        end(&mut tlb, 1);
+        assert!(is_empty(&tlb));
+    }
+
+    #[test]
+    fn what_is_combined_outlives_the_entry_of_stage_2_that_it_is_made_of() {
+        let combine = |view: &View| View { combined: view.stage2, ..View::default() };
+        for (what, stays) in [(IPA, true), (Tlbi::Vmalls12e1, false)] {
+            let mut tlb = Tlb::default();
+            tlb.add(&has_page());
+            begin(&mut tlb, what, 0);
+            tlb.derive(combine);
+            end(&mut tlb, 0);
+            assert_eq!(!is_empty(&tlb), stays, "{what:?}");
         }
     }
 }
