@@ -260,6 +260,21 @@ const REPORTED: &[Bug] = &[
         Found("lock-clean-cache", &["clean-by-kernel-address"]),
     ),
     bug(
+        "a table of stage 2 is merged into a block, and one page of it is flushed",
+        "3a0b870e3448 (5.10, arm64)",
+        Found("s2-merge-stale-page", &["s2-merge-flush-vmid"]),
+    ),
+    bug(
+        "a fault uses the size of a VMA that is gone",
+        "13ec9308a857 (6.3, arm64; not in 5.10.y)",
+        Found("s2-vma-size", &["s2-seq-before-mmap-unlock"]),
+    ),
+    bug(
+        "a table of stage 2 is freed before its descriptor is flushed",
+        "f62d4c3eb687 (6.9, arm64)",
+        Found("s2-table-free", &["s2-table-tlbi-before-free"]),
+    ),
+    bug(
         "the state of a vCPU is encrypted while its ioctls run; CVE-2026-31591",
         "cb923ee6a80f (7.0)",
         Found("lock-vmsa", &["vmsa-locks-vcpus"]),
