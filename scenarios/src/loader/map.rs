@@ -242,7 +242,7 @@ fn pte(table: &Table<'_>, address: Address, memory: &Memory) -> Result<InitialSp
         return Err(table.source.error(
             table.place("cached"),
             "a cached translation by a descriptor that was never used",
-            "what has no AF is not cached: remove 'cached', or accessed = false",
+            "a CPU that caches it sets AF: remove 'cached', or accessed = false",
         ));
     }
     // What the host lets it be: a read-only descriptor may be of a page that the host can write.

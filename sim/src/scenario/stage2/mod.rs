@@ -4,8 +4,9 @@
 //! It is kept by address, because an invalidation by address has to drop what no descriptor leads
 //! to any more. What it holds is in `tlb.rs`. A walk may go through a table that it has cached the
 //! descriptor of; an entry that combines both stages may be made from a cached one of stage 2, with
-//! no look at memory. Hardware sets AF (`VTCR_EL2.HA`), and what has no AF is not cached, as is
-//! nothing that gives a translation fault; what denies a store is, and may go on denying.
+//! no look at memory. Hardware sets AF (`VTCR_EL2.HA`), by a walk of its own accord, too, so that a
+//! leaf without it may be cached. What gives a translation fault is not; what denies a store is,
+//! and may go on denying.
 //!
 //! A `TLBI` posts an invalidation: what it drops may be used until a `DSB` of its thread is
 //! complete. What a CPU caches after it stays.
@@ -79,23 +80,24 @@ impl Ways {
         let root = SpteLoc { sp: Stage2Mmu::<Sim<Stage2>>::PGD, index: root_index(gfn) as u8 };
         let below = |table| SpteLoc { sp: table, index: (gfn.0 % PTRS_PER_PTE as u64) as u8 };
         let top = pte(w, root);
-        let now = top.is_table(START_LEVEL).then(|| top.follow());
-        let walk = now.map_or(root, below);
+        let linked = top.is_table(START_LEVEL).then(|| top.follow());
+        let walk = linked.map_or(root, below);
         let mut ways = Ways { list: [Way::Walk(walk); WAYS_MAX], len: 1 };
         let others = view.walk[root_index(gfn)].iter().map(|table| SpId(table as u8));
-        for table in others.filter(|table| Some(*table) != now) {
+        for table in others.filter(|table| Some(*table) != linked) {
             ways.push(Way::Walk(below(table)));
         }
         // What does just what the walk does is no other way.
-        let quiet = leaf(w, walk).filter(|leaf| leaf.allows(access) && leaf.pte.is_young());
+        let same = leaf(w, walk).filter(|leaf| leaf.allows(access) && leaf.pte.is_young());
         let (pages, blocks) = view.leaves(gfn);
         let write = access == Access::Write;
-        let of = |leaves: Leaves| if write { leaves.write } else { leaves.read };
+        let pages_of = |leaves: Leaves| if write { leaves.write } else { leaves.read };
         let offset = gfn.0 % PTRS_PER_PTE as u64;
-        let of_blocks =
-            of(blocks).iter().fold(Few::NONE, |all, first| all.with(Few::one(first + offset)));
-        let cached = of(pages).with(of_blocks).iter().map(Pfn);
-        for pfn in cached.filter(|pfn| quiet.is_none_or(|leaf| leaf.pfn(gfn) != *pfn)) {
+        let of_blocks = pages_of(blocks)
+            .iter()
+            .fold(Few::NONE, |all, first| all.with(Few::one(first + offset)));
+        let cached = pages_of(pages).with(of_blocks).iter().map(Pfn);
+        for pfn in cached.filter(|pfn| same.is_none_or(|leaf| leaf.pfn(gfn) != *pfn)) {
             ways.push(Way::Cached(pfn));
         }
         let level_of = |leaves: Leaves, level| (leaves.denies != Few::NONE).then_some(level);
