@@ -113,7 +113,7 @@ const ARM64_PROPERTIES: &[Property] = &[Property::Bbm, Property::TableRefcount];
 /// How guards of arm64's MMU begin.
 const ARM64_GUARDS: &str = "s2-";
 
-/// Guards that both architectures have.
+/// Guards that both architectures have, or that run beside either MMU.
 const SHARED_GUARDS: &[Guard] = &[
     Guard::MarkDirtyAtomic,
     Guard::FlushAfterHarvest,
@@ -150,9 +150,6 @@ const SHARED_GUARDS: &[Guard] = &[
     Guard::UsageCountOwnLock,
     Guard::CountLockNoMutex,
 ];
-
-/// Guards of arm64 outside its MMU.
-const ARM64_OTHERS: &[Guard] = &[Guard::CleanByKernelAddress, Guard::PsciWithoutKvmLock];
 
 impl Arch {
     /// What messages call it.
@@ -199,9 +196,7 @@ impl Arch {
         match self {
             // What is of arm64 outside its MMU runs beside this one, too.
             Arch::X86 => !of_arm64,
-            Arch::Arm64 => {
-                of_arm64 || SHARED_GUARDS.contains(&guard) || ARM64_OTHERS.contains(&guard)
-            }
+            Arch::Arm64 => of_arm64 || SHARED_GUARDS.contains(&guard),
         }
     }
 

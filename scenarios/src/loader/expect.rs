@@ -242,6 +242,9 @@ fn guards(table: &Table<'_>, arch: Arch) -> Result<GuardSet, LoadError> {
     };
     for text in table.texts("without")? {
         if let Some(release) = Release::by_name(text.value) {
+            if !release.lacks().iter().all(|guard| arch.has_guard(guard)) {
+                return Err(arch.lacks(text.source, text.at(0), "release", text.value, legal()));
+            }
             without = release.lacks().iter().fold(without, GuardSet::with);
             continue;
         }

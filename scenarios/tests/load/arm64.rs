@@ -133,6 +133,12 @@ fn what_x86_alone_has_is_refused_where_it_stands() {
                 "s2-unmap-tlbi",
             ),
             (
+                "\"s2-unmap-tlbi\"",
+                "\"x86-v5.10\"",
+                "39:14: release 'x86-v5.10' is of x86, and the profile is of arm64",
+                "s2-unmap-tlbi",
+            ),
+            (
                 "pte = \"r\"",
                 "spte = \"110\"",
                 "16:21: unknown key of an SPTE in [map]: 'spte'",
