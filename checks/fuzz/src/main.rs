@@ -8,8 +8,12 @@ mod seal;
 mod session;
 mod targets;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, AtomicUsize};
+use std::thread::{available_parallelism, scope};
 
 use clap::Parser;
 
@@ -18,8 +22,11 @@ use targets::Target;
 /// Feeds changed inputs to what reads them, and keeps those that reach new code.
 #[derive(Parser, Debug)]
 struct Args {
-    /// What reads the inputs; all of them one after the other if none is named
+    /// What reads the inputs; all of them if none is named
     target: Option<Target>,
+    /// How many targets are tried at the same time; as many as there are CPUs without
+    #[arg(long)]
+    jobs: Option<NonZero<usize>>,
     /// How many inputs for each target; without it and without --time a small number of its own
     #[arg(long)]
     runs: Option<u64>,
@@ -44,15 +51,21 @@ fn main() -> ExitCode {
         return driver::run(child);
     }
     let targets = args.target.map_or_else(|| Target::ALL.to_vec(), |target| vec![target]);
-    let mut faults = false;
-    for target in targets {
-        faults |= match session::run(target, &args) {
-            Ok(clean) => !clean,
-            Err(error) => {
-                eprintln!("error: {target}: {error}");
-                return ExitCode::from(2);
-            }
-        };
-    }
-    ExitCode::from(u8::from(faults))
+    let next = AtomicUsize::new(0);
+    let worst = AtomicU8::new(0);
+    let worker = || {
+        while let Some(target) = targets.get(next.fetch_add(1, Relaxed)) {
+            let code = session::run(*target, &args).map_or_else(
+                |error| {
+                    eprintln!("error: {target}: {error}");
+                    2
+                },
+                |clean| u8::from(!clean),
+            );
+            worst.fetch_max(code, Relaxed);
+        }
+    };
+    let jobs = args.jobs.or_else(|| available_parallelism().ok()).map_or(1, NonZero::get);
+    scope(|threads| (0..jobs).for_each(|_| drop(threads.spawn(worker))));
+    ExitCode::from(worst.into_inner())
 }

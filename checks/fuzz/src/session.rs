@@ -103,7 +103,7 @@ fn tell(target: Target, command: &[String], words: &Path, found: &Path) -> io::R
         match line.strip_prefix("stat::number_of_executed_units:") {
             Some(number) => number.trim().clone_into(&mut tried),
             None if is_chatter(&line) => {}
-            None => eprintln!("{line}"),
+            None => eprintln!("{target}: {line}"),
         }
     }
     let status = child.wait()?;
