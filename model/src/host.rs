@@ -52,6 +52,10 @@ pub trait Host {
     /// it. Called with no lock that a notifier may want.
     #[track_caller]
     fn mmu_notifier_unregister(&self);
+    /// No page for a table is left: there are fewer than this program needs. In the kernel a fault
+    /// fills its cache before it takes `mmu_lock`, and waits for memory there.
+    #[track_caller]
+    fn out_of_table_pages(&self) {}
     /// `kvm_release_pfn_clean`: gives the reference back.
     #[track_caller]
     fn kvm_release_pfn_clean(&self, pfn: Pfn);

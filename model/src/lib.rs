@@ -2,9 +2,10 @@
 //! shuttle, by real threads and on real page tables.
 //!
 //! It is written from facts about Linux v5.10 (x86, shadow paging and the legacy direct MMU; arm64,
-//! stage 2), in a design of its own. Functions have the kernel's names; each says which locks it
-//! needs, what it guarantees and what is left out. There is no heap, no `unsafe`, no `cfg`, and no
-//! dependency but the attribute `#[kernel]`, which names functions for observers.
+//! stage 2, that of v6.1 and v6.12 too), in a design of its own. Functions have the kernel's names;
+//! each says which locks it needs, what it guarantees and what is left out. There is no heap, no
+//! `unsafe`, no `cfg`, and no dependency but the attribute `#[kernel]`, which names functions for
+//! observers.
 //!
 //! # In which order to read
 //!
@@ -31,8 +32,8 @@
 //!
 //! # What is not here yet
 //!
-//! A third level, the dirty ring, generations of roots (`mmu_valid_gen`), the TDP MMU, arm64 after
-//! 5.10. docs/model.md and docs/arm64.md say of each function where it is or why it is left out.
+//! A third level, the dirty ring, generations of roots (`mmu_valid_gen`), the TDP MMU, VMIDs of
+//! arm64. docs/model.md and docs/arm64.md say of each function where it is or why it is left out.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -67,6 +67,10 @@ marks! {
     TableMerged = "table-merged",
     /// Stage 2 of arm64: a table was freed.
     TableFreed = "table-freed",
+    /// Stage 2 of arm64: a fault left an entry to another one, or had nothing to change there.
+    Stage2Again = "stage2-again",
+    /// Stage 2 of arm64: a block took the place of a table, which waits for walkers to leave it.
+    TableUnlinked = "table-unlinked",
     /// A shadow-present leaf SPTE was installed or rewritten.
     SpteSet = "spte-set",
     /// An SPTE was write-protected for the dirty log.

@@ -389,6 +389,20 @@ pub trait Platform: Clone + Debug {
             word.store(0, Ordering::Relaxed);
         }
     }
+    /// What a word holds that nobody else writes now: no step.
+    #[inline]
+    fn owned(&self, word: &Self::Word) -> u64 {
+        // ORDERING: relaxed: what keeps others from writing it orders this, too.
+        word.load(Ordering::Relaxed)
+    }
+    /// Adds, wrapping, to a counter of which others ask at most whether it is 0 while this may
+    /// happen, and see the same before and after; else it is read by [`Platform::owned`]. No step,
+    /// and the order of several makes no difference.
+    #[inline]
+    fn count(&self, counter: &Self::Word, value: u64) {
+        // ORDERING: relaxed: who reads it has excluded those who add.
+        counter.add(value, Ordering::Relaxed);
+    }
     /// The memory of these words is in use (again).
     #[inline(always)]
     fn allocated(&self, _words: &[Self::Word]) {}

@@ -32,8 +32,9 @@ pub trait Tables<P: Platform>: Debug + Sized {
     /// What a table is for: its level, and what it maps. `peek` looks at a word without a step.
     fn header(&self, sp: SpId, peek: impl Fn(&P::Word) -> u64) -> Header;
 
-    /// The memory of the table that an entry is in is in use.
-    fn is_in_use(l: &Self::State, loc: SpteLoc) -> bool;
+    /// The memory of the table that an entry is in is in use. `peek` looks at a word without a
+    /// step.
+    fn is_in_use(&self, l: &Self::State, loc: SpteLoc, peek: impl Fn(&P::Word) -> u64) -> bool;
 
     /// Installs a leaf on the path of a vCPU to a page, a large one above the 4K level, and says
     /// where. `guest`: what the guest's own tables say of the page. Before any thread runs.

@@ -57,6 +57,8 @@ pub enum Object {
     TlbsDirty,
     /// `slot->arch.gfn_track[KVM_PAGE_TRACK_WRITE][gfn]`.
     GfnTrack,
+    /// `page_count` of a page that holds a stage-2 table.
+    PageCount,
     /// A lock, or the data that only its owner touches.
     Lock(LockClass),
     /// The dirty flags of host pages.
@@ -156,6 +158,7 @@ impl Object {
             Object::UnsyncChildren => "sp->unsync_children",
             Object::TlbsDirty => "tlbs_dirty",
             Object::GfnTrack => "gfn_track",
+            Object::PageCount => "page_count",
             Object::Lock(class) => class.info().short,
             Object::PageFlags => "page_dirty",
             Object::Page => "page",

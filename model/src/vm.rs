@@ -29,7 +29,7 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
     /// # Panics
     /// If there are more slots or vCPUs than the model has room for.
     pub fn new(p: &P, host: H, config: &VmConfig<'_>, mmu: M) -> Self {
-        Vm { kvm: Kvm::new(p, config), p: p.clone(), host, mmu }
+        Vm { kvm: Kvm::new(p, config, mmu.lock_has_readers()), p: p.clone(), host, mmu }
     }
 }
 
@@ -41,6 +41,21 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
 pub trait Mmu<P: Platform>: Tables<P> {
     /// KVM_RUN is in a read section of `kvm->srcu` wherever the guest does not run.
     const RUN_HOLDS_SRCU: bool = true;
+
+    /// True if `mmu_lock` is a read-write lock, false if it is a spinlock.
+    fn lock_has_readers(&self) -> bool {
+        false
+    }
+
+    /// RCU, where memory of this MMU is freed after a grace period of it.
+    fn rcu(&self) -> Option<&P::Rcu> {
+        None
+    }
+
+    /// Runs a callback that was handed to [`Mmu::rcu`].
+    ///
+    /// Locks: none.
+    fn rcu_callback<H: Host>(_vm: &Vm<P, H, Self>, _callback: u64) {}
 
     /// `kvm_arch_flush_remote_tlb`: flushes the TLBs of all CPUs without requests. False: it has
     /// not.

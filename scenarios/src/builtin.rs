@@ -2,12 +2,19 @@
 //! `scenarios/locks/`, by subject, and `canary.toml`. Names are unique, and do not name the folder.
 
 macro_rules! files {
-    ($($name:literal in $folder:literal,)+) => {
-        /// File name and text of each built-in scenario, sorted by name.
-        pub const FILES: &[(&str, &str)] = &[$((
-            concat!($name, ".toml"),
-            include_str!(concat!("../", $folder, "/", $name, ".toml")),
-        ),)+];
+    ($($name:literal $(and $also:literal)* in $folder:literal,)+) => {
+        /// File name and text of each built-in scenario. One of several profiles is here by each of
+        /// its [`names`](crate::loader::names).
+        pub const FILES: &[(&str, &str)] = &[$(
+            (
+                concat!($name, ".toml"),
+                include_str!(concat!("../", $folder, "/", $name, ".toml")),
+            ),
+            $((
+                concat!($name, $also, ".toml"),
+                include_str!(concat!("../", $folder, "/", $name, ".toml")),
+            ),)*
+        )+];
     };
 }
 
@@ -102,20 +109,25 @@ files! {
     "pte-write-upper" in "races/guest-tables",
     "pte-write-vs-swap" in "races/guest-tables",
     "relax-perms" in "races/tlb",
-    "s2-log-begins" in "races/stage2",
-    "s2-log-block" in "races/stage2",
-    "s2-log-mark" in "races/stage2",
-    "s2-memslot" in "races/stage2",
-    "s2-merge-bbm" in "races/stage2",
-    "s2-merge-stale-page" in "races/stage2",
-    "s2-relax" in "races/stage2",
-    "s2-retry" in "races/stage2",
-    "s2-split-denied" in "races/stage2",
-    "s2-split-lost-page" in "races/stage2",
-    "s2-split-stale-block" in "races/stage2",
-    "s2-table-free" in "races/stage2",
-    "s2-unmap" in "races/stage2",
-    "s2-vma-size" in "races/stage2",
+    "s2-locked-bbm" in "races/stage2",
+    "s2-locked-marker" in "races/stage2",
+    "s2-log-begins" and "-v6.1" and "-v6.12" in "races/stage2",
+    "s2-log-block" and "-v6.1" and "-v6.12" in "races/stage2",
+    "s2-log-mark" and "-v6.1" and "-v6.12" in "races/stage2",
+    "s2-memslot" and "-v6.1" and "-v6.12" in "races/stage2",
+    "s2-merge-bbm" and "-v6.1" and "-v6.12" in "races/stage2",
+    "s2-merge-stale-page" and "-v6.1" and "-v6.12" in "races/stage2",
+    "s2-pa-from-ipa" in "races/stage2",
+    "s2-relax" and "-v6.1" and "-v6.12" in "races/stage2",
+    "s2-relax-vs-split" in "races/stage2",
+    "s2-retry" and "-v6.1" and "-v6.12" in "races/stage2",
+    "s2-split-denied" and "-v6.1" and "-v6.12" in "races/stage2",
+    "s2-split-lost-page" and "-v6.1" and "-v6.12" in "races/stage2",
+    "s2-split-stale-block" and "-v6.1" and "-v6.12" in "races/stage2",
+    "s2-table-free" and "-v6.1" and "-v6.12" in "races/stage2",
+    "s2-unlinked-rcu" in "races/stage2",
+    "s2-unmap" and "-v6.1" and "-v6.12" in "races/stage2",
+    "s2-vma-size" and "-v6.1" and "-v6.12" in "races/stage2",
     "second-table" in "races/aba",
     "shrink-two-tables" in "races/shadow-pages",
     "snapshot-fails" in "races/dirty-log",

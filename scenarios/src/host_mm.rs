@@ -467,9 +467,19 @@ impl<M: Machine> Host for HostMm<M> {
     }
 
     #[track_caller]
+    fn out_of_table_pages(&self) {
+        self.m.violate(Property::EnoughPages, format_args!("all pages for tables are in use"));
+    }
+
+    #[track_caller]
     fn kvm_set_pfn_dirty(&self, pfn: Pfn) {
         // ORDERING: acq-rel: a locked bit operation.
-        self.dirty.or(self.compound_page(pfn), AcqRel);
+        let pages = self.compound_page(pfn);
+        // Whether it is a part of a huge page the host may change before the step.
+        if pages != 1 << pfn.0 {
+            self.m.depends_on(pages);
+        }
+        self.dirty.or(pages, AcqRel);
     }
 
     /// A hint for reclaim, and no step: only `accessed` looks at it.

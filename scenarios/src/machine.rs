@@ -92,6 +92,10 @@ pub trait Machine: Platform + 'static {
     /// Reports that a property is violated in the running step.
     #[track_caller]
     fn violate(&self, property: Property, detail: Arguments<'_>);
+    /// What the running thread does from now on depends on this, which it has looked at without a
+    /// step.
+    #[inline(always)]
+    fn depends_on(&self, _value: u64) {}
     /// Says in words what hardware, the guest, the host or user space did in the running step.
     #[inline(always)]
     #[track_caller]

@@ -1,6 +1,6 @@
 //! The MMU of a scenario's VM. Everything else here asks it by the traits of the model alone.
 
-use kvmmu_model::arm64::pgtable::KVM_PTE;
+use kvmmu_model::arm64::pgtable::{KVM_PTE, Version};
 use kvmmu_model::x86::PmlBuffer;
 use kvmmu_model::x86::mmu::IndirectFastFault;
 use kvmmu_model::x86::mmu::paging::KVM_MAX_HUGEPAGE_LEVEL;
@@ -12,8 +12,11 @@ use crate::scenario::{self, Format, Profile, Scenario};
 /// The MMU that scenarios run on a machine.
 pub type MmuOf<M> = <M as Machine>::Mmu;
 
-/// What `mmu_lock` guards, with what generic KVM keeps there.
-pub type MmuState<M> = kvmmu_model::virt::MmuState<<MmuOf<M> as kvmmu_model::Tables<M>>::State>;
+/// What `mmu_lock` guards of the MMU.
+pub type StateOf<M> = <MmuOf<M> as kvmmu_model::Tables<M>>::State;
+
+/// The same, with what generic KVM keeps there.
+pub type MmuState<M> = kvmmu_model::virt::MmuState<StateOf<M>>;
 
 /// An MMU that scenarios can be run on.
 pub trait ScenarioMmu<M: Machine>: Mmu<M> {
@@ -47,19 +50,24 @@ impl<M: Machine> ScenarioMmu<M> for ShadowMmu<M> {
     }
 }
 
-/// One profile of arm64, one layout of descriptors: there is nothing to choose.
 impl<M: Machine> ScenarioMmu<M> for Stage2Mmu<M> {
-    fn of(m: &M, _scenario: &Scenario) -> Self {
-        Stage2Mmu::new(m)
+    fn of(m: &M, scenario: &Scenario) -> Self {
+        let version = match scenario.profile {
+            // The first two have another MMU.
+            Profile::Fixed | Profile::X86V6_1 | Profile::Arm64V5_10 => Version::V5_10,
+            Profile::Arm64V6_1 => Version::V6_1,
+            Profile::Arm64V6_12 => Version::V6_12,
+        };
+        Stage2Mmu::new(m, version, scenario.runs_rcu_callbacks())
     }
 }
 
 fn shadow_mmu<M: Machine>(m: &M, scenario: &Scenario) -> ShadowMmu<M> {
     let mut mmu = ShadowMmu::new(m, format_of(scenario.spte));
     mmu.algorithm = match scenario.profile {
-        // The last has another MMU.
-        Profile::Fixed | Profile::Arm64V5_10 => Algorithm::V5_10,
         Profile::X86V6_1 => Algorithm::V6_1,
+        // Those of arm64 have another MMU.
+        _ => Algorithm::V5_10,
     };
     mmu.indirect_fast_fault = match scenario.indirect {
         scenario::IndirectFastFault::Gfns => IndirectFastFault::Gfns,

@@ -1,9 +1,7 @@
 //! The checks behind the properties: what observers look at, in the running step or at the end.
 
 use kvmmu_model::virt::{GFNS, Memslot};
-use kvmmu_model::{
-    Access, CpuId, Gfn, GfnRange, Gva, Leaf, Lock, Pfn, SpId, Spte, SpteLoc, Tables, Tag,
-};
+use kvmmu_model::{Access, CpuId, Gfn, GfnRange, Gva, Leaf, Pfn, SpId, Spte, SpteLoc, Tables, Tag};
 
 use crate::guest_tables;
 use crate::host_mm::PFNS;

@@ -80,6 +80,10 @@ pub enum Profile {
     X86V6_1,
     /// arm64, the stage-2 MMU of 5.10, every guard present, later fixes included.
     Arm64V5_10,
+    /// The same of 6.1.
+    Arm64V6_1,
+    /// The same of 6.12, in which faults walk together.
+    Arm64V6_12,
 }
 
 /// An architecture, by what its KVM has for an MMU.
@@ -97,7 +101,7 @@ impl Profile {
     pub const fn arch(self) -> Arch {
         match self {
             Profile::Fixed | Profile::X86V6_1 => Arch::X86,
-            Profile::Arm64V5_10 => Arch::Arm64,
+            Profile::Arm64V5_10 | Profile::Arm64V6_1 | Profile::Arm64V6_12 => Arch::Arm64,
         }
     }
 }
@@ -357,6 +361,12 @@ impl Scenario {
         self.ops().any(|op| {
             matches!(op, Op::Host(HostOp::AsyncPf) | Op::User(UserOp::CloseVm | UserOp::Rmmod))
         })
+    }
+
+    /// True if some thread runs the callbacks of RCU. Else what waits for a grace period is never
+    /// freed.
+    pub fn runs_rcu_callbacks(&self) -> bool {
+        self.ops().any(|op| matches!(op, Op::Host(HostOp::RcuCallbacks)))
     }
 
     /// True if the VMM deletes memslots to make them again.

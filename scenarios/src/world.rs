@@ -7,7 +7,9 @@ use kvmmu_model::platform::Ordering::Relaxed;
 use kvmmu_model::virt::{AsyncPf, GFNS, MEMSLOTS, MemslotConfig, VCPUS, VmConfig};
 use kvmmu_model::x86::mmu::walk::GuestWalk;
 use kvmmu_model::x86::{ApicAccessPage, PmlBuffer};
-use kvmmu_model::{Access, CpuId, Gfn, Gva, Mmu, Spte, SpteFormat, SpteLoc, Tables, Vm, Word};
+use kvmmu_model::{
+    Access, CpuId, Gfn, Gva, Mmu, Object, Spte, SpteFormat, SpteLoc, Tables, Tag, Vm, Word,
+};
 
 use crate::host_mm::HostMm;
 use crate::last_use::Readers;
@@ -41,6 +43,8 @@ pub struct World<M: Machine> {
     pub(crate) created: M::Cell<Created>,
     /// How the VMM keeps vCPUs out of KVM_RUN. `None`: it never does.
     pub(crate) pause: Option<VmmPause<M>>,
+    /// The vCPUs that may hand callbacks to RCU still. `None`: nobody runs callbacks.
+    pub(crate) rcu_callers: Option<M::Word>,
     /// The memslots that the VMM is making again, one bit each.
     pub(crate) recreating: M::Cell<u8>,
     /// Which properties are watched, a bit each.
@@ -113,6 +117,9 @@ impl<M: Machine> World<M> {
             deleted: m.cell(0),
             created: m.cell(Created::default()),
             pause: scenario.recreates_memslots().then(|| VmmPause::new(m, vcpus as u8)),
+            rcu_callers: scenario
+                .runs_rcu_callbacks()
+                .then(|| m.word(Tag::one(Object::User), vcpus as u64)),
             recreating: m.cell(0),
             own_locks: OwnLock::all(m, &scenario.locks),
             readers: Readers::of(scenario),

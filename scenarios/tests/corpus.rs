@@ -275,6 +275,11 @@ const REPORTED: &[Bug] = &[
         Found("s2-table-free", &["s2-table-tlbi-before-free"]),
     ),
     bug(
+        "a walk comes back into another fault's table, and maps what is behind its block",
+        "1f0f4a2ef7a5 (6.4, arm64)",
+        Found("s2-pa-from-ipa", &["s2-pa-from-ipa"]),
+    ),
+    bug(
         "the state of a vCPU is encrypted while its ioctls run; CVE-2026-31591",
         "cb923ee6a80f (7.0)",
         Found("lock-vmsa", &["vmsa-locks-vcpus"]),

@@ -25,6 +25,9 @@ const SLOW: &[&str] = &[
     "lock-order-ioctls",
     "lock-order-vcpus",
     "notifier-seq-cut",
+    "s2-locked-marker",
+    "s2-pa-from-ipa",
+    "s2-relax-vs-split",
     "stale-walk-indirect",
     "unsync-owed-twice",
 ];

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use kvmmu_model::virt::VCPUS;
-use kvmmu_model::{Gfn, GuardSet, Lock, Mark, Pfn};
+use kvmmu_model::{Gfn, GuardSet, Mark, Pfn};
 use kvmmu_scenarios::machine::Cell;
 use kvmmu_scenarios::ops::{Address, HostOp, SlotIndex, UserOp, VcpuOp};
 use kvmmu_scenarios::oracle;

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use kvmmu_model::arm64::{Dsb, TlbiOn, TlbiScope};
-use kvmmu_model::virt::{GFNS, VCPUS};
+use kvmmu_model::virt::{GFNS, MmuLock, VCPUS};
 use kvmmu_model::x86::mmu::walk::hardware_walk;
 use kvmmu_model::{
     Access, CpuId, CpuMask, Guard, Guarded, LockId, Mark, Object, Ordering, Pfn, Platform,
@@ -427,9 +427,11 @@ impl<X: Primitives> Machine for EngineMachine<X> {
         }
         if access.access == Access::Write
             && w.watches(Property::ShadowedPtReadonly)
+            // On x86 it is a spinlock.
+            && let MmuLock::Spin(mmu_lock) = &w.vm.kvm.mmu_lock
             // Its owner may just have taken the page out of sync.
-            && !(w.vm.mmu.unsync_children.is_some() && w.vm.kvm.mmu_lock.is_held())
-            && let Some(table) = oracle::shadowed_table(w, &w.vm.kvm.mmu_lock.peek(), pfn)
+            && !(w.vm.mmu.unsync_children.is_some() && mmu_lock.is_held())
+            && let Some(table) = oracle::shadowed_table(w, &mmu_lock.peek(), pfn)
         {
             w.m.violate(
                 Property::ShadowedPtReadonly,

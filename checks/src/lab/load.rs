@@ -37,16 +37,36 @@ pub fn builtin_named(name: &str, size: u8) -> Result<Arc<Scenario>, Failure> {
     loader::load(file, text, size).map(Arc::new).map_err(|error| refused(&error))
 }
 
-/// The text of a scenario file.
+/// The names of the scenarios that a path names, and the text of their file. A file of several
+/// profiles has several; the path may be that of one of them, too (`my-race-v6.12.toml` of
+/// `my-race.toml`).
 ///
 /// # Errors
 ///
 /// A file that cannot be read.
-pub fn read(path: &Path) -> Result<Arc<str>, Failure> {
-    loader::read(path).map(Arc::from).map_err(|error| refused(&error))
+pub fn read(path: &str) -> Result<(Vec<String>, Arc<str>), Failure> {
+    let error = match loader::read(Path::new(path)) {
+        Ok(text) => {
+            let names = loader::names(path, &text).map_err(|error| refused(&error))?;
+            return Ok((names, Arc::from(text)));
+        }
+        Err(error) => error,
+    };
+    let whole = path.rfind("-v").map(|at| format!("{}.toml", &path[..at]));
+    if let Some(whole) = whole
+        && let Ok(text) = loader::read(Path::new(&whole))
+    {
+        // Why it has no such scenario may be that it does not load.
+        loader::load(&whole, &text, 1).map_err(|error| refused(&error))?;
+        let names = loader::names(&whole, &text).map_err(|error| refused(&error))?;
+        if names.iter().any(|name| name == path) {
+            return Ok((vec![path.to_owned()], Arc::from(text)));
+        }
+    }
+    Err(refused(&error))
 }
 
-/// The scenario that `text`, of a file of this name, is.
+/// The scenario that `text`, of a file of this name, is; of several that which the name is of.
 ///
 /// # Errors
 ///

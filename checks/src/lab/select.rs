@@ -39,7 +39,7 @@ impl Selected {
     }
 }
 
-/// The scenario that `text`, of a file of this name, is.
+/// The scenario of this name that `text`, of a file, is.
 ///
 /// # Errors
 ///
@@ -66,7 +66,10 @@ pub fn scenarios(words: &[String], size: u8) -> Result<Vec<Selected>, Failure> {
     // only if it is named. One that is among many is left out, and said to be: always, since a run
     // that leaves something out in silence says more than it has seen.
     let builtin = load::builtin(1)?;
-    let read = |file: &str| text(file, &load::read(Path::new(file))?, size);
+    let read = |path: &str| {
+        let (names, content) = load::read(path)?;
+        names.iter().map(|name| text(name, &content, size)).collect()
+    };
     let selected = from(&builtin, words, read)?;
     if size == 1 {
         return Ok(selected);
@@ -100,18 +103,20 @@ pub fn scenarios(words: &[String], size: u8) -> Result<Vec<Selected>, Failure> {
 fn from(
     builtin: &[Arc<Scenario>],
     words: &[String],
-    load: impl Fn(&str) -> Result<Selected, Failure>,
+    load: impl Fn(&str) -> Result<Vec<Selected>, Failure>,
 ) -> Result<Vec<Selected>, Failure> {
     let all = ["*".to_owned()];
     let mut selected: Vec<Selected> = Vec::new();
     let mut files: Vec<PathBuf> = Vec::new();
     for word in if words.is_empty() { &all } else { words } {
         if is_file(word) {
-            // One file may have several paths.
-            let file = fs::canonicalize(word).unwrap_or_else(|_| PathBuf::from(word));
-            if !files.contains(&file) {
-                files.push(file);
-                selected.push(load(word)?);
+            // One file may have several paths, and one scenario of it may be named by itself.
+            for one in load(word)? {
+                let place = place_of(one.file.as_deref().unwrap_or(word));
+                if !files.contains(&place) {
+                    files.push(place);
+                    selected.push(one);
+                }
             }
             continue;
         }
@@ -128,6 +133,17 @@ fn from(
     }
     call_apart(&mut selected);
     Ok(selected)
+}
+
+/// Where a file is, or would be that is called by a profile of another one.
+fn place_of(file: &str) -> PathBuf {
+    let path = Path::new(file);
+    fs::canonicalize(path).unwrap_or_else(|_| {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = fs::canonicalize(directory.unwrap_or(Path::new(".")));
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        directory.map_or_else(|_| path.to_path_buf(), |directory| directory.join(name))
+    })
 }
 
 /// Calls files by their paths where one name stands for several scenarios.

@@ -1,7 +1,7 @@
-//! Goal: as for shadow pages (`random_races.rs`), on the stage-2 MMU of arm64. Method: one or two
-//! vCPUs, and the host or user space, one operation each, over a huge page of the host, over what
-//! is mapped at first, and sets of missing guards. A vCPU does not have to fault: a descriptor that
-//! it has cached is enough, and naive comes to an end of that.
+//! Goal: as for shadow pages (`random_races.rs`), on the stage-2 MMU of arm64, each version.
+//! Method: one or two vCPUs, and the host or user space, one operation each, over a huge page of
+//! the host, over what is mapped at first, and sets of missing guards. A vCPU does not have to
+//! fault: a descriptor that it has cached is enough, and naive comes to an end of that.
 
 use std::cell::Cell;
 use std::fmt::Write;
@@ -23,6 +23,7 @@ const BROKEN_MIN: u32 = 8;
 
 #[derive(Clone, Debug)]
 struct Case {
+    profile: &'static str,
     vcpus: Vec<&'static str>,
     /// Kind and operation of the last thread.
     other: Option<(&'static str, &'static str)>,
@@ -36,7 +37,7 @@ struct Case {
 impl Case {
     fn text(&self) -> String {
         let mut t = String::from("title = \"t\"\nsource = \"s\"\nabout = \"a\"\n");
-        t += "profile = \"arm64-v5.10\"\n[host]\npages = 6\n";
+        let _ = writeln!(t, "profile = \"{}\"\n[host]\npages = 6", self.profile);
         if self.huge {
             t += "huge = [\"gfn0\"]\n";
         }
@@ -96,8 +97,10 @@ fn case() -> impl Strategy<Value = Case> {
         })
         .collect();
     let without = prop::collection::vec(prop::sample::select(here), 0..=3);
-    (threads, any::<bool>(), any::<bool>(), map, any::<bool>(), without).prop_map(
-        |((vcpus, other), huge, log, map, bbm, without)| Case {
+    let profile = prop::sample::select(vec!["arm64-v5.10", "arm64-v6.1", "arm64-v6.12"]);
+    (profile, threads, any::<bool>(), any::<bool>(), map, any::<bool>(), without).prop_map(
+        |(profile, (vcpus, other), huge, log, map, bbm, without)| Case {
+            profile,
             vcpus,
             other,
             huge,

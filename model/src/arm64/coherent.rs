@@ -4,7 +4,7 @@ use crate::guard::Guard;
 use crate::host::Host;
 use crate::kernel;
 use crate::mark::Mark;
-use crate::platform::{Lock, Platform};
+use crate::platform::Platform;
 use crate::vm::{Mmu, Vm};
 
 impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {

@@ -1,26 +1,31 @@
-//! The MMU of KVM for arm64: faults, and what generic KVM asks of it. Linux v5.10
+//! The MMU of KVM for arm64: faults, and what generic KVM asks of it. Linux v5.10, v6.1 and v6.12
 //! `arch/arm64/kvm/mmu.c`.
 //!
 //! Guarantee: as for every MMU ([`crate::virt::notifier`], [`crate::virt::dirty_log`]). Mechanism:
 //! all of it is under `mmu_lock`: no fault goes without, and no reverse map is needed, because
 //! frames are found by a walk. A fault samples the notifier sequence, looks the page up, and checks
-//! under the lock. W is given only where the frame is marked under the same lock: what is harvested
-//! is write-protected under it, too. Not modelled: device memory, instruction fetches, the caches,
-//! `stage2_unmap_vm`, yields.
+//! under the lock. To 6.1 W is given only where the frame is marked under the same lock: what is
+//! harvested is write-protected under it, too. In 6.12 faults hold the lock for reading, and mark
+//! when they have given it back: in between another vCPU may store to the page, and the mark comes
+//! before the one whose fault it was leaves KVM_RUN. Not modelled: device memory, instruction
+//! fetches, the caches, `stage2_unmap_vm`, yields.
 
-use super::pgtable::{KvmPgtableProt, LAST_LEVEL, Locked, START_LEVEL, Stage2Mmu, granule};
+use super::pgtable::{
+    Held, KvmPgtableProt, LAST_LEVEL, Locked, START_LEVEL, Stage2Mmu, Version, WalkError, granule,
+};
 use crate::guard::Guard;
 use crate::host::{Host, PinnedPage};
 use crate::kernel;
 use crate::mark::Mark;
 use crate::platform::Ordering::Acquire;
-use crate::platform::{Lock, Platform, Srcu, Word};
-use crate::types::{Access, FaultStatus, Gfn, GfnRange, Pfn};
+use crate::platform::{Platform, Srcu, Word};
+use crate::types::{Access, CpuId, FaultStatus, Gfn, GfnRange, Pfn};
 use crate::vm::{RetPf, Vm};
 
 /// A fault, and what is known of its memslot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Abort {
+    cpu: CpuId,
     gfn: Gfn,
     write: bool,
     status: FaultStatus,
@@ -49,7 +54,13 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     /// Locks: a read section of `kvm->srcu` over all of it, which the rest of KVM_RUN is not in;
     /// takes `mmap_lock`, then `mmu_lock`.
     #[kernel]
-    pub fn kvm_handle_guest_abort(&self, gfn: Gfn, access: Access, status: FaultStatus) -> RetPf {
+    pub fn kvm_handle_guest_abort(
+        &self,
+        cpu: CpuId,
+        gfn: Gfn,
+        access: Access,
+        status: FaultStatus,
+    ) -> RetPf {
         let _srcu = self.p.guarded(Guard::RunHoldsSrcu, || Some(self.kvm.srcu.read_lock()));
         let memslot = match self.gfn_to_memslot(gfn) {
             Some(memslot) if memslot.valid => memslot,
@@ -60,6 +71,7 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
         };
         let logging_active = memslot.logged;
         self.user_mem_abort(Abort {
+            cpu,
             gfn,
             write: access == Access::Write,
             status,
@@ -72,33 +84,80 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     /// `user_mem_abort`: looks the page up, takes `mmu_lock`, sees whether the host took it back
     /// meanwhile, and maps it, or relaxes what is mapped.
     ///
-    /// Locks: a read section of `kvm->srcu`; takes `mmap_lock` for reading, then `mmu_lock`.
+    /// Locks: a read section of `kvm->srcu`; takes `mmap_lock` for reading, then `mmu_lock`: since
+    /// 6.2 (commit 1577cb5823ce) for reading.
     #[kernel]
     fn user_mem_abort(&self, abort: Abort) -> RetPf {
-        let Found { seq, page, level } = match self.lookup(abort) {
+        let found = match self.lookup(abort) {
             Ok(found) => found,
             Err(ret) => return ret,
         };
         // No guard: a fault that only reads would mark its frame, too, which is reported in vain.
-        let writable = page.writable && (abort.write || !abort.logging_active);
-        let mark = || self.mark_page_dirty(abort.gfn);
-        self.p.without(Guard::S2MarkWithMap, || abort.write.then(mark));
-        let check = || self.mmu_notifier_retry(&self.kvm.mmu_lock.lock(), seq);
-        let early = self.p.without(Guard::S2RetryInsideLock, check);
-        let ret = {
-            let mut l = self.kvm.mmu_lock.lock();
-            if early.unwrap_or_else(|| self.mmu_notifier_retry(&l, seq)) {
-                RetPf::RetryAfter(seq)
-            } else {
-                self.p.mark(Mark::SlowFault);
-                self.map_or_relax(&mut l, abort, (page.pfn, level), writable);
-                RetPf::Fixed
-            }
+        let writable = found.page.writable && (abort.write || !abort.logging_active);
+        let mark = || self.set_dirty(abort, found.level, found.page.pfn);
+        self.p
+            .without(Guard::S2MarkWithMap, || abort.write.then(|| self.mark_page_dirty(abort.gfn)));
+        let readers = self.fault_reads(abort);
+        let check = || match readers {
+            true => self.mmu_notifier_retry(&self.kvm.mmu_lock.read(), found.seq),
+            false => self.mmu_notifier_retry(&self.kvm.mmu_lock.lock(), found.seq),
         };
-        self.p.checkpoint((page.pfn, ret));
-        self.host.kvm_set_pfn_accessed(page.pfn);
-        self.host.kvm_release_pfn_clean(page.pfn);
+        let early = self.p.without(Guard::S2RetryInsideLock, check);
+        let fault = |l: Held<'_>, state: &Locked| {
+            if early.unwrap_or_else(|| self.mmu_notifier_retry(state, found.seq)) {
+                return RetPf::RetryAfter(found.seq);
+            }
+            self.p.mark(Mark::SlowFault);
+            let mapped = self.map_or_relax(l, abort, (found.page.pfn, found.level), writable);
+            if self.mmu.version == Version::V6_1 && writable && mapped.is_ok() {
+                mark();
+            }
+            if mapped == Err(WalkError::Again) { RetPf::Retry } else { RetPf::Fixed }
+        };
+        let ret = if readers {
+            let l = self.kvm.mmu_lock.read();
+            let shared = self.mmu.version >= Version::V6_12;
+            fault(if shared { Held::shared(&l) } else { Held::alone(&l) }, &l)
+        } else {
+            let l = self.kvm.mmu_lock.lock();
+            fault(Held::alone(&l), &l)
+        };
+        self.p.checkpoint((found.page.pfn, ret, writable));
+        if self.mmu.version >= Version::V6_12 {
+            if writable && ret == RetPf::Fixed {
+                mark();
+            }
+        } else {
+            self.host.kvm_set_pfn_accessed(found.page.pfn);
+        }
+        self.host.kvm_release_pfn_clean(found.page.pfn);
         ret
+    }
+
+    /// What may be written by the guest from now on, or since just now: the host has to write the
+    /// page out, and the log has it. In 5.10 before it is mapped, in 6.1 (since 5.12) after, both
+    /// under the lock; in 6.12 after the lock.
+    ///
+    /// Locks: a read section of `kvm->srcu`.
+    fn set_dirty(&self, abort: Abort, level: u8, pfn: Pfn) {
+        self.host.kvm_set_pfn_dirty(pfn);
+        // Aligned to the size of the VMA. A slot that is logged has no such blocks.
+        let marked = granule_of(abort.gfn, level).start;
+        self.p.guarded(Guard::S2MarkWithMap, || self.mark_page_dirty(marked));
+    }
+
+    /// How a fault takes `mmu_lock`: true for reading. In 6.1 (since 5.18, commit f783ef1c0e82)
+    /// where it can only give W, by a plain store: everything else that changes this entry holds
+    /// the lock alone, and so nobody else's W is lost.
+    fn fault_reads(&self, abort: Abort) -> bool {
+        match self.mmu.version {
+            Version::V5_10 => false,
+            Version::V6_1 => {
+                let relaxes = abort.status.present && abort.status.level == LAST_LEVEL;
+                abort.logging_active && abort.write && relaxes
+            }
+            Version::V6_12 => true,
+        }
     }
 
     /// The size of the VMA, the sequence, and the page, in that order: what has gone since the
@@ -127,24 +186,37 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     /// The rest of `user_mem_abort`, under the lock.
     ///
     /// Locks: `mmu_lock`.
-    fn map_or_relax(&self, l: &mut Locked, abort: Abort, (pfn, level): (Pfn, u8), writable: bool) {
-        // Aligned to the size of the VMA. A slot that is logged has no such blocks.
-        let marked = granule_of(abort.gfn, level).start;
-        let thp = level == LAST_LEVEL && self.transparent_hugepage_adjust(abort);
-        let level = if thp { START_LEVEL } else { level };
+    ///
+    /// # Errors
+    /// Another fault is there, or has mapped the page.
+    fn map_or_relax(
+        &self,
+        l: Held<'_>,
+        abort: Abort,
+        (pfn, vma_level): (Pfn, u8),
+        writable: bool,
+    ) -> Result<(), WalkError> {
+        let prot = KvmPgtableProt { write: writable };
+        let relax = |addr| self.kvm_pgtable_stage2_relax_perms(l, abort.cpu, addr, prot);
+        let denied = |level| abort.status.present && abort.status.level == level;
+        let small = vma_level == LAST_LEVEL && !abort.force_pte;
+        if small && denied(START_LEVEL) && self.mmu.version > Version::V5_10 {
+            // Since 5.15 the host is not asked for the size of what has denied the access. The
+            // address stays that of the page: the block may be none any more.
+            return relax(abort.gfn);
+        }
+        let thp = small && self.transparent_hugepage_adjust(abort);
+        let level = if thp { START_LEVEL } else { vma_level };
         let range = granule_of(abort.gfn, level);
         let pfn = if thp { Pfn(pfn.0 & !(granule(level) - 1)) } else { pfn };
-        if writable {
-            self.host.kvm_set_pfn_dirty(pfn);
-            self.p.guarded(Guard::S2MarkWithMap, || self.mark_page_dirty(marked));
+        if self.mmu.version == Version::V5_10 && writable {
+            self.set_dirty(abort, vma_level, pfn);
         }
-        let prot = KvmPgtableProt { write: writable };
-        if abort.status.present && abort.status.level == level {
-            self.kvm_pgtable_stage2_relax_perms(l, range.start, prot);
-        } else {
-            // The pages for tables were put aside before the lock was taken.
-            let _mapped = self.kvm_pgtable_stage2_map(l, range, pfn, prot, true);
+        if denied(level) {
+            return relax(range.start);
         }
+        // The pages for tables were put aside before the lock was taken.
+        self.kvm_pgtable_stage2_map(l, range, pfn, prot, Some(abort.cpu))
     }
 
     /// `transparent_hugepage_adjust`: the page is of a huge one of the host, and that is mapped by
@@ -152,8 +224,7 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     ///
     /// Locks: `mmu_lock`.
     fn transparent_hugepage_adjust(&self, abort: Abort) -> bool {
-        let fits = !abort.force_pte && abort.block_fits;
-        fits && self.host.host_pfn_mapping_level(abort.gfn) > 1
+        abort.block_fits && self.host.host_pfn_mapping_level(abort.gfn) > 1
     }
 }
 
@@ -161,9 +232,9 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
 ///
 /// Locks: `mmu_lock`.
 pub(super) fn stage2_apply_range(
-    l: &mut Locked,
+    l: Held<'_>,
     range: GfnRange,
-    mut each: impl FnMut(&mut Locked, GfnRange),
+    mut each: impl FnMut(Held<'_>, GfnRange),
 ) {
     let mut start = range.start;
     while start < range.end {

@@ -1,49 +1,56 @@
-//! What generic KVM and vCPUs ask of this MMU. Linux v5.10 `arch/arm64/kvm/mmu.c`, `arm.c`.
+//! What generic KVM and vCPUs ask of this MMU. Linux `arch/arm64/kvm/mmu.c`, `arm.c`.
 
 use super::mmu::stage2_apply_range;
-use super::pgtable::{KvmPgtableProt, Locked, PageTables, Stage2Mmu};
+use super::pgtable::{Held, KvmPgtableProt, Locked, Stage2Mmu, Version};
 use crate::host::Host;
-use crate::platform::{Lock, Platform};
+use crate::platform::Platform;
 use crate::types::{Access, CpuId, FaultStatus, Gfn, GfnRange, Pfn};
-use crate::virt::{Memslot, MmuState, SrcuSection};
+use crate::virt::{Memslot, SrcuSection};
 use crate::vm::{Mmu, RetPf, Vm};
 
 impl<P: Platform> Mmu<P> for Stage2Mmu<P> {
     /// The handler of an abort is, by itself.
     const RUN_HOLDS_SRCU: bool = false;
 
+    fn lock_has_readers(&self) -> bool {
+        self.version >= Version::V6_1
+    }
+
+    fn rcu(&self) -> Option<&P::Rcu> {
+        self.rcu.as_ref()
+    }
+
+    fn rcu_callback<H: Host>(vm: &Vm<P, H, Self>, callback: u64) {
+        vm.stage2_free_unlinked_table_rcu_cb(callback);
+    }
+
     /// `unmap_stage2_range`. It has flushed: nothing is owed.
-    fn kvm_unmap_hva_range<H: Host>(
-        vm: &Vm<P, H, Self>,
-        l: &mut MmuState<PageTables>,
-        frames: GfnRange,
-    ) -> bool {
-        unmap_stage2_range(vm, l, frames);
+    fn kvm_unmap_hva_range<H: Host>(vm: &Vm<P, H, Self>, l: &mut Locked, frames: GfnRange) -> bool {
+        unmap_stage2_range(vm, Held::alone(l), frames);
         false
     }
 
     /// `kvm_set_spte_handler`: maps the page, whether or not something was mapped, unless a table
-    /// is missing.
-    fn kvm_set_spte_hva<H: Host>(
-        vm: &Vm<P, H, Self>,
-        l: &mut MmuState<PageTables>,
-        gfn: Gfn,
-        pfn: Pfn,
-    ) -> bool {
-        let prot = KvmPgtableProt { write: false };
-        let _mapped = vm.kvm_pgtable_stage2_map(l, GfnRange::one(gfn), pfn, prot, false);
+    /// is missing. 6.12 has no such callback (since 6.10, commit f3b65bbaed7c): the page was
+    /// unmapped, and a fault maps the other one.
+    fn kvm_set_spte_hva<H: Host>(vm: &Vm<P, H, Self>, l: &mut Locked, gfn: Gfn, pfn: Pfn) -> bool {
+        if vm.mmu.version < Version::V6_12 {
+            let prot = KvmPgtableProt { write: false };
+            let (l, frames) = (Held::alone(l), GfnRange::one(gfn));
+            let _mapped = vm.kvm_pgtable_stage2_map(l, frames, pfn, prot, None);
+        }
         false
     }
 
     /// `kvm_age_hva_handler`.
-    fn kvm_age_hva<H: Host>(vm: &Vm<P, H, Self>, l: &mut MmuState<PageTables>, gfn: Gfn) -> bool {
-        vm.kvm_pgtable_stage2_mkold(l, gfn)
+    fn kvm_age_hva<H: Host>(vm: &Vm<P, H, Self>, l: &mut Locked, gfn: Gfn) -> bool {
+        vm.kvm_pgtable_stage2_mkold(Held::alone(l), gfn)
     }
 
     /// `kvm_mmu_write_protect_pt_masked`: from the first bit to the last, those between them, too.
     fn kvm_arch_mmu_enable_log_dirty_pt_masked<H: Host>(
         vm: &Vm<P, H, Self>,
-        l: &mut MmuState<PageTables>,
+        l: &mut Locked,
         slot: &Memslot<P>,
         mask: u64,
     ) -> bool {
@@ -52,21 +59,25 @@ impl<P: Platform> Mmu<P> for Stage2Mmu<P> {
         }
         let frame = |bit: u32| Gfn(slot.base_gfn.0 + u64::from(bit));
         let start = frame(mask.trailing_zeros());
-        stage2_wp_range(vm, l, GfnRange { start, end: frame(u64::BITS - mask.leading_zeros()) })
+        stage2_wp_range(
+            vm,
+            Held::alone(l),
+            GfnRange { start, end: frame(u64::BITS - mask.leading_zeros()) },
+        )
     }
 
     /// `kvm_mmu_wp_memory_region`; nothing where the log begins with all bits set.
     fn kvm_mmu_slot_remove_write_access<H: Host>(
         vm: &Vm<P, H, Self>,
-        l: &mut MmuState<PageTables>,
+        l: &mut Locked,
         slot: &Memslot<P>,
         initially_set: bool,
     ) -> bool {
-        !initially_set && stage2_wp_range(vm, l, slot.frames())
+        !initially_set && stage2_wp_range(vm, Held::alone(l), slot.frames())
     }
 
     fn kvm_arch_flush_shadow_memslot<H: Host>(vm: &Vm<P, H, Self>, slot: &Memslot<P>) {
-        unmap_stage2_range(vm, &mut vm.kvm.mmu_lock.lock(), slot.frames());
+        unmap_stage2_range(vm, Held::alone(&vm.kvm.mmu_lock.lock()), slot.frames());
     }
 
     /// The root is there since the VM is.
@@ -77,12 +88,12 @@ impl<P: Platform> Mmu<P> for Stage2Mmu<P> {
 
     fn kvm_mmu_do_page_fault<H: Host>(
         vm: &Vm<P, H, Self>,
-        _cpu: CpuId,
+        cpu: CpuId,
         page: u64,
         access: Access,
         status: FaultStatus,
     ) -> RetPf {
-        vm.kvm_handle_guest_abort(Gfn(page), access, status)
+        vm.kvm_handle_guest_abort(cpu, Gfn(page), access, status)
     }
 
     /// `kvm_pgtable_stage2_relax_perms` has flushed.
@@ -125,7 +136,7 @@ impl<P: Platform> Mmu<P> for Stage2Mmu<P> {
 /// Locks: `mmu_lock`.
 fn unmap_stage2_range<P: Platform, H: Host>(
     vm: &Vm<P, H, Stage2Mmu<P>>,
-    l: &mut Locked,
+    l: Held<'_>,
     frames: GfnRange,
 ) {
     stage2_apply_range(l, frames, |l, chunk| vm.kvm_pgtable_stage2_unmap(l, chunk));
@@ -136,7 +147,7 @@ fn unmap_stage2_range<P: Platform, H: Host>(
 /// Locks: `mmu_lock`.
 fn stage2_wp_range<P: Platform, H: Host>(
     vm: &Vm<P, H, Stage2Mmu<P>>,
-    l: &mut Locked,
+    l: Held<'_>,
     frames: GfnRange,
 ) -> bool {
     let mut changed = false;

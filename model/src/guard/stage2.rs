@@ -38,15 +38,15 @@ macro_rules! stage2_guards {
             }
             S2BbmBreak {
                 name: "s2-bbm-break",
-                function: "stage2_map_walker_try_leaf, stage2_map_walk_leaf",
+                function: "stage2_map_walker_try_leaf, stage2_map_walk_leaf; since 6.2 stage2_try_break_pte",
                 source: "commit d4b9e0790aa7; the rule is of the Arm ARM, break-before-make",
                 since: "4.7",
                 prevents: "Two translations of one frame are there that differ in page or size: what a CPU does with them is not said (arm64).",
-                without: "The new descriptor is stored over the valid one, and the flush follows.",
+                without: "The new descriptor is stored over the valid one, and the flush follows; since 6.2 that of a block over that of a table, too.",
             }
             S2BbmTlbi {
                 name: "s2-bbm-tlbi",
-                function: "stage2_map_walker_try_leaf, stage2_map_walk_leaf",
+                function: "stage2_map_walker_try_leaf, stage2_map_walk_leaf; since 6.2 stage2_try_break_pte",
                 source: "commit d4b9e0790aa7; the rule is of the Arm ARM, break-before-make",
                 since: "4.7",
                 prevents: "A block stays cached beside the table that takes its place; its other pages are invalid there, and nobody flushes them again (arm64).",
@@ -54,7 +54,7 @@ macro_rules! stage2_guards {
             }
             S2MergeFlushVmid {
                 name: "s2-merge-flush-vmid",
-                function: "stage2_map_walk_table_pre",
+                function: "stage2_map_walk_table_pre; since 6.2 stage2_try_break_pte",
                 source: "commit 3a0b870e3448",
                 since: "5.10",
                 prevents: "Pages below a table that becomes a block stay cached (arm64).",
@@ -105,11 +105,59 @@ macro_rules! stage2_guards {
                 function: "kvm_pgtable_stage2_relax_perms",
                 source: "arch/arm64/kvm/hyp/pgtable.c",
                 since: "5.10",
-                prevents: "A CPU that cached the read-only descriptor is denied for ever (arm64).",
+                prevents: "A CPU that cached the read-only descriptor is denied for ever (arm64). Shown since 6.5: before, the other one's flush reaches every CPU.",
                 without: "The flush is left out where another fault had relaxed the descriptor already.",
+            }
+            S2LockedMarker {
+                name: "s2-locked-marker",
+                function: "stage2_try_break_pte",
+                source: "arch/arm64/kvm/hyp/pgtable.c, KVM_INVALID_PTE_LOCKED",
+                since: "6.2",
+                prevents: "A second fault begins with an entry whose flush is under way (arm64, 6.2 on).",
+                without: "Who breaks an entry stores 0, and nobody looks for the marker.",
+            }
+            S2BreakCmpxchg {
+                name: "s2-break-cmpxchg",
+                function: "stage2_try_break_pte",
+                source: "arch/arm64/kvm/hyp/pgtable.c, stage2_try_set_pte()",
+                since: "6.2",
+                prevents: "Two faults break one entry, and both make it (arm64, 6.2 on).",
+                without: "The marker is stored plainly, whatever is there.",
+            }
+            S2AttrCmpxchg {
+                name: "s2-attr-cmpxchg",
+                function: "stage2_attr_walker",
+                source: "commit ca5de2448c3b",
+                since: "6.2",
+                prevents: "Permissions are stored over what another fault has put there (arm64, 6.2 on).",
+                without: "A fault that relaxes permissions stores the descriptor plainly.",
+            }
+            S2PaFromIpa {
+                name: "s2-pa-from-ipa",
+                function: "stage2_map_walker_try_leaf",
+                source: "commit 1f0f4a2ef7a5",
+                since: "6.4",
+                prevents: "A frame is mapped to a page behind the block that it is in (arm64, 6.2 on).",
+                without: "The page of a leaf is the one behind the last leaf that the walk has stored.",
+            }
+            S2UnlinkedRcu {
+                name: "s2-unlinked-rcu",
+                function: "stage2_free_unlinked_table",
+                source: "commit 5c359cca1faf",
+                since: "6.2",
+                prevents: "A fault walks a table that another one has freed (arm64, 6.2 on).",
+                without: "A table that a block takes the place of is freed at once.",
+            }
+            S2RelaxFlushEagain {
+                name: "s2-relax-flush-eagain",
+                function: "kvm_pgtable_stage2_relax_perms",
+                source: "commit be097997a273",
+                since: "6.7",
+                prevents: "A fault that lost a race leaves what denied it cached (arm64, 6.2 on).",
+                without: "No flush where the walk gives the entry up (-EAGAIN).",
                 masked: Masked {
-                    by: "the other fault's flush, which reaches every CPU",
-                    because: "to 6.4 who relaxes a descriptor invalidates it on all CPUs, under mmu_lock: who finds it relaxed has nothing of it cached that denies. Since 6.5 that flush is local",
+                    by: "s2-relax-flush-unchanged",
+                    because: "the next fault finds the permission given, and flushes",
                 },
             }
         }

@@ -315,7 +315,8 @@ locks! {
         leaf: true,
         protects: ["shadow page/shadow tlb entry", "rmap, gfn_track", "mmu_notifier_seq, _count"],
         comment: "A spinlock because notifiers take it where nobody may sleep. Lockless fast \
-                  faults write SPTEs without it. A read-write lock from 5.12 on.",
+                  faults write SPTEs without it. A read-write lock from 5.12 on, on arm64 \
+                  from 5.18 on.",
     }
     /// `kvm->srcu`.
     KvmSrcu {
@@ -478,6 +479,19 @@ locks! {
         protects: ["the list of notifiers of an address space"],
         comment: "Read section: around the calls of KVM's notifiers. Grace period: when a VM is \
                   destroyed (mmu_notifier_unregister), under no lock.",
+    }
+    /// RCU.
+    Rcu {
+        name: "RCU",
+        short: "rcu",
+        kind: Rcu,
+        arch: Any,
+        section: Host,
+        leaf: false,
+        protects: ["stage-2 tables that faults walk together (arm64, 6.2 on)"],
+        comment: "Read section: around a walk of stage 2 by a fault, inside mmu_lock, which is \
+                  held for reading. A table that a block takes the place of is freed after a grace \
+                  period.",
     }
     /// The host's page-table locks.
     PageTableLock {

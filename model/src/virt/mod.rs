@@ -1,10 +1,10 @@
 //! Generic KVM (`virt/kvm`): `struct kvm` and what it does for every architecture and MMU.
 //!
-//! File by file: `notifier.rs` (the host takes pages back), `dirty_log.rs`, `requests.rs` (what a
-//! remote flush means and how it waits), `tlbs_dirty.rs` (flushes that are owed), `memslots.rs`,
-//! `io_bus.rs` and `irq_routing.rs` (what vCPUs read is replaced under them; `published.rs` is
-//! how), `vm.rs`, `vcpu.rs` and `async_pf.rs` (creating and destroying them), `hardware.rs` (CPUs
-//! that come and go), `system.rs` (what is around a VM).
+//! File by file: `mmu_lock.rs`, `notifier.rs` (the host takes pages back), `dirty_log.rs`,
+//! `requests.rs` (what a remote flush means and how it waits), `tlbs_dirty.rs` (flushes that are
+//! owed), `memslots.rs`, `io_bus.rs` and `irq_routing.rs` (what vCPUs read is replaced under them;
+//! `published.rs` is how), `vm.rs`, `vcpu.rs` and `async_pf.rs` (creating and destroying them),
+//! `hardware.rs` (CPUs that come and go), `system.rs` (what is around a VM).
 
 mod async_pf;
 mod dirty_log;
@@ -12,6 +12,7 @@ mod hardware;
 pub mod io_bus;
 pub mod irq_routing;
 pub mod memslots;
+mod mmu_lock;
 mod notifier;
 pub mod published;
 mod requests;
@@ -21,6 +22,7 @@ mod vcpu;
 mod vm;
 
 pub use async_pf::AsyncPf;
+pub use mmu_lock::{MmuGuard, MmuLock, MmuRead};
 pub use requests::{
     EXITING_GUEST_MODE, IN_GUEST_MODE, KVM_REQ_APIC_PAGE_RELOAD, KVM_REQ_TLB_FLUSH,
     KVM_REQ_TLB_FLUSH_CURRENT, OUTSIDE_GUEST_MODE, READING_SHADOW_PAGE_TABLES,
@@ -57,7 +59,7 @@ pub struct Kvm<P: Platform, S: Guarded> {
     /// `kvm->slots_lock`: taken by every dirty-log and memslot ioctl.
     pub slots_lock: P::Lock<()>,
     /// `kvm->mmu_lock` and what only its owner touches.
-    pub mmu_lock: P::Lock<MmuState<S>>,
+    pub mmu_lock: MmuLock<P, S>,
     /// `kvm->mmu_notifier_seq`. Protected by: `mmu_lock`; faults read it before they take the lock.
     pub notifier_seq: P::Word,
     /// `kvm->tlbs_dirty`: flushes that are owed, and that the next flush pays. Protected by:
@@ -164,7 +166,7 @@ pub struct VmConfig<'a> {
 pub type SrcuSection<'a, P> = <<P as Platform>::Srcu as Srcu>::Section<'a>;
 
 impl<P: Platform, S: Guarded + Default> Kvm<P, S> {
-    pub(crate) fn new(p: &P, config: &VmConfig<'_>) -> Self {
+    pub(crate) fn new(p: &P, config: &VmConfig<'_>, lock_has_readers: bool) -> Self {
         let VmConfig { contended, unsync, nr_vcpus, slots } = *config;
         assert!(slots.len() <= MEMSLOTS && usize::from(nr_vcpus) <= VCPUS);
         let mutex = |class: LockClass| p.lock(class.one().contended(contended), ());
@@ -173,7 +175,7 @@ impl<P: Platform, S: Guarded + Default> Kvm<P, S> {
         Kvm {
             lock: mutex(LockClass::KvmMutex),
             slots_lock: p.lock(LockClass::SlotsLock.one(), ()),
-            mmu_lock: p.lock(LockClass::MmuLock.one(), MmuState::default()),
+            mmu_lock: MmuLock::new(p, lock_has_readers),
             notifier_seq: p.word(Tag::one(Object::NotifierSeq), 0),
             tlbs_dirty: unsync.then(|| p.word(Tag::one(Object::TlbsDirty), 0)),
             irq_lock: mutex(LockClass::IrqLock),

@@ -17,7 +17,7 @@ use crate::host::Host;
 use crate::kernel;
 use crate::mark::Mark;
 use crate::platform::Ordering::{Relaxed, Release};
-use crate::platform::{Lock, Platform, Srcu, Until, Word};
+use crate::platform::{Platform, Srcu, Until, Word};
 use crate::types::{Gfn, GfnRange, Pfn};
 use crate::vm::{Mmu, Vm};
 

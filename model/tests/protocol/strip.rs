@@ -88,6 +88,11 @@ fn asks(call: &ExprMethodCall, words: &[&str]) -> bool {
     words.iter().any(|word| call.method == word)
 }
 
+/// `p.call(name, body)`, and not `rcu.call(callback)`.
+fn is_call(call: &ExprMethodCall) -> bool {
+    asks(call, &["call"]) && call.args.len() == 2
+}
+
 /// The method call that an expression begins with.
 fn innermost(expr: &Expr) -> Option<&ExprMethodCall> {
     match expr {
@@ -233,12 +238,12 @@ impl<'ast> Visit<'ast> for Finder<'_> {
                 self.found(range, text);
             }
             // A call whose body stands here: its lines take the call's place.
-            Expr::MethodCall(call) if asks(call, &["call"]) && is_block(&call.args[1]) => {
+            Expr::MethodCall(call) if is_call(call) && is_block(&call.args[1]) => {
                 let text = inside(&closure_text(self, &call.args[1]));
                 let range = self.range(expr.span());
                 self.found(range, text);
             }
-            Expr::MethodCall(call) if asks(call, &["call"]) => {
+            Expr::MethodCall(call) if is_call(call) => {
                 let name = self.of(&call.args[0]).trim_matches('"').to_owned();
                 let range = self.range(expr.span());
                 self.found(range, format!("{name}()"));

@@ -2,7 +2,7 @@
 
 use kvmmu_model::platform::Ordering::Relaxed;
 use kvmmu_model::x86::mmu::paging::large_page_of;
-use kvmmu_model::{Gfn, GfnRange, Guard, Mark, Pfn, RwLock, Srcu, Word};
+use kvmmu_model::{Gfn, GfnRange, Guard, Mark, Mmu, Pfn, Rcu, RwLock, Srcu, Word};
 
 use crate::host_mm::{HostPte, huge_page};
 use crate::machine::Machine;
@@ -63,8 +63,17 @@ impl<M: Machine> World<M> {
             HostOp::Shrink => self.vm.mmu_shrink_scan(),
             HostOp::PiWakeup(vcpu) => self.vm.post_interrupt(vcpu),
             HostOp::AsyncPf => self.vm.async_pf_execute(),
+            HostOp::RcuCallbacks => self.run_rcu_callbacks(),
             HostOp::CpuOnline => self.vm.cpu_up(),
             HostOp::CpuOffline => self.vm.cpu_down(),
+        }
+    }
+
+    /// What the kernel's RCU does by itself: it runs callbacks as their grace periods end, until no
+    /// vCPU is left to hand one over.
+    fn run_rcu_callbacks(&self) {
+        while let Some(callback) = Mmu::rcu(&self.vm.mmu).and_then(Rcu::wait_ripe) {
+            Mmu::rcu_callback(&self.vm, callback);
         }
     }
 

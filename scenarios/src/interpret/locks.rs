@@ -5,10 +5,11 @@
 
 use core::mem;
 
+use kvmmu_model::virt::{MmuGuard, MmuLock};
 use kvmmu_model::{Lock, LockClass, Mode, Rcu, RwLock, Srcu};
 
 use crate::machine::Machine;
-use crate::mmu::MmuState;
+use crate::mmu::StateOf;
 use crate::ops::{LockOp, LockRef, Op};
 use crate::own_lock::OwnLock;
 use crate::program::{Runs, Steps};
@@ -24,7 +25,7 @@ pub(super) type Holds<'a, M> = [Option<(LockRef, Mode, Held<'a, M>)>];
 pub(super) enum Held<'a, M: Machine> {
     Unit(<M::Lock<()> as Lock<()>>::Guard<'a>),
     Number(<M::Lock<u64> as Lock<u64>>::Guard<'a>),
-    Mmu(<M::Lock<MmuState<M>> as Lock<MmuState<M>>>::Guard<'a>),
+    Mmu(MmuGuard<'a, M, StateOf<M>>),
     Reader(<M::RwLock<()> as RwLock<()>>::Read<'a>),
     Writer(<M::RwLock<()> as RwLock<()>>::Write<'a>),
     Section(<M::Srcu as Srcu>::Section<'a>),
@@ -35,13 +36,14 @@ pub(super) enum Held<'a, M: Machine> {
 enum Place<'a, M: Machine> {
     Unit(&'a M::Lock<()>),
     Number(&'a M::Lock<u64>),
-    Mmu(&'a M::Lock<MmuState<M>>),
+    Mmu(&'a MmuLock<M, StateOf<M>>),
     Rw(&'a M::RwLock<()>),
     Srcu(&'a M::Srcu),
     Rcu(&'a M::Rcu),
 }
 
-/// Locks of the table that no world has: programs cannot name them.
+/// Locks of the table that no world has, or no operation takes by itself: programs cannot name
+/// them.
 #[cfg(feature = "loader")]
 pub(crate) const ABSENT: &[LockClass] = &[
     LockClass::VarLock,
@@ -49,6 +51,7 @@ pub(crate) const ABSENT: &[LockClass] = &[
     LockClass::VarRwLock,
     LockClass::VarSrcu,
     LockClass::VarRcu,
+    LockClass::Rcu,
 ];
 
 impl<M: Machine> World<M> {
@@ -87,7 +90,8 @@ impl<M: Machine> World<M> {
             | LockClass::VarSpinlock
             | LockClass::VarRwLock
             | LockClass::VarSrcu
-            | LockClass::VarRcu => unreachable!("the loader refuses what is in ABSENT"),
+            | LockClass::VarRcu
+            | LockClass::Rcu => unreachable!("the loader refuses what is in ABSENT"),
         }
     }
 

@@ -1,10 +1,10 @@
 //! vCPU threads: KVM_RUN, and the guest's instructions in it.
 
-use kvmmu_model::RetPf;
+use kvmmu_model::platform::Ordering::Relaxed;
 use kvmmu_model::virt::SrcuSection;
 use kvmmu_model::virt::io_bus::IoAddress;
 use kvmmu_model::x86::Emulated;
-use kvmmu_model::{Access, CpuId, FaultStatus, Gfn, Gpte, Lock, Mark, Mmu};
+use kvmmu_model::{Access, CpuId, FaultStatus, Gfn, Gpte, Lock, Mark, Mmu, Rcu, RetPf, Word};
 
 use super::Rest;
 use super::locks::Holds;
@@ -52,8 +52,18 @@ impl<M: Machine> World<M> {
         self.leave(cpu, &mut run);
         drop(run);
         drop(mutex);
+        self.hands_over_no_callback();
         if let Some(pause) = &self.pause {
             pause.leave();
+        }
+    }
+
+    /// This vCPU runs no more. After the last one the thread that runs callbacks of RCU ends.
+    fn hands_over_no_callback(&self) {
+        let Some(vcpus) = &self.rcu_callers else { return };
+        // ORDERING: relaxed: a count of the scenario, not of KVM.
+        if vcpus.fetch_add(1_u64.wrapping_neg(), Relaxed) == 1 {
+            Mmu::rcu(&self.vm.mmu).inspect(|rcu| rcu.close());
         }
     }
 

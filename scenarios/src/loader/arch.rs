@@ -8,7 +8,7 @@ use super::error::{LoadError, Source, listed, quoted};
 use super::table::Table;
 use crate::ops::Verb;
 use crate::property::Property;
-use crate::scenario::{Arch, Paging};
+use crate::scenario::{Arch, Paging, Profile};
 use kvmmu_model::{Guard, Mark};
 
 /// Operations of x86: its guests' page tables, its interrupts, what its KVM has beside the MMU.
@@ -42,8 +42,8 @@ const X86_VERBS: &[&str] = &[
     "async-pf",
 ];
 
-/// Operations of arm64: its KVM asks for the VMA of a frame.
-const ARM64_VERBS: &[&str] = &["mmap-small"];
+/// Operations of arm64: its KVM asks for the VMA of a frame, and frees tables by RCU.
+const ARM64_VERBS: &[&str] = &["mmap-small", "rcu-callbacks"];
 
 /// How marks of x86 begin.
 const X86_MARKS: &[&str] = &[
@@ -112,6 +112,16 @@ const ARM64_PROPERTIES: &[Property] = &[Property::Bbm, Property::TableRefcount];
 
 /// How guards of arm64's MMU begin.
 const ARM64_GUARDS: &str = "s2-";
+
+/// Guards of faults that walk together.
+const SHARED_WALK_GUARDS: &[Guard] = &[
+    Guard::S2LockedMarker,
+    Guard::S2BreakCmpxchg,
+    Guard::S2AttrCmpxchg,
+    Guard::S2PaFromIpa,
+    Guard::S2UnlinkedRcu,
+    Guard::S2RelaxFlushEagain,
+];
 
 /// Guards that both architectures have, or that run beside either MMU.
 const SHARED_GUARDS: &[Guard] = &[
@@ -221,6 +231,11 @@ impl Arch {
             format!("legal here: {}", listed(&legal)),
         )
     }
+}
+
+/// False if the kernels of this profile have no such step.
+pub(super) fn is_asked(guard: Guard, profile: Profile) -> bool {
+    profile == Profile::Arm64V6_12 || !SHARED_WALK_GUARDS.contains(&guard)
 }
 
 /// Refuses keys that say what only the other architecture has.

@@ -6,11 +6,13 @@ use alloc::vec::Vec;
 
 use kvmmu_model::{Guard, GuardSet, Mark, Release};
 
+use super::arch;
 use super::error::{LoadError, quoted};
+use super::profile;
 use super::table::{Table, Text};
 use super::threads::{self, Draft};
 use crate::property::Property;
-use crate::scenario::{Arch, Engine, Expect, Expected, SOMETIMES_MAX, Thread, Witness};
+use crate::scenario::{Arch, Engine, Expect, Expected, Profile, SOMETIMES_MAX, Thread, Witness};
 use crate::story::{Moment, Story};
 
 const VERDICTS: &[(&str, Expected)] =
@@ -31,6 +33,10 @@ const IMPLIED: [Property; 5] = [
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cast<'a> {
     pub(super) arch: Arch,
+    /// The profile that the file is read for.
+    pub(super) profile: Profile,
+    /// All that it names.
+    pub(super) of: &'a [Profile],
     pub(super) drafts: &'a [Draft<'a>],
     pub(super) threads: &'a [Thread],
 }
@@ -65,7 +71,10 @@ pub(super) fn check(root: &Table<'_>, cast: Cast<'_>) -> Result<Check, LoadError
     let Some(table) = root.table("check", "[check]")? else {
         return Err(root.missing("check", "[check] with always = [\"migration\"]"));
     };
-    table.only(&["always", "sometimes", "lock-checks"])?;
+    let profiles = cast.of.iter().map(|profile| profile::name(*profile));
+    let keys: Vec<&str> =
+        ["always", "sometimes", "lock-checks"].into_iter().chain(profiles).collect();
+    table.only(&keys)?;
     let lock_checks = table.flag("lock-checks")?.unwrap_or(true);
     let mut always = Vec::new();
     for text in table.texts("always")? {
@@ -85,7 +94,16 @@ pub(super) fn check(root: &Table<'_>, cast: Cast<'_>) -> Result<Check, LoadError
             always.push(implied);
         }
     }
-    let sometimes = table.texts("sometimes")?;
+    let mut sometimes = table.texts("sometimes")?;
+    for profile in cast.of {
+        let Some(own) = table.table(profile::name(*profile), "a profile in [check]")? else {
+            continue;
+        };
+        own.only(&["sometimes"])?;
+        if *profile == cast.profile {
+            sometimes.extend(own.texts("sometimes")?);
+        }
+    }
     if let Some(text) = sometimes.get(SOMETIMES_MAX) {
         return Err(text.error(
             format!("witness {} of 'sometimes'", SOMETIMES_MAX + 1),
@@ -151,6 +169,9 @@ pub(super) fn expects(
 ) -> Result<Vec<Expect>, LoadError> {
     let mut expects: Vec<Expect> = Vec::new();
     for table in root.tables("expect", "an [[expect]]")? {
+        if !profile::includes(&table, cast.profile, cast.of)? {
+            continue;
+        }
         let expect = expect(&table, cast, watching, size)?;
         if expects.iter().any(|e| e.without == expect.without) {
             return Err(root.source.error(
@@ -178,6 +199,7 @@ fn expect(
     size: u8,
 ) -> Result<Expect, LoadError> {
     table.only(&[
+        "profile",
         "without",
         "verdict",
         "property",
@@ -189,7 +211,7 @@ fn expect(
     if !table.has("without") {
         return Err(table.missing("without", "without = []"));
     }
-    let without = guards(table, cast.arch)?;
+    let without = guards(table, cast)?;
     let text = table.need_text("verdict", "verdict = \"holds\"")?;
     let verdict = text.choose("verdict", VERDICTS)?;
     let property = table.text("property")?.map(|t| watched(&t, watching)).transpose()?;
@@ -234,16 +256,17 @@ fn tells(property: Property) -> bool {
     LOCKS.contains(&property) || property == Property::Deadlock
 }
 
-fn guards(table: &Table<'_>, arch: Arch) -> Result<GuardSet, LoadError> {
+fn guards(table: &Table<'_>, cast: Cast<'_>) -> Result<GuardSet, LoadError> {
+    let of = cast.arch;
     let mut without = GuardSet::EMPTY;
     let legal = || {
-        let judged = Guard::ALL.iter().filter(|g| arch.has_guard(**g) && g.is_judged_under_sc());
+        let judged = Guard::ALL.iter().filter(|g| of.has_guard(**g) && g.is_judged_under_sc());
         judged.map(|g| g.info().name).collect::<Vec<&str>>()
     };
     for text in table.texts("without")? {
         if let Some(release) = Release::by_name(text.value) {
-            if !release.lacks().iter().all(|guard| arch.has_guard(guard)) {
-                return Err(arch.lacks(text.source, text.at(0), "release", text.value, legal()));
+            if !release.lacks().iter().all(|guard| of.has_guard(guard)) {
+                return Err(of.lacks(text.source, text.at(0), "release", text.value, legal()));
             }
             without = release.lacks().iter().fold(without, GuardSet::with);
             continue;
@@ -251,8 +274,19 @@ fn guards(table: &Table<'_>, arch: Arch) -> Result<GuardSet, LoadError> {
         let Some(guard) = Guard::by_name(text.value) else {
             return Err(text.source.unknown(text.at(0), "guard", text.value, &legal()));
         };
-        if !arch.has_guard(guard) {
-            return Err(arch.lacks(text.source, text.at(0), "guard", text.value, legal()));
+        if !of.has_guard(guard) {
+            return Err(of.lacks(text.source, text.at(0), "guard", text.value, legal()));
+        }
+        if !arch::is_asked(guard, cast.profile) {
+            return Err(text.error(
+                format!(
+                    "guard {} is of kernels since {}, and the profile is {}",
+                    quoted(text.value),
+                    guard.info().since,
+                    profile::name(cast.profile)
+                ),
+                "say of which profile the expectation is: profile = \"arm64-v6.12\"",
+            ));
         }
         if without.contains(guard) {
             return Err(

@@ -13,6 +13,7 @@ pub mod manual;
 mod map;
 mod memory;
 mod own_locks;
+mod profile;
 mod program;
 mod table;
 mod threads;
@@ -33,6 +34,8 @@ use self::expect::{Cast, Check, Watched};
 use self::memory::Memory;
 use self::own_locks::OwnLocks;
 pub use self::own_locks::own_lock;
+use self::profile::Chosen;
+pub use self::profile::names;
 use self::table::{Table, Text};
 use crate::scenario::{Arch, Format, IndirectFastFault, Profile, Scenario};
 
@@ -58,10 +61,13 @@ pub const KEYS: &[&str] = &[
     "check",
     "expect",
 ];
-const PROFILES: &[(&str, Profile)] = &[
+/// Whose algorithms a scenario has, as files name them.
+const PROFILES: [(&str, Profile); 5] = [
     ("fixed", Profile::Fixed),
     ("x86-v6.1", Profile::X86V6_1),
     ("arm64-v5.10", Profile::Arm64V5_10),
+    ("arm64-v6.1", Profile::Arm64V6_1),
+    ("arm64-v6.12", Profile::Arm64V6_12),
 ];
 /// The layouts of SPTEs, as files name them.
 pub const FORMATS: &[(&str, Format)] = &[
@@ -81,7 +87,8 @@ const INDIRECT: &[(&str, IndirectFastFault)] = &[
 /// The longest file that is read: far more than a scenario needs.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// Reads a scenario file's text. `size` is 1 by default; larger ones add what the file says.
+/// Reads a scenario file's text. `size` is 1 by default; larger ones add what the file says. Of a
+/// file of several profiles, the scenario that `file_name` names: see [`names`].
 ///
 /// # Errors
 ///
@@ -100,10 +107,12 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
     })?;
     let root = Table::root(source, &document);
     root.only(KEYS)?;
+    let Chosen { profile, of, file } = profile::choose(&root, file_name)?;
+    let source = Source { file: &file, text };
+    let root = Table::root(source, &document);
     let title = prose(&root, "title", "title = \"One line\"")?;
     let origin = prose(&root, "source", "source = \"locking.rst v5.10 section 2\"")?;
     let about = prose(&root, "about", "about = \"What happens, in a few sentences\"")?;
-    let profile = choice(&root, "profile", "profile", PROFILES, Profile::Fixed)?;
     let arch = profile.arch();
     arch::check_keys(&root, arch)?;
     let paging = arch::paging(&root, arch, threads::PAGING)?;
@@ -129,7 +138,7 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
     let threads = threads::programs(&root, &drafts, &memory, size)?;
     let at_stop = threads::at_stop(&root, &memory)?;
     memory.locks.all_used(source)?;
-    let cast = Cast { arch, drafts: &drafts, threads: &threads };
+    let cast = Cast { arch, profile, of: &of, drafts: &drafts, threads: &threads };
     let Check { always, sometimes, lock_checks } = expect::check(&root, cast)?;
     let watched = Watched { arch, always: &always, lock_checks };
     let expects = expect::expects(&root, cast, watched, size)?;
@@ -172,7 +181,9 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
 ///
 /// The file cannot be read, or the first thing in it that is wrong.
 pub fn load_path(path: &Path, size: u8) -> Result<Scenario, LoadError> {
-    load(&path.display().to_string(), &read(path)?, size)
+    let (file, text) = (path.display().to_string(), read(path)?);
+    names(&file, &text)?;
+    load(&file, &text, size)
 }
 
 /// The text of a scenario file.

@@ -254,6 +254,11 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// True if the value of a key is a list.
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|value| matches!(value.get_ref(), DeValue::Array(_)))
+    }
+
     /// A list of strings; empty without the key.
     pub(super) fn texts(&self, key: &str) -> Result<Vec<Text<'a>>, LoadError> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };

@@ -30,6 +30,14 @@ pub(super) fn check(root: &Table<'_>, s: &Scenario, uses: Uses) -> Result<(), Lo
     check_pinned(root, s)?;
     check_manual_protect(root, s)?;
     check_slots_that_come(root, s)?;
+    if s.runs_rcu_callbacks() && s.profile != Profile::Arm64V6_12 {
+        return refused(
+            root,
+            "profile",
+            "'rcu-callbacks', and a profile of kernels that free no table by RCU",
+            "set profile = \"arm64-v6.12\", or remove the operation",
+        );
+    }
     let watched = |property| s.always.contains(&property);
     if watched(Property::MmioGeneration) && uses.shadow {
         return refused(

@@ -183,6 +183,9 @@ table::operations! {
         ClearYoung(gfn: Gfn) = "clear-young",
         /// The shrinker zaps the oldest shadow page that is not a root.
         Shrink = "shrink",
+        /// The kernel runs the callbacks of RCU, each after its grace period, until all vCPUs have
+        /// ended (arm64-v6.12). In a program without it what waits for one is never freed.
+        RcuCallbacks = "rcu-callbacks",
     }
     User, contends: false {
         /// The KVM_GET_DIRTY_LOG ioctl: fetch and clear the bitmap of a slot, write-protect the

@@ -2,9 +2,9 @@
 //! right file of each, and one word of the other in it.
 
 use crate::common::check;
-use kvmmu_scenarios::loader::load;
+use kvmmu_scenarios::loader::{load, names};
 use kvmmu_scenarios::ops::Op;
-use kvmmu_scenarios::scenario::{Arch, Format};
+use kvmmu_scenarios::scenario::{Arch, Format, Profile};
 
 const ARM64: &str = r#"title   = "t"
 source  = "s"
@@ -245,4 +245,128 @@ fn what_arm64_alone_has_is_refused_on_x86() {
             ),
         ],
     );
+}
+
+/// Goal: a file of several profiles is a scenario for each, with what is said of that alone; a
+/// mistake is shown in the file. Method: such a file, and one word of another in it.
+const SEVERAL: &str = r#"title   = "t"
+source  = "s"
+about   = "a"
+profile = ["arm64-v5.10", "arm64-v6.12"]
+
+[[slot]]
+gfn   = 0
+pages = 4
+
+[[thread]]
+name = "vcpu0"
+run  = ["write gfn0"]
+
+[check]
+always    = ["pfn-safety"]
+sometimes = ["stage2-mapped@vcpu0"]
+
+[check."arm64-v6.12"]
+sometimes = ["stage2-again"]
+
+[[expect]]
+without = []
+verdict = "holds"
+
+[[expect]]
+profile = "arm64-v6.12"
+without = ["s2-locked-marker"]
+verdict = "holds"
+because = "one vCPU"
+"#;
+
+#[test]
+fn a_file_of_several_profiles_is_a_scenario_for_each() {
+    let names = names("dir/t.toml", SEVERAL).expect("a right name");
+    assert_eq!(names, ["dir/t.toml", "dir/t-v6.12.toml"]);
+    let [first, second] = &names[..] else { panic!("two names") };
+    let read = |name: &str| load(name, SEVERAL, 1).expect("a right file");
+    let (first, second) = (read(first), read(second));
+    assert_eq!((first.name.as_str(), second.name.as_str()), ("t", "t-v6.12"));
+    assert_eq!((first.profile, second.profile), (Profile::Arm64V5_10, Profile::Arm64V6_12));
+    assert_eq!((first.sometimes.len(), second.sometimes.len()), (1, 2));
+    assert_eq!((first.expects.len(), second.expects.len()), (1, 2));
+}
+
+#[test]
+fn profiles_that_do_not_fit_are_refused_where_they_stand() {
+    check(
+        SEVERAL,
+        &[
+            (
+                "\"arm64-v5.10\", \"arm64-v6.12\"",
+                "\"arm64-v5.10\", \"x86-v6.1\"",
+                "4:28: 'x86-v6.1' is of another architecture than the first profile",
+                "write another file",
+            ),
+            (
+                "\"arm64-v5.10\", \"arm64-v6.12\"",
+                "\"arm64-v6.12\", \"arm64-v6.12\"",
+                "4:28: 'arm64-v6.12' twice",
+                "remove one",
+            ),
+            (
+                "[\"arm64-v5.10\", \"arm64-v6.12\"]",
+                "[]",
+                "4:11: 'profile' names none",
+                "arm64-v6.1",
+            ),
+            (
+                "[\"arm64-v5.10\", \"arm64-v6.12\"]",
+                "\"arm64-v6.13\"",
+                "4:12: unknown profile 'arm64-v6.13'",
+                "did you mean",
+            ),
+            (
+                "profile = \"arm64-v6.12\"\n",
+                "profile = \"arm64-v6.1\"\n",
+                "26:12: 'arm64-v6.1' is no profile of this file",
+                "at the top",
+            ),
+            (
+                "profile = \"arm64-v6.12\"\n",
+                "",
+                "26:13: guard 's2-locked-marker' is of kernels since 6.2, and the profile is \
+                 arm64-v5.10",
+                "profile = \"arm64-v6.12\"",
+            ),
+            (
+                "[check.\"arm64-v6.12\"]",
+                "[check.\"arm64-v6.1\"]",
+                "18:9: unknown key of [check]: 'arm64-v6.1'",
+                "arm64-v6.12",
+            ),
+            (
+                "[check.\"arm64-v6.12\"]\nsometimes",
+                "[check.\"arm64-v6.12\"]\nalways",
+                "19:1: unknown key of a profile in [check]: 'always'",
+                "sometimes",
+            ),
+            (
+                "\"write gfn0\"]",
+                "\"write gfn0\"]\n[[thread]]\nname = \"host\"\nrun = [\"rcu-callbacks\"]",
+                "4:11: 'rcu-callbacks', and a profile of kernels that free no table by RCU",
+                "arm64-v6.12",
+            ),
+        ],
+    );
+    let later = SEVERAL.replace("because = \"one vCPU\"", "because = 1");
+    let error = load("dir/t-v6.12.toml", &later, 1).expect_err("a number is no reason");
+    assert_eq!(error.file, "dir/t.toml", "{error}");
+}
+
+#[test]
+fn no_profile_of_a_file_is_left_out_in_silence() {
+    let error = names("dir/t-v6.12.toml", SEVERAL).expect_err("which of the two is it?");
+    let (file, place) = (error.file.as_str(), (error.line, error.column));
+    assert_eq!((file, place), ("dir/t-v6.12.toml", (4, 11)));
+    assert!(error.message.ends_with("ends in '-v6.12'"), "{error}");
+    let x86 = SEVERAL.replace("\"arm64-v5.10\", \"arm64-v6.12\"", "\"x86-v6.1\", \"fixed\"");
+    let error = load("t.toml", &x86, 1).expect_err("'fixed' has no version");
+    assert!(error.message.contains("has no version"), "{error}");
 }

@@ -363,6 +363,14 @@ impl<A: 'static> Platform for Sim<A> {
         let stale = words.iter().filter(|word| word.peek() != 0);
         stale.for_each(|word| word.write(0, Write::Hardware, site));
     }
+    fn owned(&self, word: &SimWord) -> u64 {
+        let value = word.peek();
+        word.note(value);
+        value
+    }
+    fn count(&self, counter: &SimWord, value: u64) {
+        counter.count(value);
+    }
     fn allocated(&self, words: &[SimWord]) {
         words.iter().for_each(|word| self.machine.poison(word.loc, false));
     }

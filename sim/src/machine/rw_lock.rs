@@ -9,7 +9,7 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::panic::Location;
 
-use kvmmu_model::{Guarded, LockId, Mode, RwLock, Tag};
+use kvmmu_model::{Guarded, LockClass, LockId, Mode, Object, RwLock, Tag};
 
 use super::arena::{Arena, Claim, Share, Slot};
 use super::hash::blob_part;
@@ -58,7 +58,9 @@ impl<T> Copy for SimRwLock<T> {}
 
 impl<T: Guarded> SimRwLock<T> {
     pub(crate) fn new(machine: &'static Machine, id: LockId, init: T) -> SimRwLock<T> {
-        assert!(id.class.info().kind.has_readers(), "{:?} is no read-write lock", id.class);
+        // What mmu_lock is, the architecture and the version say.
+        let has_readers = id.class.info().kind.has_readers() || id.class == LockClass::MmuLock;
+        assert!(has_readers, "{:?} is no read-write lock", id.class);
         let tag = Tag::lock(id);
         let word = SimWord::new(machine, tag, 0);
         let read_bit = machine.new_bit(id, Mode::Read);
@@ -82,6 +84,23 @@ impl<T: Guarded> SimRwLock<T> {
         let old = self.word.value(site);
         self.word.note(1);
         self.word.poke(f(old));
+    }
+
+    /// A copy of the data, owned or not: no step, and the thread is not taken to have seen it.
+    pub fn peek(&self) -> T {
+        if let Some((loc, hash_cell)) = self.data {
+            self.machine.did_read(loc, self.machine.arena.get(hash_cell));
+        }
+        self.machine.arena.read(self.slot)
+    }
+
+    /// Nobody has it any more: the observer looks at what it guards.
+    fn observed(&self) {
+        let is_mmu_lock = self.word.tag().object == Object::Lock(LockClass::MmuLock);
+        let free = self.word.peek() & (WRITER | READERS) == 0;
+        if is_mmu_lock && free && !std::thread::panicking() {
+            self.machine.observe(|observer| observer.mmu_unlocked(&self.peek()));
+        }
     }
 
     /// The running thread has the lock and sees the data.
@@ -140,6 +159,7 @@ impl<T: Guarded> RwLock<T> for SimRwLock<T> {
         assert!(self.contended, "a writer of a lock for which none was announced");
         self.machine.ask(self.write_bit, site);
         let waiting = self.me() << WAITING;
+        let seen = self.machine.thread().seen.get();
         self.word.pause(Kind::Rmw, 0, site);
         let old = self.word.value(site);
         let free = old & (WRITER | READERS) == 0;
@@ -150,6 +170,9 @@ impl<T: Guarded> RwLock<T> for SimRwLock<T> {
             self.word.poke(old | waiting);
             self.enter(WRITER | READERS, site, |old| old & !waiting | WRITER);
         }
+        // Whether it had to wait makes no difference from now on.
+        self.machine.thread().seen.set(seen);
+        self.word.note(1);
         let me = self.machine.running.get() as u64 + 1;
         let claim = self.machine.arena.claim(self.slot, self.owner_cell, me);
         self.took(self.write_bit, Mode::Exclusive, site);
@@ -158,13 +181,13 @@ impl<T: Guarded> RwLock<T> for SimRwLock<T> {
 }
 
 /// Shared ownership of a [`SimRwLock`].
-pub struct ReadGuard<'a, T> {
+pub struct ReadGuard<'a, T: Guarded> {
     lock: &'a SimRwLock<T>,
     share: Share<'static, T>,
     site: &'static Location<'static>,
 }
 
-impl<T> Deref for ReadGuard<'_, T> {
+impl<T: Guarded> Deref for ReadGuard<'_, T> {
     type Target = T;
     #[inline(always)]
     fn deref(&self) -> &T {
@@ -172,21 +195,22 @@ impl<T> Deref for ReadGuard<'_, T> {
     }
 }
 
-impl<T> Drop for ReadGuard<'_, T> {
+impl<T: Guarded> Drop for ReadGuard<'_, T> {
     fn drop(&mut self) {
         self.share.release();
         self.lock.released(self.lock.read_bit, self.lock.me(), self.site);
+        self.lock.observed();
     }
 }
 
 /// Ownership of a [`SimRwLock`] alone.
-pub struct WriteGuard<'a, T> {
+pub struct WriteGuard<'a, T: Guarded> {
     lock: &'a SimRwLock<T>,
     claim: Claim<'static, T>,
     site: &'static Location<'static>,
 }
 
-impl<T> Deref for WriteGuard<'_, T> {
+impl<T: Guarded> Deref for WriteGuard<'_, T> {
     type Target = T;
     #[inline(always)]
     fn deref(&self) -> &T {
@@ -194,7 +218,7 @@ impl<T> Deref for WriteGuard<'_, T> {
     }
 }
 
-impl<T> DerefMut for WriteGuard<'_, T> {
+impl<T: Guarded> DerefMut for WriteGuard<'_, T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         // Until the release: the reference that is made here may live across steps.
@@ -203,11 +227,12 @@ impl<T> DerefMut for WriteGuard<'_, T> {
     }
 }
 
-impl<T> Drop for WriteGuard<'_, T> {
+impl<T: Guarded> Drop for WriteGuard<'_, T> {
     fn drop(&mut self) {
         self.lock.machine.did_change(self.lock.write_bit);
         self.claim.release();
         self.lock.released(self.lock.write_bit, WRITER, self.site);
+        self.lock.observed();
     }
 }
 
@@ -217,13 +242,13 @@ impl<T> fmt::Debug for SimRwLock<T> {
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for ReadGuard<'_, T> {
+impl<T: Guarded> fmt::Debug for ReadGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for WriteGuard<'_, T> {
+impl<T: Guarded> fmt::Debug for WriteGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
     }

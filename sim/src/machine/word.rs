@@ -180,6 +180,21 @@ impl SimWord {
         self.write(f(old), how, site);
     }
 
+    /// An addition in the step that runs, of which nobody is told.
+    pub(crate) fn count(&self, value: u64) {
+        let m = self.machine;
+        let old = m.arena.get(self.cell);
+        let new = old.wrapping_add(value);
+        m.arena.set(self.cell, new);
+        self.mix(old, new);
+        if m.thread().attempt.is_active() {
+            m.did_read(self.loc, old);
+            m.did_write(self.loc, old, new);
+        } else {
+            m.did_add(self.loc, old, new);
+        }
+    }
+
     /// An addition; `seen`: the thread sees what was there. So does an attempt, for which it counts
     /// whether somebody else has added in between.
     #[inline(always)]

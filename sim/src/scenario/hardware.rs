@@ -4,9 +4,10 @@
 use core::fmt;
 
 use kvmmu_model::arm64::{Dsb, TlbiScope};
+use kvmmu_model::virt::MmuLock;
 use kvmmu_model::{Access, CpuId, Guarded, Mark, Object, Pfn, Platform, Spte, SpteLoc, Tag};
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, with_byte};
-use kvmmu_scenarios::mmu::ScenarioMmu;
+use kvmmu_scenarios::mmu::{MmuState, ScenarioMmu};
 use kvmmu_scenarios::oracle::shadowed_table;
 use kvmmu_scenarios::{Property, Scenario, World};
 
@@ -114,9 +115,17 @@ pub(super) fn touch<A: Walkers>(
     w.check_access(cpu, access, pfn);
 }
 
+/// What `mmu_lock` guards, whoever has it.
+pub(super) fn mmu_state<A: Walkers>(w: &World<Sim<A>>) -> MmuState<Sim<A>> {
+    match &w.vm.kvm.mmu_lock {
+        MmuLock::Spin(lock) => lock.peek(),
+        MmuLock::ReadWrite(lock) => lock.peek(),
+    }
+}
+
 #[track_caller]
 fn check_table_write<A: Walkers>(w: &World<Sim<A>>, pfn: Pfn) {
-    if let Some(table) = shadowed_table(w, &w.vm.kvm.mmu_lock.peek(), pfn) {
+    if let Some(table) = shadowed_table(w, &mmu_state(w), pfn) {
         Machine::violate(
             &w.m,
             Property::ShadowedPtReadonly,
@@ -148,6 +157,9 @@ impl<A: Walkers> Machine for Sim<A> {
     #[track_caller]
     fn violate(&self, property: Property, detail: fmt::Arguments<'_>) {
         Sim::violate(self, property, || detail.to_string());
+    }
+    fn depends_on(&self, value: u64) {
+        Sim::observe(self, &value);
     }
     #[track_caller]
     fn note(&self, what: fmt::Arguments<'_>) {

@@ -3,11 +3,12 @@
 //! Guarantee: no CPU has two translations of one frame that differ in page or in size. Mechanism:
 //! break before make. A valid entry that is to translate something else is made invalid, what CPUs
 //! have of it is invalidated, and only then it is stored. What a broken block mapped beside the
-//! page of the fault is mapped again by faults. Linux v5.10 `arch/arm64/kvm/hyp/pgtable.c`.
+//! page of the fault is mapped again by faults. Linux v5.10 and v6.1
+//! `arch/arm64/kvm/hyp/pgtable.c`; how v6.12 does it is in `map_shared.rs`.
 
 use super::pte::{KvmPgtableProt, KvmPte};
-use super::walk::{NoMemory, Visit, Walker};
-use super::{LAST_LEVEL, Locked, Stage2Mmu, granule};
+use super::walk::{Held, Visit, WalkError, Walker};
+use super::{LAST_LEVEL, Stage2Mmu, Version, granule};
 use crate::arm64::Dsb;
 use crate::guard::Guard;
 use crate::host::Host;
@@ -15,39 +16,45 @@ use crate::kernel;
 use crate::mark::Mark;
 use crate::platform::Ordering::{Relaxed, Release};
 use crate::platform::{Platform, Word};
-use crate::types::{GfnRange, Pfn, SpteLoc};
+use crate::types::{CpuId, Gfn, GfnRange, Pfn, SpteLoc};
 use crate::vm::Vm;
 
 /// `struct stage2_map_data`.
-struct MapData {
-    /// What the next leaf maps.
-    phys: Pfn,
-    prot: KvmPgtableProt,
+pub(super) struct MapData {
+    /// The first frame that is mapped.
+    pub(super) addr: Gfn,
+    /// The page of it.
+    pub(super) phys: Pfn,
+    /// What the next leaf maps, where it follows from the last.
+    pub(super) cursor: Pfn,
+    pub(super) prot: KvmPgtableProt,
     /// The entry of a table that a block is to replace: everything below it goes.
     anchor: Option<SpteLoc>,
-    /// There are pages for tables.
-    memcache: bool,
+    /// The vCPU whose pages for tables there are.
+    pub(super) memcache: Option<CpuId>,
 }
 
 impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     /// `kvm_pgtable_stage2_map`: maps frames to as many pages in a row, by the largest leaves that
-    /// fit. `memcache`: there are pages for tables; without, nothing is mapped where one is
-    /// missing.
+    /// fit. `memcache`: the vCPU whose pages for tables are used; without, nothing is mapped where
+    /// one is missing.
     ///
     /// Locks: `mmu_lock`.
     ///
     /// # Errors
-    /// A page for a table is missing.
+    /// A page for a table is missing. Since 5.12: the page is mapped already, and only permissions
+    /// differ, if anything does. Since 6.2: another fault is there.
     #[kernel]
     pub(in crate::arm64) fn kvm_pgtable_stage2_map(
         &self,
-        l: &mut Locked,
+        l: Held<'_>,
         range: GfnRange,
         phys: Pfn,
         prot: KvmPgtableProt,
-        memcache: bool,
-    ) -> Result<(), NoMemory> {
-        let mut data = MapData { phys, prot, anchor: None, memcache };
+        memcache: Option<CpuId>,
+    ) -> Result<(), WalkError> {
+        let (addr, cursor) = (range.start, phys);
+        let mut data = MapData { addr, phys, cursor, prot, anchor: None, memcache };
         let walked = self.kvm_pgtable_walk(l, range, &mut data);
         self.p.dsb(Dsb::Ishst);
         walked
@@ -59,7 +66,7 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
         let flush = || self.__kvm_tlb_flush_vmid_ipa(at.addr, at.level);
         if old.is_valid() {
             self.p.guarded(Guard::S2BbmBreak, || {
-                self.kvm_set_invalid_pte(at.loc, old);
+                self.clear_pte(at);
                 self.p.mark(Mark::Stage2Broken);
                 self.p.guarded(Guard::S2BbmTlbi, flush);
             });
@@ -73,10 +80,17 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
         self.p.without(Guard::S2BbmBreak, late);
     }
 
-    /// `kvm_set_invalid_pte`: bit 0 is cleared, and nothing else.
-    pub(super) fn kvm_set_invalid_pte(&self, loc: SpteLoc, pte: KvmPte) {
-        // ORDERING: relaxed: WRITE_ONCE; the DSB of the flush that follows publishes it.
-        self.mmu.ptep(loc).store(pte.invalid().0, Relaxed);
+    /// `kvm_set_invalid_pte` of 5.10 clears bit 0 and nothing else; `kvm_clear_pte`, since 5.13,
+    /// leaves nothing.
+    pub(super) fn clear_pte(&self, at: Visit) {
+        let nothing = self.mmu.version > Version::V5_10;
+        self.set_pte(at, if nothing { KvmPte::NONE } else { at.pte.invalid() });
+    }
+
+    /// `WRITE_ONCE`.
+    pub(super) fn set_pte(&self, at: Visit, new: KvmPte) {
+        // ORDERING: relaxed: the DSB of the flush that follows publishes it.
+        self.mmu.ptep(at.loc).store(new.0, Relaxed);
     }
 
     /// `smp_store_release` of an entry that becomes valid.
@@ -88,67 +102,70 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
 }
 
 /// `kvm_block_mapping_supported`: an entry of this level may map these frames to these pages.
-fn kvm_block_mapping_supported(at: Visit, phys: Pfn) -> bool {
+pub(super) fn kvm_block_mapping_supported(at: Visit, phys: Pfn) -> bool {
     let size = granule(at.level);
     let aligned = (at.addr.0 | phys.0).is_multiple_of(size);
     at.level == LAST_LEVEL || aligned && size <= at.end.0 - at.addr.0
 }
 
-/// What a map does at the entries that it comes to.
+/// What a map does at the entries that it comes to, in 5.10 and 6.1.
 impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     /// `stage2_map_walker_try_leaf`: false if no leaf may be here. The count of the table stays
     /// what it was where a leaf takes the place of another.
+    ///
+    /// # Errors
+    /// Since 5.12: the page is mapped already.
     fn stage2_map_walker_try_leaf(
         &self,
-        l: &mut Locked,
         at: Visit,
         old: KvmPte,
         data: &mut MapData,
-    ) -> bool {
-        if !kvm_block_mapping_supported(at, data.phys) {
-            return false;
+    ) -> Result<bool, WalkError> {
+        if !kvm_block_mapping_supported(at, data.cursor) {
+            return Ok(false);
         }
-        let new = KvmPte::leaf(data.phys, data.prot, at.level);
+        let new = KvmPte::leaf(data.cursor, data.prot, at.level);
+        if self.mmu.version > Version::V5_10 && !old.needs_update(new) {
+            return self.again();
+        }
         if old.is_valid() {
-            l.mmu.put_page(at.loc.sp);
+            self.put_page(at.loc.sp);
         }
         // Somebody may have mapped just this.
         if old != new {
             self.break_before_make(at, old, || self.set_valid_pte(at.loc, new));
             self.p.mark(Mark::Stage2Mapped);
         }
-        l.mmu.get_page(at.loc.sp);
-        data.phys.0 += granule(at.level);
-        true
+        self.get_page(at.loc.sp);
+        data.cursor.0 += granule(at.level);
+        Ok(true)
     }
 
     /// `stage2_map_walk_leaf`, of an entry that holds `old`: a leaf, or a table to put it in. Below
     /// a table that goes, what is valid gives its reference back.
     fn stage2_map_walk_leaf(
         &self,
-        l: &mut Locked,
+        l: Held<'_>,
         at: Visit,
         old: KvmPte,
         data: &mut MapData,
-    ) -> Result<(), NoMemory> {
+    ) -> Result<(), WalkError> {
         if data.anchor.is_some() {
             if old.is_valid() {
-                l.mmu.put_page(at.loc.sp);
+                self.put_page(at.loc.sp);
             }
             return Ok(());
         }
-        if self.stage2_map_walker_try_leaf(l, at, old, data) {
+        if self.stage2_map_walker_try_leaf(at, old, data)? {
             return Ok(());
         }
-        if !data.memcache {
-            return Err(NoMemory);
-        }
-        let child = self.alloc_table(l);
+        let Some(cpu) = data.memcache else { return Err(WalkError::NoMemory) };
+        let child = self.alloc_table(l, cpu);
         self.break_before_make(at, old, || self.set_valid_pte(at.loc, KvmPte::table(child)));
         if old.is_valid() {
-            l.mmu.put_page(at.loc.sp);
+            self.put_page(at.loc.sp);
         }
-        l.mmu.get_page(at.loc.sp);
+        self.get_page(at.loc.sp);
         self.p.mark(Mark::TableLinked);
         Ok(())
     }
@@ -157,56 +174,78 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     /// pages is invalidated here: an invalidation by address would reach one of them, and the
     /// others are found invalid, and not flushed again, by who unmaps them later.
     fn stage2_map_walk_table_pre(&self, at: Visit, data: &mut MapData) {
-        if data.anchor.is_some() || !kvm_block_mapping_supported(at, data.phys) {
+        if data.anchor.is_some() || !kvm_block_mapping_supported(at, data.cursor) {
             return;
         }
-        self.kvm_set_invalid_pte(at.loc, at.pte);
+        self.clear_pte(at);
         self.p.guarded(Guard::S2MergeFlushVmid, || self.__kvm_tlb_flush_vmid());
         let by_address = || self.__kvm_tlb_flush_vmid_ipa(at.addr, at.level);
         self.p.without(Guard::S2MergeFlushVmid, by_address);
         data.anchor = Some(at.loc);
     }
 
-    /// `stage2_map_walk_table_post`: a table that goes is freed, and the block comes. The address
-    /// in the entry has outlived bit 0.
+    /// `stage2_map_walk_table_post`: a table that goes is freed, and the block comes; since 5.13
+    /// the block comes first. The way to the table 5.10 finds in the invalid entry, in which the
+    /// address has outlived bit 0; later versions have kept it.
     fn stage2_map_walk_table_post(
         &self,
-        l: &mut Locked,
+        l: Held<'_>,
         at: Visit,
         data: &mut MapData,
-    ) -> Result<(), NoMemory> {
+    ) -> Result<(), WalkError> {
         if data.anchor.is_none() {
             return Ok(());
         }
-        self.free_table(l, at.pte.follow());
-        l.mmu.put_page(at.loc.sp);
-        if data.anchor != Some(at.loc) {
-            return Ok(());
+        let free = || self.free_table(at.pte.follow());
+        let first = self.mmu.version == Version::V5_10;
+        if first {
+            free();
         }
-        data.anchor = None;
-        self.p.mark(Mark::TableMerged);
-        self.stage2_map_walk_leaf(l, at, at.pte.invalid(), data)
+        self.put_page(at.loc.sp);
+        if data.anchor == Some(at.loc) {
+            data.anchor = None;
+            self.p.mark(Mark::TableMerged);
+            self.stage2_map_walk_leaf(l, at, at.pte.invalid(), data)?;
+        }
+        if !first {
+            free();
+        }
+        Ok(())
     }
 }
 
 impl<P: Platform, H: Host> Walker<P, H> for MapData {
-    fn pre(&mut self, vm: &Vm<P, H, Stage2Mmu<P>>, _l: &mut Locked, at: Visit) {
-        vm.stage2_map_walk_table_pre(at, self);
+    fn pre(
+        &mut self,
+        vm: &Vm<P, H, Stage2Mmu<P>>,
+        l: Held<'_>,
+        at: Visit,
+    ) -> Result<(), WalkError> {
+        match vm.mmu.version {
+            Version::V6_12 => vm.walk_table_pre_shared(l, at, self),
+            _ => {
+                vm.stage2_map_walk_table_pre(at, self);
+                Ok(())
+            }
+        }
     }
     fn leaf(
         &mut self,
         vm: &Vm<P, H, Stage2Mmu<P>>,
-        l: &mut Locked,
+        l: Held<'_>,
         at: Visit,
-    ) -> Result<(), NoMemory> {
-        vm.stage2_map_walk_leaf(l, at, at.pte, self)
+    ) -> Result<(), WalkError> {
+        match vm.mmu.version {
+            Version::V6_12 => vm.walk_leaf_shared(l, at, self),
+            _ => vm.stage2_map_walk_leaf(l, at, at.pte, self),
+        }
     }
     fn post(
         &mut self,
         vm: &Vm<P, H, Stage2Mmu<P>>,
-        l: &mut Locked,
+        l: Held<'_>,
         at: Visit,
-    ) -> Result<(), NoMemory> {
+    ) -> Result<(), WalkError> {
         vm.stage2_map_walk_table_post(l, at, self)
     }
 }

@@ -1,23 +1,30 @@
 //! Stage-2 page tables (`arch/arm64/kvm/hyp/pgtable.c`): their memory, its reference counts, and,
 //! file by file, what KVM does with them.
 //!
-//! Levels are those of arm64: the last is 3. Here a walk begins at level 2: a root of two entries,
-//! each of which is a block of four pages, a table of four entries, or invalid.
+//! One description of three versions of Linux ([`Version`]): 5.10, 6.1, and 6.12, in which faults
+//! walk together. Levels are those of arm64: the last is 3. Here a walk begins at level 2: a root
+//! of two entries, each of which is a block of four pages, a table of four entries, or invalid.
 
 mod attr;
+mod break_make;
 mod map;
+mod map_shared;
 pub mod pte;
 mod tables;
+mod unlinked;
 mod unmap;
 mod walk;
 
 pub use pte::{KVM_PTE, KvmPgtableProt, KvmPte};
+pub(in crate::arm64) use walk::{Held, WalkError};
 
 use crate::host::Host;
+use crate::lock::LockClass;
 use crate::mark::Mark;
-use crate::platform::Platform;
+use crate::platform::Ordering::Relaxed;
+use crate::platform::{Platform, Word};
 use crate::tag::{Object, Tag};
-use crate::types::{Gfn, SpId, SpteLoc};
+use crate::types::{CpuId, Gfn, SpId, SpteLoc};
 use crate::virt::{GFNS, MmuState};
 use crate::vm::Vm;
 
@@ -29,8 +36,9 @@ pub const START_LEVEL: u8 = 2;
 pub const PTRS_PER_PTE: usize = 4;
 /// Entries of the root that translate something.
 pub const PTRS_PER_PGD: usize = GFNS.div_ceil(granule(START_LEVEL) as usize);
-/// Pages for tables: the root, one for each of its entries, and one more.
-pub const PT_PAGES: usize = 2 + PTRS_PER_PGD;
+/// Pages for tables: the root, one for each of its entries, one in the hands of each of three
+/// faults, and two that are not free yet.
+pub const PT_PAGES: usize = 6 + PTRS_PER_PGD;
 
 const _: () = assert!(PTRS_PER_PTE.is_power_of_two(), "an index is some bits of an address");
 const _: () = assert!(PTRS_PER_PGD <= PTRS_PER_PTE, "the root is one page");
@@ -46,58 +54,54 @@ pub const fn index_at(level: u8, addr: Gfn) -> u8 {
     (addr.0 / granule(level) % PTRS_PER_PTE as u64) as u8
 }
 
+/// Whose algorithms: what the versions do differently stands where they do it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Version {
+    /// Linux 5.10: `mmu_lock` is a spinlock.
+    V5_10,
+    /// Linux 6.1: a read-write lock, which faults take for writing, unless they relax a page under
+    /// a dirty log.
+    V6_1,
+    /// Linux 6.12: faults take it for reading, and walk together.
+    V6_12,
+}
+
 /// `struct kvm_s2_mmu` with its `struct kvm_pgtable`.
 #[derive(Debug)]
 pub struct Stage2Mmu<P: Platform> {
+    /// Whose algorithms it has.
+    pub version: Version,
     /// The memory of the tables, which hardware walks.
     tables: [[P::Word; PTRS_PER_PTE]; PT_PAGES],
+    /// `page_count` of each page: 0 if it is free, else 1 and one for each valid entry in it. True
+    /// whenever nobody holds `mmu_lock`. Read only by who walks alone, or has the page alone.
+    page_count: [P::Word; PT_PAGES],
+    /// RCU, where walks are shared.
+    pub(in crate::arm64) rcu: Option<P::Rcu>,
+    /// A thread runs the callbacks of it. Else what waits for walkers is never freed.
+    frees: bool,
 }
 
-/// What only the owner of `mmu_lock` touches. To have one is to hold the lock.
-pub type Locked = MmuState<PageTables>;
-
-/// What `mmu_lock` guards of this MMU.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct PageTables {
-    /// `page_count` of each page: 0 if it is free, else 1 and one for each valid entry in it.
-    /// Invariant: true whenever the lock is released.
-    pub page_count: [u8; PT_PAGES],
-}
-
-/// The root is there, and nothing below it.
-impl Default for PageTables {
-    fn default() -> PageTables {
-        let mut page_count = [0; PT_PAGES];
-        page_count[0] = 1;
-        PageTables { page_count }
-    }
-}
-
-impl PageTables {
-    /// `get_page`, of the table that an entry is in.
-    fn get_page(&mut self, table: SpId) {
-        self.page_count[usize::from(table.0)] += 1;
-    }
-    /// `put_page`.
-    fn put_page(&mut self, table: SpId) {
-        // Below 0 only where a guard is removed: what is freed then is counted on.
-        let count = &mut self.page_count[usize::from(table.0)];
-        *count = count.saturating_sub(1);
-    }
-    /// `page_count`.
-    pub fn page_count(&self, table: SpId) -> u8 {
-        self.page_count[usize::from(table.0)]
-    }
-}
+/// What `mmu_lock` guards. To have one is to hold the lock.
+pub type Locked = MmuState<()>;
 
 impl<P: Platform> Stage2Mmu<P> {
     /// The root (`pgt->pgd`).
     pub const PGD: SpId = SpId(0);
 
-    /// An MMU that maps nothing (`kvm_init_stage2_mmu`).
-    pub fn new(p: &P) -> Self {
+    /// An MMU that maps nothing (`kvm_init_stage2_mmu`). `frees`: a thread runs the callbacks of
+    /// RCU.
+    pub fn new(p: &P, version: Version, frees: bool) -> Self {
         let pte = |i, j| p.word(Tag::at(Object::Spte, i, j), 0);
-        Stage2Mmu { tables: core::array::from_fn(|i| core::array::from_fn(|j| pte(i, j))) }
+        let count = |i| p.word(Tag::nth(Object::PageCount, i), u64::from(i == 0));
+        let rcu = LockClass::Rcu.one().contended(frees);
+        Stage2Mmu {
+            version,
+            tables: core::array::from_fn(|i| core::array::from_fn(|j| pte(i, j))),
+            page_count: core::array::from_fn(count),
+            rcu: (version >= Version::V6_12).then(|| p.rcu(rcu)),
+            frees,
+        }
     }
 
     /// The memory of an entry.
@@ -106,24 +110,60 @@ impl<P: Platform> Stage2Mmu<P> {
     }
 }
 
+/// The pages of tables.
 impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
-    /// A page for a table, all zeroes, from what the fault has put aside before it took the lock
-    /// (`mmu_memory_cache_alloc`).
-    ///
-    /// # Panics
-    /// If there is none: there is always one more than the tables that can be linked.
-    fn alloc_table(&self, l: &mut Locked) -> SpId {
-        let free = l.mmu.page_count.iter().position(|count| *count == 0);
-        let page = free.expect("a page more than can be linked");
-        l.mmu.page_count[page] = 1;
-        self.p.allocated(&self.mmu.tables[page]);
-        self.p.zeroed(&self.mmu.tables[page]);
-        SpId(page as u8)
+    fn page_count_of(&self, table: SpId) -> &P::Word {
+        &self.mmu.page_count[usize::from(table.0)]
     }
 
-    /// `free_page`, of a table that nothing leads to.
-    fn free_table(&self, l: &mut Locked, table: SpId) {
-        l.mmu.page_count[usize::from(table.0)] = 0;
+    /// `get_page`, of the table that an entry is in.
+    fn get_page(&self, table: SpId) {
+        self.p.count(self.page_count_of(table), 1);
+    }
+
+    /// `put_page`. Below 0 only where a guard is removed: what is freed then is counted on.
+    fn put_page(&self, table: SpId) {
+        self.p.count(self.page_count_of(table), 1_u64.wrapping_neg());
+    }
+
+    /// `page_count`, by who walks alone or has the page alone.
+    fn page_count(&self, table: SpId) -> u64 {
+        self.p.owned(self.page_count_of(table))
+    }
+
+    /// A page for a table, all zeroes, from what the fault of this vCPU has put aside before it
+    /// took the lock (`stage2_memcache_zalloc_page`).
+    ///
+    /// # Panics
+    /// If there is none, and the host goes on all the same.
+    fn alloc_table(&self, l: Held<'_>, cpu: CpuId) -> SpId {
+        const TABLES: u8 = PT_PAGES as u8 - 1;
+        let page = if l.shared {
+            // Another vCPU has put other pages aside: each begins with some of its own.
+            let mut pages = (0..TABLES).map(|i| SpId((2 * cpu.0 + i) % TABLES + 1));
+            pages.find(|page| {
+                // ORDERING: relaxed: what is free the page allocator orders.
+                self.page_count_of(*page).compare_exchange(0, 1, Relaxed, Relaxed).is_ok()
+            })
+        } else {
+            let page = (1..=TABLES).map(SpId).find(|page| self.page_count(*page) == 0);
+            page.inspect(|page| self.get_page(*page))
+        };
+        let page = page.or_else(|| {
+            self.host.out_of_table_pages();
+            None
+        });
+        let page = page.expect("what follows is not run");
+        let words = &self.mmu.tables[usize::from(page.0)];
+        self.p.allocated(words);
+        self.p.zeroed(words);
+        page
+    }
+
+    /// `put_page`, the last, of a table that nothing leads to: it is free.
+    fn free_table(&self, table: SpId) {
+        let all = self.page_count(table);
+        self.p.count(self.page_count_of(table), all.wrapping_neg());
         self.p.freed(&self.mmu.tables[usize::from(table.0)]);
         self.p.mark(Mark::TableFreed);
     }

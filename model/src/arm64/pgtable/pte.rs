@@ -14,8 +14,9 @@
 //! set: hardware keeps no dirty state here. XN (54) and device memory are not modelled. Linux v5.10
 //! `arch/arm64/kvm/hyp/pgtable.c`; `VTCR_EL2.HA` is set, so that hardware sets AF.
 //!
-//! v5.10 makes an entry invalid by clearing bit 0 alone: the address stays behind, and who merges a
-//! table into a block follows the address of the entry that it has just made invalid.
+//! Since 6.2 bit 10 of an invalid entry says that a walker is between break and make. v5.10 makes
+//! an entry invalid by clearing bit 0 alone: the address stays behind, and who merges a table into
+//! a block follows the address of the entry that it has just made invalid.
 
 use super::LAST_LEVEL;
 use crate::spte::{SHADOW_PAGES_BASE, SpteFormat};
@@ -50,6 +51,10 @@ pub struct KvmPgtableProt {
 }
 
 impl KvmPte {
+    /// `KVM_INVALID_PTE_LOCKED`: invalid, and the walker that has broken it is about to make it.
+    pub const LOCKED: KvmPte = KvmPte(1 << 10);
+    /// Nothing.
+    pub const NONE: KvmPte = KvmPte(0);
     /// `kvm_init_valid_leaf_pte`: a page at the last level, a block above; AF is set.
     pub const fn leaf(page: Pfn, prot: KvmPgtableProt, level: u8) -> KvmPte {
         let kind = if level == LAST_LEVEL { TYPE } else { 0 };
@@ -70,10 +75,15 @@ impl KvmPte {
     pub const fn with(self, bits: u64) -> KvmPte {
         KvmPte(self.0 | bits)
     }
-    /// What `kvm_set_invalid_pte` leaves of it.
+    /// What `kvm_set_invalid_pte` leaves of it in 5.10. Later versions leave nothing.
     #[must_use]
     pub const fn invalid(self) -> KvmPte {
         self.without(VALID)
+    }
+    /// `stage2_pte_needs_update`: a map of `new` has something to do here. Not so where the page is
+    /// mapped already, with whatever permissions.
+    pub fn needs_update(self, new: KvmPte) -> bool {
+        !self.is_valid() || self.with(S2AP_R | S2AP_W) != new.with(S2AP_R | S2AP_W)
     }
     /// `kvm_pte_valid`.
     pub const fn is_valid(self) -> bool {

@@ -2,11 +2,11 @@
 
 use super::pte::{KVM_PTE, KvmPgtableProt, KvmPte};
 use super::{
-    LAST_LEVEL, PT_PAGES, PTRS_PER_PGD, PTRS_PER_PTE, PageTables, START_LEVEL, Stage2Mmu, granule,
+    Held, LAST_LEVEL, PT_PAGES, PTRS_PER_PGD, PTRS_PER_PTE, START_LEVEL, Stage2Mmu, granule,
     index_at,
 };
 use crate::host::Host;
-use crate::platform::{Lock, Platform};
+use crate::platform::Platform;
 use crate::spte::{Spte, SpteFormat};
 use crate::tables::{Leaf, Tables};
 use crate::types::{CpuId, Gfn, GfnRange, SpId, SpteLoc};
@@ -37,7 +37,7 @@ impl<P: Platform> Stage2Mmu<P> {
 }
 
 impl<P: Platform> Tables<P> for Stage2Mmu<P> {
-    type State = PageTables;
+    type State = ();
 
     fn format(&self) -> &SpteFormat {
         &KVM_PTE
@@ -59,8 +59,8 @@ impl<P: Platform> Tables<P> for Stage2Mmu<P> {
         base.map_or(Header(0), |gfn| Header::new(gfn, from_pages(LAST_LEVEL), true))
     }
 
-    fn is_in_use(l: &PageTables, loc: SpteLoc) -> bool {
-        l.page_count(loc.sp) != 0
+    fn is_in_use(&self, _l: &(), loc: SpteLoc, peek: impl Fn(&P::Word) -> u64) -> bool {
+        peek(&self.page_count[usize::from(loc.sp.0)]) != 0
     }
 
     fn setup_leaf<H: Host>(
@@ -70,13 +70,15 @@ impl<P: Platform> Tables<P> for Stage2Mmu<P> {
         _guest: Option<&GuestWalk>,
         spte: Spte,
     ) -> SpteLoc {
-        let mut l = vm.kvm.mmu_lock.lock();
+        let l = vm.kvm.mmu_lock.lock();
         let level =
             if KVM_PTE.is_last(spte, from_pages(START_LEVEL)) { START_LEVEL } else { LAST_LEVEL };
         let (pte, gfn) = (KvmPte(spte.0), Gfn(page));
         let prot = KvmPgtableProt { write: pte.is_writable() };
         let range = GfnRange::new(gfn, granule(level));
-        vm.kvm_pgtable_stage2_map(&mut l, range, pte.pfn(), prot, true).expect("there is memory");
+        let mapped =
+            vm.kvm_pgtable_stage2_map(Held::alone(&l), range, pte.pfn(), prot, Some(CpuId(0)));
+        mapped.expect("there is memory, and nothing is mapped");
         let root = SpteLoc { sp: Self::PGD, index: index_at(START_LEVEL, gfn) };
         let loc = match level {
             LAST_LEVEL => {
@@ -89,22 +91,18 @@ impl<P: Platform> Tables<P> for Stage2Mmu<P> {
         loc
     }
 
-    fn miscounted(&self, l: &PageTables, peek: impl Fn(&P::Word) -> u64) -> Option<(SpId, u8, u8)> {
+    fn miscounted(&self, _l: &(), peek: impl Fn(&P::Word) -> u64) -> Option<(SpId, u8, u8)> {
+        let count = |table: &SpId| peek(&self.page_count[usize::from(table.0)]) as u8;
         let is_valid = |loc| KvmPte(peek(self.ptep(loc))).is_valid();
         let valid = |sp: SpId| {
             (0..PTRS_PER_PTE as u8).filter(|index| is_valid(SpteLoc { sp, index: *index })).count()
         };
-        let used = (0..PT_PAGES as u8).map(SpId).filter(|table| l.page_count(*table) != 0);
-        let counts = used.map(|table| (table, l.page_count(table), valid(table) as u8));
+        let used = (0..PT_PAGES as u8).map(SpId).filter(|table| count(table) != 0);
+        let counts = used.map(|table| (table, count(&table), valid(table) as u8));
         counts.into_iter().find(|(_, count, valid)| *count != 1 + valid)
     }
 
-    fn for_each_leaf(
-        &self,
-        _l: &PageTables,
-        peek: impl Fn(&P::Word) -> u64,
-        mut each: impl FnMut(Leaf),
-    ) {
+    fn for_each_leaf(&self, _l: &(), peek: impl Fn(&P::Word) -> u64, mut each: impl FnMut(Leaf)) {
         let pte = |loc| KvmPte(peek(self.ptep(loc)));
         for table in (0..PT_PAGES as u8).map(SpId) {
             let root = table == Self::PGD;

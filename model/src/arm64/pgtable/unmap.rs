@@ -1,10 +1,10 @@
 //! Unmapping. Guarantee: when it returns, no CPU reaches the frames by what was mapped, and no CPU
 //! walks a table that was freed. Mechanism: each valid entry that is cleared is flushed by address
-//! before anything is given back. What is invalid already is not flushed again. Linux v5.10
+//! before anything is given back. What is invalid already is not flushed again. Linux
 //! `arch/arm64/kvm/hyp/pgtable.c`.
 
-use super::walk::{NoMemory, Visit, Walker};
-use super::{Locked, Stage2Mmu};
+use super::Stage2Mmu;
+use super::walk::{Held, Visit, WalkError, Walker};
 use crate::guard::Guard;
 use crate::host::Host;
 use crate::kernel;
@@ -27,7 +27,7 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     ///
     /// Locks: `mmu_lock`.
     #[kernel]
-    pub(in crate::arm64) fn kvm_pgtable_stage2_unmap(&self, l: &mut Locked, range: GfnRange) {
+    pub(in crate::arm64) fn kvm_pgtable_stage2_unmap(&self, l: Held<'_>, range: GfnRange) {
         let mut unmap = Unmap::default();
         // It asks for no memory.
         let _walked = self.kvm_pgtable_walk(l, range, &mut unmap);
@@ -37,32 +37,32 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     }
 
     /// `stage2_unmap_walker`, at what is no table.
-    fn stage2_unmap_leaf(&self, l: &mut Locked, at: Visit) {
+    fn stage2_unmap_leaf(&self, at: Visit) {
         if at.pte.is_valid() {
             self.clear_and_flush(at);
-            l.mmu.put_page(at.loc.sp);
+            self.put_page(at.loc.sp);
         }
     }
 
     /// `stage2_unmap_walker`, after a table: one in which nothing is valid goes, too.
-    fn stage2_unmap_table(&self, l: &mut Locked, at: Visit, unmap: &mut Unmap) {
+    fn stage2_unmap_table(&self, at: Visit, unmap: &mut Unmap) {
         let child = at.pte.follow();
-        if l.mmu.page_count(child) != 1 {
+        if self.page_count(child) != 1 {
             return;
         }
         self.p.guarded(Guard::S2TableTlbiBeforeFree, || self.clear_and_flush(at));
         let late = || {
-            self.kvm_set_invalid_pte(at.loc, at.pte);
+            self.clear_pte(at);
             unmap.deferred = Some(at);
         };
         self.p.without(Guard::S2TableTlbiBeforeFree, late);
-        l.mmu.put_page(at.loc.sp);
-        self.free_table(l, child);
+        self.put_page(at.loc.sp);
+        self.free_table(child);
     }
 
     /// Clears an entry, and drops what CPUs have of it.
     fn clear_and_flush(&self, at: Visit) {
-        self.kvm_set_invalid_pte(at.loc, at.pte);
+        self.clear_pte(at);
         let flush = || self.__kvm_tlb_flush_vmid_ipa(at.addr, at.level);
         self.p.guarded(Guard::S2UnmapTlbi, flush);
         self.p.mark(Mark::Stage2Unmapped);
@@ -73,19 +73,19 @@ impl<P: Platform, H: Host> Walker<P, H> for Unmap {
     fn leaf(
         &mut self,
         vm: &Vm<P, H, Stage2Mmu<P>>,
-        l: &mut Locked,
+        _l: Held<'_>,
         at: Visit,
-    ) -> Result<(), NoMemory> {
-        vm.stage2_unmap_leaf(l, at);
+    ) -> Result<(), WalkError> {
+        vm.stage2_unmap_leaf(at);
         Ok(())
     }
     fn post(
         &mut self,
         vm: &Vm<P, H, Stage2Mmu<P>>,
-        l: &mut Locked,
+        _l: Held<'_>,
         at: Visit,
-    ) -> Result<(), NoMemory> {
-        vm.stage2_unmap_table(l, at, self);
+    ) -> Result<(), WalkError> {
+        vm.stage2_unmap_table(at, self);
         Ok(())
     }
 }

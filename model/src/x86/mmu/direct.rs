@@ -15,7 +15,7 @@ use crate::host::{Host, PinnedPage};
 use crate::kernel;
 use crate::mark::Mark;
 use crate::platform::Ordering::{Acquire, Relaxed};
-use crate::platform::{Lock, Platform, Word};
+use crate::platform::{Platform, Word};
 use crate::tables::Tables;
 use crate::types::{Access, CpuId, Gfn, SpteLoc};
 use crate::virt::memslots::MemslotFound;

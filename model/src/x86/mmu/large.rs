@@ -16,7 +16,7 @@ use crate::guard::Guard;
 use crate::host::{Host, PinnedPage};
 use crate::kernel;
 use crate::mark::Mark;
-use crate::platform::{Lock, Platform};
+use crate::platform::Platform;
 use crate::spte::Spte;
 use crate::tag::Object;
 use crate::types::{CpuId, Gfn, GfnRange, Pfn, SpteLoc};

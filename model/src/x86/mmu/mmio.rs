@@ -13,7 +13,7 @@ use crate::guard::Guard;
 use crate::host::Host;
 use crate::kernel;
 use crate::mark::Mark;
-use crate::platform::{Local, Lock, Platform};
+use crate::platform::{Local, Platform};
 use crate::spte::Spte;
 use crate::types::{CpuId, Gfn, Gva, SpteLoc};
 use crate::virt::memslots::MemslotSet;

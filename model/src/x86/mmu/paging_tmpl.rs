@@ -18,7 +18,7 @@ use crate::guard::Guard;
 use crate::host::Host;
 use crate::kernel;
 use crate::mark::Mark;
-use crate::platform::{Lock, Platform};
+use crate::platform::Platform;
 use crate::spte::Gpte;
 use crate::tables::Tables;
 use crate::types::{Access, CpuId, Gfn, Gva, SpteLoc};

@@ -12,7 +12,7 @@ use crate::guard::Guard;
 use crate::host::Host;
 use crate::kernel;
 use crate::platform::Ordering::Relaxed;
-use crate::platform::{Lock, Platform, Word};
+use crate::platform::{Platform, Word};
 use crate::types::{CpuId, Gfn, Gva, SpteLoc};
 use crate::virt::KVM_REQ_TLB_FLUSH_CURRENT;
 use crate::vm::Vm;

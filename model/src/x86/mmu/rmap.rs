@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::kernel;
 use crate::mark::Mark;
 use crate::platform::Ordering::Relaxed;
-use crate::platform::{Lock, Platform, Word};
+use crate::platform::{Platform, Word};
 use crate::spte::Spte;
 use crate::types::{Gfn, Pfn, SpId, SpteLoc};
 use crate::virt::Memslot;

@@ -3,7 +3,7 @@
 use super::{ShadowMmu, ShadowPages};
 use crate::guard::Guard;
 use crate::host::Host;
-use crate::platform::{Lock, Platform};
+use crate::platform::Platform;
 use crate::tables::Tables;
 use crate::types::{Access, CpuId, FaultStatus, Gfn, GfnRange, Gva, Pfn};
 use crate::virt::{Memslot, MmuState};

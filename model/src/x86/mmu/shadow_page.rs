@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::kernel;
 use crate::mark::Mark;
 use crate::platform::Ordering::Relaxed;
-use crate::platform::{Lock, Platform, Word};
+use crate::platform::{Platform, Word};
 use crate::types::{CpuId, Gfn, SpId, SpteLoc};
 use crate::vm::Vm;
 

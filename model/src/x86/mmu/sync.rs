@@ -22,7 +22,7 @@ use crate::host::{Host, PinnedPage};
 use crate::kernel;
 use crate::mark::Mark;
 use crate::platform::Ordering::Acquire;
-use crate::platform::{Lock, Platform, Word};
+use crate::platform::{Platform, Word};
 use crate::spte::{Gpte, Spte};
 use crate::tables::Tables;
 use crate::types::{CpuId, Gva, SpId, SpteLoc};

@@ -6,7 +6,7 @@ use super::paging::{
 use super::walk::{GuestWalk, ShadowWalk};
 use super::{Header, Role, ShadowMmu, ShadowPage, ShadowPages};
 use crate::host::Host;
-use crate::platform::{Local, Lock, Platform};
+use crate::platform::{Local, Platform};
 use crate::spte::{Spte, SpteFormat};
 use crate::tables::{Leaf, Tables};
 use crate::types::{CpuId, Gfn, GfnRange, SpId, SpteLoc};
@@ -43,7 +43,7 @@ impl<P: Platform> Tables<P> for ShadowMmu<P> {
         Header(peek(&self.tables[usize::from(sp.0)].header))
     }
 
-    fn is_in_use(l: &ShadowPages, loc: SpteLoc) -> bool {
+    fn is_in_use(&self, l: &ShadowPages, loc: SpteLoc, _peek: impl Fn(&P::Word) -> u64) -> bool {
         l.page(loc.sp).in_use
     }
 

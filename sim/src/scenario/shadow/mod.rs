@@ -24,7 +24,6 @@ use kvmmu_model::{
 };
 use kvmmu_scenarios::host_mm::PFNS;
 use kvmmu_scenarios::machine::{AccessResult, GuestAccess, Machine, cacheable};
-use kvmmu_scenarios::mmu::MmuOf;
 use kvmmu_scenarios::{Property, Scenario, World};
 
 mod tlb;
@@ -33,7 +32,7 @@ mod tlbi;
 use tlb::{Cached, Tlb};
 
 use super::few::Few;
-use super::hardware::{Walkers, touch};
+use super::hardware::{Walkers, mmu_state, touch};
 use super::names::shadow_names;
 use crate::machine::cell::SimCell;
 use crate::machine::platform::{Shadow, Sim};
@@ -233,7 +232,7 @@ fn use_leaf(
         w.m.hardware_write(w.vm.mmu.sptep(leaf.loc), new.0);
         w.hardware_updated(cpu, access.page, spte, new);
     }
-    if !MmuOf::<Sim>::is_in_use(&w.vm.kvm.mmu_lock.peek().mmu, leaf.loc) {
+    if !w.vm.mmu.is_in_use(&mmu_state(w).mmu, leaf.loc, SimWord::peek) {
         Machine::violate(
             &w.m,
             Property::UseAfterFree,

@@ -83,7 +83,7 @@ impl Ways {
         let linked = top.is_table(START_LEVEL).then(|| top.follow());
         let walk = linked.map_or(root, below);
         let mut ways = Ways { list: [Way::Walk(walk); WAYS_MAX], len: 1 };
-        let others = view.walk[root_index(gfn)].iter().map(|table| SpId(table as u8));
+        let others = view.walk(root_index(gfn)).iter().map(|table| SpId(table as u8));
         for table in others.filter(|table| Some(*table) != linked) {
             ways.push(Way::Walk(below(table)));
         }
@@ -156,15 +156,16 @@ fn refill(w: &Arm64, cpu: CpuId, tlb: &mut Tlb) {
         let loc = SpteLoc { sp: Stage2Mmu::<Sim<Stage2>>::PGD, index: root as u8 };
         let top = pte(w, loc);
         if top.is_table(START_LEVEL) {
-            memory.walk[root] = Few::one(u64::from(top.follow().0));
+            memory.set_walk(root, Few::one(u64::from(top.follow().0)));
         }
         if let Some(block) = leaf(w, loc) {
-            memory.stage2.blocks[root] = block.cacheable();
+            memory.stage2.set_block(root, block.cacheable());
         }
     }
     tlb.add(&memory);
     tlb.derive(|view| made_of(w, view));
-    let tables = tlb.usable().walk.into_iter().flat_map(Few::iter);
+    let view = tlb.usable();
+    let tables = (0..PTRS_PER_PGD).flat_map(|root| view.walk(root).iter());
     for table in tables.map(|table| SpId(table as u8)) {
         check_walked(w, cpu, SpteLoc { sp: table, index: 0 });
     }
@@ -174,12 +175,11 @@ fn refill(w: &Arm64, cpu: CpuId, tlb: &mut Tlb) {
 fn made_of(w: &Arm64, view: &View) -> View {
     let mut made = View::default();
     for root in 0..PTRS_PER_PGD {
-        for table in view.walk[root].iter() {
+        for table in view.walk(root).iter() {
             for (index, frame) in frames_of(root).enumerate() {
                 let loc = SpteLoc { sp: SpId(table as u8), index: index as u8 };
                 if let Some(page) = leaf(w, loc) {
-                    let all = &mut made.stage2.pages[frame];
-                    *all = all.with(page.cacheable());
+                    made.stage2.add_page(frame, page.cacheable());
                 }
             }
         }
@@ -197,7 +197,7 @@ fn tlbs(w: &Arm64) -> impl Iterator<Item = (CpuId, &SimCell<Tlb>)> {
 
 /// A CPU walks, or may walk by itself, through the table that the entry is in.
 fn check_walked(w: &Arm64, cpu: CpuId, loc: SpteLoc) {
-    if !Stage2Mmu::<Sim<Stage2>>::is_in_use(&w.vm.kvm.mmu_lock.peek().mmu, loc) {
+    if !w.vm.mmu.is_in_use(&(), loc, SimWord::peek) {
         Machine::violate(
             &w.m,
             Property::UseAfterFree,
@@ -235,8 +235,8 @@ fn use_entry(w: &Arm64, cpu: CpuId, loc: SpteLoc, access: GuestAccess) -> Result
 /// The first frame that the entries of a table translate, by a descriptor in memory or cached.
 fn roots_of(w: &Arm64, table: SpId) -> impl Iterator<Item = usize> {
     let cached = tlbs(w).fold([Few::NONE; PTRS_PER_PGD], |mut all, (_, tlb)| {
-        let walk = tlb.get().usable().walk;
-        all.iter_mut().zip(walk).for_each(|(all, more)| *all = all.with(more));
+        let view = tlb.get().usable();
+        all.iter_mut().enumerate().for_each(|(root, all)| *all = all.with(view.walk(root)));
         all
     });
     (0..PTRS_PER_PGD).filter(move |root| {
@@ -262,7 +262,7 @@ fn check_break_before_make(w: &Arm64, loc: SpteLoc) {
             })
         };
         let root = usize::from(loc.index);
-        let other = |table: u64| view.walk[root].without(Few::one(table)) != Few::NONE;
+        let other = |table: u64| view.walk(root).without(Few::one(table)) != Few::NONE;
         if level == LAST_LEVEL {
             let frame = |root| frames_of(root).start + usize::from(loc.index);
             return roots_of(w, loc.sp).find_map(|root| {
@@ -276,7 +276,7 @@ fn check_break_before_make(w: &Arm64, loc: SpteLoc) {
             let blocks = any(frames_of(root), &|_, blocks| !blocks.is_empty());
             return blocks.or(other(u64::from(new.follow().0)).then_some(first));
         }
-        let walks = view.walk[root] != Few::NONE;
+        let walks = view.walk(root) != Few::NONE;
         let leaves =
             any(frames_of(root), &|pages, blocks| !pages.is_empty() || blocks.differs(new.pfn().0));
         leaves.or(walks.then_some(first))

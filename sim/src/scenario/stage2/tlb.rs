@@ -16,6 +16,7 @@ use super::super::few::Few;
 use super::super::posted::Posted;
 
 const _: () = assert!(PT_PAGES <= u8::BITS as usize, "Few has a bit for each table");
+const _: () = assert!(GFNS <= 8 && 3 * PTRS_PER_PGD <= 8, "a word has eight sets");
 
 /// What may translate a frame, or the frames of a block: pages of the host, of a block the first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -28,13 +29,26 @@ pub(super) struct Leaves {
     pub(super) denies: Few,
 }
 
+/// Eight sets, each a byte: views are joined, compared and hashed all the time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+struct Sets(u64);
+
+impl Sets {
+    fn get(self, at: usize) -> Few {
+        Few((self.0 >> (8 * at)) as u8)
+    }
+    fn set(&mut self, at: usize, few: Few) {
+        self.0 = self.0 & !(0xff << (8 * at)) | u64::from(few.0) << (8 * at);
+    }
+}
+
 /// Entries of one kind.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Class {
-    /// By frame.
-    pub(super) pages: [Leaves; GFNS],
-    /// By entry of the root.
-    pub(super) blocks: [Leaves; PTRS_PER_PGD],
+    /// Of pages, by frame: [`Leaves::read`], [`Leaves::write`], [`Leaves::denies`].
+    pages: [Sets; 3],
+    /// Of blocks: the three of each entry of the root.
+    blocks: Sets,
 }
 
 /// What a CPU may have cached.
@@ -45,7 +59,7 @@ pub(super) struct View {
     /// Combined with stage 1.
     pub(super) combined: Class,
     /// Tables that it may walk to, by entry of the root.
-    pub(super) walk: [Few; PTRS_PER_PGD],
+    walk: Sets,
 }
 
 /// An invalidation that is not complete, and what it drops: nothing, and there is none.
@@ -98,41 +112,77 @@ impl Leaves {
     pub(super) fn is_empty(self) -> bool {
         self.read == Few::NONE
     }
-    fn each(self, other: Leaves, f: impl Fn(Few, Few) -> Few) -> Leaves {
-        Leaves {
-            read: f(self.read, other.read),
-            write: f(self.write, other.write),
-            denies: f(self.denies, other.denies),
-        }
-    }
     /// Those of both.
     pub(super) fn with(self, other: Leaves) -> Leaves {
-        self.each(other, Few::with)
+        Leaves {
+            read: self.read.with(other.read),
+            write: self.write.with(other.write),
+            denies: self.denies.with(other.denies),
+        }
     }
 }
 
 impl Class {
-    fn each(&mut self, other: &Class, f: impl Fn(Few, Few) -> Few + Copy) {
+    fn each(&mut self, other: &Class, f: impl Fn(u64, u64) -> u64 + Copy) {
         for (mine, other) in self.pages.iter_mut().zip(other.pages) {
-            *mine = mine.each(other, f);
+            mine.0 = f(mine.0, other.0);
         }
-        for (mine, other) in self.blocks.iter_mut().zip(other.blocks) {
-            *mine = mine.each(other, f);
-        }
+        self.blocks.0 = f(self.blocks.0, other.blocks.0);
     }
     /// Those of another class, too.
     pub(super) fn add(&mut self, other: &Class) {
-        self.each(other, Few::with);
+        self.each(other, with);
+    }
+    /// What translates a frame by a page.
+    fn page(&self, frame: usize) -> Leaves {
+        let [read, write, denies] = self.pages.map(|sets| sets.get(frame));
+        Leaves { read, write, denies }
+    }
+    /// What translates a frame by a page from now on.
+    pub(super) fn set_page(&mut self, frame: usize, leaves: Leaves) {
+        for (sets, few) in self.pages.iter_mut().zip([leaves.read, leaves.write, leaves.denies]) {
+            sets.set(frame, few);
+        }
+    }
+    /// This leaf may translate a frame, too.
+    pub(super) fn add_page(&mut self, frame: usize, leaves: Leaves) {
+        self.set_page(frame, self.page(frame).with(leaves));
+    }
+    /// What translates the frames of an entry of the root by a block.
+    fn block(&self, root: usize) -> Leaves {
+        let [read, write, denies] = [0, 1, 2].map(|i| self.blocks.get(3 * root + i));
+        Leaves { read, write, denies }
+    }
+    /// What translates them by a block from now on.
+    pub(super) fn set_block(&mut self, root: usize, leaves: Leaves) {
+        for (i, few) in [leaves.read, leaves.write, leaves.denies].into_iter().enumerate() {
+            self.blocks.set(3 * root + i, few);
+        }
     }
 }
 
+fn with(mine: u64, other: u64) -> u64 {
+    mine | other
+}
+
+fn without(mine: u64, other: u64) -> u64 {
+    mine & !other
+}
+
 impl View {
-    fn each(&mut self, other: &View, f: impl Fn(Few, Few) -> Few + Copy) {
+    fn each(&mut self, other: &View, f: impl Fn(u64, u64) -> u64 + Copy) {
         self.stage2.each(&other.stage2, f);
         self.combined.each(&other.combined, f);
-        for (mine, other) in self.walk.iter_mut().zip(other.walk) {
-            *mine = f(*mine, other);
-        }
+        self.walk.0 = f(self.walk.0, other.walk.0);
+    }
+
+    /// The tables that it may walk to by an entry of the root.
+    pub(super) fn walk(&self, root: usize) -> Few {
+        self.walk.get(root)
+    }
+    /// The tables that it may walk to by an entry of the root from now on.
+    pub(super) fn set_walk(&mut self, root: usize, tables: Few) {
+        self.walk.set(root, tables);
     }
 
     /// What an invalidation drops of it. Level hints are ignored, as by a CPU without FEAT_TTL.
@@ -143,9 +193,9 @@ impl View {
             Tlbi::Ipas2e1 { ipa, .. } => {
                 let mut dropped = View::default();
                 let (page, root) = (ipa.0 as usize, root_index(ipa));
-                dropped.stage2.pages[page] = self.stage2.pages[page];
-                dropped.stage2.blocks[root] = self.stage2.blocks[root];
-                dropped.walk[root] = self.walk[root];
+                dropped.stage2.set_page(page, self.stage2.page(page));
+                dropped.stage2.set_block(root, self.stage2.block(root));
+                dropped.walk.set(root, self.walk.get(root));
                 dropped
             }
         }
@@ -155,7 +205,7 @@ impl View {
     pub(super) fn leaves(&self, gfn: Gfn) -> (Leaves, Leaves) {
         let (page, root) = (gfn.0 as usize, root_index(gfn));
         let (one, other) = (&self.stage2, &self.combined);
-        (one.pages[page].with(other.pages[page]), one.blocks[root].with(other.blocks[root]))
+        (one.page(page).with(other.page(page)), one.block(root).with(other.block(root)))
     }
 }
 
@@ -163,7 +213,7 @@ impl Tlb {
     /// What it may use: what it has, and what is invalidated and may be used still.
     pub(super) fn usable(&self) -> View {
         let mut view = self.now;
-        self.leaving.iter().for_each(|leaving| view.each(&leaving.view, Few::with));
+        self.leaving.iter().for_each(|leaving| view.each(&leaving.view, with));
         view
     }
 
@@ -175,9 +225,9 @@ impl Tlb {
             let Leaving { what: Some(what), view, .. } = self.leaving[i] else { continue };
             let mut new = made(&view);
             let goes = new.in_scope(what);
-            self.leaving[i].view.each(&goes, Few::with);
-            self.leaving[i].fresh.each(&goes, Few::with);
-            new.each(&goes, Few::without);
+            self.leaving[i].view.each(&goes, with);
+            self.leaving[i].fresh.each(&goes, with);
+            new.each(&goes, without);
             self.add(&new);
         }
         let new = made(&self.now);
@@ -186,7 +236,7 @@ impl Tlb {
 
     /// It may cache these from now on, too.
     pub(super) fn add(&mut self, view: &View) {
-        self.now.each(view, Few::with);
+        self.now.each(view, with);
     }
 
     /// Everything is dropped.
@@ -202,14 +252,14 @@ impl Tlb {
             return;
         }
         let fresh = self.now.in_scope(what);
-        self.now.each(&fresh, Few::without);
+        self.now.each(&fresh, without);
         let mut new = Leaving { by, what: Some(what), view, fresh };
         let same = |l: &Leaving| l.by == by && l.what == Some(what);
         // It begins anew, with what it had.
         if let Some(mine) = self.leaving.iter().position(same) {
             let before = core::mem::take(&mut self.leaving[mine]);
-            new.view.each(&before.view, Few::with);
-            new.fresh.each(&before.fresh, Few::with);
+            new.view.each(&before.view, with);
+            new.fresh.each(&before.fresh, with);
             self.leaving[mine..].rotate_left(1);
         }
         match self.leaving.iter_mut().find(|leaving| leaving.what.is_none()) {
@@ -217,8 +267,8 @@ impl Tlb {
             None => {
                 let last = &mut self.leaving[LEAVING - 1];
                 last.by = last.by.with(by);
-                last.view.each(&new.view, Few::with);
-                last.fresh.each(&new.fresh, Few::with);
+                last.view.each(&new.view, with);
+                last.fresh.each(&new.fresh, with);
             }
         }
     }
@@ -234,10 +284,10 @@ impl Tlb {
             for (j, other) in self.leaving.iter_mut().enumerate() {
                 let mut dropped = gone;
                 if j > i {
-                    dropped.each(&other.fresh, Few::without);
+                    dropped.each(&other.fresh, without);
                 }
-                other.view.each(&dropped, Few::without);
-                other.fresh.each(&dropped, Few::without);
+                other.view.each(&dropped, without);
+                other.fresh.each(&dropped, without);
             }
         }
         let empty = self.leaving.iter_mut().filter(|leaving| leaving.view == View::default());
@@ -268,7 +318,7 @@ mod tests {
     /// A CPU that has one page of stage 2 cached.
     fn has_page() -> View {
         let mut view = View::default();
-        view.stage2.pages[1] = Leaves::one(2, true);
+        view.stage2.set_page(1, Leaves::one(2, true));
         view
     }
 
