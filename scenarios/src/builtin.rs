@@ -109,6 +109,7 @@ files! {
     "pte-write-upper" in "races/guest-tables",
     "pte-write-vs-swap" in "races/guest-tables",
     "relax-perms" in "races/tlb",
+    "s2-host-readonly" and "-v6.1" and "-v6.12" in "races/stage2",
     "s2-locked-bbm" in "races/stage2",
     "s2-locked-marker" in "races/stage2",
     "s2-log-begins" and "-v6.1" and "-v6.12" in "races/stage2",

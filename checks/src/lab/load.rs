@@ -8,6 +8,7 @@ use kvmmu_scenarios::builtin::FILES;
 use kvmmu_scenarios::loader::{self, LoadError};
 
 use crate::cli::exit::Failure;
+use crate::cli::shown::shown;
 
 /// The built-in scenarios at `size`, in order of their names.
 ///
@@ -37,33 +38,55 @@ pub fn builtin_named(name: &str, size: u8) -> Result<Arc<Scenario>, Failure> {
     loader::load(file, text, size).map(Arc::new).map_err(|error| refused(&error))
 }
 
-/// The names of the scenarios that a path names, and the text of their file. A file of several
-/// profiles has several; the path may be that of one of them, too (`my-race-v6.12.toml` of
-/// `my-race.toml`).
+/// A scenario file.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Its path.
+    pub path: String,
+    /// What it says.
+    pub text: Arc<str>,
+    /// The names of those of its scenarios that were asked for.
+    pub names: Vec<String>,
+}
+
+/// The file that a path names. One of several profiles is several scenarios; the path may be that
+/// of one of them, too (`my-race-v6.12.toml` of `my-race.toml`).
 ///
 /// # Errors
 ///
-/// A file that cannot be read.
-pub fn read(path: &str) -> Result<(Vec<String>, Arc<str>), Failure> {
+/// A file that cannot be read, or one of whose scenarios has the path of another file.
+pub fn read(path: &str) -> Result<File, Failure> {
     let error = match loader::read(Path::new(path)) {
         Ok(text) => {
             let names = loader::names(path, &text).map_err(|error| refused(&error))?;
-            return Ok((names, Arc::from(text)));
+            if let Some(other) = names.iter().skip(1).find(|name| Path::new(name).exists()) {
+                return Err(Failure::usage(
+                    format!(
+                        "'{}' is a file, and a scenario of '{}' is called so",
+                        shown(other),
+                        shown(path)
+                    ),
+                    "a file of several profiles is a scenario for each: rename one of the two",
+                ));
+            }
+            return Ok(File { path: path.to_owned(), text: Arc::from(text), names });
         }
         Err(error) => error,
     };
-    let whole = path.rfind("-v").map(|at| format!("{}.toml", &path[..at]));
-    if let Some(whole) = whole
-        && let Ok(text) = loader::read(Path::new(&whole))
-    {
-        // Why it has no such scenario may be that it does not load.
-        loader::load(&whole, &text, 1).map_err(|error| refused(&error))?;
-        let names = loader::names(&whole, &text).map_err(|error| refused(&error))?;
-        if names.iter().any(|name| name == path) {
-            return Ok((vec![path.to_owned()], Arc::from(text)));
-        }
+    let Some(whole) = path.rfind("-v").map(|at| format!("{}.toml", &path[..at])) else {
+        return Err(refused(&error));
+    };
+    let Ok(text) = loader::read(Path::new(&whole)) else { return Err(refused(&error)) };
+    // Why it has no such scenario may be that it does not load.
+    loader::load(&whole, &text, 1).map_err(|error| refused(&error))?;
+    let names = loader::names(&whole, &text).map_err(|error| refused(&error))?;
+    if !names.iter().any(|name| name == path) {
+        return Err(Failure::usage(
+            format!("'{}' is neither a file nor a scenario of '{}'", shown(path), shown(&whole)),
+            format!("its scenarios are {}", shown(&names.join(", "))),
+        ));
     }
-    Err(refused(&error))
+    Ok(File { path: whole, text: Arc::from(text), names: vec![path.to_owned()] })
 }
 
 /// The scenario that `text`, of a file of this name, is; of several that which the name is of.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use kvmmu_model::{Guard, GuardSet, Release};
 use kvmmu_scenarios::Scenario;
+use kvmmu_scenarios::scenario::Profile;
 
 use crate::cli::args::COMMANDS;
 use crate::cli::exit::{Exit, Failure};
@@ -67,8 +68,10 @@ pub fn scenarios(words: &[String], size: u8) -> Result<Vec<Selected>, Failure> {
     // that leaves something out in silence says more than it has seen.
     let builtin = load::builtin(1)?;
     let read = |path: &str| {
-        let (names, content) = load::read(path)?;
-        names.iter().map(|name| text(name, &content, size)).collect()
+        let file = load::read(path)?;
+        let all: Result<_, _> =
+            file.names.iter().map(|name| text(name, &file.text, size)).collect();
+        Ok((file.path, all?))
     };
     let selected = from(&builtin, words, read)?;
     if size == 1 {
@@ -103,18 +106,20 @@ pub fn scenarios(words: &[String], size: u8) -> Result<Vec<Selected>, Failure> {
 fn from(
     builtin: &[Arc<Scenario>],
     words: &[String],
-    load: impl Fn(&str) -> Result<Vec<Selected>, Failure>,
+    load: impl Fn(&str) -> Result<(String, Vec<Selected>), Failure>,
 ) -> Result<Vec<Selected>, Failure> {
     let all = ["*".to_owned()];
     let mut selected: Vec<Selected> = Vec::new();
-    let mut files: Vec<PathBuf> = Vec::new();
+    let mut files: Vec<(PathBuf, Profile)> = Vec::new();
     for word in if words.is_empty() { &all } else { words } {
         if is_file(word) {
             // One file may have several paths, and one scenario of it may be named by itself.
-            for one in load(word)? {
-                let place = place_of(one.file.as_deref().unwrap_or(word));
-                if !files.contains(&place) {
-                    files.push(place);
+            let (path, scenarios) = load(word)?;
+            let file = fs::canonicalize(&path).unwrap_or_else(|_| PathBuf::from(path));
+            for one in scenarios {
+                let which = (file.clone(), one.scenario.profile);
+                if !files.contains(&which) {
+                    files.push(which);
                     selected.push(one);
                 }
             }
@@ -135,17 +140,6 @@ fn from(
     Ok(selected)
 }
 
-/// Where a file is, or would be that is called by a profile of another one.
-fn place_of(file: &str) -> PathBuf {
-    let path = Path::new(file);
-    fs::canonicalize(path).unwrap_or_else(|_| {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = fs::canonicalize(directory.unwrap_or(Path::new(".")));
-        let name = path.file_name().unwrap_or(path.as_os_str());
-        directory.map_or_else(|_| path.to_path_buf(), |directory| directory.join(name))
-    })
-}
-
 /// Calls files by their paths where one name stands for several scenarios.
 fn call_apart(selected: &mut [Selected]) {
     for i in 0..selected.len() {
@@ -156,13 +150,25 @@ fn call_apart(selected: &mut [Selected]) {
     }
 }
 
-/// The one scenario that `word` names.
+/// The one scenario that `word` names: of a file of several profiles the first, which has its name.
 ///
 /// # Errors
 ///
 /// As [`scenarios`], and a pattern that matches several.
 pub fn scenario(word: &str, size: u8) -> Result<Selected, Failure> {
     let mut selected = scenarios(&[word.to_owned()], size)?;
+    if is_file(word) {
+        let others: Vec<&str> =
+            selected.iter().skip(1).filter_map(|one| one.file.as_deref()).collect();
+        if !others.is_empty() {
+            say!(
+                "{} is several scenarios, and this the first; there are {}",
+                shown(word),
+                others.join(", ")
+            );
+        }
+        selected.truncate(1);
+    }
     match (selected.len(), selected.pop()) {
         (1, Some(one)) => Ok(one),
         (several, _) => Err(Failure::usage(

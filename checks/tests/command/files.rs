@@ -2,6 +2,7 @@
 //! terminal, and a verdict that nothing stands behind says so. Method: the command itself on files.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Output;
 
@@ -85,6 +86,79 @@ fn one_file_runs_once_and_two_of_one_name_are_called_by_their_paths() {
     let json = ["check", "-q", "a.toml", "other/a.toml", "--message-format", "json"];
     let json = ran(&directory, &json, 0);
     assert!(json.contains("\"scenario\":\"a\",\"file\":\"other/a.toml\""), "{json}");
+}
+
+/// A page is taken from a vCPU that may have it cached, in three versions.
+const VERSIONS: &str = r#"title = "t"
+source = "s"
+about = "a"
+profile = ["arm64-v5.10", "arm64-v6.1", "arm64-v6.12"]
+[[slot]]
+gfn = 0
+pages = 2
+[map]
+"gfn0" = { pfn = 0, pte = "r", cached = true }
+"gfn1" = { pfn = 1, pte = "r" }
+[[thread]]
+name = "vcpu0"
+run = ["read gfn0"]
+[[thread]]
+name = "host"
+run = ["swap-out gfn0"]
+[check]
+always = ["pfn-safety"]
+sometimes = ["stage2-unmapped@host < stage2-mapped@vcpu0"]
+[[expect]]
+without = []
+verdict = "holds"
+[[expect]]
+without = ["s2-unmap-tlbi"]
+verdict = "violated"
+property = "pfn-safety"
+story = "stage2-unmapped@host < stale-translation@vcpu0"
+"#;
+
+#[test]
+fn a_file_of_several_profiles_is_a_scenario_for_each_and_each_can_be_named() {
+    let directory = scratch("files-profiles");
+    fs::write(directory.join("my.toml"), VERSIONS).expect("a test can write");
+    let named = |said: &str| -> Vec<String> {
+        let rows = said.lines().filter(|line| line.contains("states, all"));
+        rows.filter_map(|row| row.split_whitespace().nth(1)).map(str::to_owned).collect()
+    };
+    let all = ran(&directory, &["check", "-q", "my.toml"], 0);
+    assert_eq!(named(&all), ["my", "my-v6.1", "my-v6.12"], "{all}");
+    // By whatever path, each once.
+    symlink("my.toml", directory.join("link.toml")).expect("a test can link");
+    let words = ["check", "-q", "my-v6.12.toml", "./my.toml", "link.toml", "my-v6.1.toml"];
+    let once = ran(&directory, &words, 0);
+    assert_eq!(named(&once), ["my-v6.12", "my", "my-v6.1"], "{once}");
+
+    // What is printed is replayed, of the first, which has the file's name, and of another.
+    for name in ["my.toml", "my-v6.12.toml"] {
+        let find = ["explain", name, "--without", "s2-unmap-tlbi", "--format", "json"];
+        let report: serde_json::Value =
+            serde_json::from_str(&ran(&directory, &find, 0)).expect("one object");
+        let schedule = report["schedule"].as_str().expect("a schedule");
+        let replay = ["replay", name, "--without", "s2-unmap-tlbi", "--schedule", schedule];
+        let said = ran(&directory, &replay, 0);
+        assert!(said.ends_with("violated pfn-safety\n"), "{said}");
+    }
+
+    let refused = |words: &[&str]| {
+        let output = kvmmu_in(&directory, words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        String::from_utf8(output.stderr).expect("it is text")
+    };
+    let none = refused(&["check", "my-v6.13.toml"]);
+    assert!(none.contains("neither a file nor a scenario of 'my.toml'"), "{none}");
+    assert!(none.contains("my.toml, my-v6.1.toml, my-v6.12.toml"), "{none}");
+    // Another file of that name, or a link, would be run in place of a scenario, or not at all.
+    symlink("my.toml", directory.join("my-v6.1.toml")).expect("a test can link");
+    let both = refused(&["check", "my.toml"]);
+    assert!(both.contains("'my-v6.1.toml' is a file, and a scenario of 'my.toml'"), "{both}");
+    let link = refused(&["check", "my-v6.1.toml"]);
+    assert!(link.contains("has a name that ends in '-v6.1'"), "{link}");
 }
 
 #[test]

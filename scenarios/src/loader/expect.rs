@@ -71,6 +71,7 @@ pub(super) fn check(root: &Table<'_>, cast: Cast<'_>) -> Result<Check, LoadError
     let Some(table) = root.table("check", "[check]")? else {
         return Err(root.missing("check", "[check] with always = [\"migration\"]"));
     };
+    profile::check_keys(&table, cast.of)?;
     let profiles = cast.of.iter().map(|profile| profile::name(*profile));
     let keys: Vec<&str> =
         ["always", "sometimes", "lock-checks"].into_iter().chain(profiles).collect();
@@ -183,7 +184,13 @@ pub(super) fn expects(
         if expects.is_empty() && !expect.without.is_empty() {
             return Err(root.source.error(
                 table.place("without"),
-                "the first expectation has guards missing",
+                match cast.of.len() {
+                    1 => "the first expectation has guards missing".into(),
+                    _ => format!(
+                        "the first expectation of {} has guards missing",
+                        profile::name(cast.profile)
+                    ),
+                },
                 "begin with the one for every guard: without = [] and verdict = \"holds\"",
             ));
         }

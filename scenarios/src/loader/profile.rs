@@ -3,7 +3,6 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::vec;
 use alloc::vec::Vec;
 
 use toml::de::DeTable;
@@ -65,15 +64,8 @@ pub(super) fn choose(root: &Table<'_>, name: &str) -> Result<Chosen, LoadError> 
 }
 
 fn read(root: &Table<'_>) -> Result<Vec<Profile>, LoadError> {
-    let texts = texts(root)?;
     let mut profiles: Vec<Profile> = Vec::new();
-    for text in &texts {
-        let profile = text.choose("profile", &PROFILES)?;
-        if profiles.contains(&profile) {
-            return Err(
-                text.error(format!("{} twice", quoted(text.value)), "remove one of the two")
-            );
-        }
+    for (text, profile) in named(root)? {
         if profiles.first().is_some_and(|first| first.arch() != profile.arch()) {
             return Err(text.error(
                 format!("{} is of another architecture than the first profile", quoted(text.value)),
@@ -88,23 +80,36 @@ fn read(root: &Table<'_>) -> Result<Vec<Profile>, LoadError> {
         }
         profiles.push(profile);
     }
-    match (texts.is_empty(), root.has("profile")) {
-        (false, _) => Ok(profiles),
-        (true, false) => Ok(vec![Profile::Fixed]),
-        (true, true) => Err(root.source.error(
-            root.place("profile"),
-            "'profile' names none",
-            format!("legal here: {}", listed(PROFILES.map(|(name, _)| name))),
-        )),
+    if profiles.is_empty() {
+        profiles.push(Profile::Fixed);
     }
+    Ok(profiles)
 }
 
-/// One string, or a list of them.
-fn texts<'a>(table: &Table<'a>) -> Result<Vec<Text<'a>>, LoadError> {
-    match table.is_list("profile") {
-        true => table.texts("profile"),
-        false => Ok(table.text("profile")?.into_iter().collect()),
+/// What 'profile' names, each once: one string, or a list of them. Nothing without the key.
+fn named<'a>(table: &Table<'a>) -> Result<Vec<(Text<'a>, Profile)>, LoadError> {
+    let texts = match table.is_list("profile") {
+        true => table.texts("profile")?,
+        false => table.text("profile")?.into_iter().collect(),
+    };
+    if texts.is_empty() && table.has("profile") {
+        return Err(table.source.error(
+            table.place("profile"),
+            "'profile' names none",
+            format!("legal here: {}", listed(PROFILES.map(|(name, _)| name))),
+        ));
     }
+    let mut named: Vec<(Text<'a>, Profile)> = Vec::new();
+    for text in texts {
+        let profile = text.choose("profile", &PROFILES)?;
+        if named.iter().any(|(_, other)| *other == profile) {
+            return Err(
+                text.error(format!("{} twice", quoted(text.value)), "remove one of the two")
+            );
+        }
+        named.push((text, profile));
+    }
+    Ok(named)
 }
 
 /// True if an expectation is of this profile: it says of which it is, or is of all.
@@ -113,19 +118,26 @@ pub(super) fn includes(
     profile: Profile,
     of: &[Profile],
 ) -> Result<bool, LoadError> {
-    let texts = texts(table)?;
-    let mut included = texts.is_empty();
-    for text in texts {
-        let named = text.choose("profile", &PROFILES)?;
-        if !of.contains(&named) {
-            return Err(text.error(
-                format!("{} is no profile of this file", quoted(text.value)),
-                "add it to 'profile' at the top, or remove it here",
-            ));
-        }
-        included |= named == profile;
+    let named = named(table)?;
+    if let Some((text, _)) = named.iter().find(|(_, named)| !of.contains(named)) {
+        return Err(not_here(text));
     }
-    Ok(included)
+    Ok(named.is_empty() || named.iter().any(|(_, named)| *named == profile))
+}
+
+/// Refuses a part of `[check]` that is of a profile which the file does not have.
+pub(super) fn check_keys(table: &Table<'_>, of: &[Profile]) -> Result<(), LoadError> {
+    let other = |key: &Text<'_>| {
+        PROFILES.iter().any(|(name, profile)| *name == key.value && !of.contains(profile))
+    };
+    table.keys().iter().find(|key| other(key)).map_or(Ok(()), |key| Err(not_here(key)))
+}
+
+fn not_here(text: &Text<'_>) -> LoadError {
+    text.error(
+        format!("{} is no profile of this file", quoted(text.value)),
+        "add it to 'profile' at the top, or remove it here",
+    )
 }
 
 /// As files name it.

@@ -184,7 +184,8 @@ table::operations! {
         /// The shrinker zaps the oldest shadow page that is not a root.
         Shrink = "shrink",
         /// The kernel runs the callbacks of RCU, each after its grace period, until all vCPUs have
-        /// ended (arm64-v6.12). In a program without it what waits for one is never freed.
+        /// ended (a file of arm64-v6.12 alone). In a program without it what waits for one is never
+        /// freed.
         RcuCallbacks = "rcu-callbacks",
     }
     User, contends: false {

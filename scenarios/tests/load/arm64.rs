@@ -338,8 +338,20 @@ fn profiles_that_do_not_fit_are_refused_where_they_stand() {
             (
                 "[check.\"arm64-v6.12\"]",
                 "[check.\"arm64-v6.1\"]",
-                "18:9: unknown key of [check]: 'arm64-v6.1'",
-                "arm64-v6.12",
+                "18:9: 'arm64-v6.1' is no profile of this file",
+                "at the top",
+            ),
+            (
+                "profile = \"arm64-v6.12\"\n",
+                "profile = []\n",
+                "26:11: 'profile' names none",
+                "arm64-v6.1",
+            ),
+            (
+                "profile = \"arm64-v6.12\"\n",
+                "profile = [\"arm64-v6.12\", \"arm64-v6.12\"]\n",
+                "26:28: 'arm64-v6.12' twice",
+                "remove one",
             ),
             (
                 "[check.\"arm64-v6.12\"]\nsometimes",
@@ -358,6 +370,10 @@ fn profiles_that_do_not_fit_are_refused_where_they_stand() {
     let later = SEVERAL.replace("because = \"one vCPU\"", "because = 1");
     let error = load("dir/t-v6.12.toml", &later, 1).expect_err("a number is no reason");
     assert_eq!(error.file, "dir/t.toml", "{error}");
+    let bare = "[[expect]]\nwithout = []";
+    let first = SEVERAL.replace(bare, "[[expect]]\nprofile = \"arm64-v5.10\"\nwithout = []");
+    let error = load("t-v6.12.toml", &first, 1).expect_err("6.12 begins with a guard missing");
+    assert!(error.message.starts_with("the first expectation of arm64-v6.12"), "{error}");
 }
 
 #[test]
