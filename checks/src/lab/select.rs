@@ -161,11 +161,8 @@ pub fn scenario(word: &str, size: u8) -> Result<Selected, Failure> {
         let others: Vec<&str> =
             selected.iter().skip(1).filter_map(|one| one.file.as_deref()).collect();
         if !others.is_empty() {
-            say!(
-                "{} is several scenarios, and this the first; there are {}",
-                shown(word),
-                others.join(", ")
-            );
+            let (word, others) = (shown(word), shown(&others.join(", ")));
+            say!("{word} is several scenarios, of which this is the first; the others: {others}");
         }
         selected.truncate(1);
     }
