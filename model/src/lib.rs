@@ -24,7 +24,7 @@
 //!    (the host takes pages back), `dirty_log.rs`, `memslots.rs` and its neighbours (what vCPUs
 //!    read is replaced under them), whole VMs, vCPUs and CPUs.
 //! 5. [`x86`] and [`arm64`]: the rest of the architectures. The other MMU, stage 2 of arm64, is
-//!    [`arm64::pgtable`], `arm64/mmu.rs` and `arm64/tlb.rs`.
+//!    [`arm64::pgtable`], `arm64/mmu.rs` and `arm64/tlb.rs`; its VMIDs are in `arm64/vmid`.
 //! 6. [`guard`]: every protective step, what it prevents, and what takes its place when it is
 //!    removed.
 //! 7. [`platform`] and [`host`]: what KVM asks of the machine and of the rest of the kernel.
@@ -32,8 +32,8 @@
 //!
 //! # What is not here yet
 //!
-//! A third level, the dirty ring, generations of roots (`mmu_valid_gen`), the TDP MMU, VMIDs of
-//! arm64. docs/model.md and docs/arm64.md say of each function where it is or why it is left out.
+//! A third level, the dirty ring, generations of roots (`mmu_valid_gen`), the TDP MMU.
+//! docs/model.md and docs/arm64.md say of each function where it is or why it is left out.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -66,6 +66,8 @@ pub use spte::{Gpte, Spte, SpteFormat};
 pub use tables::{Leaf, Tables};
 pub use tag::{Object, Protection, Tag};
 pub use transition::{Algorithm, FastFault, NewLeaf, Transitions};
-pub use types::{Access, CpuId, CpuMask, FaultStatus, Gfn, GfnRange, Gva, Pfn, SpId, SpteLoc};
+pub use types::{
+    Access, CpuId, CpuMask, FaultStatus, Gfn, GfnRange, Gva, Pfn, SpId, SpteLoc, Vmid,
+};
 pub use vm::{Mmu, RetPf, Vm};
 pub use x86::mmu::ShadowMmu;

@@ -71,6 +71,20 @@ marks! {
     Stage2Again = "stage2-again",
     /// Stage 2 of arm64: a block took the place of a table, which waits for walkers to leave it.
     TableUnlinked = "table-unlinked",
+    /// Stage 2 of arm64: a walk from chunk to chunk found that the tables are gone.
+    Stage2Gone = "stage2-gone",
+    /// Stage 2 of arm64: a VM was given a VMID.
+    VmidAllocated = "vmid-allocated",
+    /// Stage 2 of arm64: no VMID was left, and a new generation of them has begun.
+    VmidRollover = "vmid-rollover",
+    /// Stage 2 of arm64: VTTBR_EL2 was loaded, with the VMID that the VM has.
+    VttbrLoaded = "vttbr-loaded",
+    /// Stage 2 of arm64: a vCPU is on the CPU of another one, which has ended.
+    VcpuMoved = "vcpu-moved",
+    /// Stage 2 of arm64: the VM was released, with its tables.
+    VmReleased = "vm-released",
+    /// Stage 2 of arm64: VM 1 was destroyed, and another one has begun.
+    VmReplaced = "vm-replaced",
     /// A shadow-present leaf SPTE was installed or rewritten.
     SpteSet = "spte-set",
     /// An SPTE was write-protected for the dirty log.

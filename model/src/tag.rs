@@ -59,6 +59,14 @@ pub enum Object {
     GfnTrack,
     /// `page_count` of a page that holds a stage-2 table.
     PageCount,
+    /// `kvm->arch.mmu.pgt`.
+    Pgt,
+    /// `kvm_vmid_gen`, later `vmid_generation`; and the generation of which the VMID of a VM is.
+    VmidGeneration,
+    /// `kvm->arch.mmu.vmid`: the VMID of a VM.
+    Vmid,
+    /// `active_vmids` of a CPU.
+    ActiveVmid,
     /// A lock, or the data that only its owner touches.
     Lock(LockClass),
     /// The dirty flags of host pages.
@@ -113,6 +121,8 @@ pub enum Object {
     PoweredOn,
     /// `vcpu->arch`: the registers of a vCPU.
     VcpuArch,
+    /// A vCPU thread has ended.
+    VcpuEnded,
     /// What a VMM stops its vCPUs by.
     VmmPause,
     /// What a notifier needs of another VM.
@@ -159,6 +169,10 @@ impl Object {
             Object::TlbsDirty => "tlbs_dirty",
             Object::GfnTrack => "gfn_track",
             Object::PageCount => "page_count",
+            Object::Pgt => "mmu->pgt",
+            Object::VmidGeneration => "vmid_gen",
+            Object::Vmid => "vmid",
+            Object::ActiveVmid => "active_vmid",
             Object::Lock(class) => class.info().short,
             Object::PageFlags => "page_dirty",
             Object::Page => "page",
@@ -186,6 +200,7 @@ impl Object {
             Object::VcpuWakeup => "vcpu->wq",
             Object::PoweredOn => "mp_state",
             Object::VcpuArch => "vcpu->arch",
+            Object::VcpuEnded => "vcpu_ended",
             Object::VmmPause => "vmm_pause",
             Object::OtherVm => "other_vm->arch",
             Object::UsersCount => "kvm->users_count",
@@ -204,7 +219,8 @@ impl Object {
             | Object::NotifierSeq
             | Object::IndirectShadowPages
             | Object::UnsyncChildren
-            | Object::GfnTrack => Protection::WrittenUnder(LockClass::MmuLock),
+            | Object::GfnTrack
+            | Object::Pgt => Protection::WrittenUnder(LockClass::MmuLock),
             Object::Memslots => {
                 Protection::Published { updater: LockClass::SlotsLock, readers: LockClass::KvmSrcu }
             }
@@ -220,6 +236,7 @@ impl Object {
             Object::VcpuArch => Protection::WrittenUnder(LockClass::VcpuMutex),
             Object::CpuOnlineMask => Protection::WrittenUnder(LockClass::CpuHotplugLock),
             Object::CpusHardwareEnabled => Protection::WrittenUnder(LockClass::KvmCountLock),
+            Object::VmidGeneration | Object::Vmid => Protection::WrittenUnder(LockClass::VmidLock),
             Object::LockedVar => Protection::WrittenUnder(LockClass::VarLock),
             _ => Protection::Lockless,
         }

@@ -44,9 +44,13 @@ pub struct Pfn(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Gva(pub u64);
 
-/// A physical CPU and the vCPU that runs on it: the model pins each vCPU to a CPU of its own.
+/// A physical CPU, or the vCPU that is on it at first: most stay there ([`crate::Mmu::cpu_of`]).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct CpuId(pub u8);
+
+/// What tells the TLB entries of one VM from those of another, on arm64.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Vmid(pub u8);
 
 /// A set of CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

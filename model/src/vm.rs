@@ -8,7 +8,7 @@ use crate::host::Host;
 use crate::platform::Platform;
 use crate::tables::Tables;
 use crate::types::{Access, CpuId, FaultStatus, Gfn, GfnRange, Gva, Pfn};
-use crate::virt::{Kvm, Memslot, MmuState, SrcuSection, VmConfig};
+use crate::virt::{Kvm, Memslot, MmuGuard, MmuState, SrcuSection, VmConfig};
 
 /// A VM with its MMU, in its host.
 #[derive(Debug)]
@@ -89,15 +89,41 @@ pub trait Mmu<P: Platform>: Tables<P> {
         vm.vcpu_leave_guest(cpu, srcu);
     }
 
+    /// `vcpu_load`: the vCPU is on this CPU from now on.
+    ///
+    /// Locks: `vcpu->mutex`.
+    fn vcpu_load<H: Host>(_vm: &Vm<P, H, Self>, _vcpu: CpuId, _cpu: CpuId) {}
+
+    /// `vcpu_put`: the vCPU leaves its CPU.
+    ///
+    /// Locks: `vcpu->mutex`.
+    fn vcpu_put<H: Host>(_vm: &Vm<P, H, Self>, _vcpu: CpuId) {}
+
+    /// `vcpu->cpu`. A vCPU that is never moved has that of its number.
+    fn cpu_of(&self, vcpu: CpuId) -> CpuId {
+        vcpu
+    }
+
+    /// The VM of this vCPU, another than this one, is destroyed, and one like it begins.
+    ///
+    /// Locks: `vcpu->mutex`. The vCPU is on no CPU.
+    fn replace_vm<H: Host>(_vm: &Vm<P, H, Self>, _vcpu: CpuId) {}
+
     /// `kvm_unmap_hva_range`, of the pages of these frames: nothing maps them any more. True if a
     /// flush is owed.
     ///
-    /// Locks: `mmu_lock`.
-    fn kvm_unmap_hva_range<H: Host>(
-        vm: &Vm<P, H, Self>,
-        l: &mut MmuState<Self::State>,
+    /// Locks: `mmu_lock`, which it may give back and take again.
+    fn kvm_unmap_hva_range<'a, H: Host>(
+        vm: &'a Vm<P, H, Self>,
+        l: MmuGuard<'a, P, Self::State>,
         frames: GfnRange,
-    ) -> bool;
+    ) -> (MmuGuard<'a, P, Self::State>, bool);
+
+    /// `kvm_arch_flush_shadow_all`: the VM ends, and nothing is mapped any more. No vCPU runs. On
+    /// x86 no VM ends.
+    ///
+    /// Locks: a read section of `kvm->srcu`; takes `mmu_lock`.
+    fn kvm_arch_flush_shadow_all<H: Host>(_vm: &Vm<P, H, Self>) {}
 
     /// `kvm_set_spte_hva`: what maps the frame maps this page from now on, read-only. True if a
     /// flush is owed.

@@ -15,6 +15,7 @@ use kvmmu_model::{
 
 use crate::mmu::ScenarioMmu;
 use crate::property::Property;
+use crate::scenario::Scenario;
 use crate::world::World;
 
 /// Data for observers: touching it is no step and synchronises nothing.
@@ -132,7 +133,7 @@ pub trait Machine: Platform + 'static {
     fn peek(&self, word: &Self::Word) -> u64;
 
     /// Makes the hardware of a world.
-    fn hardware(&self) -> Self::Hardware;
+    fn hardware(&self, scenario: &Scenario) -> Self::Hardware;
     /// One guest access, by the TLB or by a walk of the tables.
     #[track_caller]
     fn guest_access(world: &World<Self>, cpu: CpuId, access: GuestAccess) -> AccessResult;

@@ -1,6 +1,6 @@
 //! The MMU of a scenario's VM. Everything else here asks it by the traits of the model alone.
 
-use kvmmu_model::arm64::pgtable::{KVM_PTE, Version};
+use kvmmu_model::arm64::pgtable::{KVM_PTE, Stage2Config, Version};
 use kvmmu_model::x86::PmlBuffer;
 use kvmmu_model::x86::mmu::IndirectFastFault;
 use kvmmu_model::x86::mmu::paging::KVM_MAX_HUGEPAGE_LEVEL;
@@ -58,7 +58,16 @@ impl<M: Machine> ScenarioMmu<M> for Stage2Mmu<M> {
             Profile::Arm64V6_1 => Version::V6_1,
             Profile::Arm64V6_12 => Version::V6_12,
         };
-        Stage2Mmu::new(m, version, scenario.runs_rcu_callbacks())
+        Stage2Mmu::new(
+            m,
+            Stage2Config {
+                version,
+                frees: scenario.runs_rcu_callbacks(),
+                ends: scenario.releases_vm(),
+                early_completion: scenario.early_completion,
+                vmids: scenario.vmid,
+            },
+        )
     }
 }
 

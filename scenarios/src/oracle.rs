@@ -1,5 +1,6 @@
 //! The checks behind the properties: what observers look at, in the running step or at the end.
 
+use kvmmu_model::arm64::pgtable::OtherVm;
 use kvmmu_model::virt::{GFNS, Memslot};
 use kvmmu_model::{Access, CpuId, Gfn, GfnRange, Gva, Leaf, Pfn, SpId, Spte, SpteLoc, Tables, Tag};
 
@@ -44,6 +45,12 @@ pub fn check_legal<M: Machine>(w: &World<M>, loc: SpteLoc, spte: Spte) {
 pub(crate) fn check_access<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAccess, pfn: Pfn) {
     let host = w.vm.host.state();
     let write = access.access == Access::Write;
+    if w.has_other_vm {
+        check_isolation(w, cpu, pfn);
+        if w.is_of_other_vm(cpu) {
+            return;
+        }
+    }
     if w.watches(Property::PfnSafety) && !host.is_mapped(pfn) {
         let what = if write { "writes" } else { "reads" };
         w.m.violate(
@@ -146,6 +153,18 @@ fn check_slot_of_access<M: Machine>(w: &World<M>, cpu: CpuId, access: GuestAcces
 pub(crate) fn slot_of<M: Machine>(w: &World<M>, gfn: u64) -> Option<usize> {
     let has = |s: &Memslot<M>| gfn >= s.base_gfn.0 && gfn < s.base_gfn.0 + s.npages;
     w.vm.kvm.slots.iter().position(|slot| slot.as_ref().is_some_and(has))
+}
+
+/// Each VM reaches pages of its own. Those of VM 1 are its for good, and nobody else's.
+#[track_caller]
+fn check_isolation<M: Machine>(w: &World<M>, cpu: CpuId, pfn: Pfn) {
+    let (vm, owner) = [w.is_of_other_vm(cpu), pfn >= OtherVm::FIRST_PAGE].map(u8::from).into();
+    if vm != owner {
+        w.m.violate(
+            Property::VmIsolation,
+            format_args!("vcpu{} of VM {vm} reaches pfn{}, a page of VM {owner}", cpu.0, pfn.0),
+        );
+    }
 }
 
 /// A frame that is a guest table with a linked shadow page, if this page is one.

@@ -72,6 +72,9 @@ properties! {
     Bbm = "bbm",
     /// When mmu_lock is released, each table of stage 2 counts itself and its valid entries.
     TableRefcount = "table-refcount",
+    /// An access of a VM reaches no page of another one, and is not denied by an entry of another
+    /// one.
+    VmIsolation = "vm-isolation",
     /// KVM looks into no array of a memslot outside of its bounds. Always checked.
     SlotBounds = "slot-bounds",
     /// No thread touches a shadow page, an array or a device that was freed. Always checked.

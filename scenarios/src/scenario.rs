@@ -3,10 +3,11 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use kvmmu_model::arm64::VmidConfig;
 use kvmmu_model::x86::mmu::walk::GuestWalk;
 use kvmmu_model::{Gfn, Gpte, GuardSet, Gva, LockClass, Pfn};
 
-use crate::ops::{Address, HostOp, Op, UserOp, Who};
+use crate::ops::{Address, HostOp, Op, UserOp, VcpuOp, Who};
 use crate::program::{OffVcpu, Program, Steps};
 use crate::property::Property;
 use crate::story::Story;
@@ -36,6 +37,11 @@ pub struct Scenario {
     pub pml: bool,
     /// The frame of the APIC access page, which the VMCS of each vCPU names.
     pub apic_page: Option<Gfn>,
+    /// CPUs have the errata of TLBI: a store that an entry has translated may be done after that
+    /// was invalidated.
+    pub early_completion: bool,
+    /// VMIDs, and who is of another VM. `None`: there is one VM, which has one.
+    pub vmid: Option<VmidConfig>,
     /// Guest memory known to KVM.
     pub slots: Vec<Slot>,
     /// How many host pages there are.
@@ -251,6 +257,13 @@ pub struct Thread {
     pub run: Program,
 }
 
+impl Thread {
+    /// True if it is a vCPU that comes to the CPU of another one.
+    pub fn moves(&self) -> bool {
+        self.run.ops().any(|(_, op)| matches!(op, Op::Vcpu(VcpuOp::MoveTo(_))))
+    }
+}
+
 /// What a thread is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ThreadKind {
@@ -367,6 +380,21 @@ impl Scenario {
     /// freed.
     pub fn runs_rcu_callbacks(&self) -> bool {
         self.ops().any(|op| matches!(op, Op::Host(HostOp::RcuCallbacks)))
+    }
+
+    /// True if some vCPU comes to the CPU of another one.
+    pub fn moves_vcpus(&self) -> bool {
+        self.threads.iter().any(Thread::moves)
+    }
+
+    /// True if the VM ends before the scenario does.
+    pub fn releases_vm(&self) -> bool {
+        self.ops().any(|op| matches!(op, Op::User(UserOp::ReleaseVm)))
+    }
+
+    /// How many vCPUs there are.
+    pub fn vcpus(&self) -> usize {
+        self.threads.iter().filter(|thread| thread.kind == ThreadKind::Vcpu).count()
     }
 
     /// True if the VMM deletes memslots to make them again.

@@ -47,6 +47,10 @@ pub struct World<M: Machine> {
     pub(crate) rcu_callers: Option<M::Word>,
     /// The memslots that the VMM is making again, one bit each.
     pub(crate) recreating: M::Cell<u8>,
+    /// There is another VM.
+    pub(crate) has_other_vm: bool,
+    /// By CPU: the vCPU thread that is there at first has ended. `None`: nobody waits for that.
+    pub(crate) left: Option<[M::Word; VCPUS]>,
     /// Which properties are watched, a bit each.
     pub watched: u32,
     /// The locks that the file declares, in its order.
@@ -91,7 +95,7 @@ impl<M: Machine> World<M> {
             (&scenario.huge, &scenario.hugetlb),
             scenario.contends(),
         );
-        let vcpus = scenario.threads.iter().filter(|t| t.kind == ThreadKind::Vcpu).count();
+        let vcpus = scenario.vcpus();
         let mut slots =
             [MemslotConfig { base_gfn: Gfn(0), npages: 0, log: false, there: true }; MEMSLOTS];
         for (config, slot) in slots.iter_mut().zip(&scenario.slots) {
@@ -110,7 +114,7 @@ impl<M: Machine> World<M> {
         };
         let mut world = World {
             vm: Vm::new(m, host, &config, MmuOf::<M>::of(m, scenario)),
-            hardware: m.hardware(),
+            hardware: m.hardware(scenario),
             user: m.cell(User { harvested: 0, fetched: 0, vmm_writes: 0, copy: [0; GFNS] }),
             wrote: m.cell(false),
             harvests: None,
@@ -120,6 +124,9 @@ impl<M: Machine> World<M> {
             rcu_callers: scenario
                 .runs_rcu_callbacks()
                 .then(|| m.word(Tag::one(Object::User), vcpus as u64)),
+            has_other_vm: scenario.vmid.is_some_and(|vmid| vmid.other_vm != 0),
+            left: (scenario.moves_vcpus() || scenario.releases_vm())
+                .then(|| core::array::from_fn(|cpu| m.word(Tag::nth(Object::VcpuEnded, cpu), 0))),
             recreating: m.cell(0),
             own_locks: OwnLock::all(m, &scenario.locks),
             readers: Readers::of(scenario),
@@ -247,6 +254,11 @@ impl<M: Machine> World<M> {
         use kvmmu_model::Host;
         let root = self.vm.mmu.guest_root(cpu)?;
         GuestWalk::new(root, Gva(page), |table, i| Some(self.vm.host.read_gpte(table, i)))
+    }
+
+    /// True if a vCPU is of another VM.
+    pub fn is_of_other_vm(&self, vcpu: CpuId) -> bool {
+        self.has_other_vm && self.vm.mmu.root(vcpu) != self.vm.mmu.root(CpuId(0))
     }
 
     /// The contents of a guest frame, wherever they are. For observers and for setting up.

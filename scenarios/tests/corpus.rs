@@ -280,6 +280,26 @@ const REPORTED: &[Bug] = &[
         Found("s2-pa-from-ipa", &["s2-pa-from-ipa"]),
     ),
     bug(
+        "the tables of stage 2 are freed while a walk of them has given mmu_lock back",
+        "0c428a6a9256 (4.12, arm64)",
+        Found("s2-teardown", &["s2-pgt-reread"]),
+    ),
+    bug(
+        "a vCPU sees the new generation of VMIDs, and runs with the VMID of the old one",
+        "f0cf47d939d0 (4.17), fb544d1ca65a (5.0, arm64)",
+        Found("vmid-one-vm", &["vmid-before-gen"]),
+    ),
+    bug(
+        "a vCPU is loaded while its VM has no VMID, and another one gets it",
+        "fa808ed4e199 (6.14, 6.12.18, arm64)",
+        Found("vmid-one-vm-v6.12", &["vmid-before-vttbr"]),
+    ),
+    bug(
+        "a store is done after its translation was invalidated; Cortex-A55 erratum 2441007",
+        "171df58028bf (6.1, arm64; not in 5.10.y)",
+        Found("s2-early-completion", &["s2-tlbi-repeat"]),
+    ),
+    bug(
         "the state of a vCPU is encrypted while its ioctls run; CVE-2026-31591",
         "cb923ee6a80f (7.0)",
         Found("lock-vmsa", &["vmsa-locks-vcpus"]),

@@ -14,7 +14,7 @@ use kvmmu_model::{
 };
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine};
 use kvmmu_scenarios::software_tlb::{self, SoftwareTlb};
-use kvmmu_scenarios::{Property, World};
+use kvmmu_scenarios::{Property, Scenario, World};
 use parking_lot::Mutex;
 
 use super::kind::Kind;
@@ -215,7 +215,7 @@ impl<K: Kind> Machine for Native<K> {
         // ORDERING: relaxed: an observer's look.
         word.load(Relaxed)
     }
-    fn hardware(&self) -> SoftwareTlb<Self> {
+    fn hardware(&self, _scenario: &Scenario) -> SoftwareTlb<Self> {
         SoftwareTlb::new(self)
     }
     fn guest_access(world: &World<Self>, cpu: CpuId, access: GuestAccess) -> AccessResult {

@@ -243,6 +243,8 @@ impl Stress {
             unsync: false,
             pml: false,
             apic_page: None,
+            early_completion: false,
+            vmid: None,
             host_pages: kvmmu_scenarios::host_mm::PFNS as u8,
             backing: FRAMES.map(backing).collect(),
             huge: vec![],

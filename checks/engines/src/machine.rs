@@ -24,7 +24,7 @@ use kvmmu_model::{
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine, cacheable, with_byte};
 use kvmmu_scenarios::oracle;
 use kvmmu_scenarios::software_tlb::{self, SoftwareTlb};
-use kvmmu_scenarios::{Observer, Property, World};
+use kvmmu_scenarios::{Observer, Property, Scenario, World};
 
 use crate::lock::EngineLock;
 use crate::lockdep::{IRQS_OFF, LOCKLESS, Locks};
@@ -398,7 +398,7 @@ impl<X: Primitives> Machine for EngineMachine<X> {
     fn peek(&self, word: &EngineWord<X>) -> u64 {
         word.peek()
     }
-    fn hardware(&self) -> SoftwareTlb<Self> {
+    fn hardware(&self, _scenario: &Scenario) -> SoftwareTlb<Self> {
         SoftwareTlb::new(self)
     }
     #[track_caller]

@@ -3,8 +3,9 @@
 use kvmmu_scenarios::Property;
 use std::collections::BTreeSet;
 
-use kvmmu_model::Gva;
+use kvmmu_model::arm64::pgtable::OtherVm;
 use kvmmu_model::x86::mmu::paging::{PG_LEVEL_4K, index_at};
+use kvmmu_model::{CpuId, Gfn, Gva};
 use kvmmu_scenarios::Scenario;
 use kvmmu_scenarios::ops::Address;
 use kvmmu_scenarios::scenario::{Arch, Format, InitialSpte, Paging, ThreadKind};
@@ -30,6 +31,10 @@ pub fn lines(
     words.extend(heads.iter().flat_map(|text| names_in(text)));
     let begin = Begin { scenario, words, all: facts.all };
     let mut lines = vec![begin.paging()];
+    lines.extend(begin.vmids());
+    if scenario.early_completion {
+        lines.push("CPUs with Cortex-A55 erratum 2441007 or A76 4193800".to_owned());
+    }
     lines.extend(begin.slots());
     lines.extend(begin.guest_tables());
     lines.extend(begin.backing(facts.found.rule == Property::Swap.into()));
@@ -111,6 +116,22 @@ impl Begin<'_> {
 
     fn paging(&self) -> String {
         format!("{}, {}", paging(self.scenario), format(self.scenario))
+    }
+
+    /// What VMIDs there are, and who is of the other VM.
+    fn vmids(&self) -> Vec<String> {
+        let Some(vmid) = self.scenario.vmid else { return Vec::new() };
+        let has = if vmid.given { "VM 0 has VMID 1" } else { "VM 0 has no VMID" };
+        let mut lines = vec![format!("{has}, and none of {} is left", vmid.space() - 1)];
+        let vcpus = (0..self.scenario.vcpus() as u8).map(CpuId);
+        let others = vcpus.filter(|vcpu| vmid.vm_of(*vcpu) == 1);
+        let others: Vec<String> = others.map(|vcpu| format!("vcpu{}", vcpu.0)).collect();
+        if !others.is_empty() {
+            let (first, page) = (Gfn(0), OtherVm::page(Gfn(0)));
+            let who = list(&others);
+            lines.push(format!("{who}: of VM 1, whose gfn{} is pfn{}", first.0, page.0));
+        }
+        lines
     }
 
     fn slots(&self) -> Vec<String> {

@@ -265,5 +265,5 @@ fn the_list_of_guards_says_which_are_not_judged() {
         assert_eq!(cells.starts_with("w "), !judged, "{name}");
         assert!(judged || !cells.contains(['X', 'p', 'o']), "{name}");
     }
-    assert!(list.contains(", 3 not judged under SC."), "{list}");
+    assert!(list.contains(", 4 not judged under SC."), "{list}");
 }

@@ -39,7 +39,7 @@ fn locks(
 #[test]
 fn every_order_of_the_table_is_exercised_and_none_that_is_seen_is_missing_there() {
     let locks = |v: &Variant| v.scenario.name.starts_with("lock-");
-    let mmu = ["host-writable", "change-pte", "lost-dirty-clear"];
+    let mmu = ["host-writable", "change-pte", "lost-dirty-clear", "vmid-rollover"];
     let chosen = |v: &Variant| locks(v) || mmu.contains(&v.scenario.name.as_str());
     let variants: Vec<Variant> = every().into_iter().filter(chosen).collect();
     let (exit, text) = self::locks(&Simulated, &variants, 2, LocksFormat::Json, false);

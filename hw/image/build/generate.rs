@@ -82,8 +82,8 @@ fn scenario_expression(s: &Scenario) -> Option<String> {
         "Scenario {{ name: {:?}.into(), title: {:?}.into(), source: String::new(), \
          about: String::new(), profile: Profile::Fixed, paging: Paging::Direct, \
          spte: Format::{spte}, indirect: IndirectFastFault::Gfns, unsync: false, pml: false, \
-         apic_page: None, slots: {}, host_pages: {}, backing: {}, huge: Vec::new(), \
-         hugetlb: Vec::new(), \
+         apic_page: None, early_completion: false, vmid: None, slots: {}, host_pages: {}, \
+         backing: {}, huge: Vec::new(), hugetlb: Vec::new(), \
          guest_tables: Vec::new(), guest_root: None, map: {}, locks: Vec::new(), \
          threads: {}, at_stop: {}, always: {}, sometimes: {}, lock_checks: false, \
          expects: {}, size: 1 }}",

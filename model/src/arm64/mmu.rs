@@ -8,7 +8,7 @@
 //! harvested is write-protected under it, too. In 6.12 faults hold the lock for reading, and mark
 //! when they have given it back: in between another vCPU may store to the page, and the mark comes
 //! before the one whose fault it was leaves KVM_RUN. Not modelled: device memory, instruction
-//! fetches, the caches, `stage2_unmap_vm`, yields.
+//! fetches, the caches, `stage2_unmap_vm`; write protection does not yield.
 
 use super::pgtable::{
     Held, KvmPgtableProt, LAST_LEVEL, Locked, START_LEVEL, Stage2Mmu, Version, WalkError, granule,
@@ -20,6 +20,7 @@ use crate::mark::Mark;
 use crate::platform::Ordering::Acquire;
 use crate::platform::{Platform, Srcu, Word};
 use crate::types::{Access, CpuId, FaultStatus, Gfn, GfnRange, Pfn};
+use crate::virt::MmuGuard;
 use crate::vm::{RetPf, Vm};
 
 /// A fault, and what is known of its memslot.
@@ -228,20 +229,68 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     }
 }
 
-/// `stage2_apply_range`, from chunk to chunk, each of what an entry of the root translates.
-///
-/// Locks: `mmu_lock`.
-pub(super) fn stage2_apply_range(
-    l: Held<'_>,
-    range: GfnRange,
-    mut each: impl FnMut(Held<'_>, GfnRange),
-) {
-    let mut start = range.start;
-    while start < range.end {
-        let end = granule_of(start, START_LEVEL).end.min(range.end);
-        each(l, GfnRange { start, end });
-        start = end;
+/// The tables as a whole.
+impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
+    /// `unmap_stage2_range`: all of it is flushed whenever the lock is given back.
+    ///
+    /// Locks: `mmu_lock`, which it gives back and takes again.
+    pub(super) fn unmap_stage2_range<'a>(
+        &'a self,
+        l: MmuGuard<'a, P, ()>,
+        range: GfnRange,
+    ) -> MmuGuard<'a, P, ()> {
+        self.stage2_apply_range(l, range, |l, chunk| self.kvm_pgtable_stage2_unmap(l, chunk))
     }
+
+    /// `stage2_apply_range`, with `resched`: from chunk to chunk, and between two of them others
+    /// get the lock. They may have freed the tables: the root is looked up for each chunk.
+    ///
+    /// Locks: `mmu_lock`, which it gives back and takes again.
+    fn stage2_apply_range<'a>(
+        &'a self,
+        mut l: MmuGuard<'a, P, ()>,
+        range: GfnRange,
+        mut each: impl FnMut(Held<'_>, GfnRange),
+    ) -> MmuGuard<'a, P, ()> {
+        let once = self.p.without(Guard::S2PgtReread, || self.mmu.has_pgt(&self.p, &l));
+        for chunk in chunks(range) {
+            if chunk.start != range.start {
+                l = self.kvm.mmu_lock.cond_resched(l);
+            }
+            if !once.unwrap_or_else(|| self.mmu.has_pgt(&self.p, &l)) {
+                // -EINVAL; since 6.12.112 that is no error here.
+                self.p.mark(Mark::Stage2Gone);
+                break;
+            }
+            each(Held::alone(&l), chunk);
+        }
+        l
+    }
+
+    /// `kvm_free_stage2_pgd`: no vCPU runs any more, and nobody finds the tables from now on. They
+    /// are freed after the lock, and nothing is flushed.
+    ///
+    /// Locks: takes `mmu_lock`.
+    #[kernel]
+    pub(super) fn kvm_free_stage2_pgd(&self) {
+        let had = self.mmu.take_pgt(&self.p, &self.kvm.mmu_lock.lock());
+        if had {
+            self.kvm_pgtable_stage2_destroy();
+        }
+    }
+}
+
+/// What is done at a time: of a range, what each entry of the root translates.
+pub(super) fn chunks(range: GfnRange) -> impl Iterator<Item = GfnRange> {
+    let first = (range.start < range.end).then_some(range.start);
+    let chunk = move |start: Gfn| GfnRange {
+        start,
+        end: granule_of(start, START_LEVEL).end.min(range.end),
+    };
+    let starts = core::iter::successors(first, move |start| {
+        Some(chunk(*start).end).filter(|end| *end < range.end)
+    });
+    starts.map(chunk)
 }
 
 /// The frames that an entry of this level translates, with this one among them.

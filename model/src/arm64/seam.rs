@@ -1,11 +1,11 @@
 //! What generic KVM and vCPUs ask of this MMU. Linux `arch/arm64/kvm/mmu.c`, `arm.c`.
 
-use super::mmu::stage2_apply_range;
+use super::mmu::chunks;
 use super::pgtable::{Held, KvmPgtableProt, Locked, Stage2Mmu, Version};
 use crate::host::Host;
 use crate::platform::Platform;
 use crate::types::{Access, CpuId, FaultStatus, Gfn, GfnRange, Pfn};
-use crate::virt::{Memslot, SrcuSection};
+use crate::virt::{Memslot, MmuGuard, SrcuSection};
 use crate::vm::{Mmu, RetPf, Vm};
 
 impl<P: Platform> Mmu<P> for Stage2Mmu<P> {
@@ -24,17 +24,25 @@ impl<P: Platform> Mmu<P> for Stage2Mmu<P> {
         vm.stage2_free_unlinked_table_rcu_cb(callback);
     }
 
-    /// `unmap_stage2_range`. It has flushed: nothing is owed.
-    fn kvm_unmap_hva_range<H: Host>(vm: &Vm<P, H, Self>, l: &mut Locked, frames: GfnRange) -> bool {
-        unmap_stage2_range(vm, Held::alone(l), frames);
-        false
+    /// `kvm_unmap_hva_handler`. It has flushed: nothing is owed.
+    fn kvm_unmap_hva_range<'a, H: Host>(
+        vm: &'a Vm<P, H, Self>,
+        l: MmuGuard<'a, P, ()>,
+        frames: GfnRange,
+    ) -> (MmuGuard<'a, P, ()>, bool) {
+        (vm.unmap_stage2_range(l, frames), false)
+    }
+
+    /// `kvm_free_stage2_pgd`.
+    fn kvm_arch_flush_shadow_all<H: Host>(vm: &Vm<P, H, Self>) {
+        vm.kvm_free_stage2_pgd();
     }
 
     /// `kvm_set_spte_handler`: maps the page, whether or not something was mapped, unless a table
     /// is missing. 6.12 has no such callback (since 6.10, commit f3b65bbaed7c): the page was
     /// unmapped, and a fault maps the other one.
     fn kvm_set_spte_hva<H: Host>(vm: &Vm<P, H, Self>, l: &mut Locked, gfn: Gfn, pfn: Pfn) -> bool {
-        if vm.mmu.version < Version::V6_12 {
+        if vm.mmu.version < Version::V6_12 && vm.mmu.has_pgt(&vm.p, l) {
             let prot = KvmPgtableProt { write: false };
             let (l, frames) = (Held::alone(l), GfnRange::one(gfn));
             let _mapped = vm.kvm_pgtable_stage2_map(l, frames, pfn, prot, None);
@@ -44,7 +52,7 @@ impl<P: Platform> Mmu<P> for Stage2Mmu<P> {
 
     /// `kvm_age_hva_handler`.
     fn kvm_age_hva<H: Host>(vm: &Vm<P, H, Self>, l: &mut Locked, gfn: Gfn) -> bool {
-        vm.kvm_pgtable_stage2_mkold(Held::alone(l), gfn)
+        vm.mmu.has_pgt(&vm.p, l) && vm.kvm_pgtable_stage2_mkold(Held::alone(l), gfn)
     }
 
     /// `kvm_mmu_write_protect_pt_masked`: from the first bit to the last, those between them, too.
@@ -77,7 +85,7 @@ impl<P: Platform> Mmu<P> for Stage2Mmu<P> {
     }
 
     fn kvm_arch_flush_shadow_memslot<H: Host>(vm: &Vm<P, H, Self>, slot: &Memslot<P>) {
-        unmap_stage2_range(vm, Held::alone(&vm.kvm.mmu_lock.lock()), slot.frames());
+        drop(vm.unmap_stage2_range(vm.kvm.mmu_lock.lock(), slot.frames()));
     }
 
     /// The root is there since the VM is.
@@ -110,36 +118,46 @@ impl<P: Platform> Mmu<P> for Stage2Mmu<P> {
         true
     }
 
-    /// `kvm_arch_vcpu_ioctl_run`, of what is before the guest: no step. No flush is asked for by a
-    /// request, and nobody looks at `vcpu->mode`.
     fn vcpu_enter_guest<'a, H: Host>(
         vm: &'a Vm<P, H, Self>,
-        _cpu: CpuId,
+        cpu: CpuId,
         _srcu: &mut Option<SrcuSection<'a, P>>,
         _flush: impl FnMut(),
     ) -> bool {
         // cond_resched
         vm.p.might_sleep();
-        true
+        vm.mmu.vmids.as_ref().is_none_or(|vmids| vm.kvm_arch_vcpu_ioctl_run(vmids, cpu))
     }
 
     fn vcpu_leave_guest<'a, H: Host>(
-        _vm: &'a Vm<P, H, Self>,
-        _cpu: CpuId,
+        vm: &'a Vm<P, H, Self>,
+        cpu: CpuId,
         _srcu: &mut Option<SrcuSection<'a, P>>,
     ) {
+        if let Some(vmids) = &vm.mmu.vmids {
+            vm.handle_guest_exit(vmids, cpu);
+        }
     }
-}
 
-/// `unmap_stage2_range`.
-///
-/// Locks: `mmu_lock`.
-fn unmap_stage2_range<P: Platform, H: Host>(
-    vm: &Vm<P, H, Stage2Mmu<P>>,
-    l: Held<'_>,
-    frames: GfnRange,
-) {
-    stage2_apply_range(l, frames, |l, chunk| vm.kvm_pgtable_stage2_unmap(l, chunk));
+    fn vcpu_load<H: Host>(vm: &Vm<P, H, Self>, vcpu: CpuId, cpu: CpuId) {
+        if let Some(vmids) = &vm.mmu.vmids {
+            vm.kvm_arch_vcpu_load(vmids, vcpu, cpu);
+        }
+    }
+
+    fn vcpu_put<H: Host>(vm: &Vm<P, H, Self>, vcpu: CpuId) {
+        if let Some(vmids) = &vm.mmu.vmids {
+            vm.kvm_arch_vcpu_put(vmids, vcpu);
+        }
+    }
+
+    fn cpu_of(&self, vcpu: CpuId) -> CpuId {
+        self.vmids.as_ref().map_or(vcpu, |vmids| vmids.cpu_of(vcpu))
+    }
+
+    fn replace_vm<H: Host>(vm: &Vm<P, H, Self>, vcpu: CpuId) {
+        vm.replace_vm(vcpu);
+    }
 }
 
 /// `stage2_wp_range`: true if something could be written.
@@ -151,8 +169,8 @@ fn stage2_wp_range<P: Platform, H: Host>(
     frames: GfnRange,
 ) -> bool {
     let mut changed = false;
-    stage2_apply_range(l, frames, |l, chunk| {
+    for chunk in chunks(frames) {
         changed |= vm.kvm_pgtable_stage2_wrprotect(l, chunk);
-    });
+    }
     changed
 }

@@ -11,12 +11,13 @@
 //!
 //! The first barrier makes the store of the descriptor visible to walks. An instruction begins an
 //! invalidation; it is complete, that is, no CPU in its scope uses the old translations any more,
-//! when a `DSB` of the CPU that issued it is. The instructions act on the VMID that is loaded;
-//! there is one VM here and so one VMID.
+//! when a `DSB` of the CPU that issued it is. The instructions act on the VMID that is loaded, but
+//! for `ALLE1`, which KVM uses when a generation of VMIDs ends (`__kvm_flush_vm_context`:
+//! `DSB ISHST`; `ALLE1IS`; `DSB ISH`).
 
 use core::fmt::{self, Display, Formatter};
 
-use crate::types::{CpuId, Gfn};
+use crate::types::{CpuId, Gfn, Vmid};
 
 /// An invalidation: what of the VMID, and on which CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -25,6 +26,8 @@ pub struct TlbiScope {
     pub what: Tlbi,
     /// Where.
     pub on: TlbiOn,
+    /// The VMID that is loaded; `None`: there is but one.
+    pub vmid: Option<Vmid>,
 }
 
 /// What an invalidation drops, by the instruction's name without its `IS`.
@@ -42,6 +45,8 @@ pub enum Tlbi {
     },
     /// `VMALLE1`: stage 1, and entries that combine both stages. Those of stage 2 alone may stay.
     Vmalle1,
+    /// `ALLE1`: everything, of every VMID.
+    Alle1,
 }
 
 /// The CPUs that an invalidation reaches.
@@ -56,11 +61,20 @@ pub enum TlbiOn {
 impl TlbiScope {
     /// By broadcast (`..IS`).
     pub const fn broadcast(what: Tlbi) -> TlbiScope {
-        TlbiScope { what, on: TlbiOn::InnerShareable }
+        TlbiScope { what, on: TlbiOn::InnerShareable, vmid: None }
     }
     /// On the CPU that issues it alone.
     pub const fn local(what: Tlbi, cpu: CpuId) -> TlbiScope {
-        TlbiScope { what, on: TlbiOn::Local(cpu) }
+        TlbiScope { what, on: TlbiOn::Local(cpu), vmid: None }
+    }
+    /// The same with this VMID loaded.
+    #[must_use]
+    pub const fn of(self, vmid: Option<Vmid>) -> TlbiScope {
+        TlbiScope { vmid, ..self }
+    }
+    /// True if it is about what is cached under this VMID.
+    pub fn is_of(self, vmid: Vmid) -> bool {
+        self.what == Tlbi::Alle1 || self.vmid.is_none_or(|of| of == vmid)
     }
     /// True if it reaches this CPU.
     pub fn reaches(self, cpu: CpuId) -> bool {
@@ -68,15 +82,18 @@ impl TlbiScope {
     }
 }
 
-/// The instruction, as the assembler has it; an address as the frame that it is in.
+/// The instruction, as the assembler has it; an address as the frame that it is in, and the VMID if
+/// there are several.
 impl Display for TlbiScope {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let is = if self.on == TlbiOn::InnerShareable { "is" } else { "" };
         match self.what {
-            Tlbi::Vmalls12e1 => write!(f, "tlbi vmalls12e1{is}"),
-            Tlbi::Ipas2e1 { ipa, .. } => write!(f, "tlbi ipas2e1{is}, gfn{}", ipa.0),
-            Tlbi::Vmalle1 => write!(f, "tlbi vmalle1{is}"),
+            Tlbi::Vmalls12e1 => write!(f, "tlbi vmalls12e1{is}")?,
+            Tlbi::Ipas2e1 { ipa, .. } => write!(f, "tlbi ipas2e1{is}, gfn{}", ipa.0)?,
+            Tlbi::Vmalle1 => write!(f, "tlbi vmalle1{is}")?,
+            Tlbi::Alle1 => return write!(f, "tlbi alle1{is}"),
         }
+        self.vmid.map_or(Ok(()), |vmid| write!(f, " of VMID {}", vmid.0))
     }
 }
 

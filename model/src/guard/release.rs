@@ -50,6 +50,11 @@ impl Release {
                 Guard::HostZapNotifies,
             ],
         },
+        // The kernel of RK3588 boards, for profile arm64-v5.10.
+        Release {
+            name: "arm64-v5.10.110",
+            lacks: &[Guard::S2SeqBeforeMmapUnlock, Guard::S2TlbiRepeat],
+        },
     ];
 
     /// The one of this name.

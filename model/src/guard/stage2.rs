@@ -36,6 +36,23 @@ macro_rules! stage2_guards {
                 prevents: "A page is used again before another CPU has dropped its entry for it (arm64).",
                 without: "No DSB after the last invalidation of a flush.",
             }
+            S2TlbiPublish {
+                name: "s2-tlbi-publish",
+                function: "__kvm_tlb_flush_vmid_ipa, __kvm_tlb_flush_vmid, __kvm_flush_vm_context",
+                source: "arch/arm64/kvm/hyp/vhe/tlb.c",
+                since: "3.11",
+                prevents: "A walk caches a descriptor again that was changed, before the change is visible and after the invalidation (arm64).",
+                without: "No DSB ISHST before the first invalidation of a flush.",
+                shown_under: WeakerThanSc,
+            }
+            S2TlbiRepeat {
+                name: "s2-tlbi-repeat",
+                function: "__tlbi",
+                source: "commit 171df58028bf (Cortex-A55 erratum 2441007); A76 erratum 4193800 (5.10.259, 6.1.176, 6.12.94)",
+                since: "6.1",
+                prevents: "A store that was translated before an invalidation is done after it is complete (arm64, CPUs with one of the errata).",
+                without: "Each invalidation once.",
+            }
             S2BbmBreak {
                 name: "s2-bbm-break",
                 function: "stage2_map_walker_try_leaf, stage2_map_walk_leaf; since 6.2 stage2_try_break_pte",
@@ -108,6 +125,14 @@ macro_rules! stage2_guards {
                 prevents: "A CPU that cached the read-only descriptor is denied for ever (arm64). Shown since 6.5: before, the other one's flush reaches every CPU.",
                 without: "The flush is left out where another fault had relaxed the descriptor already.",
             }
+            S2PgtReread {
+                name: "s2-pgt-reread",
+                function: "stage2_apply_range",
+                source: "commit 0c428a6a9256 (4.12)",
+                since: "4.12",
+                prevents: "A walk that has given mmu_lock back in between goes on in tables that were freed (arm64).",
+                without: "The root is looked up once, before the first chunk.",
+            }
             S2LockedMarker {
                 name: "s2-locked-marker",
                 function: "stage2_try_break_pte",
@@ -159,6 +184,70 @@ macro_rules! stage2_guards {
                     by: "s2-relax-flush-unchanged",
                     because: "the next fault finds the permission given, and flushes",
                 },
+            }
+            VmidRecheckAtEntry {
+                name: "vmid-recheck-at-entry",
+                function: "kvm_arch_vcpu_ioctl_run",
+                source: "arch/arm64/kvm/arm.c, need_new_vmid_gen()",
+                since: "3.11",
+                prevents: "A vCPU enters with a VMID of a generation that has ended (arm64, to 5.17).",
+                without: "Nobody looks again after interrupts are off.",
+            }
+            VmidRolloverExit {
+                name: "vmid-rollover-exit",
+                function: "update_vmid",
+                source: "arch/arm64/kvm/arm.c, force_vm_exit()",
+                since: "3.11",
+                prevents: "A guest that runs goes on with a VMID that is given to another VM (arm64, to 5.17).",
+                without: "Who ends a generation interrupts nobody.",
+            }
+            VmidRolloverFlush {
+                name: "vmid-rollover-flush",
+                function: "update_vmid; since 5.18 flush_context",
+                source: "arch/arm64/kvm/arm.c, arch/arm64/kvm/vmid.c, __kvm_flush_vm_context()",
+                since: "3.11",
+                prevents: "A guest is translated by what is cached of the VM that had its VMID before (arm64).",
+                without: "No ALLE1IS when a generation ends.",
+            }
+            VmidRecheckUnderLock {
+                name: "vmid-recheck-under-lock",
+                function: "update_vmid",
+                source: "arch/arm64/kvm/arm.c",
+                since: "3.11",
+                prevents: "Two vCPUs of a VM run with two VMIDs, and flushes name the last one alone (arm64, to 5.17).",
+                without: "A vCPU that has waited for kvm_vmid_lock takes a VMID without looking again.",
+            }
+            VmidBeforeGen {
+                name: "vmid-before-gen",
+                function: "update_vmid",
+                source: "commit fb544d1ca65a",
+                since: "5.0",
+                prevents: "A vCPU sees the new generation, and runs with the VMID of the old one (arm64, to 5.17).",
+                without: "The generation of a VM is stored before its VMID.",
+            }
+            VmidActiveCmpxchg {
+                name: "vmid-active-cmpxchg",
+                function: "kvm_arm_vmid_update",
+                source: "commit 417838392f2e",
+                since: "5.18",
+                prevents: "A generation ends between the look at it and the word that reserves the VMID (arm64, 5.18 on).",
+                without: "The word of the CPU is stored plainly, and nobody looks whether it was taken away.",
+            }
+            VmidKeepReserved {
+                name: "vmid-keep-reserved",
+                function: "flush_context",
+                source: "commit 417838392f2e",
+                since: "5.18",
+                prevents: "A guest that goes on while two generations end loses its VMID to another VM (arm64, 5.18 on).",
+                without: "A CPU that has said nothing since the last end of a generation has nothing reserved.",
+            }
+            VmidBeforeVttbr {
+                name: "vmid-before-vttbr",
+                function: "kvm_arch_vcpu_load",
+                source: "commit fa808ed4e199, which mended 6.7 to 6.13 (6.12.18)",
+                since: "6.14",
+                prevents: "A vCPU runs with the VMID that was there when it was loaded, and another one got the VM's (arm64, 6.7 on).",
+                without: "VTTBR_EL2 is loaded first; before the guest the VM gets a VMID, and the register is loaded again if that call has changed it.",
             }
         }
     };

@@ -160,6 +160,8 @@ pub enum Arch {
     Any,
     /// On x86.
     X86,
+    /// On arm64.
+    Arm64,
 }
 
 impl Arch {
@@ -168,6 +170,7 @@ impl Arch {
         match self {
             Arch::Any => "any",
             Arch::X86 => "x86",
+            Arch::Arm64 => "arm64",
         }
     }
 }
@@ -443,6 +446,18 @@ locks! {
         comment: "Since 6.2, so that a hypercall, which has vcpu->mutex and is inside a read \
                   section of kvm->srcu, need not take kvm->lock. (Where a page of the guest has to \
                   be looked up again inside it, it is not quite a leaf.)",
+    }
+    /// `kvm_vmid_lock`.
+    VmidLock {
+        name: "kvm_vmid_lock",
+        short: "kvm_vmid_lock",
+        kind: Spinlock,
+        arch: Arm64,
+        section: Kvm,
+        leaf: true,
+        protects: ["kvm_next_vmid", "vmid_gen", "vmid"],
+        comment: "Held over the interrupts that the end of a generation of VMIDs sends to all \
+                  CPUs. From 5.18 on cpu_vmid_lock, a raw spinlock taken with interrupts off.",
     }
     /// `cpu_hotplug_lock`.
     CpuHotplugLock {

@@ -6,7 +6,7 @@
 use super::LockClass::{
     self, BlockedVcpuOnCpuLock, CpuHotplugLock, HvLock, IrqLock, IrqSrcu, KvmCountLock, KvmLock,
     KvmMutex, KvmSrcu, MmapLock, MmuLock, MmuNotifierSrcu, PageTableLock, PvclockGtodSyncLock,
-    SlotsLock, TscWriteLock, VcpuMutex, XenLock,
+    SlotsLock, TscWriteLock, VcpuMutex, VmidLock, XenLock,
 };
 use super::{Hold, Mode};
 
@@ -98,4 +98,5 @@ pub const ORDERS: &[Order] = &[
     code(exclusive(PageTableLock), read(MmuNotifierSrcu), "set_pte_at_notify()"),
     code(read(MmuNotifierSrcu), read(KvmSrcu), "kvm_mmu_notifier_invalidate_range_start()"),
     code(exclusive(VcpuMutex), exclusive(BlockedVcpuOnCpuLock), "pi_pre_block()"),
+    code(exclusive(VcpuMutex), exclusive(VmidLock), "kvm_arch_vcpu_ioctl_run(), on arm64"),
 ];

@@ -45,6 +45,14 @@ impl<P: Platform, S: Guarded> MmuLock<P, S> {
         }
     }
 
+    /// `cond_resched_lock`, or `cond_resched_rwlock_write`: gives others a chance in the middle of
+    /// long work. Whatever was read by the lock must be read again.
+    #[track_caller]
+    pub fn cond_resched<'a>(&'a self, l: MmuGuard<'a, P, S>) -> MmuGuard<'a, P, S> {
+        drop(l);
+        self.lock()
+    }
+
     /// `read_lock`.
     ///
     /// # Panics

@@ -9,7 +9,7 @@
 //! `mmu_lock` is taken only where a memslot is hit, and memslots wait for what runs
 //! (`mn_active_invalidate_count`); since 6.0 it is `mmu_invalidate_seq`,
 //! `mmu_invalidate_in_progress` and `mmu_invalidate_retry`; 6.10 has no change_pte; since 6.13
-//! aging need not flush, since 6.15 not lock. `kvm_mmu_notifier_release` is not here: the VM stays.
+//! aging need not flush, since 6.15 not lock.
 
 use super::MmuState;
 use crate::guard::Guard;
@@ -51,8 +51,11 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         // No guard: without the raise notifier-count-check has nothing to find, and without that of
         // the sequence at the end neither has notifier-seq-recheck.
         l.notifier_count += 1;
-        let zap = || M::kvm_unmap_hva_range(self, &mut l, frames);
-        let zapped = self.p.guarded(Guard::RangeStartZaps, zap);
+        let zapped;
+        (l, zapped) = match self.p.guarded(Guard::RangeStartZaps, || true) {
+            true => M::kvm_unmap_hva_range(self, l, frames),
+            false => (l, false),
+        };
         if zapped || self.p.guarded(Guard::RangeStartPaysFlushes, || self.owes_flushes()) {
             self.p.guarded(Guard::RangeStartFlush, || self.kvm_flush_remote_tlbs(None));
         }
@@ -137,6 +140,15 @@ impl<P: Platform, H: Host, M: Mmu<P>> Vm<P, H, M> {
         let _srcu = self.kvm.srcu.read_lock();
         let mut l = self.kvm.mmu_lock.lock();
         M::kvm_age_hva(self, &mut l, gfn)
+    }
+
+    /// `kvm_mmu_notifier_release`: the address space ends, or the VM is destroyed.
+    ///
+    /// Locks: as those of [`Mmu::kvm_arch_flush_shadow_all`], in a read section of `kvm->srcu`.
+    #[kernel]
+    pub fn kvm_mmu_notifier_release(&self) {
+        let _srcu = self.kvm.srcu.read_lock();
+        M::kvm_arch_flush_shadow_all(self);
     }
 
     /// Stands for the faults that a guest takes in vain while an invalidation runs: the next one

@@ -1,8 +1,9 @@
 //! The host's memory manager, and how it notifies KVM.
 
 use kvmmu_model::platform::Ordering::Relaxed;
+use kvmmu_model::virt::Memslot;
 use kvmmu_model::x86::mmu::paging::large_page_of;
-use kvmmu_model::{Gfn, GfnRange, Guard, Mark, Mmu, Pfn, Rcu, RwLock, Srcu, Word};
+use kvmmu_model::{Gfn, GfnRange, Guard, Mark, Mmu, Pfn, Rcu, RwLock, Srcu, Until, Word};
 
 use crate::host_mm::{HostPte, huge_page};
 use crate::machine::Machine;
@@ -136,6 +137,45 @@ impl<M: Machine> World<M> {
             }
             self.m.checkpoint(());
             self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_end(frames));
+        });
+    }
+
+    /// Gives the pages of a slot back (`zap_page_range`), between the notifiers of all of them.
+    pub(super) fn madvise_dontneed(&self, slot: u8) {
+        self.m.call("madvise-dontneed", || {
+            let slot = self.vm.kvm.slots[usize::from(slot)].as_ref();
+            let Some(frames) = slot.map(Memslot::frames) else { return };
+            let _mmap_lock = self.vm.host.mmap_lock.read();
+            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_start(frames));
+            self.m.checkpoint(());
+            {
+                let _mm = self.vm.host.lock();
+                self.vm.host.update(|s| {
+                    for frame in frames.iter().map(|frame| frame.0 as usize) {
+                        (s.pte[frame], s.swap[frame]) = (HostPte::default(), 0);
+                        s.swap_cache[frame] = None;
+                    }
+                });
+                self.m.mark(Mark::HostUnmapped);
+                self.m.note(format_args!("host: the pages from gfn{} on are gone", frames.start.0));
+            }
+            self.m.checkpoint(());
+            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_end(frames));
+        });
+    }
+
+    /// `mmu_notifier_unregister`, of the last reference on the VM: no vCPU holds one any more.
+    pub(super) fn release_vm(&self) {
+        self.m.call("release-vm", || {
+            for left in self.left.iter().flatten().take(usize::from(self.vm.kvm.nr_vcpus)) {
+                left.wait_until(Until::Is(1));
+            }
+            {
+                let _srcu = self.vm.host.mmu_notifier_srcu.read_lock();
+                self.vm.kvm_mmu_notifier_release();
+            }
+            self.vm.host.mmu_notifier_srcu.synchronize();
+            self.m.mark(Mark::VmReleased);
         });
     }
 

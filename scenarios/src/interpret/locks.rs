@@ -52,6 +52,7 @@ pub(crate) const ABSENT: &[LockClass] = &[
     LockClass::VarSrcu,
     LockClass::VarRcu,
     LockClass::Rcu,
+    LockClass::VmidLock,
 ];
 
 impl<M: Machine> World<M> {
@@ -91,7 +92,8 @@ impl<M: Machine> World<M> {
             | LockClass::VarRwLock
             | LockClass::VarSrcu
             | LockClass::VarRcu
-            | LockClass::Rcu => unreachable!("the loader refuses what is in ABSENT"),
+            | LockClass::Rcu
+            | LockClass::VmidLock => unreachable!("the loader refuses what is in ABSENT"),
         }
     }
 

@@ -46,6 +46,8 @@ impl<M: Machine> World<M> {
             UserOp::CreatePit => self.vm.create_pit(),
             UserOp::MadvisePageout(gfn) => self.madvise_pageout(gfn),
             UserOp::MmapSmall(gfn) => self.mmap_small(gfn),
+            UserOp::MadviseDontneed(slot) => self.madvise_dontneed(slot.0),
+            UserOp::ReleaseVm => self.release_vm(),
             UserOp::CreateVm => self.vm.kvm_create_vm(),
             UserOp::DestroyVm => self.vm.kvm_destroy_vm(),
             UserOp::CloseVm => self.vm.kvm_put_kvm(),

@@ -1,10 +1,12 @@
 //! vCPU threads: KVM_RUN, and the guest's instructions in it.
 
-use kvmmu_model::platform::Ordering::Relaxed;
+use kvmmu_model::platform::Ordering::{Relaxed, Release};
 use kvmmu_model::virt::SrcuSection;
 use kvmmu_model::virt::io_bus::IoAddress;
 use kvmmu_model::x86::Emulated;
-use kvmmu_model::{Access, CpuId, FaultStatus, Gfn, Gpte, Lock, Mark, Mmu, Rcu, RetPf, Word};
+use kvmmu_model::{
+    Access, CpuId, FaultStatus, Gfn, Gpte, Lock, Mark, Mmu, Rcu, RetPf, Until, Word,
+};
 
 use super::Rest;
 use super::locks::Holds;
@@ -35,6 +37,7 @@ impl<M: Machine> World<M> {
         let vcpu_mutex = &self.vm.kvm.vcpu_mutex[usize::from(cpu.0)];
         self.m.call("kvm_vcpu_ioctl", || mutex = Some(vcpu_mutex.lock()));
         self.m.call("vcpu_run", || srcu = self.vm.vcpu_srcu_read_lock());
+        Mmu::vcpu_load(&self.vm, cpu, cpu);
         let mut run = Run { in_guest: false, srcu };
         let mut rest = Rest::of(steps);
         self.forget_guest(cpu, rest.ops());
@@ -50,8 +53,13 @@ impl<M: Machine> World<M> {
             self.forget_guest(cpu, rest.ops());
         }
         self.leave(cpu, &mut run);
+        Mmu::vcpu_put(&self.vm, cpu);
         drop(run);
         drop(mutex);
+        if let Some(left) = &self.left {
+            // ORDERING: release: who comes to the CPU sees what the thread has done there.
+            left[usize::from(cpu.0)].store(1, Release);
+        }
         self.hands_over_no_callback();
         if let Some(pause) = &self.pause {
             pause.leave();
@@ -72,9 +80,11 @@ impl<M: Machine> World<M> {
         let Some(pause) = &self.pause else { return };
         while pause.is_asked() {
             self.leave(cpu, run);
+            Mmu::vcpu_put(&self.vm, cpu);
             drop(run.srcu.take());
             pause.leave();
             pause.wait();
+            Mmu::vcpu_load(&self.vm, cpu, Mmu::cpu_of(&self.vm.mmu, cpu));
             run.srcu = self.vm.vcpu_srcu_read_lock();
         }
     }
@@ -151,6 +161,20 @@ impl<M: Machine> World<M> {
                 self.leave(cpu, run);
                 self.vm.coherent_cache_guest_page();
             }
+            VcpuOp::MoveTo(CpuId(to)) => {
+                self.leave(cpu, run);
+                Mmu::vcpu_put(&self.vm, cpu);
+                if let Some(left) = &self.left {
+                    left[usize::from(to)].wait_until(Until::Is(1));
+                }
+                Mmu::vcpu_load(&self.vm, cpu, CpuId(to));
+            }
+            VcpuOp::NewVm => {
+                self.leave(cpu, run);
+                Mmu::vcpu_put(&self.vm, cpu);
+                Mmu::replace_vm(&self.vm, cpu);
+                Mmu::vcpu_load(&self.vm, cpu, Mmu::cpu_of(&self.vm.mmu, cpu));
+            }
             VcpuOp::Halt => {
                 self.leave(cpu, run);
                 self.vm.vcpu_block(cpu, &mut run.srcu);
@@ -210,7 +234,7 @@ impl<M: Machine> World<M> {
     /// The guest runs: it was interrupted, or it was out, and enters.
     fn go_in<'a>(&'a self, cpu: CpuId, run: &mut Run<'a, M>) {
         self.m.checkpoint(run.in_guest);
-        if run.in_guest && self.m.irq_pending(cpu) {
+        if run.in_guest && self.m.irq_pending(Mmu::cpu_of(&self.vm.mmu, cpu)) {
             self.leave(cpu, run);
         }
         while !run.in_guest {

@@ -42,8 +42,8 @@ const X86_VERBS: &[&str] = &[
     "async-pf",
 ];
 
-/// Operations of arm64: its KVM asks for the VMA of a frame, and frees tables by RCU.
-const ARM64_VERBS: &[&str] = &["mmap-small", "rcu-callbacks"];
+/// Operations of arm64: its KVM asks for the VMA of a frame, frees tables by RCU, and has VMIDs.
+const ARM64_VERBS: &[&str] = &["mmap-small", "rcu-callbacks", "move-to", "new-vm", "release-vm"];
 
 /// How marks of x86 begin.
 const X86_MARKS: &[&str] = &[
@@ -92,7 +92,8 @@ const X86_MARKS: &[&str] = &[
 ];
 
 /// How marks of arm64 begin.
-const ARM64_MARKS: &[&str] = &["stage2-", "perms-", "table-"];
+const ARM64_MARKS: &[&str] =
+    &["stage2-", "perms-", "table-", "vmid-", "vttbr-", "vcpu-moved", "vm-replaced", "vm-released"];
 
 /// Properties of x86. `swap`: KVM for arm64 tells the host that a page is dirty when it lets the
 /// guest write it, so that nothing is lost later. `accessed`: it loses AF at times, and may.
@@ -108,19 +109,32 @@ const X86_PROPERTIES: &[Property] = &[
 ];
 
 /// Properties of arm64.
-const ARM64_PROPERTIES: &[Property] = &[Property::Bbm, Property::TableRefcount];
+const ARM64_PROPERTIES: &[Property] =
+    &[Property::Bbm, Property::TableRefcount, Property::VmIsolation];
 
 /// How guards of arm64's MMU begin.
-const ARM64_GUARDS: &str = "s2-";
+const ARM64_GUARDS: [&str; 2] = ["s2-", "vmid-"];
 
-/// Guards of faults that walk together.
-const SHARED_WALK_GUARDS: &[Guard] = &[
+/// Guards of the VMIDs of 5.10.
+const GENERATION_GUARDS: [Guard; 4] = [
+    Guard::VmidRecheckAtEntry,
+    Guard::VmidRolloverExit,
+    Guard::VmidRecheckUnderLock,
+    Guard::VmidBeforeGen,
+];
+
+/// Guards of the VMIDs since 5.18.
+const RESERVED_VMID_GUARDS: [Guard; 2] = [Guard::VmidActiveCmpxchg, Guard::VmidKeepReserved];
+
+/// Guards of 6.12 alone: of faults that walk together, and of `VTTBR_EL2` that is loaded early.
+const V6_12_GUARDS: &[Guard] = &[
     Guard::S2LockedMarker,
     Guard::S2BreakCmpxchg,
     Guard::S2AttrCmpxchg,
     Guard::S2PaFromIpa,
     Guard::S2UnlinkedRcu,
     Guard::S2RelaxFlushEagain,
+    Guard::VmidBeforeVttbr,
 ];
 
 /// Guards that both architectures have, or that run beside either MMU.
@@ -202,7 +216,7 @@ impl Arch {
     }
     /// True if its KVM has the guard.
     pub(super) fn has_guard(self, guard: Guard) -> bool {
-        let of_arm64 = guard.info().name.starts_with(ARM64_GUARDS);
+        let of_arm64 = ARM64_GUARDS.iter().any(|begin| guard.info().name.starts_with(begin));
         match self {
             // What is of arm64 outside its MMU runs beside this one, too.
             Arch::X86 => !of_arm64,
@@ -233,15 +247,29 @@ impl Arch {
     }
 }
 
-/// False if the kernels of this profile have no such step.
-pub(super) fn is_asked(guard: Guard, profile: Profile) -> bool {
-    profile == Profile::Arm64V6_12 || !SHARED_WALK_GUARDS.contains(&guard)
+/// `None`: the kernels of this profile have the step. Else since when, or until when, kernels have
+/// it, and the name of a profile that does.
+pub(super) fn not_asked(guard: Guard, profile: Profile) -> Option<(String, &'static str)> {
+    let old = profile == Profile::Arm64V5_10;
+    let since = || format!("since {}", guard.info().since);
+    if GENERATION_GUARDS.contains(&guard) && !old {
+        return Some(("to 5.17".into(), "arm64-v5.10"));
+    }
+    if RESERVED_VMID_GUARDS.contains(&guard) && old
+        || V6_12_GUARDS.contains(&guard) && profile != Profile::Arm64V6_12
+    {
+        return Some((since(), "arm64-v6.12"));
+    }
+    None
 }
 
 /// Refuses keys that say what only the other architecture has.
 pub(super) fn check_keys(root: &Table<'_>, arch: Arch) -> Result<(), LoadError> {
     let theirs: &[(&str, &str)] = match arch {
-        Arch::X86 => return Ok(()),
+        Arch::X86 => &[
+            ("early-completion", "it is an erratum of CPUs of arm64: remove the line"),
+            ("vmid", "x86 is modelled with one VM: remove the table"),
+        ],
         Arch::Arm64 => &[
             ("spte", "KVM for arm64 has one layout of descriptors: remove the line"),
             ("indirect-fast-fault", "KVM for arm64 has no fast fault: remove the line"),

@@ -284,15 +284,14 @@ fn guards(table: &Table<'_>, cast: Cast<'_>) -> Result<GuardSet, LoadError> {
         if !of.has_guard(guard) {
             return Err(of.lacks(text.source, text.at(0), "guard", text.value, legal()));
         }
-        if !arch::is_asked(guard, cast.profile) {
+        if let Some((when, other)) = arch::not_asked(guard, cast.profile) {
             return Err(text.error(
                 format!(
-                    "guard {} is of kernels since {}, and the profile is {}",
+                    "guard {} is of kernels {when}, and the profile is {}",
                     quoted(text.value),
-                    guard.info().since,
                     profile::name(cast.profile)
                 ),
-                "say of which profile the expectation is: profile = \"arm64-v6.12\"",
+                format!("say of which profile the expectation is: profile = \"{other}\""),
             ));
         }
         if without.contains(guard) {

@@ -16,8 +16,10 @@ mod own_locks;
 mod profile;
 mod program;
 mod table;
+mod teardown;
 mod threads;
 mod together;
+mod vmid;
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -51,6 +53,8 @@ pub const KEYS: &[&str] = &[
     "unsync",
     "pml",
     "apic-page",
+    "early-completion",
+    "vmid",
     "host",
     "slot",
     "guest",
@@ -132,6 +136,8 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
     let unsync = root.flag("unsync")?.unwrap_or(false);
     let pml = root.flag("pml")?.unwrap_or(false);
     let apic_page = root.text("apic-page")?.map(|t| memory::frame(&t, &memory)).transpose()?;
+    let early_completion = root.flag("early-completion")?.unwrap_or(false);
+    let vmid = vmid::read(&root, &drafts)?;
     let map = map::read(&root, &mut memory, spte, uses)?;
     memory.back_the_rest(&root)?;
     memory.locks = OwnLocks::read(&root, &name(file_name))?;
@@ -154,6 +160,8 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
         unsync,
         pml,
         apic_page,
+        early_completion,
+        vmid,
         slots: memory.slots,
         host_pages: memory.host_pages,
         backing: memory.backing,
@@ -172,6 +180,8 @@ pub fn load(file_name: &str, text: &str, size: u8) -> Result<Scenario, LoadError
         size,
     };
     together::check(&root, &scenario, uses)?;
+    vmid::check(&root, &scenario)?;
+    teardown::check(&root, &scenario)?;
     Ok(scenario)
 }
 

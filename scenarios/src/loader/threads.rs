@@ -33,8 +33,19 @@ pub(super) struct Draft<'a> {
     pub(super) name: Text<'a>,
     kind: ThreadKind,
     paging: Paging,
+    /// The VM that it is of.
+    pub(super) vm: u8,
     /// It exists from this size on.
     pub(super) from_size: u8,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) const fn table(&self) -> &Table<'a> {
+        &self.table
+    }
+    pub(super) fn is_vcpu(&self) -> bool {
+        self.kind == ThreadKind::Vcpu
+    }
 }
 
 /// Reads everything of the threads but their programs.
@@ -46,7 +57,7 @@ pub(super) fn drafts<'a>(
 ) -> Result<Vec<Draft<'a>>, LoadError> {
     let mut drafts: Vec<Draft<'a>> = Vec::new();
     for table in root.tables("thread", "a [[thread]]")? {
-        table.only(&["name", "paging", "from-size", "run", "more"])?;
+        table.only(&["name", "paging", "vm", "from-size", "run", "more"])?;
         let name = table.need_text("name", "name = \"vcpu0\"")?;
         let kind = kind(&name)?;
         if drafts.iter().any(|d| d.name.value == name.value) {
@@ -82,8 +93,9 @@ pub(super) fn drafts<'a>(
                 "add [guest] with root = \"gfnN\" and the tables' entries",
             ));
         }
+        let vm = table.small("vm", 0..=1)?.map_or(0, |n| n.value);
         let from_size = table.small("from-size", 1..=SIZE_MAX)?.map_or(1, |n| n.value);
-        drafts.push(Draft { table, name, kind, paging: own, from_size });
+        drafts.push(Draft { table, name, kind, paging: own, vm, from_size });
     }
     if drafts.iter().all(|d| d.from_size > 1) {
         return Err(root.missing("thread", "[[thread]] with name = \"vcpu0\""));
@@ -161,7 +173,7 @@ fn program<T: Runs>(
     memory: &Memory,
     size: u8,
 ) -> Result<Option<Steps<T>>, LoadError> {
-    let Draft { table, name, kind, paging, from_size } = draft;
+    let Draft { table, name, kind, paging, from_size, .. } = draft;
     let Part { mut steps, mut length, texts } = part::<T>(table, "run", *kind, *paging, memory)?;
     if steps.is_empty() {
         return Err(root.source.error(

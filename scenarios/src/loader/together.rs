@@ -38,6 +38,15 @@ pub(super) fn check(root: &Table<'_>, s: &Scenario, uses: Uses) -> Result<(), Lo
             "set profile = \"arm64-v6.12\", or remove the operation",
         );
     }
+    let is_change_pte = |op| matches!(op, Op::Host(HostOp::ChangePte(..)));
+    if s.profile == Profile::Arm64V6_12 && s.ops().any(is_change_pte) {
+        return refused(
+            root,
+            "profile",
+            "'change-pte', and a profile of kernels without that notifier (since 6.10)",
+            "hosts call range_start there: write ksm-merge, or name another profile",
+        );
+    }
     let watched = |property| s.always.contains(&property);
     if watched(Property::MmioGeneration) && uses.shadow {
         return refused(

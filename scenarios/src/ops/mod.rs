@@ -271,6 +271,12 @@ table::operations! {
         /// mmap_lock held for writing): the old pages are gone, and new ones come, empty, as frames
         /// are touched.
         MmapSmall(gfn: Gfn) = "mmap-small",
+        /// User space gives the pages of a slot back (MADV_DONTNEED, with mmap_lock held for
+        /// reading): they are gone, and new ones come, empty, as frames are touched.
+        MadviseDontneed(slot: SlotIndex) = "madvise-dontneed",
+        /// User space closes the VM when all vCPUs have ended (arm64): kvm_mmu_notifier_release, by
+        /// mmu_notifier_unregister, which waits for notifiers that run.
+        ReleaseVm = "release-vm",
         /// User space creates another VM: hardware_enable_all, mmu_notifier_register, vm_list.
         CreateVm = "create-vm",
         /// User space destroys the VM that was created last, if any but the one that the scenario
@@ -292,6 +298,13 @@ table::operations! {
         /// User space gives an eventfd to a connection of Hyper-V and takes it back
         /// (KVM_HYPERV_EVENTFD).
         HvEventfd = "hv-eventfd",
+    }
+    Vcpu, contends: false {
+        /// The scheduler moves the vCPU to the CPU of another one, when that has ended.
+        MoveTo(vcpu: CpuId) = "move-to",
+        /// The VM of this vCPU (VM 1) is destroyed, and another one like it begins, which has no
+        /// VMID yet.
+        NewVm = "new-vm",
     }
     Vcpu, contends: true {
         /// The guest names gfn0 its hypercall page (Hyper-V), and KVM writes to it.

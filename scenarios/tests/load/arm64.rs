@@ -386,3 +386,20 @@ fn no_profile_of_a_file_is_left_out_in_silence() {
     let error = load("t.toml", &x86, 1).expect_err("'fixed' has no version");
     assert!(error.message.contains("has no version"), "{error}");
 }
+
+/// Goal: a host that calls change_pte alone is none of 6.12.
+#[test]
+fn change_pte_is_not_in_6_12() {
+    let several = SEVERAL.replace("[check.\"arm64-v6.12\"]\nsometimes = [\"stage2-again\"]\n", "");
+    let one = several.replace("[\"arm64-v5.10\", \"arm64-v6.12\"]", "\"arm64-v6.12\"");
+    check(
+        &one.replace("[[expect]]\nprofile = \"arm64-v6.12\"", "[[expect]]")
+            .replace("[[slot]]", "[host]\npages = 5\n\n[[slot]]"),
+        &[(
+            "[check]",
+            "[[thread]]\nname = \"host\"\nrun = [\"change-pte gfn0 pfn4\"]\n\n[check]",
+            "4:12: 'change-pte', and a profile of kernels without that notifier (since 6.10)",
+            "ksm-merge",
+        )],
+    );
+}

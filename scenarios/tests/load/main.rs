@@ -13,3 +13,4 @@ mod operations;
 mod own_locks;
 mod robust;
 mod together;
+mod vms;

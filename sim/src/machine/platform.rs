@@ -198,7 +198,7 @@ impl<A> Sim<A> {
 }
 
 /// An invalidation as a number: threads that are about to make different ones differ.
-fn code_of(TlbiScope { what, on }: TlbiScope) -> u64 {
+fn code_of(TlbiScope { what, on, vmid }: TlbiScope) -> u64 {
     let on = match on {
         TlbiOn::InnerShareable => 0,
         TlbiOn::Local(cpu) => 1 + u64::from(cpu.0),
@@ -207,8 +207,10 @@ fn code_of(TlbiScope { what, on }: TlbiScope) -> u64 {
         Tlbi::Vmalls12e1 => (1, 0),
         Tlbi::Ipas2e1 { ipa, level } => (2 + level.map_or(0, |level| 1 + u64::from(level)), ipa.0),
         Tlbi::Vmalle1 => (0, 0),
+        Tlbi::Alle1 => (10, 0),
     };
-    1 << 40 | on << 32 | what << 24 | ipa & 0xff_ffff
+    let vmid = vmid.map_or(0, |vmid| 1 + u64::from(vmid.0));
+    1 << 48 | vmid << 40 | on << 32 | what << 24 | ipa & 0xff_ffff
 }
 
 impl<A: 'static> Platform for Sim<A> {

@@ -24,7 +24,7 @@ pub trait Walkers: Sized + 'static {
     type Tlbs: fmt::Debug;
 
     /// Empty TLBs.
-    fn tlbs(sim: &Sim<Self>) -> Self::Tlbs;
+    fn tlbs(sim: &Sim<Self>, scenario: &Scenario) -> Self::Tlbs;
     /// In how many ways an access may be translated in the current state; at least 1.
     fn ways(w: &World<Sim<Self>>, cpu: CpuId, page: u64, access: Access) -> u8;
     /// The access, by the way that was chosen: 0 is the walk of the tables as they are.
@@ -190,8 +190,8 @@ impl<A: Walkers> Machine for Sim<A> {
     fn forget_after_swap(&self, word: &SimWord) {
         Sim::forget_after_swap(self, word);
     }
-    fn hardware(&self) -> A::Tlbs {
-        A::tlbs(self)
+    fn hardware(&self, scenario: &Scenario) -> A::Tlbs {
+        A::tlbs(self, scenario)
     }
 
     #[track_caller]

@@ -36,7 +36,11 @@ fn the_default_is_fixed_and_files_name_the_other() {
         let named = text.starts_with("profile") || text.contains("\nprofile");
         let says = file.ends_with("-v6.1.toml") || is_of_arm64(text);
         assert_eq!(named, says, "{file}: its name says the profile");
-        assert_eq!(is_of_arm64(text), file.starts_with("s2-"), "{file}: so does this");
+        assert_eq!(
+            is_of_arm64(text),
+            file.starts_with("s2-") || file.starts_with("vmid-"),
+            "{file}: so does this"
+        );
     }
     let file = &builtin::FILES[0];
     assert_eq!(load(file).profile, Profile::Fixed);

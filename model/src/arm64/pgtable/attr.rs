@@ -14,7 +14,7 @@ use crate::kernel;
 use crate::mark::Mark;
 use crate::platform::Platform;
 use crate::types::{CpuId, Gfn, GfnRange};
-use crate::vm::Vm;
+use crate::vm::{Mmu, Vm};
 
 /// `struct stage2_attr_data`.
 struct Attrs {
@@ -78,7 +78,9 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
         let set = if prot.write { S2AP_W } else { 0 };
         let (attrs, walked) = self.stage2_update_leaf_attrs(l, GfnRange::one(addr), set, 0);
         let flush = || match self.mmu.version {
-            Version::V6_12 => self.__kvm_tlb_flush_vmid_ipa_nsh(cpu, addr, attrs.level),
+            Version::V6_12 => {
+                self.__kvm_tlb_flush_vmid_ipa_nsh(self.mmu.cpu_of(cpu), addr, attrs.level);
+            }
             _ => self.__kvm_tlb_flush_vmid_ipa(addr, attrs.level),
         };
         if walked.is_err() {

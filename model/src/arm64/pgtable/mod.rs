@@ -9,15 +9,18 @@ mod attr;
 mod break_make;
 mod map;
 mod map_shared;
+mod other_vm;
 pub mod pte;
 mod tables;
 mod unlinked;
 mod unmap;
 mod walk;
 
+pub use other_vm::OtherVm;
 pub use pte::{KVM_PTE, KvmPgtableProt, KvmPte};
 pub(in crate::arm64) use walk::{Held, WalkError};
 
+use super::vmid::{VmidConfig, Vmids};
 use crate::host::Host;
 use crate::lock::LockClass;
 use crate::mark::Mark;
@@ -37,7 +40,7 @@ pub const PTRS_PER_PTE: usize = 4;
 /// Entries of the root that translate something.
 pub const PTRS_PER_PGD: usize = GFNS.div_ceil(granule(START_LEVEL) as usize);
 /// Pages for tables: the root, one for each of its entries, one in the hands of each of three
-/// faults, and two that are not free yet.
+/// faults, and two that are not free yet. The last two are those of VM 1, if there is one.
 pub const PT_PAGES: usize = 6 + PTRS_PER_PGD;
 
 const _: () = assert!(PTRS_PER_PTE.is_power_of_two(), "an index is some bits of an address");
@@ -66,6 +69,21 @@ pub enum Version {
     V6_12,
 }
 
+/// What a [`Stage2Mmu`] is made from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stage2Config {
+    /// Whose algorithms it has.
+    pub version: Version,
+    /// A thread runs the callbacks of RCU.
+    pub frees: bool,
+    /// The VM ends.
+    pub ends: bool,
+    /// CPUs have the errata Cortex-A55 2441007 or A76 4193800.
+    pub early_completion: bool,
+    /// VMIDs, where there are several.
+    pub vmids: Option<VmidConfig>,
+}
+
 /// `struct kvm_s2_mmu` with its `struct kvm_pgtable`.
 #[derive(Debug)]
 pub struct Stage2Mmu<P: Platform> {
@@ -80,6 +98,13 @@ pub struct Stage2Mmu<P: Platform> {
     pub(in crate::arm64) rcu: Option<P::Rcu>,
     /// A thread runs the callbacks of it. Else what waits for walkers is never freed.
     frees: bool,
+    /// `mmu->pgt`: 0 when the tables are gone. Protected by: `mmu_lock`. `None`: the VM stays.
+    pgt: Option<P::Word>,
+    /// `ARM64_WORKAROUND_REPEAT_TLBI`: a store of another CPU may be done after the invalidation of
+    /// what translated it is complete, and before a second one is.
+    pub(in crate::arm64) early_completion: bool,
+    /// VMIDs. `None`: there is one VM, and it has one.
+    pub vmids: Option<Vmids<P>>,
 }
 
 /// What `mmu_lock` guards. To have one is to hold the lock.
@@ -89,11 +114,15 @@ impl<P: Platform> Stage2Mmu<P> {
     /// The root (`pgt->pgd`).
     pub const PGD: SpId = SpId(0);
 
-    /// An MMU that maps nothing (`kvm_init_stage2_mmu`). `frees`: a thread runs the callbacks of
-    /// RCU.
-    pub fn new(p: &P, version: Version, frees: bool) -> Self {
-        let pte = |i, j| p.word(Tag::at(Object::Spte, i, j), 0);
-        let count = |i| p.word(Tag::nth(Object::PageCount, i), u64::from(i == 0));
+    /// An MMU that maps nothing (`kvm_init_stage2_mmu`).
+    pub fn new(p: &P, config: Stage2Config) -> Self {
+        let Stage2Config { version, frees, ends, early_completion, vmids } = config;
+        let other = OtherVm::of(vmids);
+        let pte = |i, j| p.word(Tag::at(Object::Spte, i, j), other.pte(i, j));
+        let count = |i| {
+            let mine = u64::from(i == usize::from(Self::PGD.0));
+            p.word(Tag::nth(Object::PageCount, i), mine + other.page_count(i))
+        };
         let rcu = LockClass::Rcu.one().contended(frees);
         Stage2Mmu {
             version,
@@ -101,7 +130,23 @@ impl<P: Platform> Stage2Mmu<P> {
             page_count: core::array::from_fn(count),
             rcu: (version >= Version::V6_12).then(|| p.rcu(rcu)),
             frees,
+            pgt: ends.then(|| p.word(Tag::one(Object::Pgt), 1)),
+            early_completion,
+            vmids: vmids.map(|config| Vmids::new(p, version, config)),
         }
+    }
+
+    /// `mmu->pgt` is not NULL.
+    pub(in crate::arm64) fn has_pgt(&self, p: &P, _l: &Locked) -> bool {
+        self.pgt.as_ref().is_none_or(|pgt| p.owned(pgt) != 0)
+    }
+
+    /// `mmu->pgt` is NULL from now on. False: it was before.
+    pub(in crate::arm64) fn take_pgt(&self, p: &P, l: &Locked) -> bool {
+        let had = self.has_pgt(p, l);
+        // ORDERING: relaxed: mmu_lock is held.
+        self.pgt.as_ref().inspect(|pgt| pgt.store(0, Relaxed));
+        had
     }
 
     /// The memory of an entry.

@@ -2,8 +2,8 @@
 
 use super::pte::{KVM_PTE, KvmPgtableProt, KvmPte};
 use super::{
-    Held, LAST_LEVEL, PT_PAGES, PTRS_PER_PGD, PTRS_PER_PTE, START_LEVEL, Stage2Mmu, granule,
-    index_at,
+    Held, LAST_LEVEL, OtherVm, PT_PAGES, PTRS_PER_PGD, PTRS_PER_PTE, START_LEVEL, Stage2Mmu,
+    granule, index_at,
 };
 use crate::host::Host;
 use crate::platform::Platform;
@@ -25,6 +25,13 @@ impl<P: Platform> Stage2Mmu<P> {
         (0..PTRS_PER_PGD as u8).map(|index| SpteLoc { sp: Self::PGD, index })
     }
 
+    /// The level of a table's entries: above the last for a root.
+    pub fn level_of(&self, table: SpId) -> u8 {
+        let other = self.vmids.as_ref().is_some_and(|vmids| vmids.config().other_vm != 0);
+        let is_root = table == Self::PGD || other && table == OtherVm::PGD;
+        if is_root { START_LEVEL } else { LAST_LEVEL }
+    }
+
     /// The first frame that the entries of a table translate, if the root leads to it.
     fn base(&self, table: SpId, peek: impl Fn(&P::Word) -> u64) -> Option<Gfn> {
         let leads = |at: &SpteLoc| {
@@ -43,8 +50,9 @@ impl<P: Platform> Tables<P> for Stage2Mmu<P> {
         &KVM_PTE
     }
 
-    fn root(&self, _cpu: CpuId) -> SpId {
-        Self::PGD
+    fn root(&self, cpu: CpuId) -> SpId {
+        let vm = self.vmids.as_ref().map_or(0, |vmids| vmids.config().vm_of(cpu));
+        if vm == 0 { Self::PGD } else { OtherVm::PGD }
     }
 
     fn sptep(&self, loc: SpteLoc) -> &P::Word {

@@ -6,16 +6,17 @@ use crate::host::Host;
 use crate::platform::Platform;
 use crate::tables::Tables;
 use crate::types::{Access, CpuId, FaultStatus, Gfn, GfnRange, Gva, Pfn};
-use crate::virt::{Memslot, MmuState};
+use crate::virt::{Memslot, MmuGuard, MmuState};
 use crate::vm::{Mmu, RetPf, Vm};
 
 impl<P: Platform> Mmu<P> for ShadowMmu<P> {
-    fn kvm_unmap_hva_range<H: Host>(
-        vm: &Vm<P, H, Self>,
-        l: &mut MmuState<ShadowPages>,
+    fn kvm_unmap_hva_range<'a, H: Host>(
+        vm: &'a Vm<P, H, Self>,
+        mut l: MmuGuard<'a, P, ShadowPages>,
         frames: GfnRange,
-    ) -> bool {
-        frames.iter().fold(false, |flush, gfn| flush | vm.kvm_zap_rmapp(l, gfn))
+    ) -> (MmuGuard<'a, P, ShadowPages>, bool) {
+        let flush = frames.iter().fold(false, |flush, gfn| flush | vm.kvm_zap_rmapp(&mut l, gfn));
+        (l, flush)
     }
 
     fn kvm_set_spte_hva<H: Host>(

@@ -263,7 +263,7 @@ impl Walkers for Shadow {
     type Tlbs = Tlbs;
     const RENAMES: Object = Object::SpHeader;
 
-    fn tlbs(sim: &Sim) -> Tlbs {
+    fn tlbs(sim: &Sim, _scenario: &Scenario) -> Tlbs {
         Tlbs { cpus: core::array::from_fn(|_| sim.cell(Tlb::default())) }
     }
 

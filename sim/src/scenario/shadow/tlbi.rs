@@ -51,7 +51,7 @@ fn cpus(w: &World<Sim>) -> impl Iterator<Item = CpuId> {
 fn in_scope(w: &World<Sim>, tlb: &Tlb, cpu: CpuId, what: Tlbi) -> SpteSet {
     let mut places = SpteSet::default();
     match what {
-        Tlbi::Vmalls12e1 => all_spte_locs().for_each(|loc| places.insert(loc)),
+        Tlbi::Vmalls12e1 | Tlbi::Alle1 => all_spte_locs().for_each(|loc| places.insert(loc)),
         Tlbi::Ipas2e1 { ipa, .. } => {
             let root = ShadowWalk::new(w.vm.mmu.root(cpu), ipa.0);
             tlb.entries(root, &|loc| child(w, loc), &mut |at| places.insert(at.loc));

@@ -10,18 +10,24 @@
 //!
 //! A `TLBI` posts an invalidation: what it drops may be used until a `DSB` of its thread is
 //! complete. What a CPU caches after it stays.
+//!
+//! With `early-completion` a store may be done by what was dropped: one, before the guest is left
+//! and before a second invalidation that drops it is complete.
+//!
+//! Where there are VMIDs a CPU has a TLB for each: what it caches is under the VMID that it runs
+//! with, whichever VM's tables it walks.
 
 mod tlb;
 
 use kvmmu_model::arm64::pgtable::{
     KVM_PTE, KvmPte, LAST_LEVEL, PT_PAGES, PTRS_PER_PGD, PTRS_PER_PTE, START_LEVEL,
 };
-use kvmmu_model::arm64::{Dsb, TlbiScope};
+use kvmmu_model::arm64::{Dsb, TlbiScope, VMID_BITS_MAX};
 use kvmmu_model::transition::hardware_update;
 use kvmmu_model::virt::VCPUS;
 use kvmmu_model::{
-    Access, CpuId, FaultStatus, Gfn, Mark, Object, Pfn, Platform, SpId, Spte, SpteLoc, Stage2Mmu,
-    Tables, Tag,
+    Access, CpuId, FaultStatus, Gfn, Mark, Mmu, Object, Pfn, Platform, SpId, Spte, SpteLoc,
+    Stage2Mmu, Tables, Tag, Vmid,
 };
 use kvmmu_scenarios::host_mm::PFNS;
 use kvmmu_scenarios::machine::{AccessResult, GuestAccess, Machine};
@@ -37,16 +43,35 @@ use tlb::{Leaves, Tlb, View, frames_of, root_index};
 
 type Arm64 = World<Sim<Stage2>>;
 
-/// The TLBs of all CPUs.
+/// VMIDs at most, 0 included.
+const VMIDS: usize = 1 << VMID_BITS_MAX;
+
+/// The TLBs of all CPUs, by CPU and VMID.
 #[derive(Debug)]
 pub struct Tlbs {
-    cpus: [SimCell<Tlb>; VCPUS],
+    /// A store that an entry has translated may be done after the invalidation of that.
+    early_completion: bool,
+    cpus: [[Option<SimCell<Tlb>>; VMIDS]; VCPUS],
 }
 
 impl Tlbs {
-    fn of(&self, cpu: CpuId) -> &SimCell<Tlb> {
-        &self.cpus[usize::from(cpu.0)]
+    fn of(&self, cpu: CpuId, vmid: Vmid) -> &SimCell<Tlb> {
+        self.cpus[usize::from(cpu.0)][usize::from(vmid.0)].as_ref().expect("VMIDs are counted")
     }
+
+    fn all(&self) -> impl Iterator<Item = (CpuId, Vmid, &SimCell<Tlb>)> {
+        self.cpus.iter().zip(0..).flat_map(|(of_cpu, cpu)| {
+            let of_cpu = of_cpu.iter().zip(0..);
+            of_cpu.filter_map(move |(tlb, vmid)| Some((CpuId(cpu), Vmid(vmid), tlb.as_ref()?)))
+        })
+    }
+}
+
+/// The TLB that a vCPU uses, while it runs, and the root that it walks from.
+fn loaded(w: &Arm64, vcpu: CpuId) -> (&SimCell<Tlb>, SpId) {
+    let mmu = &w.vm.mmu;
+    let vmid = mmu.vmids.as_ref().map_or(Vmid(0), |vmids| vmids.vttbr_of(vcpu));
+    (w.hardware.of(mmu.cpu_of(vcpu), vmid), mmu.root(vcpu))
 }
 
 /// One way an access may be translated.
@@ -56,6 +81,8 @@ enum Way {
     Walk(SpteLoc),
     /// By a cached leaf.
     Cached(Pfn),
+    /// By one that was dropped: a store that had been translated before.
+    Late(Pfn),
     /// Not at all: a cached leaf of this level denies it.
     Denied(u8),
 }
@@ -76,8 +103,10 @@ impl Ways {
     }
 
     fn of(w: &Arm64, cpu: CpuId, gfn: Gfn, access: Access) -> Ways {
-        let view = w.hardware.of(cpu).get().usable();
-        let root = SpteLoc { sp: Stage2Mmu::<Sim<Stage2>>::PGD, index: root_index(gfn) as u8 };
+        let (tlb, pgd) = loaded(w, cpu);
+        let tlb = tlb.get();
+        let view = tlb.usable();
+        let root = SpteLoc { sp: pgd, index: root_index(gfn) as u8 };
         let below = |table| SpteLoc { sp: table, index: (gfn.0 % PTRS_PER_PTE as u64) as u8 };
         let top = pte(w, root);
         let linked = top.is_table(START_LEVEL).then(|| top.follow());
@@ -96,9 +125,14 @@ impl Ways {
         let of_blocks = pages_of(blocks)
             .iter()
             .fold(Few::NONE, |all, first| all.with(Few::one(first + offset)));
-        let cached = pages_of(pages).with(of_blocks).iter().map(Pfn);
-        for pfn in cached.filter(|pfn| same.is_none_or(|leaf| leaf.pfn(gfn) != *pfn)) {
+        let cached = pages_of(pages).with(of_blocks);
+        let differs = |pfn: &Pfn| same.is_none_or(|leaf| leaf.pfn(gfn) != *pfn);
+        for pfn in cached.iter().map(Pfn).filter(differs) {
             ways.push(Way::Cached(pfn));
+        }
+        let late = if write { tlb.late(gfn) } else { Few::NONE };
+        for pfn in late.without(cached).iter().map(Pfn).filter(differs) {
+            ways.push(Way::Late(pfn));
         }
         let level_of = |leaves: Leaves, level| (leaves.denies != Few::NONE).then_some(level);
         let denied = [level_of(pages, LAST_LEVEL), level_of(blocks, START_LEVEL)];
@@ -136,24 +170,18 @@ fn pte(w: &Arm64, loc: SpteLoc) -> KvmPte {
     KvmPte(w.vm.mmu.ptep(loc).peek())
 }
 
-fn level_at(loc: SpteLoc) -> u8 {
-    if loc.sp == Stage2Mmu::<Sim<Stage2>>::PGD { START_LEVEL } else { LAST_LEVEL }
-}
-
 fn leaf(w: &Arm64, loc: SpteLoc) -> Option<Leaf> {
-    let (pte, level) = (pte(w, loc), level_at(loc));
+    let (pte, level) = (pte(w, loc), w.vm.mmu.level_of(loc.sp));
     pte.is_leaf(level).then_some(Leaf { pte, level })
 }
 
 /// A CPU that runs guest code may cache all that the tables give, those too that it has cached the
 /// descriptors of; and what it has of stage 2 it may combine with stage 1.
 fn refill(w: &Arm64, cpu: CpuId, tlb: &mut Tlb) {
-    if !tlb.running {
-        return;
-    }
+    let Some(pgd) = tlb.running else { return };
     let mut memory = View::default();
     for root in 0..PTRS_PER_PGD {
-        let loc = SpteLoc { sp: Stage2Mmu::<Sim<Stage2>>::PGD, index: root as u8 };
+        let loc = SpteLoc { sp: pgd, index: root as u8 };
         let top = pte(w, loc);
         if top.is_table(START_LEVEL) {
             memory.set_walk(root, Few::one(u64::from(top.follow().0)));
@@ -190,9 +218,10 @@ fn made_of(w: &Arm64, view: &View) -> View {
     made
 }
 
-/// The TLBs of all CPUs.
-fn tlbs(w: &Arm64) -> impl Iterator<Item = (CpuId, &SimCell<Tlb>)> {
-    (0..w.vm.kvm.nr_vcpus).map(CpuId).map(|cpu| (cpu, w.hardware.of(cpu)))
+/// What CPUs have cached by the VMID that VM 0 has now.
+fn tlbs_of_vm0(w: &Arm64) -> impl Iterator<Item = (CpuId, &SimCell<Tlb>)> {
+    let vmid = w.vm.mmu.vmids.as_ref().map_or(Vmid(0), |vmids| vmids.of_vm0(SimWord::peek));
+    w.hardware.all().filter(move |(_, of, _)| *of == vmid).map(|(cpu, _, tlb)| (cpu, tlb))
 }
 
 /// A CPU walks, or may walk by itself, through the table that the entry is in.
@@ -202,6 +231,17 @@ fn check_walked(w: &Arm64, cpu: CpuId, loc: SpteLoc) {
             &w.m,
             Property::UseAfterFree,
             format_args!("vcpu{} walks a table that was freed", cpu.0),
+        );
+    }
+}
+
+/// VM 1, all of whose frames are mapped for good, was denied an access by what another VM has.
+fn check_denied(w: &Arm64, cpu: CpuId) {
+    if w.is_of_other_vm(cpu) {
+        Machine::violate(
+            &w.m,
+            Property::VmIsolation,
+            format_args!("vcpu{} of VM 1 is denied an access by an entry of VM 0", cpu.0),
         );
     }
 }
@@ -234,7 +274,7 @@ fn use_entry(w: &Arm64, cpu: CpuId, loc: SpteLoc, access: GuestAccess) -> Result
 
 /// The first frame that the entries of a table translate, by a descriptor in memory or cached.
 fn roots_of(w: &Arm64, table: SpId) -> impl Iterator<Item = usize> {
-    let cached = tlbs(w).fold([Few::NONE; PTRS_PER_PGD], |mut all, (_, tlb)| {
+    let cached = tlbs_of_vm0(w).fold([Few::NONE; PTRS_PER_PGD], |mut all, (_, tlb)| {
         let view = tlb.get().usable();
         all.iter_mut().enumerate().for_each(|(root, all)| *all = all.with(view.walk(root)));
         all
@@ -250,7 +290,7 @@ fn roots_of(w: &Arm64, table: SpId) -> impl Iterator<Item = usize> {
 /// A descriptor has become valid: no CPU may have another translation of the same frames.
 #[track_caller]
 fn check_break_before_make(w: &Arm64, loc: SpteLoc) {
-    let (new, level) = (pte(w, loc), level_at(loc));
+    let (new, level) = (pte(w, loc), w.vm.mmu.level_of(loc.sp));
     if !new.is_valid() || !w.watches(Property::Bbm) {
         return;
     }
@@ -281,7 +321,7 @@ fn check_break_before_make(w: &Arm64, loc: SpteLoc) {
             any(frames_of(root), &|pages, blocks| !pages.is_empty() || blocks.differs(new.pfn().0));
         leaves.or(walks.then_some(first))
     };
-    for (cpu, tlb) in tlbs(w) {
+    for (cpu, tlb) in tlbs_of_vm0(w) {
         if let Some(gfn) = conflict(&tlb.get().usable()) {
             Machine::violate(
                 &w.m,
@@ -300,8 +340,13 @@ impl Walkers for Stage2 {
     type Tlbs = Tlbs;
     const RENAMES: Object = Object::Spte;
 
-    fn tlbs(sim: &Sim<Stage2>) -> Tlbs {
-        Tlbs { cpus: core::array::from_fn(|_| sim.cell(Tlb::default())) }
+    fn tlbs(sim: &Sim<Stage2>, scenario: &Scenario) -> Tlbs {
+        let space = scenario.vmid.as_ref().map_or(1, |vmid| usize::from(vmid.space()));
+        let cpus = core::array::from_fn(|cpu| {
+            let exists = |vmid| cpu < scenario.vcpus() && vmid < space;
+            core::array::from_fn(|vmid| exists(vmid).then(|| sim.cell(Tlb::default())))
+        });
+        Tlbs { early_completion: scenario.early_completion, cpus }
     }
 
     fn ways(w: &Arm64, cpu: CpuId, page: u64, access: Access) -> u8 {
@@ -315,6 +360,10 @@ impl Walkers for Stage2 {
         let result = match ways.list[usize::from(choice)] {
             Way::Walk(loc) => use_entry(w, cpu, loc, access),
             Way::Cached(pfn) => Ok(pfn),
+            Way::Late(pfn) => {
+                loaded(w, cpu).0.with(Tlb::forget_late);
+                Ok(pfn)
+            }
             Way::Denied(level) => {
                 w.m.note(|| format!("guest: vcpu{} is denied the store by its TLB", cpu.0));
                 w.m.mark(Mark::StaleTranslation);
@@ -330,7 +379,10 @@ impl Walkers for Stage2 {
                 touch(w, cpu, access, pfn, choice > 0);
                 AccessResult::Done
             }
-            Err(status) => AccessResult::Fault(status),
+            Err(status) => {
+                check_denied(w, cpu);
+                AccessResult::Fault(status)
+            }
         };
         w.m.observe(&result);
         result
@@ -341,35 +393,39 @@ impl Walkers for Stage2 {
     }
 
     fn guest_entered(w: &Arm64, cpu: CpuId) {
-        w.hardware.of(cpu).with(|tlb| {
-            tlb.running = true;
+        let (tlb, pgd) = loaded(w, cpu);
+        tlb.with(|tlb| {
+            tlb.running = Some(pgd);
             refill(w, cpu, tlb);
         });
     }
 
     fn guest_left(w: &Arm64, cpu: CpuId) {
-        w.hardware.of(cpu).with(|tlb| tlb.running = false);
+        loaded(w, cpu).0.with(Tlb::leave);
     }
 
     fn spte_written(w: &Arm64, tag: Tag, _new: u64) {
         check_break_before_make(w, SpteLoc { sp: SpId(tag.index[0]), index: tag.index[1] });
-        for (cpu, tlb) in tlbs(w) {
+        for (cpu, _, tlb) in w.hardware.all() {
             tlb.with(|tlb| refill(w, cpu, tlb));
         }
     }
 
     fn flush(w: &Arm64, cpu: CpuId) {
-        w.hardware.of(cpu).with(Tlb::flush);
+        let of_cpu = w.hardware.all().filter(|(of, ..)| *of == w.vm.mmu.cpu_of(cpu));
+        of_cpu.for_each(|(.., tlb)| tlb.with(Tlb::flush));
     }
 
     fn flush_page(w: &Arm64, cpu: CpuId, _page: u64) {
-        w.hardware.of(cpu).with(Tlb::flush);
+        Self::flush(w, cpu);
     }
 
     fn preload(w: &Arm64, cpu: CpuId, _page: u64, _loc: SpteLoc, _spte: Spte) {
-        w.hardware.of(cpu).with(|tlb| {
-            // As if it had run until now.
-            let running = core::mem::replace(&mut tlb.running, true);
+        // A vCPU of VM 0 has run there, with the VMID that this has.
+        let vmid = w.vm.mmu.vmids.as_ref().map_or(Vmid(0), |vmids| vmids.of_vm0(SimWord::peek));
+        w.hardware.of(cpu, vmid).with(|tlb| {
+            let pgd = Stage2Mmu::<Sim<Stage2>>::PGD;
+            let running = tlb.running.replace(pgd);
             refill(w, cpu, tlb);
             tlb.running = running;
         });
@@ -377,7 +433,9 @@ impl Walkers for Stage2 {
 
     fn tlbi(w: &Arm64, scope: TlbiScope) {
         let thread = w.m.thread();
-        for (cpu, tlb) in tlbs(w).filter(|(cpu, _)| scope.reaches(*cpu)) {
+        let reached =
+            w.hardware.all().filter(|(cpu, vmid, _)| scope.reaches(*cpu) && scope.is_of(*vmid));
+        for (cpu, _, tlb) in reached {
             tlb.with(|tlb| {
                 tlb.post(scope.what, thread, scope.on);
                 refill(w, cpu, tlb);
@@ -387,16 +445,19 @@ impl Walkers for Stage2 {
 
     fn dsb(w: &Arm64, dsb: Dsb) {
         let posted = Posted::completed(w.m.thread(), dsb);
-        tlbs(w).for_each(|(_, tlb)| tlb.with(|tlb| tlb.complete(posted)));
+        let early = w.hardware.early_completion;
+        w.hardware.all().for_each(|(.., tlb)| tlb.with(|tlb| tlb.complete(posted, early)));
     }
 
     fn unread(w: &Arm64, _flushes: bool, forget: &mut dyn FnMut(u16)) {
         // Who makes a descriptor valid looks at all.
-        let all = tlbs(w).filter(|_| !w.watches(Property::Bbm));
+        // Where vCPUs move, another may come to the CPU.
+        let forgets = !w.watches(Property::Bbm) && w.vm.mmu.vmids.is_none();
+        let all = w.hardware.all().filter(|_| forgets);
         // It was said that the vCPU does not run again.
-        let ended = all.filter(|(cpu, _)| !w.vm.vcpu(*cpu).requests.glance().1);
-        let idle = ended.filter(|(_, tlb)| tlb.glance(|tlb| !tlb.running));
-        idle.for_each(|(_, tlb)| forget(tlb.location()));
+        let ended = all.filter(|(cpu, ..)| !w.vm.vcpu(*cpu).requests.glance().1);
+        let idle = ended.filter(|(.., tlb)| tlb.glance(|tlb| tlb.running.is_none()));
+        idle.for_each(|(.., tlb)| forget(tlb.location()));
     }
 
     fn table_names(w: &Arm64, _scenario: &Scenario) -> Vec<(Tag, String)> {

@@ -7,10 +7,10 @@
 
 use core::hash::{Hash, Hasher};
 
-use kvmmu_model::Gfn;
 use kvmmu_model::arm64::pgtable::{PT_PAGES, PTRS_PER_PGD, START_LEVEL, granule};
 use kvmmu_model::arm64::{Tlbi, TlbiOn};
 use kvmmu_model::virt::GFNS;
+use kvmmu_model::{Gfn, SpId};
 
 use super::super::few::Few;
 use super::super::posted::Posted;
@@ -70,6 +70,67 @@ struct Leaving {
     view: View,
     /// What of it had no other invalidation to wait for: it was cached after those before it.
     fresh: View,
+    /// What was dropped before, and is late no more when this is complete.
+    late: Late,
+}
+
+/// By what pages a store may be done although that was dropped: a store that is translated, and not
+/// done yet.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+struct Late {
+    /// Of stage 2 alone, by frame.
+    stage2: Sets,
+    /// Combined, by frame.
+    combined: Sets,
+    /// Of blocks, by entry of the root: those of stage 2 alone, and then the combined ones.
+    blocks: Sets,
+}
+
+impl Late {
+    fn of(view: &View) -> Late {
+        let writable = |class: &Class| class.pages[1];
+        let mut blocks = Sets::default();
+        for root in 0..PTRS_PER_PGD {
+            blocks.set(root, view.stage2.block(root).write);
+            blocks.set(PTRS_PER_PGD + root, view.combined.block(root).write);
+        }
+        Late { stage2: writable(&view.stage2), combined: writable(&view.combined), blocks }
+    }
+
+    fn each(&mut self, other: &Late, f: impl Fn(u64, u64) -> u64) {
+        self.stage2.0 = f(self.stage2.0, other.stage2.0);
+        self.combined.0 = f(self.combined.0, other.combined.0);
+        self.blocks.0 = f(self.blocks.0, other.blocks.0);
+    }
+
+    /// What an invalidation waits for.
+    fn in_scope(&self, what: Tlbi) -> Late {
+        let mut scope = Late::default();
+        match what {
+            Tlbi::Vmalls12e1 | Tlbi::Alle1 => return *self,
+            Tlbi::Vmalle1 => {
+                scope.combined = self.combined;
+                for root in PTRS_PER_PGD..2 * PTRS_PER_PGD {
+                    scope.blocks.set(root, self.blocks.get(root));
+                }
+            }
+            Tlbi::Ipas2e1 { ipa, .. } => {
+                let (page, root) = (ipa.0 as usize, root_index(ipa));
+                scope.stage2.set(page, self.stage2.get(page));
+                scope.blocks.set(root, self.blocks.get(root));
+            }
+        }
+        scope
+    }
+
+    /// The pages that a store to this frame may reach.
+    fn pages(&self, gfn: Gfn) -> Few {
+        let (page, root) = (gfn.0 as usize, root_index(gfn));
+        let offset = gfn.0 % granule(START_LEVEL);
+        let blocks = self.blocks.get(root).with(self.blocks.get(PTRS_PER_PGD + root));
+        let of_blocks = blocks.iter().map(|first| Few::one(first + offset));
+        of_blocks.fold(self.stage2.get(page).with(self.combined.get(page)), Few::with)
+    }
 }
 
 /// So many invalidations may be incomplete at once. One more is taken together with the last: who
@@ -79,11 +140,13 @@ const LEAVING: usize = 4;
 /// The TLB of a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Tlb {
-    /// It runs guest code now, and so may cache what it can reach.
-    pub(super) running: bool,
+    /// It runs guest code now, and so may cache what it can reach: from this root.
+    pub(super) running: Option<SpId>,
     now: View,
     /// In the order in which they have begun.
     leaving: [Leaving; LEAVING],
+    /// What was dropped, and may have translated a store that is not done yet.
+    late: Late,
 }
 
 /// The entry of the root that translates a frame.
@@ -188,7 +251,7 @@ impl View {
     /// What an invalidation drops of it. Level hints are ignored, as by a CPU without FEAT_TTL.
     fn in_scope(&self, what: Tlbi) -> View {
         match what {
-            Tlbi::Vmalls12e1 => *self,
+            Tlbi::Vmalls12e1 | Tlbi::Alle1 => *self,
             Tlbi::Vmalle1 => View { combined: self.combined, ..View::default() },
             Tlbi::Ipas2e1 { ipa, .. } => {
                 let mut dropped = View::default();
@@ -244,16 +307,34 @@ impl Tlb {
         *self = Tlb { running: self.running, ..Tlb::default() };
     }
 
+    /// What a store to this frame may be done by, although it was dropped.
+    pub(super) fn late(&self, gfn: Gfn) -> Few {
+        self.late.pages(gfn)
+    }
+
+    /// Nothing is left to be done by what was dropped.
+    pub(super) fn forget_late(&mut self) {
+        self.late = Late::default();
+        self.leaving.iter_mut().for_each(|leaving| leaving.late = Late::default());
+    }
+
+    /// The guest does not run any more.
+    pub(super) fn leave(&mut self) {
+        self.running = None;
+        self.forget_late();
+    }
+
     /// An invalidation begins.
     pub(super) fn post(&mut self, what: Tlbi, thread: usize, on: TlbiOn) {
         let by = Posted::by(thread, on);
         let view = self.usable().in_scope(what);
-        if view == View::default() {
+        let late = self.late.in_scope(what);
+        if view == View::default() && late == Late::default() {
             return;
         }
         let fresh = self.now.in_scope(what);
         self.now.each(&fresh, without);
-        let mut new = Leaving { by, what: Some(what), view, fresh };
+        let mut new = Leaving { by, what: Some(what), view, fresh, late };
         let same = |l: &Leaving| l.by == by && l.what == Some(what);
         // It begins anew, with what it had.
         if let Some(mine) = self.leaving.iter().position(same) {
@@ -269,18 +350,23 @@ impl Tlb {
                 last.by = last.by.with(by);
                 last.view.each(&new.view, with);
                 last.fresh.each(&new.fresh, with);
+                last.late.each(&new.late, with);
             }
         }
     }
 
     /// The invalidations that these have begun are complete: what they drop is gone, also where
     /// another drops it, unless it was cached in between.
-    pub(super) fn complete(&mut self, by: Posted) {
+    pub(super) fn complete(&mut self, by: Posted, early: bool) {
         for i in 0..LEAVING {
             if !self.leaving[i].by.has_any(by) {
                 continue;
             }
-            let gone = core::mem::take(&mut self.leaving[i]).view;
+            let Leaving { view: gone, late, .. } = core::mem::take(&mut self.leaving[i]);
+            self.late.each(&late, without);
+            if early && self.running.is_some() {
+                self.late.each(&Late::of(&gone), with);
+            }
             for (j, other) in self.leaving.iter_mut().enumerate() {
                 let mut dropped = gone;
                 if j > i {
@@ -290,8 +376,9 @@ impl Tlb {
                 other.fresh.each(&dropped, without);
             }
         }
-        let empty = self.leaving.iter_mut().filter(|leaving| leaving.view == View::default());
-        empty.for_each(|leaving| *leaving = Leaving::default());
+        let empty = |of: &&mut Leaving| of.view == View::default() && of.late == Late::default();
+        let ended = self.leaving.iter_mut().filter(empty);
+        ended.for_each(|leaving| *leaving = Leaving::default());
         // Stable: the order of the others stays.
         self.leaving.sort_by_key(|leaving| leaving.what.is_none());
     }
@@ -300,10 +387,16 @@ impl Tlb {
 /// What is not there is not hashed.
 impl Hash for Tlb {
     fn hash<S: Hasher>(&self, state: &mut S) {
-        self.running.hash(state);
+        self.running.is_some().hash(state);
+        if let Some(SpId(pgd @ 1..)) = self.running {
+            pgd.hash(state);
+        }
         self.now.hash(state);
         for leaving in self.leaving.iter().filter(|leaving| leaving.what.is_some()) {
             leaving.hash(state);
+        }
+        if self.late != Late::default() {
+            self.late.hash(state);
         }
     }
 }
@@ -327,7 +420,7 @@ mod tests {
     }
 
     fn end(tlb: &mut Tlb, thread: usize) {
-        tlb.complete(Posted::completed(thread, Dsb::Ish));
+        tlb.complete(Posted::completed(thread, Dsb::Ish), false);
     }
 
     fn is_empty(tlb: &Tlb) -> bool {
@@ -368,6 +461,36 @@ mod tests {
         assert_eq!(tlb.usable(), has_page());
         end(&mut tlb, 1);
         assert!(is_empty(&tlb));
+    }
+
+    /// Goal: with the erratum a store may be done after the first invalidation, until the second is
+    /// complete, once, and not after the guest was left.
+    #[test]
+    fn a_store_is_late_until_a_second_invalidation_is_complete() {
+        let once = |tlb: &mut Tlb| {
+            begin(tlb, IPA, 0);
+            tlb.complete(Posted::completed(0, Dsb::Ish), true);
+        };
+        let dropped = || {
+            let mut tlb = Tlb { running: Some(SpId(0)), ..Tlb::default() };
+            tlb.add(&has_page());
+            once(&mut tlb);
+            assert!(is_empty(&tlb));
+            assert_eq!(tlb.late(Gfn(1)), Few::one(2));
+            tlb
+        };
+        let mut twice = dropped();
+        begin(&mut twice, IPA, 0);
+        assert_eq!(twice.late(Gfn(1)), Few::one(2));
+        twice.complete(Posted::completed(0, Dsb::Ish), true);
+        assert_eq!(twice.late(Gfn(1)), Few::NONE);
+        let mut left = dropped();
+        left.leave();
+        assert_eq!(left.late(Gfn(1)), Few::NONE);
+        let mut other = dropped();
+        begin(&mut other, Tlbi::Vmalle1, 0);
+        other.complete(Posted::completed(0, Dsb::Ish), true);
+        assert_eq!(other.late(Gfn(1)), Few::one(2));
     }
 
     #[test]

@@ -36,6 +36,8 @@ instructions! {
     vmalls12e1() = "tlbi vmalls12e1";
     vmalle1is() = "tlbi vmalle1is";
     vmalle1() = "tlbi vmalle1";
+    alle1is() = "tlbi alle1is";
+    alle1() = "tlbi alle1";
     ipas2e1is(page) = "tlbi ipas2e1is, {}";
     ipas2e1(page) = "tlbi ipas2e1, {}";
     dsb_ishst() = "dsb ishst";
@@ -46,14 +48,16 @@ instructions! {
 
 /// The instruction. Where there is a core with erratum 2441007 a broadcast is done twice, with a
 /// barrier between: the second waits for what the first does not. Level hints are left out, which
-/// drops no less.
-pub(crate) fn tlbi(TlbiScope { what, on }: TlbiScope) {
+/// drops no less. There is one VM, and its VMID is loaded.
+pub(crate) fn tlbi(TlbiScope { what, on, .. }: TlbiScope) {
     let broadcast = on == TlbiOn::InnerShareable;
     let instruction = || match (what, broadcast) {
         (Tlbi::Vmalls12e1, true) => vmalls12e1is(),
         (Tlbi::Vmalls12e1, false) => vmalls12e1(),
         (Tlbi::Vmalle1, true) => vmalle1is(),
         (Tlbi::Vmalle1, false) => vmalle1(),
+        (Tlbi::Alle1, true) => alle1is(),
+        (Tlbi::Alle1, false) => alle1(),
         (Tlbi::Ipas2e1 { ipa, .. }, true) => ipas2e1is(stage2::ipa(ipa.0) >> 12),
         (Tlbi::Ipas2e1 { ipa, .. }, false) => ipas2e1(stage2::ipa(ipa.0) >> 12),
     };

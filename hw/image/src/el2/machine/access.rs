@@ -11,7 +11,7 @@ use kvmmu_model::{
     Word,
 };
 use kvmmu_scenarios::machine::{AccessResult, Cell, GuestAccess, Machine};
-use kvmmu_scenarios::{Property, World};
+use kvmmu_scenarios::{Property, Scenario, World};
 use spin::Mutex;
 
 use super::platform::{self, El2};
@@ -54,7 +54,7 @@ impl Machine for El2 {
         // ORDERING: relaxed: an observer's look.
         word.load(Relaxed)
     }
-    fn hardware(&self) {}
+    fn hardware(&self, _scenario: &Scenario) {}
 
     fn guest_access(world: &World<El2>, cpu: CpuId, access: GuestAccess) -> AccessResult {
         story::before_effect();
