@@ -7,35 +7,18 @@
 //! among what the others see, and those two must agree with each other. How many cases of each kind
 //! there have to be is asserted.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use kvmmu_model::{Guard, GuardSet};
-use kvmmu_scenarios::Property;
-use kvmmu_scenarios::loader;
-use kvmmu_sim::dpor::{Dpor, Record};
-use kvmmu_sim::graph::Graph;
-use kvmmu_sim::naive::Naive;
-use kvmmu_sim::outcome::{Outcome, Reason, Stats, Verdict};
-use kvmmu_sim::race::Race;
+use kvmmu_model::Guard;
 use kvmmu_sim::rule::Rule;
-use kvmmu_sim::stateful::Stateful;
-use kvmmu_sim::{Explorer, Goal, Limits};
 use proptest::prelude::*;
-use proptest::test_runner::{RngSeed, TestError, TestRunner};
+
+use crate::random::{AtLeast, Random, compare, compare_all, violated};
 
 /// How many scenarios there are.
 const CASES: u32 = 300;
-/// How many interleavings naive may take, and how many executions dpor.
-const EXECUTIONS_MAX: u64 = 8_000;
-/// How many states a scenario may have: naive is far from finishing the larger ones.
-const STATES_MAX: u64 = 5_000;
-/// How many scenarios naive has to finish at least, dpor of the others, and how many of them all
-/// have to violate something.
-const NAIVE_MIN: u32 = 100;
-const DPOR_MIN: u32 = 20;
-const BROKEN_MIN: u32 = 20;
+const AT_LEAST: AtLeast = AtLeast { naive: 100, dpor: 20, broken: 20 };
 
 /// A thread with one operation. Frames 1 and 2 are data, 3 the guest's leaf table, 4 its root.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +40,11 @@ struct Case {
     without: Vec<Guard>,
 }
 
-impl Case {
-    /// The scenario file.
+impl Random for Case {
+    fn without(&self) -> &[Guard] {
+        &self.without
+    }
+
     fn text(&self) -> String {
         let shadow = self.vcpus.iter().any(|v| matches!(v, Vcpu::Shadow(_)));
         let mut t = String::from("title = \"t\"\nsource = \"s\"\nabout = \"a\"\n");
@@ -95,7 +81,9 @@ impl Case {
         let _ = writeln!(t, "[check]\nalways = {always:?}");
         t + "sometimes = [\"fast-fault-read < spte-zapped\", \"spte-set < write-protected\"]\n"
     }
+}
 
+impl Case {
     /// An SPTE of `[map]` that the format can have.
     fn spte(&self, (hmw, first, second, cached): (&str, bool, bool, bool)) -> String {
         let w = hmw.ends_with('1');
@@ -109,13 +97,6 @@ impl Case {
         let (accessed, dirty, cached) = (first, second, cached && first);
         let bits = format!("accessed = {accessed}, dirty = {dirty}, cached = {cached}");
         format!("{{ pfn = 0, spte = \"{hmw}\", {bits} }}")
-    }
-
-    fn race(&self) -> Race {
-        let text = self.text();
-        let scenario = loader::load("random.toml", &text, 1);
-        let scenario = scenario.unwrap_or_else(|error| panic!("{error}\n{text}"));
-        Race::new(scenario, self.without.iter().copied().collect::<GuardSet>())
     }
 }
 
@@ -178,116 +159,9 @@ fn case() -> impl Strategy<Value = Case> {
     )
 }
 
-/// Never found, so that everything is explored.
-const NOTHING: Goal = Goal::of(Rule::Own("no-such-rule"));
-
-fn explore(race: &Race, explorer: &mut dyn Explorer, limits: &Limits) -> Outcome {
-    explorer.explore(race, &NOTHING, limits, &|_: &Stats| true)
-}
-
-/// What was violated.
-fn violated(outcome: &Outcome) -> BTreeSet<Rule> {
-    outcome.others.iter().map(|found| found.rule).collect()
-}
-
-/// What became of a case.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Compared {
-    /// All three explorers finished.
-    WithNaive,
-    /// dpor and stateful did.
-    WithoutNaive,
-    /// It has too many states, or dpor did not finish.
-    No,
-}
-
-pub(crate) fn compare(race: &Race) -> Result<(Compared, Outcome), TestCaseError> {
-    let bounded = Limits { executions_max: EXECUTIONS_MAX, steps_max: 1_000, ..Limits::default() };
-    let few = Limits { states_max: STATES_MAX, ..Limits::default() };
-    let quick = explore(race, &mut Stateful::default(), &few);
-    if quick.verdict == Verdict::Inconclusive(Reason::States) {
-        return Ok((Compared::No, quick));
-    }
-    let mut stateful = Stateful { graph: Some(Graph::default()), ..Stateful::default() };
-    let by_state = explore(race, &mut stateful, &Limits::default());
-    let graph = stateful.graph.expect("it was asked for");
-    prop_assert_eq!(&by_state.verdict, &Verdict::Holds);
-    prop_assert_eq!(graph.clashes, 0, "{:?}", graph.first_clash);
-    let keys: BTreeSet<u128> = graph.keys().map(|key| key & !1).collect();
-    let broken = violated(&by_state);
-
-    let mut naive = Naive::default();
-    let by_hand = explore(race, &mut naive, &bounded);
-    let states: BTreeSet<u128> = naive.states.iter().map(|key| key & !1).collect();
-    let finished = by_hand.verdict == Verdict::Holds;
-    if finished {
-        prop_assert_eq!(&by_hand.seen, &by_state.seen);
-        prop_assert_eq!(violated(&by_hand), broken.clone());
-        prop_assert_eq!(states, keys);
-    } else {
-        let cut = [Reason::Executions, Reason::Steps].map(Verdict::Inconclusive);
-        prop_assert!(cut.contains(&by_hand.verdict), "{:?}", by_hand.verdict);
-        prop_assert!(violated(&by_hand).is_subset(&broken));
-        prop_assert!(states.is_subset(&keys));
-    }
-
-    let mut dpor = Dpor { record: Some(Record::default()), ..Dpor::default() };
-    let by_trace = explore(race, &mut dpor, &bounded);
-    let record = dpor.record.expect("it was asked for");
-    if by_trace.verdict != Verdict::Holds {
-        prop_assert!(!finished, "dpor needs more executions than naive");
-        return Ok((Compared::No, by_state));
-    }
-    prop_assert_eq!(&by_trace.seen, &by_state.seen);
-    prop_assert_eq!(violated(&by_trace), broken.clone());
-    prop_assert_eq!(record.traces.len() as u64, by_trace.stats.executions, "a trace twice");
-    if !finished {
-        return Ok((Compared::WithoutNaive, by_state));
-    }
-    prop_assert!(record.traces.is_subset(&naive.traces));
-    prop_assert!(record.finals.is_subset(&naive.finals));
-    // A violation in mid-execution ends it, and dpor need not see every place where it does.
-    let at_end = [Property::Migration.into(), Rule::DEADLOCK, Rule::LIVELOCK];
-    if broken.iter().all(|rule| at_end.contains(rule)) {
-        prop_assert_eq!(record.traces, naive.traces);
-        prop_assert_eq!(record.finals, naive.finals);
-    }
-    Ok((Compared::WithNaive, by_state))
-}
-
-/// The same scenarios in every run, unless the environment says otherwise (`PROPTEST_RNG_SEED`).
-pub(crate) fn config(cases: u32) -> ProptestConfig {
-    let environment = ProptestConfig::default();
-    let rng_seed = match environment.rng_seed {
-        RngSeed::Random => RngSeed::Fixed(1),
-        fixed => fixed,
-    };
-    ProptestConfig { rng_seed, failure_persistence: None, cases, ..environment }
-}
-
 #[test]
 fn dpor_and_stateful_see_what_naive_sees_in_random_scenarios() {
-    let (with, without, broken, states) = (Cell::new(0), Cell::new(0), Cell::new(0), Cell::new(0));
-    let add = |counter: &Cell<u32>, n: u64| counter.set(counter.get() + n as u32);
-    let result = TestRunner::new(config(CASES)).run(&case(), |case| {
-        let (compared, outcome) = compare(&case.race())?;
-        add(&with, u64::from(compared == Compared::WithNaive));
-        add(&without, u64::from(compared == Compared::WithoutNaive));
-        add(&broken, u64::from(!outcome.others.is_empty()));
-        add(&states, outcome.stats.states);
-        Ok(())
-    });
-    if let Err(error) = result {
-        let TestError::Fail(reason, case) = error else { panic!("{error}") };
-        let guards: Vec<&str> = case.without.iter().map(|g| g.info().name).collect();
-        panic!("{reason}\nwithout {guards:?}:\n{}", case.text());
-    }
-    let (with, without) = (with.get(), without.get());
-    println!("{with} of {CASES} with naive, {without} more with dpor and stateful");
-    println!("{} violate something; {} states in all", broken.get(), states.get());
-    assert!(with >= NAIVE_MIN, "{with}");
-    assert!(without >= DPOR_MIN, "{without}");
-    assert!(broken.get() >= BROKEN_MIN, "{}", broken.get());
+    compare_all(CASES, &case(), AT_LEAST);
 }
 
 /// Found by the test above: with the sequence number read as 1, "the page was looked up" and
@@ -303,7 +177,7 @@ fn a_key_tells_apart_two_places_that_have_one_site() {
         always: &["migration"],
         without: vec![Guard::NotifierSeqBeforeGup],
     };
-    compare(&case.race()).unwrap_or_else(|error| panic!("{error}"));
+    compare(&case.race());
 }
 
 /// Found by the test above: the access that finds freed memory ended the execution before it was
@@ -319,6 +193,6 @@ fn an_access_to_freed_memory_races_with_what_freed_it() {
         always: &["migration"],
         without: vec![Guard::LocklessWalkMode],
     };
-    let (_, outcome) = compare(&case.race()).unwrap_or_else(|error| panic!("{error}"));
+    let outcome = compare(&case.race());
     assert_eq!(violated(&outcome), BTreeSet::from([Rule::USE_AFTER_FREE]));
 }

@@ -3,23 +3,15 @@
 //! the host, over what is mapped at first, and sets of missing guards. A vCPU does not have to
 //! fault: a descriptor that it has cached is enough, and naive comes to an end of that.
 
-use std::cell::Cell;
 use std::fmt::Write;
 
-use kvmmu_model::{Guard, GuardSet};
-use kvmmu_scenarios::loader;
-use kvmmu_sim::race::Race;
+use kvmmu_model::Guard;
 use proptest::prelude::*;
-use proptest::test_runner::{TestError, TestRunner};
 
-use crate::random_races::{Compared, compare, config};
+use crate::random::{AtLeast, Random, compare_all};
 
 const CASES: u32 = 100;
-/// How many scenarios all three explorers have to finish at least, how many more dpor and stateful,
-/// and how many have to violate something.
-const NAIVE_MIN: u32 = 20;
-const DPOR_MIN: u32 = 10;
-const BROKEN_MIN: u32 = 8;
+const AT_LEAST: AtLeast = AtLeast { naive: 20, dpor: 10, broken: 8 };
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -34,7 +26,11 @@ struct Case {
     without: Vec<Guard>,
 }
 
-impl Case {
+impl Random for Case {
+    fn without(&self) -> &[Guard] {
+        &self.without
+    }
+
     fn text(&self) -> String {
         let mut t = String::from("title = \"t\"\nsource = \"s\"\nabout = \"a\"\n");
         let _ = writeln!(t, "profile = \"{}\"\n[host]\npages = 6", self.profile);
@@ -62,13 +58,6 @@ impl Case {
         always.extend(self.log.then_some("migration"));
         let _ = writeln!(t, "[check]\nalways = {always:?}");
         t + "sometimes = [\"stage2-mapped < write-protected\", \"table-linked < host-unmapped\"]\n"
-    }
-
-    fn race(&self) -> Race {
-        let text = self.text();
-        let scenario = loader::load("random.toml", &text, 1);
-        let scenario = scenario.unwrap_or_else(|error| panic!("{error}\n{text}"));
-        Race::new(scenario, self.without.iter().copied().collect::<GuardSet>())
     }
 }
 
@@ -114,23 +103,5 @@ fn case() -> impl Strategy<Value = Case> {
 
 #[test]
 fn dpor_and_stateful_see_what_naive_sees_on_stage_2() {
-    let (with, without, broken) = (Cell::new(0), Cell::new(0), Cell::new(0));
-    let add = |counter: &Cell<u32>, is: bool| counter.set(counter.get() + u32::from(is));
-    let result = TestRunner::new(config(CASES)).run(&case(), |case| {
-        let (compared, outcome) = compare(&case.race())?;
-        add(&with, compared == Compared::WithNaive);
-        add(&without, compared == Compared::WithoutNaive);
-        add(&broken, !outcome.others.is_empty());
-        Ok(())
-    });
-    if let Err(error) = result {
-        let TestError::Fail(reason, case) = error else { panic!("{error}") };
-        let guards: Vec<&str> = case.without.iter().map(|g| g.info().name).collect();
-        panic!("{reason}\nwithout {guards:?}:\n{}", case.text());
-    }
-    let (with, without, broken) = (with.get(), without.get(), broken.get());
-    println!("{with} of {CASES} with naive, {without} more with dpor and stateful; {broken} break");
-    assert!(with >= NAIVE_MIN, "{with}");
-    assert!(without >= DPOR_MIN, "{without}");
-    assert!(broken >= BROKEN_MIN, "{broken}");
+    compare_all(CASES, &case(), AT_LEAST);
 }
