@@ -1,5 +1,6 @@
 //! Kernels whose rules are known.
 
+use kvmmu_model::arm64::pgtable::Version;
 use kvmmu_model::{Algorithm, SpteFormat};
 
 use crate::event::Arch;
@@ -20,8 +21,17 @@ pub struct Kernel {
     pub marked_frame: usize,
     /// A fault waits for every invalidation: x86 since 5.13 only for those of its own range.
     pub waits_for_all: bool,
-    /// What the model makes of its SPTEs; `None`: the model has not its MMU.
-    pub model: Option<(Algorithm, SpteFormat)>,
+    /// What the model makes of its descriptors; `None`: the model has not its MMU.
+    pub model: Option<Model>,
+}
+
+/// By what a store is recomputed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Model {
+    /// By the transitions of an SPTE.
+    Spte(Algorithm, SpteFormat),
+    /// By the descriptors of stage 2, in this version.
+    Stage2(Version),
 }
 
 /// Which code stores the descriptors.
@@ -66,13 +76,17 @@ impl Kernel {
             Arch::X86 => Mmu::Legacy,
         };
         let (relaxes, marked_frame, model) = match (arch, series) {
-            (Arch::Arm64, Some((5, 10))) => (Relaxes::Locked, 1, None),
-            (Arch::Arm64, Some((6, 1))) => (Relaxes::AsReader, 2, None),
+            (Arch::Arm64, Some((5, 10))) => {
+                (Relaxes::Locked, 1, Some(Model::Stage2(Version::V5_10)))
+            }
+            (Arch::Arm64, Some((6, 1))) => {
+                (Relaxes::AsReader, 2, Some(Model::Stage2(Version::V6_1)))
+            }
             (Arch::X86, Some((5, 10))) => {
-                (Relaxes::Lockless, 1, Some((Algorithm::V5_10, SpteFormat::NPT)))
+                (Relaxes::Lockless, 1, Some(Model::Spte(Algorithm::V5_10, SpteFormat::NPT)))
             }
             (Arch::X86, Some((6, 1))) => {
-                (Relaxes::Lockless, 2, Some((Algorithm::V6_1, SpteFormat::NPT_V6_1)))
+                (Relaxes::Lockless, 2, Some(Model::Spte(Algorithm::V6_1, SpteFormat::NPT_V6_1)))
             }
             _ => {
                 return Err(Refused::foreign(

@@ -262,7 +262,6 @@ impl Rules {
         let mut leave = |rule, why: &str| out.push((rule, why.to_owned()));
         match header.arch {
             Arch::Arm64 => {
-                leave(Rule::Model, "the model has no stage-2 MMU of Linux");
                 leave(Rule::FlushBeforeEntry, "arm64 flushes by instructions, not by entries");
                 leave(Rule::DirtyBeforeEntry, "arm64 lets no guest write without mmu_lock");
             }

@@ -1,7 +1,7 @@
-//! Goal: what is edited in a recording of arm64 6.1 is found: it flushes by instructions. Method:
-//! see `main.rs`.
+//! Goal: what is edited in a recording of arm64 is found: it flushes by instructions, and each
+//! store is what the model makes of the old value. Method: see `main.rs`.
 
-use super::{ARM64, broken, calls};
+use super::{ARM64, ARM64_5_10, Recording, broken, calls};
 use kvmmu_steps::event::{Barrier, Tlbi, What};
 use kvmmu_steps::report::Report;
 use kvmmu_steps::rules::Rule;
@@ -78,4 +78,51 @@ fn a_violation_is_told_in_74_columns() {
     }
     assert!(text.contains("What should have come: "), "{text}");
     assert!(text.contains("| !"), "{text}");
+}
+
+/// What is said when one store that `is` so becomes one that `becomes` this.
+fn edited(
+    recording: Recording,
+    name: &str,
+    is: impl Fn(u64, u64) -> bool,
+    becomes: impl Fn(u64, u64) -> u64,
+) -> Report {
+    let mut events = recording.events();
+    let stores = events.iter_mut().filter_map(|event| match &mut event.what {
+        What::Store { old, new, .. } => Some((*old, new)),
+        _ => None,
+    });
+    let (old, new) = stores.into_iter().find(|(old, new)| is(*old, **new)).expect("there is one");
+    *new = becomes(old, *new);
+    recording.report(name, &events)
+}
+
+/// Goal: a store that is a step of the protocol, but not the one that its function makes for what
+/// it was called with, is found.
+#[test]
+fn a_store_that_the_model_does_not_make_is_found() {
+    const PAGE: u64 = 1 << 12;
+    let is_leaf = |word: u64| word & 0x403 == 0x403;
+    let maps = |old: u64, new: u64| old & 1 == 0 && is_leaf(new);
+    let protects = |old: u64, new: u64| is_leaf(old) && new == old & !0x80 && new != old;
+    let unmaps = |old: u64, new: u64| is_leaf(old) && new & 1 == 0;
+    for recording in [ARM64, ARM64_5_10] {
+        let report = |name, is: &dyn Fn(u64, u64) -> bool, to: &dyn Fn(u64, u64) -> u64| {
+            edited(recording, name, is, to)
+        };
+        for (name, report) in [
+            ("the page behind", report("next-page", &maps, &|_, new| new ^ PAGE)),
+            ("device memory", report("device", &maps, &|_, new| new & !0x38)),
+            ("W and AF go", report("w-and-af", &protects, &|_, new| new & !0x400)),
+        ] {
+            assert!(broken(&report, Rule::Model) > 0, "{name}: {}", report.text());
+        }
+    }
+    // 5.10 leaves the address in what it makes invalid, and 6.1 nothing.
+    let nothing = edited(ARM64_5_10, "nothing-left", unmaps, |_, _| 0);
+    assert!(broken(&nothing, Rule::Model) > 0, "{}", nothing.text());
+    let address = edited(ARM64, "address-left", unmaps, |old, _| old & !1);
+    assert!(broken(&address, Rule::Model) > 0, "{}", address.text());
+    let told = &address.violations[0].violation;
+    assert!(told.wanted.contains("kvm_pgtable_stage2_unmap of the model makes"), "{}", told.wanted);
 }

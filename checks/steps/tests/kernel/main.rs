@@ -20,13 +20,14 @@ use kvmmu_steps::rules::Rule;
 struct Recording(&'static str);
 
 const ARM64: Recording = Recording("arm64-6.1.176");
+const ARM64_5_10: Recording = Recording("arm64-5.10.223");
 const X86: Recording = Recording("x86-64-5.10.223");
 /// With the TDP MMU.
 const TDP: Recording = Recording("x86-64-6.1.176-tdp");
 /// With shadow paging, of a guest in long mode and of one without paging.
 const SHADOW: Recording = Recording("x86-64-5.10.223-shadow");
 const UNPAGED: Recording = Recording("x86-64-5.10.223-unpaged");
-const ALL: [Recording; 5] = [ARM64, X86, TDP, SHADOW, UNPAGED];
+const ALL: [Recording; 6] = [ARM64, ARM64_5_10, X86, TDP, SHADOW, UNPAGED];
 
 impl Recording {
     fn read(self) -> (Header, Vec<Site>, Vec<Event>) {
@@ -91,6 +92,7 @@ fn calls(what: &What, names: &[&str]) -> bool {
 fn correct_kernels_break_no_rule() {
     for (recording, idle) in [
         (ARM64, &[Rule::FlushBeforeReuse][..]),
+        (ARM64_5_10, &[Rule::FlushBeforeReuse]),
         (X86, &[Rule::FlushBeforeReuse]),
         (TDP, &[Rule::UnmapComplete]),
         (SHADOW, &[Rule::FlushBeforeReuse, Rule::DirtyBeforeEntry]),

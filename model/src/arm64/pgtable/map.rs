@@ -80,11 +80,9 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
         self.p.without(Guard::S2BbmBreak, late);
     }
 
-    /// `kvm_set_invalid_pte` of 5.10 clears bit 0 and nothing else; `kvm_clear_pte`, since 5.13,
-    /// leaves nothing.
+    /// `kvm_set_invalid_pte`, since 5.13 `kvm_clear_pte`.
     pub(super) fn clear_pte(&self, at: Visit) {
-        let nothing = self.mmu.version > Version::V5_10;
-        self.set_pte(at, if nothing { KvmPte::NONE } else { at.pte.invalid() });
+        self.set_pte(at, at.pte.cleared(self.mmu.version));
     }
 
     /// `WRITE_ONCE`.

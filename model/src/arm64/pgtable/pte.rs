@@ -18,7 +18,7 @@
 //! an entry invalid by clearing bit 0 alone: the address stays behind, and who merges a table into
 //! a block follows the address of the entry that it has just made invalid.
 
-use super::LAST_LEVEL;
+use super::{LAST_LEVEL, Version};
 use crate::spte::{SHADOW_PAGES_BASE, SpteFormat};
 use crate::types::{Pfn, SpId};
 
@@ -29,15 +29,15 @@ const TYPE: u64 = 1 << 1;
 /// `KVM_PTE_LEAF_ATTR_LO_S2_MEMATTR`: `PAGE_S2_MEMATTR(NORMAL)`.
 const MEMATTR: u64 = 0b1111 << 2;
 /// `KVM_PTE_LEAF_ATTR_LO_S2_S2AP_R`.
-const S2AP_R: u64 = 1 << 6;
+pub const S2AP_R: u64 = 1 << 6;
 /// `KVM_PTE_LEAF_ATTR_LO_S2_S2AP_W`.
-pub(super) const S2AP_W: u64 = 1 << 7;
+pub const S2AP_W: u64 = 1 << 7;
 /// `KVM_PTE_LEAF_ATTR_LO_S2_SH_IS`.
 const SH_IS: u64 = 0b11 << 8;
 /// `KVM_PTE_LEAF_ATTR_LO_S2_AF`.
-pub(super) const AF: u64 = 1 << 10;
+pub const AF: u64 = 1 << 10;
 /// `KVM_PTE_ADDR_MASK`.
-const ADDR: u64 = ((1 << 48) - 1) & !0xfff;
+pub const ADDR: u64 = ((1 << 48) - 1) & !0xfff;
 
 /// `kvm_pte_t`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -75,10 +75,16 @@ impl KvmPte {
     pub const fn with(self, bits: u64) -> KvmPte {
         KvmPte(self.0 | bits)
     }
-    /// What `kvm_set_invalid_pte` leaves of it in 5.10. Later versions leave nothing.
+    /// What `kvm_set_invalid_pte` leaves of it in 5.10.
     #[must_use]
     pub const fn invalid(self) -> KvmPte {
         self.without(VALID)
+    }
+    /// What is left of it when it is made invalid: `kvm_set_invalid_pte` of 5.10 clears bit 0 and
+    /// nothing else; `kvm_clear_pte`, since 5.13, leaves nothing.
+    #[must_use]
+    pub fn cleared(self, version: Version) -> KvmPte {
+        if version > Version::V5_10 { KvmPte::NONE } else { self.invalid() }
     }
     /// `stage2_pte_needs_update`: a map of `new` has something to do here. Not so where the page is
     /// mapped already, with whatever permissions.

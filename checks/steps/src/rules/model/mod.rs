@@ -1,5 +1,5 @@
-//! What the model makes of the same SPTE: each store is recomputed by its transitions, from the old
-//! value and from what the thread is in.
+//! What the model makes of the same descriptor: each store is recomputed from the old value and
+//! from what the thread is in. SPTEs by the model's transitions; stage 2 in `stage2.rs`.
 //!
 //! What no store can show is taken from the new value: the page, and whether the host maps it
 //! writable (H).
@@ -7,8 +7,11 @@
 use kvmmu_model::transition::hardware_update;
 use kvmmu_model::{Access, FastFault, Guard, NewLeaf, Pfn, Spte, SpteFormat, Transitions};
 
+mod stage2;
+
 use super::{Findings, Rule};
 use crate::judge::{Now, Stored};
+use crate::kernel::Model;
 use crate::layout::Entry;
 use crate::step::Step;
 
@@ -18,8 +21,12 @@ const FETCH: u64 = 1 << 4;
 
 /// An event happens.
 pub(super) fn see(now: &Now<'_>, findings: &mut Findings) {
-    let Some((algorithm, format)) = &now.kernel.model else { return };
     let Some(stored) = now.stored.filter(|stored| !stored.spot.detached) else { return };
+    let (algorithm, format) = match &now.kernel.model {
+        Some(Model::Spte(algorithm, format)) => (algorithm, format),
+        Some(Model::Stage2(version)) => return stage2::see(now, &stored, *version, findings),
+        None => return,
+    };
     let steps = Transitions { format, algorithm: *algorithm, guard: |_: Guard| true };
     let Some((function, wanted)) = expected(&steps, now, &stored) else { return };
     // Hardware may have set A and D since the value was last seen.
@@ -35,11 +42,23 @@ pub(super) fn see(now: &Now<'_>, findings: &mut Findings) {
         findings.holds(Rule::Model);
         return;
     }
+    broken(now, &stored, function, wanted.first().map(|spte| spte.0), findings);
+}
+
+/// A store is not what a function of the model makes of the old value: that is this, or the
+/// function leaves it as it is.
+fn broken(
+    now: &Now<'_>,
+    stored: &Stored,
+    function: &str,
+    wanted: Option<u64>,
+    findings: &mut Findings,
+) {
     let level = stored.spot.level;
     let describe = |word| format!("{word:#x} ({})", now.trees.layout.describe(word, level));
     let what = format!("{} becomes {}", describe(stored.old), describe(stored.new));
-    let wanted = match wanted.first() {
-        Some(spte) => format!("{function} of the model makes {} of it", describe(spte.0)),
+    let wanted = match wanted {
+        Some(word) => format!("{function} of the model makes {} of it", describe(word)),
         None => format!("{function} of the model leaves it as it is"),
     };
     findings.broken(Rule::Model, &[], now.number, (what, wanted));
