@@ -31,8 +31,8 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
         loaded.last_ran.set(ran | 1 << cpu.0);
         let vm = vmids.config().vm_of(vcpu);
         let eagerly = self.mmu.version >= Version::V6_12;
-        if eagerly && let Allocator::V5_18(asids) = &vmids.allocator {
-            self.p.guarded(Guard::VmidBeforeVttbr, || self.kvm_arm_vmid_update(asids, cpu, vm));
+        if eagerly && let Allocator::V5_18(active) = &vmids.allocator {
+            self.p.guarded(Guard::VmidBeforeVttbr, || self.kvm_arm_vmid_update(active, cpu, vm));
         }
         if ran >> cpu.0 & 1 == 0 {
             // No guard: guests here have no tables of their own, which two vCPUs would share.
@@ -51,8 +51,8 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     /// Locks: `vcpu->mutex`.
     #[kernel]
     pub(super) fn kvm_arch_vcpu_put(&self, vmids: &Vmids<P>, vcpu: CpuId) {
-        if let Allocator::V5_18(asids) = &vmids.allocator {
-            self.kvm_arm_vmid_clear_active(asids, vmids.cpu_of(vcpu));
+        if let Allocator::V5_18(active) = &vmids.allocator {
+            self.kvm_arm_vmid_clear_active(active, vmids.cpu_of(vcpu));
         }
     }
 
@@ -73,14 +73,14 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
                 self.__load_stage2(vmids, vcpu);
             }
             // Preemption is off.
-            Allocator::V5_18(asids) if self.mmu.version < Version::V6_12 => {
-                self.kvm_arm_vmid_update(asids, cpu, vm);
+            Allocator::V5_18(active) if self.mmu.version < Version::V6_12 => {
+                self.kvm_arm_vmid_update(active, cpu, vm);
                 self.__load_stage2(vmids, vcpu);
             }
-            Allocator::V5_18(asids) => {
+            Allocator::V5_18(active) => {
                 let updated = self
                     .p
-                    .without(Guard::VmidBeforeVttbr, || self.kvm_arm_vmid_update(asids, cpu, vm));
+                    .without(Guard::VmidBeforeVttbr, || self.kvm_arm_vmid_update(active, cpu, vm));
                 if updated == Some(true) {
                     self.__load_stage2(vmids, vcpu);
                 }

@@ -119,49 +119,43 @@ impl<M: Machine> World<M> {
     /// Maps small pages where a huge one of hugetlbfs is: `munmap` and `mmap`, in one.
     pub(super) fn mmap_small(&self, gfn: Gfn) {
         self.m.call("mmap-small", || {
-            let frames = huge_page(gfn);
             let _mmap_lock = self.vm.host.mmap_lock.write();
-            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_start(frames));
-            self.m.checkpoint(());
-            {
-                let _mm = self.vm.host.lock();
-                self.vm.host.update(|s| {
-                    let keep = !(1 << large_page_of(gfn));
-                    (s.huge, s.hugetlb) = (s.huge & keep, s.hugetlb & keep);
-                    for frame in frames.iter().map(|frame| frame.0 as usize) {
-                        (s.pte[frame], s.swap[frame]) = (HostPte::default(), 0);
-                    }
-                });
-                self.m.mark(Mark::HostUnmapped);
-                self.m.note(format_args!("host: the pages from gfn{} on are gone", frames.start.0));
-            }
-            self.m.checkpoint(());
-            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_end(frames));
+            self.zap_page_range(huge_page(gfn));
         });
     }
 
-    /// Gives the pages of a slot back (`zap_page_range`), between the notifiers of all of them.
+    /// Gives the pages of a slot back.
     pub(super) fn madvise_dontneed(&self, slot: u8) {
         self.m.call("madvise-dontneed", || {
             let slot = self.vm.kvm.slots[usize::from(slot)].as_ref();
             let Some(frames) = slot.map(Memslot::frames) else { return };
             let _mmap_lock = self.vm.host.mmap_lock.read();
-            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_start(frames));
-            self.m.checkpoint(());
-            {
-                let _mm = self.vm.host.lock();
-                self.vm.host.update(|s| {
-                    for frame in frames.iter().map(|frame| frame.0 as usize) {
-                        (s.pte[frame], s.swap[frame]) = (HostPte::default(), 0);
-                        s.swap_cache[frame] = None;
-                    }
-                });
-                self.m.mark(Mark::HostUnmapped);
-                self.m.note(format_args!("host: the pages from gfn{} on are gone", frames.start.0));
-            }
-            self.m.checkpoint(());
-            self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_end(frames));
+            self.zap_page_range(frames);
         });
+    }
+
+    /// `zap_page_range`: the pages of these frames are gone, what was in them, too, and huge pages
+    /// with them.
+    ///
+    /// Locks: `mmap_lock`.
+    fn zap_page_range(&self, frames: GfnRange) {
+        self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_start(frames));
+        self.m.checkpoint(());
+        {
+            let _mm = self.vm.host.lock();
+            self.vm.host.update(|s| {
+                for gfn in frames.iter() {
+                    let (frame, keep) = (gfn.0 as usize, !(1 << large_page_of(gfn)));
+                    (s.huge, s.hugetlb) = (s.huge & keep, s.hugetlb & keep);
+                    (s.pte[frame], s.swap[frame]) = (HostPte::default(), 0);
+                    s.swap_cache[frame] = None;
+                }
+            });
+            self.m.mark(Mark::HostUnmapped);
+            self.m.note(format_args!("host: the pages from gfn{} on are gone", frames.start.0));
+        }
+        self.m.checkpoint(());
+        self.m.guarded(Guard::HostZapNotifies, || self.invalidate_range_end(frames));
     }
 
     /// `mmu_notifier_unregister`, of the last reference on the VM: no vCPU holds one any more.

@@ -126,3 +126,24 @@ fn a_store_that_the_model_does_not_make_is_found() {
     let told = &address.violations[0].violation;
     assert!(told.wanted.contains("kvm_pgtable_stage2_unmap of the model makes"), "{}", told.wanted);
 }
+
+/// Goal: a store outside of the range that its function was called with is found. Method: each of
+/// these functions is called for a range that is far away.
+#[test]
+fn a_store_outside_of_the_range_is_found() {
+    for recording in [ARM64, ARM64_5_10] {
+        for walker in ["map", "unmap", "wrprotect", "relax_perms"] {
+            let function = format!("kvm_pgtable_stage2_{walker}");
+            let mut events = recording.events();
+            for event in &mut events {
+                if calls(&event.what, &[&function])
+                    && let What::Call { arguments, .. } = &mut event.what
+                {
+                    arguments[1] += 1 << 38;
+                }
+            }
+            let report = recording.report("far-away", &events);
+            assert!(broken(&report, Rule::Model) > 0, "{walker}: {}", report.text());
+        }
+    }
+}

@@ -65,7 +65,7 @@ pub(super) enum Allocator<P: Platform> {
     /// To 5.17.
     V5_10(v5_10::Generations<P>),
     /// Since 5.18.
-    V5_18(v5_18::Asids<P>),
+    V5_18(v5_18::ActiveVmids<P>),
 }
 
 /// What a vCPU thread, and the CPU that it is on, keep.
@@ -90,7 +90,7 @@ impl<P: Platform> Vmids<P> {
         };
         let allocator = match version {
             Version::V5_10 => Allocator::V5_10(v5_10::Generations::new(p, config)),
-            Version::V6_1 | Version::V6_12 => Allocator::V5_18(v5_18::Asids::new(p, config)),
+            Version::V6_1 | Version::V6_12 => Allocator::V5_18(v5_18::ActiveVmids::new(p, config)),
         };
         Vmids { config, allocator, vcpus: core::array::from_fn(loaded) }
     }
@@ -112,12 +112,20 @@ impl<P: Platform> Vmids<P> {
 
     /// The VMID that VM 0 has. `peek` looks at a word without a step.
     pub fn of_vm0(&self, peek: impl Fn(&P::Word) -> u64) -> Vmid {
-        let mask = u64::from(self.config.space()) - 1;
-        let word = match &self.allocator {
-            Allocator::V5_10(generations) => generations.vmid(0),
-            Allocator::V5_18(asids) => asids.id(0),
-        };
-        Vmid((peek(word) & mask) as u8)
+        self.number(peek(self.word(0)))
+    }
+
+    /// Where the VMID of a VM is.
+    fn word(&self, vm: usize) -> &P::Word {
+        match &self.allocator {
+            Allocator::V5_10(generations) => generations.vmid(vm),
+            Allocator::V5_18(active) => active.id(vm),
+        }
+    }
+
+    /// What such a word says, without a generation.
+    fn number(&self, word: u64) -> Vmid {
+        Vmid((word % u64::from(self.config.space())) as u8)
     }
 
     pub(super) fn loaded(&self, vcpu: CpuId) -> &Loaded<P> {
@@ -130,11 +138,7 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     pub(super) fn kvm_get_vttbr(&self, vmids: &Vmids<P>, vm: usize) -> Vmid {
         // ORDERING: relaxed: in 5.10 the generation, which was read before, orders it; since 5.18
         // the lock or the cmpxchg of this CPU's own active VMID. Not judged under SC.
-        let id = match &vmids.allocator {
-            Allocator::V5_10(generations) => generations.vmid(vm).load(Relaxed),
-            Allocator::V5_18(asids) => asids.id(vm).load(Relaxed),
-        };
-        Vmid((id & (u64::from(vmids.config.space()) - 1)) as u8)
+        vmids.number(vmids.word(vm).load(Relaxed))
     }
 
     /// `__tlb_switch_to_guest`: what is invalidated next is of this VM, by the VMID that it has
@@ -155,7 +159,7 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
         let vm = vmids.config.vm_of(vcpu);
         match &vmids.allocator {
             Allocator::V5_10(generations) => self.forget_vmid_v5_10(generations, vm),
-            Allocator::V5_18(asids) => self.forget_vmid_v5_18(asids, vm),
+            Allocator::V5_18(active) => self.forget_vmid_v5_18(active, vm),
         }
         vmids.loaded(vcpu).last_ran.set(0);
         self.p.mark(Mark::VmReplaced);

@@ -23,7 +23,7 @@ use crate::vm::Vm;
 /// What all VMs share, and of each what `struct kvm_vmid` has. A generation is in the bits above
 /// those of a VMID.
 #[derive(Debug)]
-pub(in crate::arm64) struct Asids<P: Platform> {
+pub(in crate::arm64) struct ActiveVmids<P: Platform> {
     /// The VMIDs that there are, 0 included.
     space: u8,
     /// `vmid_generation`.
@@ -52,7 +52,7 @@ const _: () = assert!(1 << super::VMID_BITS_MAX <= u8::BITS, "the map has a bit 
 /// VMID 0 is taken, always.
 const NONE_BUT_0: u8 = 1;
 
-impl<P: Platform> Asids<P> {
+impl<P: Platform> ActiveVmids<P> {
     pub(super) fn new(p: &P, config: VmidConfig) -> Self {
         let first = u64::from(config.space());
         let id = |vm| {
@@ -62,7 +62,7 @@ impl<P: Platform> Asids<P> {
         // Each CPU has run other VMs.
         let active = |cpu| p.word(Tag::nth(Object::ActiveVmid, cpu), first);
         let map = VmidMap { map: u8::MAX, reserved: [0; VCPUS], cur_idx: 1 };
-        Asids {
+        ActiveVmids {
             space: config.space(),
             generation: p.word(Tag::one(Object::VmidGeneration), first),
             free: p.lock(LockClass::VmidLock.one(), map),
@@ -90,7 +90,7 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     #[kernel]
     pub(in crate::arm64) fn kvm_arm_vmid_update(
         &self,
-        vmids: &Asids<P>,
+        vmids: &ActiveVmids<P>,
         cpu: CpuId,
         vm: usize,
     ) -> bool {
@@ -111,7 +111,7 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
 
     /// The VMID is of this generation, and this CPU has said, without the lock, that it runs with
     /// it: the word was there until then, and who ends a generation from now on finds it.
-    fn vmid_is_active(&self, vmids: &Asids<P>, cpu: CpuId, vm: usize) -> bool {
+    fn vmid_is_active(&self, vmids: &ActiveVmids<P>, cpu: CpuId, vm: usize) -> bool {
         // ORDERING: relaxed: what counts is whether the word below was there all the time.
         let id = vmids.id(vm).load(Relaxed);
         let active = vmids.active_vmid(cpu);
@@ -133,7 +133,7 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     }
 
     /// `vmid_gen_match`: it is of this generation.
-    fn vmid_gen_match(&self, vmids: &Asids<P>, id: u64) -> bool {
+    fn vmid_gen_match(&self, vmids: &ActiveVmids<P>, id: u64) -> bool {
         // ORDERING: relaxed: as in the callers.
         let generation = vmids.generation.load(Relaxed);
         (id ^ generation) / u64::from(vmids.space) == 0
@@ -143,7 +143,7 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     /// the next that is free; if there is none, the first of a new generation.
     ///
     /// Locks: `cpu_vmid_lock`.
-    fn new_vmid(&self, vmids: &Asids<P>, vm: usize, map: &mut VmidMap) -> u64 {
+    fn new_vmid(&self, vmids: &ActiveVmids<P>, vm: usize, map: &mut VmidMap) -> u64 {
         let space = vmids.space;
         let number = |id: u64| (id % u64::from(space)) as u8;
         // ORDERING: relaxed: written under cpu_vmid_lock, which is held.
@@ -183,7 +183,7 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     ///
     /// Locks: `cpu_vmid_lock`.
     #[kernel]
-    fn flush_context(&self, vmids: &Asids<P>, map: &mut VmidMap) {
+    fn flush_context(&self, vmids: &ActiveVmids<P>, map: &mut VmidMap) {
         map.map = NONE_BUT_0;
         for cpu in (0..self.kvm.nr_vcpus).map(CpuId) {
             // ORDERING: relaxed: a CPU that says something else meanwhile finds 0 and takes the
@@ -200,14 +200,14 @@ impl<P: Platform, H: Host> Vm<P, H, Stage2Mmu<P>> {
     }
 
     /// `kvm_arm_vmid_clear_active`: the CPU runs with none that anybody would miss.
-    pub(in crate::arm64) fn kvm_arm_vmid_clear_active(&self, vmids: &Asids<P>, cpu: CpuId) {
+    pub(in crate::arm64) fn kvm_arm_vmid_clear_active(&self, vmids: &ActiveVmids<P>, cpu: CpuId) {
         // VMID_ACTIVE_INVALID: not 0, and its number is.
         // ORDERING: relaxed: the vCPU is out.
         vmids.active_vmid(cpu).store(u64::from(vmids.space), Relaxed);
     }
 
     /// Another VM begins, which has no VMID.
-    pub(super) fn forget_vmid_v5_18(&self, vmids: &Asids<P>, vm: usize) {
+    pub(super) fn forget_vmid_v5_18(&self, vmids: &ActiveVmids<P>, vm: usize) {
         self.p.zeroed(core::slice::from_ref(vmids.id(vm)));
     }
 }

@@ -81,14 +81,19 @@ fn made(
     old: KvmPte,
     version: Version,
 ) -> Wanted {
-    let [_, addr, ..] = arguments;
+    let [_, addr, size, ..] = arguments;
+    let ranged = ["kvm_pgtable_stage2_unmap", "kvm_pgtable_stage2_wrprotect"];
+    let bytes = if ranged.contains(&function) { size } else { 1 };
+    if function != "kvm_pgtable_stage2_map" && !translates(stored, addr, bytes) {
+        return Wanted::Nothing;
+    }
     let valid = |pte: Wanted| if old.is_valid() { pte } else { Wanted::Nothing };
     let level = u8::try_from(stored.spot.level).unwrap_or(0);
     match function {
         "kvm_pgtable_stage2_map" => map(arguments, stored, old, level, version),
         "kvm_pgtable_stage2_unmap" => valid(Wanted::Pte(old.cleared(version))),
         "kvm_pgtable_stage2_wrprotect" if old.is_leaf(level) => Wanted::Pte(old.without(S2AP_W)),
-        "kvm_pgtable_stage2_relax_perms" if old.is_leaf(level) && covers(stored, addr) => {
+        "kvm_pgtable_stage2_relax_perms" if old.is_leaf(level) => {
             let [_, _, wanted, ..] = arguments;
             let bit = |asked: u64, bit: u64| if wanted & asked != 0 { bit } else { 0 };
             Wanted::Pte(old.with(bit(prot::R, S2AP_R) | bit(prot::W, S2AP_W)))
@@ -107,8 +112,7 @@ fn map(arguments: [u64; 5], stored: &Stored, old: KvmPte, level: u8, version: Ve
         return Wanted::Unsaid;
     }
     let (ipa, bytes) = (stored.spot.gfn << 12, stored.spot.frames << 12);
-    let in_range = ipa < addr + size && addr < ipa + bytes;
-    if !in_range {
+    if !translates(stored, addr, size) {
         return Wanted::Nothing;
     }
     // kvm_block_mapping_supported.
@@ -127,7 +131,8 @@ fn map(arguments: [u64; 5], stored: &Stored, old: KvmPte, level: u8, version: Ve
     leaf.map_or(Wanted::Table, Wanted::Pte)
 }
 
-/// The address is one of those that the descriptor translates.
-fn covers(stored: &Stored, address: u64) -> bool {
-    (stored.spot.gfn..stored.spot.gfn + stored.spot.frames).contains(&(address >> 12))
+/// The descriptor translates some of these bytes.
+fn translates(stored: &Stored, addr: u64, bytes: u64) -> bool {
+    let (ipa, end) = (stored.spot.gfn << 12, (stored.spot.gfn + stored.spot.frames) << 12);
+    ipa < addr.saturating_add(bytes) && addr < end
 }
