@@ -234,6 +234,11 @@ fn bad_files_are_refused() {
         (&LINE.replace("mark-dirty", "mark-clean"), 2, "no scenario is called 'mark-clean-order'"),
         (&LINE.replace("[]", "[\"no-such\"]"), 2, "unknown guard 'no-such' in \"without\""),
         (&LINE.replace("[],", "[],\"spte\":\"pae\","), 2, "unknown layout 'pae' in \"spte\""),
+        (
+            &LINE.replace("[],", "[],\"spte\":\"arm64\","),
+            5,
+            "'mark-dirty-order' is of another MMU than the layout 'arm64'",
+        ),
         (&LINE.replace("gfn0=0x1", "gfn0=1"), 2, "item 1 is neither a frame such as"),
         (&LINE.replace("gfn0=0x1/", "gfn0=0x01/"), 2, "not in canonical form"),
         (&LINE.replace("count\":1", "count\":0"), 2, "\"count\" is 0"),

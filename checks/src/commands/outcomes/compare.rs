@@ -9,7 +9,7 @@ use std::io::Write;
 use kvmmu_model::GuardSet;
 use kvmmu_scenarios::mmu::format_of;
 use kvmmu_scenarios::outcome::Outcome;
-use kvmmu_scenarios::scenario::Format;
+use kvmmu_scenarios::scenario::{Arch, Format, Scenario};
 use kvmmu_sim::rule::Rule;
 
 use super::allowed::{self, Allowed, layout_of};
@@ -168,7 +168,7 @@ pub fn group(
                  the scenario?",
             ));
         }
-        let spte = one.spte.unwrap_or(scenario.scenario.spte);
+        let spte = layout(&scenario.scenario, &one)?;
         let key = (one.scenario, one.without, one.machine, format_of(spte).name);
         let (_, _, outcomes) = groups.entry(key).or_insert_with(|| {
             let file = scenario.file.as_deref();
@@ -196,6 +196,31 @@ impl Comparison {
             self.variants.push(variant);
             self.variants.len() - 1
         })
+    }
+}
+
+/// The layout of the SPTEs of what a line is about.
+///
+/// # Errors
+///
+/// It is of the other MMU.
+fn layout(scenario: &Scenario, seen: &Seen) -> Result<Format, Failure> {
+    let arch = |spte| if spte == Format::Arm64 { Arch::Arm64 } else { Arch::X86 };
+    match seen.spte {
+        Some(spte) if arch(spte) != scenario.profile.arch() => Err(Failure::new(
+            Exit::Diverged,
+            format!(
+                "{}: '{}' is of another MMU than the layout '{}'",
+                seen.place,
+                scenario.name,
+                format_of(spte).name
+            ),
+            "was the file made with another version of the scenario?",
+        )),
+        Some(spte) => Ok(spte),
+        // What runs at EL2 has stage-2 tables, whatever the scenario's own layout.
+        None if seen.machine == "el2" && arch(scenario.spte) == Arch::X86 => Ok(Format::Stage2),
+        None => Ok(scenario.spte),
     }
 }
 

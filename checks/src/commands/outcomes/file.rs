@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use kvmmu_model::GuardSet;
+use kvmmu_scenarios::mmu::format_of;
 use kvmmu_scenarios::outcome::{Outcome, VERSION};
 use kvmmu_scenarios::scenario::Format;
 use serde::Deserialize;
@@ -30,7 +31,7 @@ pub struct Seen {
     pub scenario: String,
     /// The guards that the machine ran without.
     pub without: GuardSet,
-    /// Its layout of SPTEs; `None`: the scenario's own.
+    /// Its layout of SPTEs, if it says.
     pub spte: Option<Format>,
     /// What it saw.
     pub outcome: Outcome,
@@ -127,7 +128,7 @@ fn of(line: Line, place: &str) -> Result<Seen, Failure> {
     let without = parse_guards(&line.without.join(",")).map_err(|name| {
         wrong(format!("unknown guard '{name}' in \"without\""), "'kvmmu guards' lists all of them")
     })?;
-    let spte = line.spte.as_deref().map(layout).transpose().map_err(|layouts| {
+    let spte = line.spte.as_deref().map(any_layout).transpose().map_err(|layouts| {
         let name = line.spte.as_deref().unwrap_or_default();
         wrong(format!("unknown layout '{name}' in \"spte\""), &layouts)
     })?;
@@ -139,8 +140,11 @@ fn of(line: Line, place: &str) -> Result<Seen, Failure> {
         let help = "leave out what was not seen";
         return Err(wrong("\"count\" is 0".to_owned(), help));
     }
-    // What runs at EL2 has stage-2 tables, whatever the scenario's own layout.
-    let spte = spte.or((machine == "el2").then_some(Format::Stage2));
     let Line { scenario, count, .. } = line;
     Ok(Seen { place: place.to_owned(), machine, scenario, without, spte, outcome, count })
+}
+
+/// As [`layout`], and the descriptors of Linux for arm64, which nobody may ask for.
+fn any_layout(name: &str) -> Result<Format, String> {
+    if name == format_of(Format::Arm64).name { Ok(Format::Arm64) } else { layout(name) }
 }
