@@ -2,7 +2,8 @@
 //!
 //! A file fits if all its vCPUs use direct paging, and all its operations are faults, aging, swap,
 //! KSM, harvests and the like: what the image has hardware for. The formats of x86 become stage 2:
-//! where the file speaks of a dirty bit that is not set, that of hardware A/D.
+//! where the file speaks of a dirty bit that is not set, that of hardware A/D. Those of arm64 stay
+//! what they are, a scenario for each profile; the names of those with several VMIDs are kept.
 
 use std::fmt::{Debug, Write as _};
 use std::path::Path;
@@ -12,9 +13,11 @@ use kvmmu_scenarios::builtin;
 use kvmmu_scenarios::loader;
 use kvmmu_scenarios::ops::{Address, VcpuOp};
 use kvmmu_scenarios::program::{OffVcpu, OnVcpu, Program, Step, Steps};
-use kvmmu_scenarios::scenario::{Arch, Expect, InitialSpte, Paging, Scenario, Thread, Witness};
+use kvmmu_scenarios::scenario::{
+    Arch, Expect, Format, InitialSpte, Paging, Profile, Scenario, Thread, Witness,
+};
 
-/// The most threads that a file may have: CPUs that run at once.
+/// The most threads that a scenario may have which is run: CPUs that run at once.
 const THREADS_MAX: usize = 4;
 
 /// A Rust file with a function that makes them all.
@@ -22,19 +25,37 @@ pub(crate) fn scenarios(own: &Path) -> String {
     let mut text = String::from("// Made by build.rs from scenario files.\n");
     let builtin =
         builtin::FILES.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-    let list = |text: &mut String, name: &str, files: Vec<(String, String)>| {
+    let list = |text: &mut String, name: &str, files: Vec<(String, String)>, is_run: bool| {
         let _ = writeln!(text, "pub(crate) fn {name}() -> Vec<Scenario> {{\nvec![");
         for (file, content) in files {
             let scenario = loader::load(&file, &content, 1).unwrap_or_else(|e| panic!("{e}"));
-            if let Some(expression) = scenario_expression(&scenario) {
+            let runs = !is_run || scenario.threads.len() <= THREADS_MAX;
+            if let Some(expression) = scenario_expression(&scenario).filter(|_| runs) {
                 let _ = writeln!(text, "{expression},");
             }
         }
         text.push_str("]\n}\n");
     };
-    list(&mut text, "builtin", builtin.collect());
-    list(&mut text, "own", files_in(own));
+    let builtin: Vec<(String, String)> = builtin.collect();
+    let several_vmids = builtin.iter().filter_map(|(file, content)| {
+        let scenario = loader::load(file, content, 1).unwrap_or_else(|e| panic!("{e}"));
+        scenario.vmid.is_some().then_some(scenario.name)
+    });
+    let several_vmids: Vec<String> = several_vmids.collect();
+    let _ = writeln!(text, "pub(crate) const SEVERAL_VMIDS: &[&str] = &{several_vmids:?};");
+    list(&mut text, "builtin", builtin, true);
+    list(&mut text, "own", with_profiles(files_in(own)), false);
     text
+}
+
+/// Each file as often as it has profiles, by the name of the scenario.
+fn with_profiles(files: Vec<(String, String)>) -> Vec<(String, String)> {
+    let names =
+        |file: &str, text: &str| loader::names(file, text).unwrap_or_else(|e| panic!("{e}"));
+    let of = |(file, text): (String, String)| {
+        names(&file, &text).into_iter().map(move |name| (name, text.clone()))
+    };
+    files.into_iter().flat_map(of).collect()
 }
 
 fn files_in(directory: &Path) -> Vec<(String, String)> {
@@ -50,28 +71,40 @@ fn files_in(directory: &Path) -> Vec<(String, String)> {
     files
 }
 
+/// True if the image has hardware for it.
+fn fits(s: &Scenario) -> bool {
+    let of_arch = match s.profile.arch() {
+        Arch::X86 => {
+            s.paging == Paging::Direct
+                && !s.pml
+                && !s.contends()
+                && s.huge.is_empty()
+                && s.apic_page.is_none()
+                && !s.always.contains(&Property::Accessed)
+                && s.threads.iter().all(|t| t.paging == Paging::Direct)
+        }
+        // There is one VM, with one VMID.
+        Arch::Arm64 => s.vmid.is_none(),
+    };
+    of_arch && s.name != "canary" && s.guest_tables.is_empty()
+}
+
 /// `None`: it does not fit.
 fn scenario_expression(s: &Scenario) -> Option<String> {
-    let fits = s.profile.arch() == Arch::X86
-        && s.paging == Paging::Direct
-        && s.guest_tables.is_empty()
-        && !s.contends()
-        && !s.pml
-        && s.huge.is_empty()
-        && s.apic_page.is_none()
-        && !s.always.contains(&Property::Accessed)
-        && s.threads.len() <= THREADS_MAX
-        && s.threads.iter().all(|t| t.paging == Paging::Direct);
-    if !fits || s.name == "canary" {
+    if !fits(s) {
         return None;
     }
     let keeps_dirty = s.spte.has_ad() && s.map.iter().any(|e| e.writable && !e.dirty);
-    let spte = if keeps_dirty { "Stage2Hd" } else { "Stage2" };
+    let (profile, spte) = match s.profile.arch() {
+        Arch::X86 => (Profile::Fixed, if keeps_dirty { Format::Stage2Hd } else { Format::Stage2 }),
+        Arch::Arm64 => (s.profile, s.spte),
+    };
     let threads: Option<Vec<String>> = s.threads.iter().map(thread).collect();
     let map: Option<Vec<String>> = s.map.iter().map(initial_spte).collect();
     let slots = s.slots.iter().map(|slot| {
         let (base, pages, log) = (slot.base.0, slot.pages, slot.log);
-        format!("Slot {{ base: Gfn({base}), pages: {pages}, log: {log}, there: true }}")
+        let there = slot.there;
+        format!("Slot {{ base: Gfn({base}), pages: {pages}, log: {log}, there: {there} }}")
     });
     let backing = s.backing.iter().map(|b| {
         let pfn = b.pfn.map_or("None".to_owned(), |pfn| format!("Some(Pfn({}))", pfn.0));
@@ -80,18 +113,21 @@ fn scenario_expression(s: &Scenario) -> Option<String> {
     });
     Some(format!(
         "Scenario {{ name: {:?}.into(), title: {:?}.into(), source: String::new(), \
-         about: String::new(), profile: Profile::Fixed, paging: Paging::Direct, \
-         spte: Format::{spte}, indirect: IndirectFastFault::Gfns, unsync: false, pml: false, \
-         apic_page: None, early_completion: false, vmid: None, slots: {}, host_pages: {}, \
-         backing: {}, huge: Vec::new(), hugetlb: Vec::new(), \
+         about: String::new(), profile: Profile::{profile:?}, paging: Paging::Direct, \
+         spte: Format::{spte:?}, indirect: IndirectFastFault::Gfns, unsync: false, pml: false, \
+         apic_page: None, early_completion: {}, vmid: None, slots: {}, host_pages: {}, \
+         backing: {}, huge: {}, hugetlb: {}, \
          guest_tables: Vec::new(), guest_root: None, map: {}, locks: Vec::new(), \
          threads: {}, at_stop: {}, always: {}, sometimes: {}, lock_checks: false, \
          expects: {}, size: 1 }}",
         s.name,
         s.title,
+        s.early_completion,
         vec_of(slots),
         s.host_pages,
         vec_of(backing),
+        vec_of(s.huge.iter().map(|gfn| format!("{gfn:?}"))),
+        vec_of(s.hugetlb.iter().map(|gfn| format!("{gfn:?}"))),
         vec_of(map?),
         vec_of(threads?),
         steps(&s.at_stop, other_op)?,

@@ -10,6 +10,8 @@ use core::fmt;
 pub(crate) enum Job {
     /// All but the benchmarks.
     Suite,
+    /// The suite and the benchmarks: one boot of a board.
+    All,
     /// The deterministic tests.
     Tests,
     /// Stress with the migration oracle.
@@ -31,6 +33,28 @@ pub(crate) enum Cluster {
     A55,
     /// Cortex-A76.
     A76,
+}
+
+/// Whose MMU is run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mmu {
+    /// Both.
+    All,
+    /// That of x86, with its fast page fault.
+    X86,
+    /// That of arm64.
+    Arm64,
+}
+
+/// Whether a broadcast TLBI is done twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Repeat {
+    /// Where a core has an erratum that asks for it.
+    Auto,
+    /// Always.
+    Yes,
+    /// Never: as Linux before it worked around the errata.
+    No,
 }
 
 /// What a flush of TLBs is made of.
@@ -75,8 +99,12 @@ pub(crate) struct Args<'a> {
     pub(crate) cluster: Cluster,
     /// How many CPUs are used at most.
     pub(crate) cpus: usize,
+    /// Whose MMU is run.
+    pub(crate) mmu: Mmu,
     /// What a flush is made of; the default is what Linux does.
     pub(crate) tlbi: Tlbi,
+    /// Whether a broadcast TLBI is done twice.
+    pub(crate) repeat: Repeat,
     /// How many times a scenario runs, each way.
     pub(crate) runs: u32,
     /// Stores of each vCPU in a stress run.
@@ -92,8 +120,9 @@ pub(crate) struct Unknown<'a> {
     expected: &'static str,
 }
 
-const WORDS: &str = "suite, tests, stress, scenarios, bench, list, scenario=NAME, \
-                     without=GUARD,.., cluster=, cpus=, tlbi=, runs=, stores=, seed=";
+const WORDS: &str = "suite, all, tests, stress, scenarios, bench, list, scenario=NAME, \
+                     without=GUARD,.., mmu=, cluster=, cpus=, tlbi=, repeat=, runs=, stores=, \
+                     seed=";
 
 impl fmt::Display for Unknown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,7 +141,9 @@ impl<'a> Args<'a> {
         scenario: None,
         cluster: Cluster::All,
         cpus: CPUS_MAX,
+        mmu: Mmu::All,
         tlbi: Tlbi::Vm,
+        repeat: Repeat::Auto,
         runs: 10,
         stores: 1_000_000,
         seed: 1,
@@ -136,6 +167,14 @@ impl<'a> Args<'a> {
                     args.job = Job::Scenarios;
                     args.scenario = Some(name);
                 }
+                Some(("mmu", "all")) => args.mmu = Mmu::All,
+                Some(("mmu", "x86")) => args.mmu = Mmu::X86,
+                Some(("mmu", "arm64")) => args.mmu = Mmu::Arm64,
+                Some(("mmu", _)) => return unknown("mmu=x86, arm64 or all"),
+                Some(("repeat", "auto")) => args.repeat = Repeat::Auto,
+                Some(("repeat", "yes")) => args.repeat = Repeat::Yes,
+                Some(("repeat", "no")) => args.repeat = Repeat::No,
+                Some(("repeat", _)) => return unknown("repeat=auto, yes or no"),
                 Some(("cluster", "all")) => args.cluster = Cluster::All,
                 Some(("cluster", "a55")) => args.cluster = Cluster::A55,
                 Some(("cluster", "a76")) => args.cluster = Cluster::A76,
@@ -170,6 +209,7 @@ impl<'a> Args<'a> {
 fn job(word: &str) -> Option<Job> {
     Some(match word {
         "suite" => Job::Suite,
+        "all" => Job::All,
         "tests" => Job::Tests,
         "stress" => Job::Stress,
         "scenarios" => Job::Scenarios,
@@ -190,13 +230,17 @@ mod tests {
 
     #[test]
     fn every_word_is_understood() {
-        let args =
-            Args::parse("stress without=a,b cluster=a76 tlbi=ipa cpus=3 runs=7 stores=9 seed=5");
+        let args = Args::parse(
+            "stress without=a,b cluster=a76 tlbi=ipa cpus=3 runs=7 stores=9 seed=5 \
+                         mmu=arm64 repeat=no",
+        );
         let expected = Args {
             job: Job::Stress,
             without: "a,b",
             cluster: Cluster::A76,
+            mmu: Mmu::Arm64,
             tlbi: Tlbi::Ipa,
+            repeat: Repeat::No,
             cpus: 3,
             runs: 7,
             stores: 9,
@@ -211,8 +255,10 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_named_with_what_was_expected() {
         for (line, message) in [
-            ("quiet", "boot argument 'quiet': expected suite, tests"),
+            ("quiet", "boot argument 'quiet': expected suite, all, tests"),
             ("tests cluster=a78", "boot argument 'cluster=a78': expected cluster=a55, a76 or all"),
+            ("mmu=tdp", "boot argument 'mmu=tdp': expected mmu=x86, arm64 or all"),
+            ("repeat=2", "boot argument 'repeat=2': expected repeat=auto, yes or no"),
             ("cpus=1", "boot argument 'cpus=1': expected cpus=2 to 8"),
             ("runs=0", "boot argument 'runs=0': expected runs= and a number above 0"),
             ("stores=x", "boot argument 'stores=x': expected stores= and a number above 0"),

@@ -9,12 +9,16 @@
 //! - `run`: scenarios, once and all of them, and the report.
 //! - `jobs`: what else can be asked for: tests, stress, benchmarks.
 
+use alloc::string::String;
+
 mod cpu;
 mod jobs;
 mod machine;
 mod memory;
 mod record;
 mod run;
+
+use kvmmu_model::GuardSet;
 
 use self::cpu::boot::{enable_mmu, image_start, vectors};
 use self::cpu::console::say;
@@ -24,7 +28,7 @@ use self::jobs::{bench, stress, tests};
 use self::memory::{guest, stage2};
 use self::run::all;
 use self::run::report::Report;
-use crate::args::{Args, Job};
+use crate::args::{Args, Job, Mmu, Repeat};
 
 /// No device tree is larger: the boot protocol says so.
 const TREE_MAX: usize = 2 << 20;
@@ -72,7 +76,11 @@ extern "C" fn rust_main(tree: usize, level: u64) -> ! {
         guest::set_up_cpu,
     );
     let types = || (0..smp::workers()).map(smp::worker_type);
-    tlbi::set_twice(types().any(|core| core == smp::CORTEX_A55));
+    tlbi::set_twice(match args.repeat {
+        Repeat::Auto => types().any(|core| core == smp::CORTEX_A55),
+        Repeat::Yes => true,
+        Repeat::No => false,
+    });
     for (worker, core) in types().enumerate() {
         say!(
             "cpu{worker}: {}, TLBI {}",
@@ -95,18 +103,30 @@ fn perform(args: &Args<'_>, is_qemu: bool) -> ! {
     };
     tlbi::set_kind(args.tlbi);
     match args.job {
-        Job::List => all::list(),
+        Job::List => all::list(args),
+        Job::Tests if args.mmu == Mmu::Arm64 => report.select_nothing(String::from(
+            "the tests are of the MMU of x86; 'scenarios mmu=arm64' runs that of arm64",
+        )),
         Job::Tests => tests::run(&mut report),
         Job::Stress => stress::run(args, without, &mut report),
         Job::Scenarios => all::run(args, without, &mut report),
         Job::Bench => bench::run(args, &mut report),
-        Job::Suite => {
-            tests::run(&mut report);
-            stress::run(args, without, &mut report);
-            all::run(args, without, &mut report);
+        Job::Suite => suite(args, without, &mut report),
+        Job::All => {
+            suite(args, without, &mut report);
+            bench::run(args, &mut report);
         }
     }
     report.end()
+}
+
+/// Everything that has a verdict.
+fn suite(args: &Args<'_>, without: GuardSet, report: &mut Report) {
+    if args.mmu != Mmu::Arm64 {
+        tests::run(report);
+    }
+    stress::run(args, without, report);
+    all::run(args, without, report);
 }
 
 /// The device tree at an address.

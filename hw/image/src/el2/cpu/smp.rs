@@ -139,6 +139,11 @@ pub(crate) fn has_hardware_ad() -> bool {
     sysreg::mmfr1() & 0xf >= 2 && !a55
 }
 
+/// True if the cores set AF by themselves.
+pub(crate) fn has_hardware_af() -> bool {
+    sysreg::mmfr1() & 0xf >= 1
+}
+
 /// The number of the CPU that runs.
 pub(crate) fn this_cpu() -> usize {
     sysreg::tpidr() as usize

@@ -5,13 +5,13 @@
 //! (`__kvm_tlb_flush_vmid_ipa`); a whole VM by `VMALLS12E1IS` (`__kvm_tlb_flush_vmid`).
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use kvmmu_model::Gfn;
 use kvmmu_model::arm64::{Dsb, Tlbi, TlbiOn, TlbiScope};
 
-use super::sysreg;
-use crate::args::Tlbi as Kind;
+use super::{smp, sysreg};
+use crate::args::{CPUS_MAX, Tlbi as Kind};
 use crate::el2::memory::stage2;
 
 /// Cortex-A55 erratum 2441007: a broadcast invalidation may complete before the stores of another
@@ -46,11 +46,80 @@ instructions! {
     dsb_nsh() = "dsb nsh";
 }
 
+/// How often a CPU has begun each kind: what [`NAMES`] says, by broadcast and not.
+#[repr(align(64))]
+struct Counts([[AtomicU64; 2]; NAMES.len()]);
+static COUNTS: [Counts; CPUS_MAX] =
+    [const { Counts([const { [const { AtomicU64::new(0) }; 2] }; NAMES.len()]) }; CPUS_MAX];
+
+/// The kinds, by broadcast and on one CPU.
+const NAMES: [[&str; 2]; 4] = [
+    ["vmalls12e1is", "vmalls12e1"],
+    ["vmalle1is", "vmalle1"],
+    ["ipas2e1is", "ipas2e1"],
+    ["alle1is", "alle1"],
+];
+
+/// How many TLBIs of each kind there were, on all CPUs.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Tlbis([[u64; 2]; NAMES.len()]);
+
+/// Those that were begun until now; one that is done twice is two.
+pub(crate) fn count() -> Tlbis {
+    let mut all = Tlbis::default();
+    for counts in &COUNTS {
+        for (all, counts) in all.0.iter_mut().flatten().zip(counts.0.iter().flatten()) {
+            // ORDERING: relaxed: a count.
+            *all += counts.load(Relaxed);
+        }
+    }
+    all
+}
+
+impl Tlbis {
+    /// Those since then.
+    pub(crate) fn since(self, before: Tlbis) -> Tlbis {
+        self.with(before, |now, before| now - before)
+    }
+    /// These as well.
+    pub(crate) fn add(&mut self, more: Tlbis) {
+        *self = self.with(more, |all, more| all + more);
+    }
+    /// How many each of so many had.
+    pub(crate) fn each_of(self, times: u64) -> Tlbis {
+        self.with(self, |all, _| all / times)
+    }
+    fn with(mut self, other: Tlbis, of: impl Fn(u64, u64) -> u64) -> Tlbis {
+        for (mine, other) in self.0.iter_mut().flatten().zip(other.0.iter().flatten()) {
+            *mine = of(*mine, *other);
+        }
+        self
+    }
+    /// The names of those that there were, and how many.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let all = NAMES.iter().flatten().zip(self.0.iter().flatten());
+        all.map(|(name, count)| (*name, *count)).filter(|(_, count)| *count != 0)
+    }
+}
+
+fn counted(what: Tlbi, broadcast: bool) {
+    let kind = match what {
+        Tlbi::Vmalls12e1 => 0,
+        Tlbi::Vmalle1 => 1,
+        Tlbi::Ipas2e1 { .. } => 2,
+        Tlbi::Alle1 => 3,
+    };
+    let count = &COUNTS[smp::this_cpu()].0[kind][usize::from(!broadcast)];
+    // ORDERING: relaxed: a count of this CPU.
+    count.fetch_add(1, Relaxed);
+}
+
 /// The instruction. Where there is a core with erratum 2441007 a broadcast is done twice, with a
 /// barrier between: the second waits for what the first does not. Level hints are left out, which
 /// drops no less. There is one VM, and its VMID is loaded.
 pub(crate) fn tlbi(TlbiScope { what, on, .. }: TlbiScope) {
     let broadcast = on == TlbiOn::InnerShareable;
+    counted(what, broadcast);
     let instruction = || match (what, broadcast) {
         (Tlbi::Vmalls12e1, true) => vmalls12e1is(),
         (Tlbi::Vmalls12e1, false) => vmalls12e1(),
@@ -64,6 +133,7 @@ pub(crate) fn tlbi(TlbiScope { what, on, .. }: TlbiScope) {
     instruction();
     if broadcast && is_twice() {
         dsb(Dsb::Ish);
+        counted(what, broadcast);
         instruction();
     }
 }

@@ -3,3 +3,5 @@
 pub(crate) mod bench;
 pub(crate) mod stress;
 pub(crate) mod tests;
+
+mod own;

@@ -6,6 +6,7 @@
 //! looks. They are a supplement: the deterministic tests are what must never miss.
 
 use alloc::format;
+use alloc::string::String;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use core::sync::atomic::{AtomicU64, AtomicUsize};
 
@@ -14,14 +15,15 @@ use kvmmu_model::{CpuId, Gfn, GfnRange, Guard, GuardSet};
 use kvmmu_scenarios::World;
 use spin::Mutex;
 
-use super::tests::migrating;
-use crate::args::{Args, Tlbi};
+use super::own::{self, migrating, migrating_arm64};
+use crate::args::{Args, Mmu, Tlbi};
 use crate::el2::cpu::wait::Deadline;
 use crate::el2::cpu::{smp, sysreg, tlbi, wait};
+use crate::el2::machine::mmu::{RealMmu, Shadow, Stage2};
 use crate::el2::machine::platform::{self, El2};
 use crate::el2::machine::vcpu::{self, Faults, Path};
 use crate::el2::memory::guest::{Context, Program};
-use crate::el2::memory::stage2;
+use crate::el2::memory::{frames, stage2};
 use crate::el2::record::random::Random;
 use crate::el2::run::report::Report;
 use crate::el2::run::{all, once};
@@ -109,7 +111,7 @@ pub(crate) struct Done {
 /// A word of a guest page.
 fn source(page: usize, word: usize) -> u64 {
     // ORDERING: relaxed: guest memory; the flush before the copy orders what matters.
-    stage2::page_word(page, word).load(Relaxed)
+    frames::page_word(page, word).load(Relaxed)
 }
 
 /// Copies the pages that a harvest named.
@@ -124,7 +126,7 @@ fn copy(harvested: u64) -> u64 {
 }
 
 /// One round of the host.
-fn round(world: &World<El2>, host: Host, random: &mut Random) -> u64 {
+fn round<A: RealMmu>(world: &World<El2<A>>, host: Host, random: &mut Random) -> u64 {
     if host == Host::Everything {
         let gfn = Gfn(random.next() >> 7 & 7);
         match random.next() >> 7 & 7 {
@@ -140,7 +142,7 @@ fn round(world: &World<El2>, host: Host, random: &mut Random) -> u64 {
                 world.vm.invalidate_range_start(GfnRange::one(gfn));
                 world.vm.invalidate_range_end(GfnRange::one(gfn));
             }
-            3 => world.vm.mmu_shrink_scan(),
+            3 => kvmmu_model::Mmu::mmu_shrink_scan(&world.vm),
             _ => {}
         }
     }
@@ -148,7 +150,12 @@ fn round(world: &World<El2>, host: Host, random: &mut Random) -> u64 {
 }
 
 /// One vCPU: its guest stores, and goes on until the host has had its rounds.
-fn guest(world: &World<El2>, load: Load, i: usize, rounds: &AtomicUsize) -> (Faults, u64) {
+fn guest<A: RealMmu>(
+    world: &World<El2<A>>,
+    load: Load,
+    i: usize,
+    rounds: &AtomicUsize,
+) -> (Faults, u64) {
     let seed = Random::new(load.seed + i as u64).next();
     let base = stage2::ipa(0) + STRIDE * i as u64;
     let x = [base, load.pages.mask(), load.stores, seed, 0, 0, 0, 0];
@@ -169,7 +176,7 @@ fn guest(world: &World<El2>, load: Load, i: usize, rounds: &AtomicUsize) -> (Fau
 }
 
 /// Runs it in a world: the vCPUs on the first CPUs, the host on the one after.
-pub(crate) fn load(world: &World<El2>, load: Load) -> Done {
+pub(crate) fn load<A: RealMmu>(world: &World<El2<A>>, load: Load) -> Done {
     // ORDERING: relaxed: nobody else runs.
     COPY.iter().flatten().for_each(|word| word.store(0, Relaxed));
     let (running, rounds) = (AtomicUsize::new(load.vcpus), AtomicUsize::new(0));
@@ -223,30 +230,31 @@ struct Case {
     loses: Option<bool>,
 }
 
-const fn correct(pages: Pages, host: Host, tlbi: Tlbi) -> Case {
-    Case { pages, host, tlbi, without: &[], loses: Some(false) }
+const fn correct(pages: Pages, host: Host) -> Case {
+    Case { pages, host, tlbi: Tlbi::Vm, without: &[], loses: Some(false) }
 }
 
-const CASES: [Case; 7] = [
-    correct(Pages::Spread, Host::Everything, Tlbi::Vm),
-    correct(Pages::Two, Host::Everything, Tlbi::Vm),
-    correct(Pages::One, Host::Harvests, Tlbi::Vm),
-    correct(Pages::Spread, Host::Everything, Tlbi::Page),
-    Case {
-        pages: Pages::Spread,
-        host: Host::Harvests,
-        tlbi: Tlbi::Vm,
-        without: &[Guard::FlushAfterHarvest],
-        loses: None,
-    },
-    Case { pages: Pages::Spread, host: Host::Harvests, tlbi: Tlbi::Ipa, without: &[], loses: None },
-    Case {
-        pages: Pages::Two,
-        host: Host::Everything,
-        tlbi: Tlbi::Vm,
-        without: &[Guard::SetSpteMarksDirty],
-        loses: None,
-    },
+/// It may lose something.
+const fn broken(pages: Pages, host: Host, without: &'static [Guard]) -> Case {
+    Case { without, loses: None, ..correct(pages, host) }
+}
+
+/// Of the MMU of x86.
+const X86: [Case; 7] = [
+    correct(Pages::Spread, Host::Everything),
+    correct(Pages::Two, Host::Everything),
+    correct(Pages::One, Host::Harvests),
+    Case { tlbi: Tlbi::Page, ..correct(Pages::Spread, Host::Everything) },
+    broken(Pages::Spread, Host::Harvests, &[Guard::FlushAfterHarvest]),
+    Case { tlbi: Tlbi::Ipa, ..broken(Pages::Spread, Host::Harvests, &[]) },
+    broken(Pages::Two, Host::Everything, &[Guard::SetSpteMarksDirty]),
+];
+
+/// Of that of arm64, in each version.
+const ARM64: [Case; 3] = [
+    correct(Pages::Spread, Host::Everything),
+    correct(Pages::One, Host::Harvests),
+    broken(Pages::Spread, Host::Harvests, &[Guard::FlushAfterHarvest]),
 ];
 
 /// Runs the cases; with guards removed by hand, or another kind of flush, that one alone.
@@ -256,26 +264,41 @@ pub(crate) fn run(args: &Args<'_>, without: GuardSet, report: &mut Report) {
         report.unexpected(format!("stress: 2 CPUs are needed, and there are {}", smp::workers()));
         return;
     }
-    if !without.is_empty() || args.tlbi != Tlbi::Vm {
-        let case = Case {
-            without: &[],
-            loses: None,
-            ..correct(Pages::Spread, Host::Everything, args.tlbi)
-        };
-        one(args, &case, without, vcpus, report);
+    let by_hand = !without.is_empty() || args.tlbi != Tlbi::Vm;
+    let alone = [Case { tlbi: args.tlbi, ..broken(Pages::Spread, Host::Everything, &[]) }];
+    let with = |case: &Case| if by_hand { without } else { case.without.iter().copied().collect() };
+    if args.mmu != Mmu::Arm64 {
+        for case in if by_hand { &alone[..] } else { &X86 } {
+            let world = once::build::<Shadow>(&migrating());
+            one(args, &world, (case, with(case), "x86"), vcpus, report);
+        }
+    }
+    if args.mmu == Mmu::X86 || args.tlbi != Tlbi::Vm {
         return;
     }
-    for case in &CASES {
-        one(args, case, case.without.iter().copied().collect(), vcpus, report);
+    if !smp::has_hardware_af() {
+        report.note(String::from("stress: arm64 is skipped: this core does not set AF by itself"));
+        return;
+    }
+    for (version, name) in own::VERSIONS {
+        for case in if by_hand { &alone[..] } else { &ARM64 } {
+            let world = once::build::<Stage2>(&migrating_arm64(version));
+            one(args, &world, (case, with(case), name), vcpus, report);
+        }
     }
 }
 
-fn one(args: &Args<'_>, case: &Case, without: GuardSet, vcpus: usize, report: &mut Report) {
-    let world = once::build(&migrating());
+fn one<A: RealMmu>(
+    args: &Args<'_>,
+    world: &World<El2<A>>,
+    (case, without, mmu): (&Case, GuardSet, &str),
+    vcpus: usize,
+    report: &mut Report,
+) {
     let guards = platform::set_without(without);
     let kind = tlbi::set_kind(case.tlbi);
     let done = load(
-        &world,
+        world,
         Load {
             vcpus,
             pages: case.pages,
@@ -289,10 +312,14 @@ fn one(args: &Args<'_>, case: &Case, without: GuardSet, vcpus: usize, report: &m
     tlbi::set_kind(kind);
     platform::set_without(guards);
     let with = all::with(without);
+    // That of arm64 says itself what a flush is made of.
+    let flush = match mmu {
+        "x86" => format!("flush by {}, ", case.tlbi.name()),
+        _ => String::new(),
+    };
     let what = format!(
-        "stress: {with}, flush by {}, {vcpus} vCPUs, {} stores to {}: {} rounds, {} pages copied, \
+        "stress: {mmu}, {with}, {flush}{vcpus} vCPUs, {} stores to {}: {} rounds, {} pages copied, \
          {} faults ({} fixed, {} spurious, {} retried), {} ms: {} words lost",
-        case.tlbi.name(),
         done.stores,
         case.pages.name(),
         done.rounds,

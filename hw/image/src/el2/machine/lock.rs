@@ -68,13 +68,12 @@ impl<T: Guarded> DerefMut for SpinGuard<'_, T> {
 impl<T: Guarded> Drop for SpinGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if self.class == LockClass::MmuLock {
-            let data: &T = self;
-            watch::observe(|observer| observer.mmu_unlocked(data));
-        }
+        unlocked(self.class, &**self);
         self.guard = None;
         if self.class.info().kind.spins() {
             story::end_holding(Held::Spinlock);
+        } else {
+            story::released();
         }
     }
 }
@@ -115,13 +114,13 @@ impl<T: Guarded> SpinRwLock<T> {
 
 impl<T: Guarded> RwLock<T> for SpinRwLock<T> {
     type Read<'a> = RwGuard<spin::RwLockReadGuard<'a, T>>;
-    type Write<'a> = RwGuard<spin::RwLockWriteGuard<'a, T>>;
+    type Write<'a> = Writer<'a, T>;
 
     fn read(&self) -> Self::Read<'_> {
         self.wait(|| self.lock.try_read())
     }
-    fn write(&self) -> Self::Write<'_> {
-        self.wait(|| self.lock.try_write())
+    fn write(&self) -> Writer<'_, T> {
+        Writer { guard: self.wait(|| self.lock.try_write()), class: self.class }
     }
 }
 
@@ -154,7 +153,45 @@ impl<G> Drop for RwGuard<G> {
         self.guard = None;
         if self.spins {
             story::end_holding(Held::Spinlock);
+        } else {
+            story::released();
         }
+    }
+}
+
+/// Ownership of a [`SpinRwLock`] alone.
+#[derive(Debug)]
+pub(crate) struct Writer<'a, T: Guarded> {
+    guard: RwGuard<spin::RwLockWriteGuard<'a, T>>,
+    class: LockClass,
+}
+
+impl<T: Guarded> Deref for Writer<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T: Guarded> DerefMut for Writer<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+impl<T: Guarded> Drop for Writer<'_, T> {
+    fn drop(&mut self) {
+        unlocked(self.class, &**self);
+    }
+}
+
+/// A lock is about to be released by who had it alone, with this data.
+#[inline]
+fn unlocked<T: Guarded>(class: LockClass, data: &T) {
+    if class == LockClass::MmuLock {
+        watch::observe(|observer| observer.mmu_unlocked(data));
     }
 }
 

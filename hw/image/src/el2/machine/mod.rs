@@ -2,6 +2,7 @@
 //! accesses, KVM_RUN, and what is checked meanwhile.
 
 pub(crate) mod access;
+pub(crate) mod mmu;
 pub(crate) mod platform;
 pub(crate) mod vcpu;
 pub(crate) mod watch;

@@ -12,6 +12,7 @@
 //! [`Platform::tlbi`] and [`Platform::dsb`].
 
 use core::fmt;
+use core::marker::PhantomData;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering as Order, fence};
 
 use kvmmu_model::arm64::{Dsb, TlbiScope};
@@ -24,16 +25,23 @@ use kvmmu_model::{
 use kvmmu_scenarios::Property;
 
 use super::lock::{SpinLock, SpinRwLock, SpinSrcu};
+use super::mmu::{RealMmu, Shadow};
 use super::rcu::SpinRcu;
 use super::watch;
 use crate::el2::cpu::{sysreg, tlbi, wait};
-use crate::el2::memory::stage2::{self, Descriptor};
+use crate::el2::memory::frames::{self, Descriptor};
+use crate::el2::memory::stage2;
 use crate::el2::record::recorder;
-use crate::el2::record::story::{self, Held};
+use crate::el2::record::story::{self, Effect, Held};
 
-/// The machine: one, made of statics, so that nothing has to be carried along.
+/// The machine: one, made of statics, so that nothing has to be carried along. Its VM has this MMU.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct El2;
+pub(crate) struct El2<A = Shadow>(PhantomData<A>);
+
+impl<A> El2<A> {
+    /// The machine.
+    pub(crate) const NEW: Self = El2(PhantomData);
+}
 
 /// The guards that are removed, a bit each.
 static TAKEN_AWAY: [AtomicU64; Guard::ALL.len().div_ceil(64)] =
@@ -121,7 +129,18 @@ impl Irq {
     }
 }
 
-impl Platform for El2 {
+/// Does the same to the word wherever it lives.
+macro_rules! at_place {
+    ($self:ident, $word:ident => $what:expr) => {
+        match &$self.place {
+            Place::Here($word) => $what,
+            Place::Page($word) => $what,
+            Place::Descriptor($word) => $what,
+        }
+    };
+}
+
+impl<A: RealMmu> Platform for El2<A> {
     type Word = El2Word;
     type Lock<T: Guarded> = SpinLock<T>;
     type Local = AtomicU64;
@@ -133,7 +152,7 @@ impl Platform for El2 {
         let [i, j] = tag.index.map(usize::from);
         let place = match tag.object {
             Object::Spte => Place::Descriptor(Descriptor::at(i, j)),
-            Object::Page => Place::Page(stage2::page_word(i, 0)),
+            Object::Page => Place::Page(frames::page_word(i, 0)),
             _ => Place::Here(AtomicU64::new(0)),
         };
         let word = El2Word { place, tag, freed: AtomicBool::new(false) };
@@ -186,6 +205,7 @@ impl Platform for El2 {
 
     #[inline]
     fn tlbi(&self, scope: TlbiScope) {
+        story::before(Effect::Store);
         tlbi::tlbi(scope);
     }
     #[inline]
@@ -212,6 +232,12 @@ impl Platform for El2 {
     fn allocated(&self, words: &[El2Word]) {
         // ORDERING: release: as above.
         words.iter().for_each(|word| word.freed.store(false, Order::Release));
+    }
+    fn zeroed(&self, words: &[El2Word]) {
+        for word in words {
+            // ORDERING: relaxed: published by the release of what leads to them.
+            at_place!(word, word => word.store(0, Ordering::Relaxed));
+        }
     }
 }
 
@@ -240,17 +266,6 @@ impl fmt::Debug for El2Word {
     }
 }
 
-/// Does the same to the word wherever it lives.
-macro_rules! at_place {
-    ($self:ident, $word:ident => $what:expr) => {
-        match &$self.place {
-            Place::Here($word) => $what,
-            Place::Page($word) => $what,
-            Place::Descriptor($word) => $what,
-        }
-    };
-}
-
 impl El2Word {
     /// Something is about to be done to it.
     #[inline]
@@ -270,7 +285,7 @@ impl El2Word {
     fn before_write(&self) {
         self.touch();
         if matches!(self.place, Place::Descriptor(_)) {
-            story::before_effect();
+            story::before(Effect::Store);
         }
     }
     /// An SPTE was written.

@@ -3,6 +3,7 @@
 use kvmmu_model::{Access, CpuId, FaultStatus, Mmu, RetPf};
 use kvmmu_scenarios::World;
 
+use super::mmu::RealMmu;
 use super::platform::{self, El2};
 use crate::el2::cpu::exit::{Exit as ExitCode, exit};
 use crate::el2::cpu::{sysreg, tlbi};
@@ -63,16 +64,21 @@ impl Faults {
 }
 
 /// Runs a guest on this CPU, which is `cpu`, until it is through.
-pub(crate) fn run(world: &World<El2>, cpu: CpuId, guest: &mut Context, path: Path) -> Faults {
+pub(crate) fn run<A: RealMmu>(
+    world: &World<El2<A>>,
+    cpu: CpuId,
+    guest: &mut Context,
+    path: Path,
+) -> Faults {
     let mut faults = Faults::default();
     let mut srcu = world.vm.vcpu_srcu_read_lock();
     loop {
-        while !world.vm.vcpu_enter_guest(cpu, &mut srcu, tlbi::flush_local) {}
+        while !Mmu::vcpu_enter_guest(&world.vm, cpu, &mut srcu, tlbi::flush_local) {}
         platform::set_in_guest(cpu, true);
         let why = guest.run();
         let from = (sysreg::cycles(), sysreg::cntpct());
         platform::set_in_guest(cpu, false);
-        world.vm.vcpu_leave_guest(cpu, &mut srcu);
+        Mmu::vcpu_leave_guest(&world.vm, cpu, &mut srcu);
         match why {
             Exit::Done => return faults,
             Exit::Abort(abort) => repair(world, cpu, abort, path, &mut faults),
@@ -87,15 +93,23 @@ pub(crate) fn run(world: &World<El2>, cpu: CpuId, guest: &mut Context, path: Pat
     }
 }
 
-fn repair(world: &World<El2>, cpu: CpuId, abort: Abort, path: Path, faults: &mut Faults) {
+fn repair<A: RealMmu>(
+    world: &World<El2<A>>,
+    cpu: CpuId,
+    abort: Abort,
+    path: Path,
+    faults: &mut Faults,
+) {
     let access = match abort {
         Abort { write: true, .. } => Access::Write,
         Abort { fetch: true, .. } => Access::Fetch,
         _ => Access::Read,
     };
     let page = stage2::page_of(abort.ipa);
-    let present = abort.is_permission() && path == Path::Fast;
-    let status = FaultStatus::present(present);
+    let status = match path {
+        Path::Fast => A::status(abort),
+        Path::Locked => FaultStatus::present(false),
+    };
     match Mmu::kvm_mmu_do_page_fault(&world.vm, cpu, page, access, status) {
         RetPf::Fixed => faults.fixed += 1,
         RetPf::Spurious => faults.spurious += 1,

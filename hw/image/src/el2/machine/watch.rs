@@ -7,12 +7,13 @@ use alloc::vec::Vec;
 use kvmmu_scenarios::{Machine, Observer, World};
 use spin::RwLock;
 
+use super::mmu::RealMmu;
 use super::platform::El2;
 use crate::el2::record::recorder::{self, Violation};
-use crate::el2::record::story::{Force, Moment};
+use crate::el2::record::story::{Moment, Plan};
 
 /// The world of the run that is recorded.
-static WORLD: RwLock<Option<Arc<World<El2>>>> = RwLock::new(None);
+static WORLD: RwLock<Option<Arc<dyn Observer + Send + Sync>>> = RwLock::new(None);
 
 /// Forgets everything of the last run.
 pub(crate) fn reset() {
@@ -21,20 +22,15 @@ pub(crate) fn reset() {
 }
 
 /// What happens from now on happens in this world.
-pub(crate) fn attach(world: &Arc<World<El2>>) {
-    *WORLD.write() = Some(Arc::clone(world));
+pub(crate) fn attach<A: RealMmu>(world: &Arc<World<El2<A>>>) {
+    let world: Arc<World<El2<A>>> = Arc::clone(world);
+    *WORLD.write() = Some(world);
 }
 
 /// Begins to record a run in this world: see [`recorder::begin`].
-pub(crate) fn begin(
-    world: &Arc<World<El2>>,
-    threads: usize,
-    moments: Vec<Moment>,
-    force: Force,
-    seed: u64,
-) {
-    El2.attach(world);
-    recorder::begin(threads, moments, force, seed);
+pub(crate) fn begin<A: RealMmu>(world: &Arc<World<El2<A>>>, threads: usize, plan: Plan, seed: u64) {
+    El2::NEW.attach(world);
+    recorder::begin(threads, plan, seed);
 }
 
 /// What happened in the run.

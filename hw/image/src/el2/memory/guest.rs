@@ -1,7 +1,7 @@
 //! Guests: entering them, what they exit with, and the registers that they run under.
 
 use core::fmt;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use super::stage2;
 use crate::el2::cpu::{sysreg, tlbi};
@@ -85,6 +85,10 @@ impl Abort {
     pub(crate) fn is_permission(self) -> bool {
         self.status & 0b11_1100 == 0b00_1100
     }
+    /// The level of the entry that faulted, if the status has one.
+    pub(crate) fn level(self) -> u8 {
+        self.status & 0b11
+    }
     /// An access-flag fault.
     pub(crate) fn is_access_flag(self) -> bool {
         self.status & 0b11_1100 == 0b00_1000
@@ -144,12 +148,36 @@ impl Context {
     }
 }
 
-/// Whether hardware keeps AF and the dirty state.
-static HARDWARE_AD: AtomicBool = AtomicBool::new(false);
+/// What hardware keeps in descriptors by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Keeps {
+    /// Nothing: an access without AF faults.
+    Nothing,
+    /// AF (`VTCR_EL2.HA`): what Linux sets.
+    Accessed,
+    /// AF and the dirty state (`HA` and `HD`).
+    Dirty,
+}
 
-/// VTCR_EL2: 39 bits of IPA from level 1, 4 KiB, write-back inner-shareable walks.
-const VTCR: u64 = 1 << 31 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | 25;
-const VTCR_HA_HD: u64 = 3 << 21;
+impl Keeps {
+    const ALL: [Keeps; 3] = [Keeps::Nothing, Keeps::Accessed, Keeps::Dirty];
+
+    fn vtcr(self) -> u64 {
+        match self {
+            Keeps::Nothing => 0,
+            Keeps::Accessed => VTCR_HA,
+            Keeps::Dirty => VTCR_HA | VTCR_HD,
+        }
+    }
+}
+
+static KEEPS: AtomicU8 = AtomicU8::new(Keeps::Nothing as u8);
+
+/// VTCR_EL2: 40 bits of IPA from level 1, 4 KiB, write-back inner-shareable walks.
+const VTCR: u64 = 1 << 31 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | 24;
+const VTCR_HA: u64 = 1 << 21;
+const VTCR_HD: u64 = 1 << 22;
 /// VMID 1.
 const VMID: u64 = 1 << 48;
 /// HCR_EL2: EL1 is AArch64; stage 2 is on; a guest without stage 1 has normal memory (DC).
@@ -157,18 +185,18 @@ const HCR: u64 = 1 << 31 | 1 << 12 | 1;
 /// SCTLR_EL1: RES1 only, so stage 1 is off.
 const SCTLR_EL1: u64 = 0x30d0_0800 | 1 << 12 | 1 << 2;
 
-/// Says whether hardware keeps AF and the dirty state; for CPUs that are set up from now on.
-pub(crate) fn set_hardware_ad(on: bool) {
+/// Says what hardware keeps; for CPUs that are set up from now on.
+pub(crate) fn set_keeps(keeps: Keeps) {
     // ORDERING: relaxed: set while no other CPU works.
-    HARDWARE_AD.store(on, Relaxed);
+    KEEPS.store(keeps as u8, Relaxed);
 }
 
 /// Sets the running CPU up for guests.
 pub(crate) fn set_up_cpu() {
     let width = (sysreg::mmfr0() & 0xf).min(5) << 16;
-    // ORDERING: relaxed: see set_hardware_ad.
-    let ad = if HARDWARE_AD.load(Relaxed) { VTCR_HA_HD } else { 0 };
-    sysreg::set_vtcr(VTCR | width | ad);
+    // ORDERING: relaxed: see set_keeps.
+    let keeps = Keeps::ALL[usize::from(KEEPS.load(Relaxed))];
+    sysreg::set_vtcr(VTCR | width | keeps.vtcr());
     sysreg::set_vttbr(stage2::root() | VMID);
     sysreg::set_hcr(HCR);
     sysreg::set_sctlr_el1(SCTLR_EL1);

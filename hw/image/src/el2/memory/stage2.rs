@@ -1,75 +1,49 @@
 //! Stage 2: the tables that guests translate by.
 //!
-//! The outer table (level 1) and what maps the guests' own programs are built by `aarch64-paging`,
-//! once. Below one entry of it hang the model's tables, which are real tables: index j of a table
-//! of the model is index j of a table of 512 entries, of which the others stay invalid. So the
-//! model's page p has the IPA `BASE + (p >> 2 << 21) + (p & 3 << 12)`.
-//!
-//! The model counts host pages from 0, and its tables from [`SHADOW_PAGES_BASE`]; here both are
-//! frames of one static block, and a descriptor in memory is the model's SPTE with the block's own
-//! frame number added ([`Descriptor`]).
-//!
-//! [`SHADOW_PAGES_BASE`]: kvmmu_model::spte::SHADOW_PAGES_BASE
+//! The outer tables and what maps the guests' own programs are built by `aarch64-paging`, once: a
+//! root of two pages, as Linux has it for 40 bits of address, and what hangs below it. Below one
+//! entry of the root hang the model's tables, which are real tables: index j of a table of the
+//! model is index j of a table of 512 entries, of which the others stay invalid. So the model's
+//! page p has the IPA `BASE + (p >> 2 << 21) + (p & 3 << 12)`, and what a root of the model holds
+//! is at level 2: a table, or a block of 2 MiB.
 
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use aarch64_paging::descriptor::{PhysicalAddress, Stage2Attributes};
 use aarch64_paging::paging::{
     Constraints, MemoryRegion, PageTable, RootTable, Stage2, Translation,
 };
-use kvmmu_model::spte::SHADOW_PAGES_BASE;
 use kvmmu_model::virt::GFNS;
-use kvmmu_model::x86::mmu::paging::{PT_ENTRIES, SHADOW_PAGES};
+use kvmmu_model::x86::mmu::paging::PT_ENTRIES;
 use kvmmu_model::{Gfn, SpId};
-use kvmmu_scenarios::host_mm::PFNS;
 
+use super::frames::{self, CODE, Frame, NAME};
 use crate::el2::cpu::sysreg;
 
-/// Eight-byte words of a page.
-const WORDS: usize = 512;
-/// A page of memory, or a table.
-#[repr(C, align(4096))]
-struct Frame([AtomicU64; WORDS]);
-
-/// A frame of zeroes.
-const fn zero() -> Frame {
-    Frame([const { AtomicU64::new(0) }; WORDS])
-}
-
-/// How many frames there are: those of the host below, tables above.
-const FRAMES: usize = SHADOW_PAGES_BASE as usize + SHADOW_PAGES;
-static MEMORY: [Frame; FRAMES] = [const { zero() }; FRAMES];
 /// The word that tells a counting guest to stop: on a page of its own.
-static CONTROL: Frame = zero();
-/// Tables for what is not the model's.
-static OUTER: [Frame; 8] = [const { zero() }; 8];
-static OUTER_USED: AtomicUsize = AtomicUsize::new(0);
-/// The physical address of the outermost table.
-static ROOT: AtomicU64 = AtomicU64::new(0);
+static CONTROL: Frame = Frame::zero();
+/// The root: two pages, one behind the other.
+#[repr(C, align(8192))]
+struct Root([Frame; 2]);
+static ROOT: Root = Root([const { Frame::zero() }; 2]);
+/// Entries of a page of the root.
+const ENTRIES: usize = 512;
+/// Tables below it, for what is not the model's.
+static OUTER: [Frame; 8] = [const { Frame::zero() }; 8];
+/// How many tables were given out, the root among them.
+static TABLES_USED: AtomicUsize = AtomicUsize::new(0);
 
-/// Where the model's pages begin: 64 GiB, far from the image.
-pub(crate) const BASE: u64 = 64 << 30;
+/// Where the model's pages begin: 576 GiB, which the second page of the root translates.
+pub(crate) const BASE: u64 = 576 << 30;
 /// Where guests see the control page.
 pub(crate) const CONTROL_IPA: u64 = 96 << 30;
-/// The word of a page that has its name: the frame's number, which is never 0 there.
-const NAME: usize = WORDS - 2;
-/// The word of a page that has the instruction for fetches.
-const CODE: usize = WORDS - 1;
-/// `hvc #1`.
-const HVC_1: u64 = 0xd400_0022;
 const TABLE: u64 = 3;
-const PFN_SHIFT: u32 = 12;
 
 #[expect(unsafe_code, reason = "these are in link.ld")]
 unsafe extern "C" {
     safe static guest_text: u8;
     safe static guest_text_end: u8;
-}
-
-/// The number of the first frame.
-fn first_frame() -> u64 {
-    core::ptr::from_ref(&MEMORY) as u64 >> PFN_SHIFT
 }
 
 /// The IPA of a page of the model.
@@ -99,78 +73,14 @@ pub(crate) fn code_ipa(page: u64) -> u64 {
     ipa(page) + 8 * CODE as u64
 }
 
-/// The host page with this name.
-pub(crate) fn named(name: u64) -> Option<u64> {
-    (1..=PFNS as u64).contains(&name).then(|| name - 1)
-}
-
-/// A word of a host page.
-pub(crate) fn page_word(pfn: usize, word: usize) -> &'static AtomicU64 {
-    assert!(pfn < PFNS);
-    &MEMORY[pfn].0[word]
-}
-
 /// The word that tells a counting guest to stop.
 pub(crate) fn control() -> &'static AtomicU64 {
     &CONTROL.0[0]
 }
 
-/// The outermost table.
+/// The root.
 pub(crate) fn root() -> u64 {
-    // ORDERING: relaxed: set before other CPUs run.
-    ROOT.load(Relaxed)
-}
-
-/// A descriptor in memory, seen as the model's SPTE.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Descriptor(&'static AtomicU64);
-
-/// What is in memory for an SPTE.
-fn to_memory(spte: u64) -> u64 {
-    if spte == 0 { 0 } else { spte + (first_frame() << PFN_SHIFT) }
-}
-
-/// The SPTE for what is in memory.
-fn to_spte(memory: u64) -> u64 {
-    if memory == 0 { 0 } else { memory - (first_frame() << PFN_SHIFT) }
-}
-
-impl Descriptor {
-    /// An entry of a table of the model.
-    pub(crate) fn at(table: usize, index: usize) -> Descriptor {
-        Descriptor(&MEMORY[SHADOW_PAGES_BASE as usize + table].0[index])
-    }
-    /// Reads it.
-    pub(crate) fn load(self, order: Ordering) -> u64 {
-        to_spte(self.0.load(order))
-    }
-    /// Writes it.
-    pub(crate) fn store(self, spte: u64, order: Ordering) {
-        self.0.store(to_memory(spte), order);
-    }
-    /// Exchanges it.
-    pub(crate) fn swap(self, spte: u64, order: Ordering) -> u64 {
-        to_spte(self.0.swap(to_memory(spte), order))
-    }
-    /// Replaces what is expected.
-    pub(crate) fn compare_exchange(
-        self,
-        current: u64,
-        new: u64,
-        success: Ordering,
-        failure: Ordering,
-    ) -> Result<u64, u64> {
-        let (current, new) = (to_memory(current), to_memory(new));
-        self.0.compare_exchange(current, new, success, failure).map(to_spte).map_err(to_spte)
-    }
-    /// Sets bits that are no part of the address.
-    pub(crate) fn fetch_or(self, bits: u64, order: Ordering) -> u64 {
-        to_spte(self.0.fetch_or(bits, order))
-    }
-    /// Clears bits that are no part of the address.
-    pub(crate) fn fetch_and(self, bits: u64, order: Ordering) -> u64 {
-        to_spte(self.0.fetch_and(bits, order))
-    }
+    ROOT.0[0].address()
 }
 
 /// Gives `aarch64-paging` its tables.
@@ -179,7 +89,9 @@ struct Tables;
 impl Translation<Stage2Attributes> for Tables {
     fn allocate_table(&mut self) -> (NonNull<PageTable<Stage2Attributes>>, PhysicalAddress) {
         // ORDERING: relaxed: one CPU builds.
-        let table = &OUTER[OUTER_USED.fetch_add(1, Relaxed)];
+        let used = TABLES_USED.fetch_add(1, Relaxed);
+        // The root is allocated first, and has two pages.
+        let table = used.checked_sub(1).map_or(&ROOT.0[0], |used| &OUTER[used]);
         let address = NonNull::from_ref(table).cast();
         (address, PhysicalAddress(address.as_ptr() as usize))
     }
@@ -216,41 +128,24 @@ pub(crate) fn init() {
     };
     map(text, text, text_end, read_only);
     map(CONTROL_IPA as usize, control, control + 4096, read_only | Stage2Attributes::XN);
-    // ORDERING: relaxed: one CPU builds.
-    ROOT.store(root.to_physical().0 as u64, Relaxed);
     // It is never dropped: guests run on it.
     core::mem::forget(root);
     sysreg::dsb();
 }
 
-/// Hangs the tables of the model below the outer one: guests have this root from now on.
+/// Hangs the tables of the model below the root: guests translate by them from now on.
 pub(crate) fn attach(sp: SpId) {
-    let table = core::ptr::from_ref(&MEMORY[SHADOW_PAGES_BASE as usize + usize::from(sp.0)]) as u64;
-    // The outermost table was allocated first.
+    let table = frames::table(usize::from(sp.0)).address();
+    let entry = (BASE >> 30) as usize;
     // ORDERING: relaxed: barriers follow.
-    OUTER[0].0[(BASE >> 30) as usize].store(table | TABLE, Relaxed);
+    ROOT.0[entry / ENTRIES].0[entry % ENTRIES].store(table | TABLE, Relaxed);
     sysreg::dsb();
 }
 
-/// Empties the model's tables, and makes every host page new: zeroes, its name, an instruction.
+/// Empties the model's tables and makes every page new: see [`frames`].
 pub(crate) fn reset() {
-    for table in &MEMORY[SHADOW_PAGES_BASE as usize..] {
-        // ORDERING: relaxed: nobody else runs; barriers follow.
-        table.0.iter().for_each(|entry| entry.store(0, Relaxed));
-    }
-    for (pfn, page) in MEMORY[..PFNS].iter().enumerate() {
-        for (i, word) in page.0.iter().enumerate() {
-            let value = match i {
-                NAME => pfn as u64 + 1,
-                CODE => HVC_1,
-                _ => 0,
-            };
-            // ORDERING: relaxed: as above.
-            word.store(value, Relaxed);
-        }
-        sysreg::sync_code(core::ptr::from_ref(&page.0[CODE]) as usize);
-    }
-    // ORDERING: relaxed: as above.
+    frames::reset();
+    // ORDERING: relaxed: nobody else runs; barriers follow.
     CONTROL.0[0].store(0, Relaxed);
     sysreg::dsb();
 }

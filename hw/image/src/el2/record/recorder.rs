@@ -12,7 +12,7 @@ use kvmmu_model::{CpuId, Mark};
 use kvmmu_scenarios::Property;
 use spin::Mutex;
 
-use super::story::{self, Force, Moment};
+use super::story::{self, Moment, Plan};
 use crate::args::CPUS_MAX;
 use crate::el2::cpu::smp;
 
@@ -27,6 +27,9 @@ static THREADS: [AtomicUsize; CPUS_MAX] = [const { AtomicUsize::new(0) }; CPUS_M
 static MARKS: [AtomicU16; MARKS_MAX] = [const { AtomicU16::new(0) }; MARKS_MAX];
 static NR_MARKS: AtomicUsize = AtomicUsize::new(0);
 static VIOLATION: Mutex<Option<Violation>> = Mutex::new(None);
+/// What the running CPU's check has found, while it is not known whether that counts.
+static WITHHELD: [Mutex<Option<Option<Violation>>>; CPUS_MAX] =
+    [const { Mutex::new(None) }; CPUS_MAX];
 static PRELOADS: Mutex<Vec<Preload>> = Mutex::new(Vec::new());
 
 /// A property that was violated.
@@ -69,11 +72,10 @@ pub(crate) fn reset() {
     story::end();
 }
 
-/// Begins to record a run. `moments` are the story that is forced, if one is; `seed` is where
-/// delays come from.
-pub(crate) fn begin(threads: usize, moments: Vec<Moment>, force: Force, seed: u64) {
+/// Begins to record a run by a plan; `seed` is where delays come from.
+pub(crate) fn begin(threads: usize, plan: Plan, seed: u64) {
     *VIOLATION.lock() = None;
-    story::begin(threads, moments, force, seed);
+    story::begin(threads, plan, seed);
     // ORDERING: relaxed, here and below: the other CPUs get their work after.
     NR_MARKS.store(0, Relaxed);
     RECORDING.store(true, Relaxed);
@@ -149,9 +151,28 @@ fn record(mark: Mark) {
 
 /// A property is violated; the first one of a run counts.
 pub(crate) fn violate(property: Property, detail: Arguments<'_>) {
-    let mut violation = VIOLATION.lock();
-    if violation.is_none() {
-        *violation = Some(Violation { property, detail: detail.to_string() });
+    let violation = Violation { property, detail: detail.to_string() };
+    match &mut *WITHHELD[smp::this_cpu()].lock() {
+        Some(withheld) => {
+            withheld.get_or_insert(violation);
+        }
+        None => {
+            VIOLATION.lock().get_or_insert(violation);
+        }
+    }
+}
+
+/// Checks something, and what it says is violated counts if nothing has changed, before and after.
+pub(crate) fn check_while(unchanged: impl Fn() -> bool, check: impl FnOnce()) {
+    if !unchanged() {
+        return;
+    }
+    let withheld = &WITHHELD[smp::this_cpu()];
+    *withheld.lock() = Some(None);
+    check();
+    let found = withheld.lock().take().flatten();
+    if let Some(violation) = found.filter(|_| unchanged()) {
+        VIOLATION.lock().get_or_insert(violation);
     }
 }
 

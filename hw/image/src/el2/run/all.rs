@@ -1,62 +1,31 @@
 //! The scenarios that fit: each forced into its stories, and stressed.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::num::NonZeroU64;
 
-use kvmmu_model::{Guard, GuardSet, Mark};
+use kvmmu_model::{Guard, GuardSet};
 use kvmmu_scenarios::Property;
 use kvmmu_scenarios::mmu::format_of;
-use kvmmu_scenarios::ops::{HostOp, Op, VcpuOp};
-use kvmmu_scenarios::outcome::{Line, Outcome};
-use kvmmu_scenarios::scenario::{Expect, Expected, Format, Scenario, Witness};
+use kvmmu_scenarios::ops::{HostOp, Op};
+use kvmmu_scenarios::outcome::Line;
+use kvmmu_scenarios::scenario::{Arch, Expect, Expected, Format, Scenario};
 
-use super::catalogue;
-use super::once::{self, Ran};
-use super::report::Report;
-use crate::args::Args;
+use super::limits::Limit;
+use super::report::{Came, Report, Row};
+use super::tally::Tally;
+use super::tell::tell;
+use super::{catalogue, once};
+use crate::args::{Args, Mmu};
 use crate::el2::cpu::console::say;
 use crate::el2::cpu::smp;
 use crate::el2::machine::platform;
 use crate::el2::record::random::Random;
-use crate::el2::record::story::{Force, Moment};
+use crate::el2::record::story::{Force, Plan};
 
 /// How many more runs look for a violation that is expected and was not seen.
 const SEARCH_RUNS: u32 = 60;
-
-/// What the runs of a scenario gave.
-#[derive(Default)]
-struct Tally {
-    outcomes: BTreeMap<Outcome, u64>,
-    /// Violations, by what was said, and how often.
-    violations: BTreeMap<String, u64>,
-    /// The properties that were violated.
-    properties: Vec<Property>,
-    /// How often each witness of the scenario was seen.
-    seen: Vec<u64>,
-    runs: u64,
-}
-
-impl Tally {
-    fn add(&mut self, scenario: &Scenario, ran: Ran) {
-        self.runs += 1;
-        *self.outcomes.entry(ran.outcome).or_default() += 1;
-        self.seen.resize(scenario.sometimes.len(), 0);
-        for (seen, witness) in self.seen.iter_mut().zip(&scenario.sometimes) {
-            *seen += u64::from(once::was_seen(witness, &ran.marks));
-        }
-        if let Some(violation) = ran.violation {
-            let said = format!("{}: {}", violation.property.name(), violation.detail);
-            *self.violations.entry(said).or_default() += 1;
-            if !self.properties.contains(&violation.property) {
-                self.properties.push(violation.property);
-            }
-        }
-    }
-}
 
 /// True if a run of this may move a live mapping to another page without taking it away first,
 /// which the architecture forbids (break-before-make): only QEMU takes it.
@@ -67,20 +36,27 @@ fn breaks_bbm(scenario: &Scenario) -> bool {
 }
 
 /// True if runs of a variant are expected to go on for ever: nobody ends them here. Whether a CPU
-/// keeps what denies an access, it decides, and is asked.
-fn hangs(expect: &Expect) -> bool {
+/// keeps what denies an access, it decides, and is asked; QEMU, of which it is known, always.
+fn hangs(scenario: &Scenario, expect: &Expect, is_qemu: bool) -> bool {
+    let denied = Limit::of(scenario, expect) == Some(Limit::Denials) && is_qemu;
     matches!(expect.property, Some(Property::Livelock | Property::Deadlock))
         && !expect.without.contains(Guard::RelaxPermsLocalFlush)
+        && !denied
 }
 
 /// Runs one scenario or all; `without` was set before.
 pub(crate) fn run(args: &Args<'_>, without: GuardSet, report: &mut Report) {
-    let all = catalogue::builtin();
+    let mut all = catalogue::builtin();
+    all.retain(|scenario| is_of(args.mmu, scenario));
     let mut selected = 0;
     for scenario in all.iter().filter(|s| args.scenario.is_none_or(|name| s.name == name)) {
         selected += 1;
         if scenario.spte == Format::Stage2Hd && !smp::has_hardware_ad() {
             say!("{}: skipped: this core has no hardware dirty state", scenario.name);
+            continue;
+        }
+        if scenario.profile.arch() == Arch::Arm64 && !smp::has_hardware_af() {
+            say!("{}: skipped: this core does not set AF by itself", scenario.name);
             continue;
         }
         if breaks_bbm(scenario) && !report.is_qemu() {
@@ -94,9 +70,10 @@ pub(crate) fn run(args: &Args<'_>, without: GuardSet, report: &mut Report) {
         // Without guards of the user's own choice: each variant that the file speaks of.
         let alone = [without];
         let (hang, end): (Vec<&Expect>, Vec<&Expect>) =
-            scenario.expects.iter().partition(|expect| hangs(expect));
-        if without.is_empty() && !hang.is_empty() {
-            say!("{}: skipped: {} that would hang", scenario.name, hang.len());
+            scenario.expects.iter().partition(|expect| hangs(scenario, expect, report.is_qemu()));
+        for expect in hang.iter().filter(|_| without.is_empty()) {
+            say!("{}: skipped: {} would hang", scenario.name, with(expect.without));
+            report.row(Row::not_run(&scenario.name, with(expect.without)));
         }
         let variants: Vec<GuardSet> = end.iter().map(|e| e.without).collect();
         for without in if without.is_empty() { &variants[..] } else { &alone } {
@@ -105,19 +82,32 @@ pub(crate) fn run(args: &Args<'_>, without: GuardSet, report: &mut Report) {
             platform::set_without(before);
         }
     }
+    let vmids = catalogue::SEVERAL_VMIDS;
+    if args.scenario.is_none() && args.mmu != Mmu::X86 {
+        say!("{}: left out: they have several VMIDs, and the image has one", vmids.join(", "));
+    }
     if selected == 0 {
+        let name = args.scenario.unwrap_or_default();
         let names: Vec<&str> = all.iter().map(|s| s.name.as_str()).collect();
-        report.select_nothing(format!(
-            "there is no scenario '{}'; there are {}",
-            args.scenario.unwrap_or_default(),
-            names.join(", ")
-        ));
+        report.select_nothing(match vmids.contains(&name) {
+            true => format!("'{name}' has several VMIDs, and the image has one"),
+            false => format!("there is no scenario '{name}'; there are {}", names.join(", ")),
+        });
+    }
+}
+
+/// True if a scenario is of the MMU that was asked for.
+fn is_of(mmu: Mmu, scenario: &Scenario) -> bool {
+    match mmu {
+        Mmu::All => true,
+        Mmu::X86 => scenario.profile.arch() == Arch::X86,
+        Mmu::Arm64 => scenario.profile.arch() == Arch::Arm64,
     }
 }
 
 /// The names of what there is.
-pub(crate) fn list() {
-    for scenario in catalogue::builtin() {
+pub(crate) fn list(args: &Args<'_>) {
+    for scenario in catalogue::builtin().iter().filter(|scenario| is_of(args.mmu, scenario)) {
         say!("{:24} {}", scenario.name, scenario.title);
     }
 }
@@ -127,19 +117,18 @@ fn one(args: &Args<'_>, scenario: &Scenario, without: GuardSet, report: &mut Rep
     let mut tally = Tally::default();
     for i in 0..args.runs {
         let force = if i % 2 == 0 { Force::Nothing } else { Force::Delays };
-        tally.add(scenario, once::run_once(scenario, &[], force, &mut random));
+        tally.add(once::run_once(scenario, Plan::free(force), &mut random));
     }
     let expect = scenario.expects.iter().find(|e| e.without == without);
-    let mut told = 0;
-    let mut not_told = Vec::new();
+    let limit = expect.and_then(|e| Limit::of(scenario, e)).filter(|_| report.is_qemu());
     // What must be seen at least once is what must be seen with every guard.
     let sometimes = if without.is_empty() { &scenario.sometimes[..] } else { &[] };
     let witnesses = sometimes.iter().map(|witness| (witness, None));
     let violation = expect.and_then(|e| Some((e.story.as_ref()?, e.property)));
-    for (witness, wanted) in witnesses.chain(violation) {
-        if tell(scenario, witness, wanted, &mut random, &mut tally) {
-            told += 1;
-        } else {
+    let stories: Vec<_> = witnesses.chain(violation).collect();
+    let mut not_told = Vec::new();
+    for (witness, wanted) in &stories {
+        if !tell(scenario, witness, wanted.filter(|_| limit.is_none()), &mut random, &mut tally) {
             not_told.push(format!("'{}'", witness.text));
         }
     }
@@ -147,12 +136,13 @@ fn one(args: &Args<'_>, scenario: &Scenario, without: GuardSet, report: &mut Rep
         violation.and_then(|(_, property)| property).is_some_and(|p| !tally.properties.contains(&p))
     };
     for _ in 0..SEARCH_RUNS {
-        if is_missing(&tally) {
-            tally.add(scenario, once::run_once(scenario, &[], Force::Delays, &mut random));
+        if limit.is_none() && is_missing(&tally) {
+            tally.add(once::run_once(scenario, Plan::free(Force::Delays), &mut random));
         }
     }
+    let forced = stories.len() - not_told.len();
     say!(
-        "scenario {}, {}: {} runs, {} outcomes, {told} stories told{}{}",
+        "scenario {}, {}: {} runs, {} outcomes, {forced} stories told{}{}",
         scenario.name,
         with(without),
         tally.runs,
@@ -168,7 +158,16 @@ fn one(args: &Args<'_>, scenario: &Scenario, without: GuardSet, report: &mut Rep
             tally.runs
         );
     }
-    judge(&format!("{}, {}", scenario.name, with(without)), expect, &tally, report);
+    let name = format!("{}, {}", scenario.name, with(without));
+    let came = judge(&name, (scenario, expect), &tally, report);
+    report.row(Row {
+        scenario: scenario.name.clone(),
+        variant: with(without),
+        runs: tally.runs,
+        stories: stories.len(),
+        forced,
+        came,
+    });
     for (outcome, count) in &tally.outcomes {
         let line = Line {
             machine: "el2",
@@ -182,89 +181,61 @@ fn one(args: &Args<'_>, scenario: &Scenario, without: GuardSet, report: &mut Rep
     }
 }
 
-/// Forces a story, in each way that there is, until it was told. Where it is about a violation it
-/// is told on until that was seen. True if it was told.
-fn tell(
-    scenario: &Scenario,
-    witness: &Witness,
-    wanted: Option<Property>,
-    random: &mut Random,
-    tally: &mut Tally,
-) -> bool {
-    let Some(moments) = once::story(witness) else { return false };
-    let mut versions = vec![moments.clone()];
-    versions.extend(with_stores(&moments));
-    if wanted.is_some() {
-        versions.extend(at_last_store(scenario, &moments));
-    }
-    let mut told = false;
-    for moments in &versions {
-        for force in WAYS {
-            let ran = once::run_once(scenario, moments, force, random);
-            told |= once::was_seen(witness, &ran.marks);
-            tally.add(scenario, ran);
-            if told && wanted.is_none_or(|property| tally.properties.contains(&property)) {
-                return true;
-            }
-        }
-    }
-    told
-}
-
-/// The ways to force a story.
-const WAYS: [Force; 6] = [
-    Force::AtMarks,
-    Force::WithoutLocks,
-    Force::WithoutSections,
-    Force::BeforeEffects,
-    Force::AtSections,
-    Force::Delays,
-];
-
-/// The same story, but a vCPU that has repaired its fault goes on to its store before it is another
-/// thread's turn: that is mostly what the story is about. `None`: nobody does that in it.
-fn with_stores(moments: &[Moment]) -> Option<Vec<Moment>> {
-    let mut changed = moments.to_vec();
-    for i in 0..moments.len().saturating_sub(1) {
-        let repaired = matches!(
-            moments[i].mark,
-            Mark::FastFaultFixed | Mark::FastFaultWritable | Mark::AccessTrackRestored
-        );
-        if repaired && moments[i + 1].thread != moments[i].thread {
-            changed[i].mark = Mark::GuestWrite;
-        }
-    }
-    (changed != moments).then_some(changed)
-}
-
-/// The same story, told of the last store of the vCPU whose moment it ends with: what is lost
-/// before is found again by what comes after. `None`: it has no other stores.
-fn at_last_store(scenario: &Scenario, moments: &[Moment]) -> Option<Vec<Moment>> {
-    let thread = moments.last()?.thread;
-    let is_store = |op| matches!(op, Op::Vcpu(VcpuOp::Write(_)));
-    let stores = scenario.threads[thread].run.ops().filter(|(_, op)| is_store(*op)).count();
-    let before = vec![Moment { thread, mark: Mark::GuestWrite }; stores.saturating_sub(1)];
-    (!before.is_empty()).then(|| before.into_iter().chain(moments.iter().copied()).collect())
-}
-
-/// A violation where none may be is unexpected. One that is expected has to be seen here only if
-/// its story can be forced; where it was not seen, the report says so.
-fn judge(name: &str, expect: Option<&Expect>, tally: &Tally, report: &mut Report) {
+/// A violation where none may be is unexpected. One that is expected of the MMU of x86 has to be
+/// seen here only if its story can be forced, and one of arm64 unless it is known why QEMU does not
+/// show it; where it was not seen, the report says so.
+fn judge(
+    name: &str,
+    (scenario, expect): (&Scenario, Option<&Expect>),
+    tally: &Tally,
+    report: &mut Report,
+) -> Came {
+    let none = tally.violations.is_empty();
     match expect {
         Some(e) if e.verdict == Expected::Violated => {
-            let caught = e.property.is_some_and(|p| tally.properties.contains(&p));
-            let property = e.property.map_or("something", |p| p.name());
-            if caught {
-                report
-                    .expected(format!("{name}: {property} is violated, as it must: {}", e.because));
-            } else {
-                report.note(format!("{name}: {property} was not seen to be violated here"));
+            let limit = Limit::of(scenario, e).filter(|_| report.is_qemu());
+            let property = e.property.filter(|p| tally.properties.contains(p));
+            // What cannot be seen itself may have consequences that can.
+            let lost = property.or(tally.properties.first().copied().filter(|_| limit.is_some()));
+            let expected = e.property.map_or("something", Property::name);
+            if let Some(lost) = lost {
+                let lost = lost.name();
+                report.expected(format!("{name}: {lost} is violated, as it must: {}", e.because));
+                return Came::Lost(lost, tally.violated);
+            }
+            let unseen = format!("{name}: {expected} was not seen to be violated here");
+            match limit {
+                Some(limit) => {
+                    report.note(format!("{unseen}: {}", limit.why()));
+                    Came::Hidden(limit)
+                }
+                None => {
+                    let must = report.is_qemu() && scenario.profile.arch() == Arch::Arm64;
+                    if must {
+                        report.unexpected(unseen)
+                    } else {
+                        report.note(unseen)
+                    }
+                    Came::NotSeen
+                }
             }
         }
-        Some(_) if tally.violations.is_empty() => report.expected(format!("{name}: holds")),
-        Some(_) => report.unexpected(format!("{name}: violated, and must hold")),
-        None if tally.violations.is_empty() => report.note(format!("{name}: nothing violated")),
-        None => report.note(format!("{name}: violated without these guards")),
+        Some(_) if none => {
+            report.expected(format!("{name}: holds"));
+            Came::Holds
+        }
+        Some(_) => {
+            report.unexpected(format!("{name}: violated, and must hold"));
+            Came::Violated
+        }
+        None if none => {
+            report.note(format!("{name}: nothing violated"));
+            Came::Holds
+        }
+        None => {
+            report.note(format!("{name}: violated without these guards"));
+            Came::Lost(tally.properties[0].name(), tally.violated)
+        }
     }
 }
 

@@ -2,5 +2,10 @@
 
 pub(crate) mod all;
 pub(crate) mod catalogue;
+pub(crate) mod limits;
 pub(crate) mod once;
 pub(crate) mod report;
+
+mod schedules;
+mod tally;
+mod tell;

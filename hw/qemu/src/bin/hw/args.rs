@@ -33,7 +33,13 @@ pub(crate) struct Args {
     /// The type of the cores
     #[arg(long, value_name = "NAME", default_value = "cortex-a76")]
     pub(crate) cpu: String,
-    /// What a flush of TLBs is made of: none, ipa, page or vm
+    /// Whose MMU: x86, arm64 or all
+    #[arg(long, value_name = "MMU")]
+    pub(crate) mmu: Option<String>,
+    /// Whether a broadcast TLBI is done twice: auto (where a core has an erratum), yes or no
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) repeat: Option<String>,
+    /// What a flush of TLBs is made of (x86): none, ipa, page or vm
     #[arg(long, value_name = "KIND")]
     pub(crate) tlbi: Option<String>,
     /// How often each scenario runs
@@ -67,6 +73,8 @@ pub(crate) struct Args {
 pub(crate) enum Job {
     /// Tests, stress and scenarios
     Suite,
+    /// The suite and the benchmarks
+    All,
     /// The deterministic tests
     Tests,
     /// Stress with the migration oracle
@@ -87,6 +95,7 @@ impl Args {
         let mut words = Vec::new();
         let job = match self.job {
             Job::Suite => "suite",
+            Job::All => "all",
             Job::Tests => "tests",
             Job::Stress => "stress",
             Job::Scenarios => "scenarios",
@@ -99,6 +108,8 @@ impl Args {
         };
         word("scenario", self.scenario.clone());
         word("without", self.without.clone());
+        word("mmu", self.mmu.clone());
+        word("repeat", self.repeat.clone());
         word("tlbi", self.tlbi.clone());
         word("runs", self.runs.map(|n| n.to_string()));
         word("stores", self.stores.map(|n| n.to_string()));

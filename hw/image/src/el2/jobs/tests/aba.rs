@@ -10,7 +10,7 @@ use kvmmu_scenarios::scenario::Scenario;
 use crate::el2::cpu::smp;
 use crate::el2::machine::platform;
 use crate::el2::record::random::Random;
-use crate::el2::record::story::{Force, Moment};
+use crate::el2::record::story::{Force, Hold, Moment, Plan};
 use crate::el2::run::report::Report;
 use crate::el2::run::{all, catalogue, once};
 
@@ -92,9 +92,10 @@ fn one(scenario: &Scenario, case: &Case, report: &mut Report) {
         .iter()
         .map(|(mark, thread)| Moment { thread: *thread, mark: *mark })
         .collect();
+    let plan = || Plan::forced(schedule.clone(), Hold::at(case.force));
     let before = platform::set_without(without);
     let mut random = Random::new(1);
-    let mut runs = (0..TRIES).map(|_| once::run_once(scenario, &schedule, case.force, &mut random));
+    let mut runs = (0..TRIES).map(|_| once::run_once(scenario, plan(), &mut random));
     // The schedule to its end; and what it leads to, where that depends on what comes after.
     let told = runs.find(|ran| ran.stopped_at.is_none() && ran.violation.is_some() == case.lost);
     platform::set_without(before);

@@ -13,17 +13,19 @@ use kvmmu_model::x86::mmu::walk::hardware_walk;
 use kvmmu_model::{Access, CpuId, Gfn, Mark, Spte, SpteLoc, Tables, Word};
 use kvmmu_scenarios::World;
 use kvmmu_scenarios::machine::GuestAccess;
-use kvmmu_scenarios::scenario::{Format, Scenario};
+use kvmmu_scenarios::scenario::Format;
 
+use super::own::migrating;
 use crate::el2::cpu::smp;
+use crate::el2::machine::mmu::Shadow;
 use crate::el2::machine::platform::El2;
 use crate::el2::machine::vcpu::{self, Path};
 use crate::el2::machine::{access, watch};
 use crate::el2::memory::guest::{Abort, Context, Exit, Program};
-use crate::el2::memory::stage2;
-use crate::el2::record::story::{Force, Moment};
+use crate::el2::memory::{frames, stage2};
+use crate::el2::record::story::{Force, Moment, Plan};
+use crate::el2::run::once;
 use crate::el2::run::report::Report;
-use crate::el2::run::{catalogue, once};
 
 /// The vCPU of the tests, which is a CPU of its own.
 pub(super) const VCPU: CpuId = CpuId(1);
@@ -40,12 +42,6 @@ pub(crate) fn run(report: &mut Report) {
     stale::cross_core(report);
     hardware_dirty(report);
     aba::run(report);
-}
-
-/// The scenario that tests set out from: all frames logged, mapped 110.
-pub(super) fn migrating() -> Scenario {
-    let found = catalogue::own().into_iter().find(|s| s.name == "migrating");
-    found.unwrap_or_else(|| unreachable!("the build script has it"))
 }
 
 /// The SPTE of a page, which must have a table.
@@ -96,14 +92,14 @@ fn said(fault: Option<Abort>) -> String {
 
 /// What a recorded body passed.
 fn recorded(world: &Arc<World<El2>>, body: &(dyn Fn() + Sync)) -> alloc::vec::Vec<Mark> {
-    watch::begin(world, 2, alloc::vec::Vec::new(), Force::Nothing, 1);
+    watch::begin(world, 2, Plan::free(Force::Nothing), 1);
     on_vcpu(body);
     watch::end().1.into_iter().map(|moment: Moment| moment.mark).collect()
 }
 
 /// A store to a read-only descriptor is repaired by one compare-and-exchange.
 fn permission_fault(report: &mut Report) {
-    let world = once::build(&migrating());
+    let world = once::build::<Shadow>(&migrating());
     let fault = spin::Mutex::new(None);
     on_vcpu(&|| *fault.lock() = fault_of(Access::Write, 0));
     let raw = fault.lock().is_some_and(|a| {
@@ -117,7 +113,7 @@ fn permission_fault(report: &mut Report) {
         vcpu::run(&world, VCPU, &mut one_access(Access::Write, 0, 0x5a), Path::Fast);
     });
     let fast = marks.contains(&Mark::FastFaultWritable) && !marks.contains(&Mark::SlowFault);
-    let written = stage2::page_word(0, 0).load(Relaxed) == 0x5a;
+    let written = frames::page_word(0, 0).load(Relaxed) == 0x5a;
     let allowed = world.vm.mmu.format().is_writable(spte(&world, 0));
     report.check(
         fast && written && allowed && marks.contains(&Mark::MarkDirty),
@@ -131,7 +127,7 @@ fn permission_fault(report: &mut Report) {
 
 /// Aging takes AF away; the fault that follows gives it back without `mmu_lock`.
 fn access_flag_fault(report: &mut Report) {
-    let world = once::build(&migrating());
+    let world = once::build::<Shadow>(&migrating());
     let young = world.vm.clear_flush_young(Gfn(1));
     let fault = spin::Mutex::new(None);
     on_vcpu(&|| *fault.lock() = fault_of(Access::Read, 1));
@@ -159,7 +155,7 @@ fn hardware_dirty(report: &mut Report) {
     for entry in &mut scenario.map {
         (entry.writable, entry.accessed, entry.dirty) = (true, false, false);
     }
-    let world = once::build(&scenario);
+    let world = once::build::<Shadow>(&scenario);
     let format = world.vm.mmu.format();
     let before = spte(&world, 2);
     let fault = spin::Mutex::new(None);
@@ -188,7 +184,7 @@ pub(super) fn store_by_guest(page: u64, value: u8) -> bool {
 /// Reads what a guest wrote.
 pub(super) fn content(page: usize) -> u64 {
     // ORDERING: acquire: what the guest did before is seen.
-    stage2::page_word(page, 0).load(Acquire)
+    frames::page_word(page, 0).load(Acquire)
 }
 
 /// Tells a counting guest to stop, or to go on.

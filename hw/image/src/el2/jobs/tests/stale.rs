@@ -6,9 +6,11 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use kvmmu_model::{Gfn, Tables, Word};
 
-use super::{VCPU, content, migrating, on_vcpu, place, set_stop, spte, store_by_guest};
+use super::super::own::migrating;
+use super::{VCPU, content, on_vcpu, place, set_stop, spte, store_by_guest};
 use crate::args::Tlbi;
 use crate::el2::cpu::{smp, sysreg, tlbi, wait};
+use crate::el2::machine::mmu::Shadow;
 use crate::el2::machine::vcpu::{self, Path};
 use crate::el2::memory::guest::{Context, Program};
 use crate::el2::memory::stage2;
@@ -65,7 +67,7 @@ pub(super) fn same_core(report: &mut Report) {
 
 /// Whether the second store went through; `None`: the first one did not.
 fn second_store(kind: Tlbi) -> Option<bool> {
-    let world = once::build(&migrating());
+    let world = once::build::<Shadow>(&migrating());
     let went_through = spin::Mutex::new(None);
     on_vcpu(&|| {
         let format = world.vm.mmu.format();
@@ -120,7 +122,7 @@ pub(super) fn cross_core(report: &mut Report) {
 
 /// Harvests beside a guest, and once more when it is out.
 fn harvest(kind: Tlbi) -> Harvested {
-    let world = once::build(&migrating());
+    let world = once::build::<Shadow>(&migrating());
     let kind_before = tlbi::set_kind(kind);
     let seen = spin::Mutex::new((0, 0));
     smp::parallel(2, &|i| {
