@@ -77,7 +77,8 @@ extern "C" fn rust_main(tree: usize, level: u64) -> ! {
     );
     let types = || (0..smp::workers()).map(smp::worker_type);
     tlbi::set_twice(match args.repeat {
-        Repeat::Auto => types().any(|core| core == smp::CORTEX_A55),
+        // An emulated core has no erratum.
+        Repeat::Auto => !board.is_qemu && types().any(smp::repeats_tlbi),
         Repeat::Yes => true,
         Repeat::No => false,
     });

@@ -72,6 +72,12 @@ pub(crate) const CORTEX_A55: u64 = 0x4100_d050;
 /// Arm Cortex-A76.
 pub(crate) const CORTEX_A76: u64 = 0x4100_d0b0;
 
+/// True if cores of this type may complete a broadcast invalidation before the stores of another
+/// CPU that used the entry: Cortex-A55 erratum 2441007, A76 4193800. Doing it twice covers for it.
+pub(crate) fn repeats_tlbi(core: u64) -> bool {
+    matches!(core, CORTEX_A55 | CORTEX_A76)
+}
+
 /// The name of a type of core.
 pub(crate) fn core_name(core: u64) -> &'static str {
     match core {

@@ -14,8 +14,7 @@ use super::{smp, sysreg};
 use crate::args::{CPUS_MAX, Tlbi as Kind};
 use crate::el2::memory::stage2;
 
-/// Cortex-A55 erratum 2441007: a broadcast invalidation may complete before the stores of another
-/// CPU that used the entry. Doing it twice is what covers for it.
+/// Every broadcast is done twice: see [`smp::repeats_tlbi`].
 static TWICE: AtomicBool = AtomicBool::new(false);
 /// What a flush does.
 static KIND: AtomicU8 = AtomicU8::new(Kind::Vm as u8);
@@ -85,10 +84,6 @@ impl Tlbis {
     pub(crate) fn add(&mut self, more: Tlbis) {
         *self = self.with(more, |all, more| all + more);
     }
-    /// How many each of so many had.
-    pub(crate) fn each_of(self, times: u64) -> Tlbis {
-        self.with(self, |all, _| all / times)
-    }
     fn with(mut self, other: Tlbis, of: impl Fn(u64, u64) -> u64) -> Tlbis {
         for (mine, other) in self.0.iter_mut().flatten().zip(other.0.iter().flatten()) {
             *mine = of(*mine, *other);
@@ -114,7 +109,7 @@ fn counted(what: Tlbi, broadcast: bool) {
     count.fetch_add(1, Relaxed);
 }
 
-/// The instruction. Where there is a core with erratum 2441007 a broadcast is done twice, with a
+/// The instruction. Where a core has an erratum that asks for it a broadcast is done twice, with a
 /// barrier between: the second waits for what the first does not. Level hints are left out, which
 /// drops no less. There is one VM, and its VMID is loaded.
 pub(crate) fn tlbi(TlbiScope { what, on, .. }: TlbiScope) {
@@ -154,7 +149,7 @@ pub(crate) fn set_kind(kind: Kind) -> Kind {
     Kind::ALL[usize::from(KIND.swap(kind as u8, Relaxed))]
 }
 
-/// Says whether there is a core that has erratum 2441007.
+/// Says whether every broadcast is to be done twice.
 pub(crate) fn set_twice(twice: bool) {
     // ORDERING: relaxed: set before the other CPUs start.
     TWICE.store(twice, Relaxed);

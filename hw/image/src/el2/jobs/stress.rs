@@ -175,7 +175,7 @@ fn guest<A: RealMmu>(
     }
 }
 
-/// Runs it in a world: the vCPUs on the first CPUs, the host on the one after.
+/// Runs it in a world: the host on the first CPU, the vCPUs on those after.
 pub(crate) fn load<A: RealMmu>(world: &World<El2<A>>, load: Load) -> Done {
     // ORDERING: relaxed: nobody else runs.
     COPY.iter().flatten().for_each(|word| word.store(0, Relaxed));
@@ -183,8 +183,9 @@ pub(crate) fn load<A: RealMmu>(world: &World<El2<A>>, load: Load) -> Done {
     let done = Mutex::new(Done::default());
     let from = sysreg::now();
     smp::parallel(load.vcpus + 1, &|i| {
-        if i < load.vcpus {
-            let (faults, stores) = guest(world, load, i, &rounds);
+        // The host is on the same CPU however many guests there are.
+        if let Some(vcpu) = i.checked_sub(1) {
+            let (faults, stores) = guest(world, load, vcpu, &rounds);
             let mut done = done.lock();
             done.faults.add(faults);
             done.stores += stores;
@@ -264,6 +265,10 @@ pub(crate) fn run(args: &Args<'_>, without: GuardSet, report: &mut Report) {
         report.unexpected(format!("stress: 2 CPUs are needed, and there are {}", smp::workers()));
         return;
     }
+    if args.mmu == Mmu::Arm64 && args.tlbi != Tlbi::Vm {
+        report.select_nothing(String::from("tlbi= is for the MMU of x86: mmu=x86"));
+        return;
+    }
     let by_hand = !without.is_empty() || args.tlbi != Tlbi::Vm;
     let alone = [Case { tlbi: args.tlbi, ..broken(Pages::Spread, Host::Everything, &[]) }];
     let with = |case: &Case| if by_hand { without } else { case.without.iter().copied().collect() };
@@ -277,7 +282,11 @@ pub(crate) fn run(args: &Args<'_>, without: GuardSet, report: &mut Report) {
         return;
     }
     if !smp::has_hardware_af() {
-        report.note(String::from("stress: arm64 is skipped: this core does not set AF by itself"));
+        let why = String::from("stress: arm64 is skipped: this core does not set AF by itself");
+        match args.mmu {
+            Mmu::Arm64 => report.select_nothing(why),
+            _ => report.note(why),
+        }
         return;
     }
     for (version, name) in own::VERSIONS {

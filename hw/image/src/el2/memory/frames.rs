@@ -50,7 +50,7 @@ static PAGES: [Area; AREAS] = [const { Area([const { Frame::zero() }; AREA_FRAME
 /// The pages that the model has a number for.
 const NUMBERED: usize = AREAS * AREA_PAGES;
 
-/// The pages of tables: as many as the MMU has that has more of them.
+/// The pages of tables: as many as the larger of the two MMUs needs.
 const TABLES_NR: usize = if SHADOW_PAGES > PT_PAGES { SHADOW_PAGES } else { PT_PAGES };
 static TABLES: [Frame; TABLES_NR] = [const { Frame::zero() }; TABLES_NR];
 

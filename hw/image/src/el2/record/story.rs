@@ -24,7 +24,7 @@ use crate::el2::cpu::wait::{self, Deadline};
 /// How long a thread has to get to its moment, in microseconds.
 const STORY_US: u64 = 100_000;
 /// How long they have to get to where they are held, in microseconds.
-const OTHERS_US: u64 = 100_000;
+const OTHERS_US: u64 = 50_000;
 
 /// A mark that a thread passed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,7 +10,7 @@ use kvmmu_scenarios::scenario::{Arch, Expect, Scenario};
 /// Why QEMU does not show the loss.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Limit {
-    /// It is about what a CPU may have cached, and no CPU says that.
+    /// It is about what a CPU may have cached, which no CPU tells.
     Bbm,
     /// A denial would have to be cached.
     Denials,
@@ -56,6 +56,14 @@ impl Limit {
         }
     }
 
+    /// What may be violated all the same: a consequence of what cannot be seen itself.
+    pub(crate) fn shows(self) -> &'static [Property] {
+        match self {
+            Limit::Bbm => &[Property::TableRefcount, Property::PfnSafety],
+            _ => &[],
+        }
+    }
+
     /// The limit by which a variant's loss cannot be seen. `None`: it can.
     pub(crate) fn of(scenario: &Scenario, expect: &Expect) -> Option<Limit> {
         let lacks = |guard| expect.without.contains(guard);
@@ -75,6 +83,21 @@ impl Limit {
             _ => return None,
         })
     }
+}
+
+/// True if a descriptor may become valid while CPUs have another one cached, which the architecture
+/// forbids: only QEMU is asked to go through with it.
+pub(crate) fn breaks_bbm(without: GuardSet) -> bool {
+    const KEEP_IT: [Guard; 7] = [
+        Guard::S2BbmBreak,
+        Guard::S2BbmTlbi,
+        Guard::S2MergeFlushVmid,
+        Guard::S2LockedMarker,
+        Guard::S2BreakCmpxchg,
+        Guard::S2AttrCmpxchg,
+        Guard::S2PaFromIpa,
+    ];
+    KEEP_IT.iter().any(|guard| without.contains(*guard))
 }
 
 /// A table is freed, and what leads to it is in TLBs still: no software goes there.

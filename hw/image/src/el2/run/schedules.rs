@@ -19,9 +19,9 @@ struct Schedule {
     moments: &'static [(usize, Mark, Hold)],
 }
 
-/// It waits where it begins, and goes on to its end when it is its turn.
+/// It waits where it begins, and goes on to its end when it is its turn. As `first`.
 const WAITS: Hold = Hold::at(Delays);
-/// It goes to its end.
+/// It goes on to its end: the same, of a thread that has begun.
 const RUNS: Hold = Hold::at(Delays);
 const V0: usize = 0;
 const V1: usize = 1;

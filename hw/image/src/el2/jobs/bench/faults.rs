@@ -79,9 +79,11 @@ impl Bench {
         for (what, costs) in &table {
             say!("| {what:16} |{}", row(&mut costs.iter().map(|cost| cost.text())));
         }
-        // Both MMUs were measured.
-        if columns.len() > 2 {
-            say!("bench: what a lock-free path gains: a fault of each costs so many of its own");
+        if args.mmu == Mmu::All && arm64 {
+            say!(
+                "bench: the same, in faults of fast_page_fault. Under x86's lock one differs by the"
+            );
+            say!("bench: lock alone; those of arm64 invalidate, too: see relax_perms below");
             for (what, costs) in &table {
                 let times = |cost: &Cost| {
                     let tenths = 10 * cost.cycles / costs[0].cycles.max(1);

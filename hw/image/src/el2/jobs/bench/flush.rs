@@ -1,7 +1,6 @@
 //! What a flush costs, by its instructions.
 
-use core::sync::atomic::AtomicUsize;
-use core::sync::atomic::Ordering::{AcqRel, Acquire};
+use core::sync::atomic::Ordering::Relaxed;
 
 use kvmmu_model::{CpuId, Gfn};
 
@@ -14,7 +13,7 @@ use crate::el2::cpu::{smp, sysreg, tlbi, wait};
 use crate::el2::machine::mmu::Shadow;
 use crate::el2::machine::vcpu::{self, Path};
 use crate::el2::memory::guest::{Context, Program};
-use crate::el2::memory::stage2;
+use crate::el2::memory::{frames, stage2};
 use crate::el2::run::once;
 
 /// How often a flush is measured.
@@ -44,19 +43,16 @@ impl Bench {
     /// Flushes by one CPU, while guests run on others.
     fn flush(&self, kind: Option<Tlbi>, guests: usize) -> Cost {
         let world = once::build::<Shadow>(&migrating());
-        let running = AtomicUsize::new(0);
         let cost = spin::Mutex::new(Cost { cycles: 0, ns: 0 });
         smp::parallel(guests + 1, &|i| {
-            if i < guests {
-                // ORDERING: acq-rel: a barrier of all CPUs.
-                running.fetch_add(1, AcqRel);
-                let x = [stage2::ipa(i as u64), 0, stage2::CONTROL_IPA, 0, 0, 0, 0, 0];
+            if let Some(vcpu) = i.checked_sub(1) {
+                let x = [stage2::ipa(vcpu as u64), 0, stage2::CONTROL_IPA, 0, 0, 0, 0, 0];
                 let guest = &mut Context::new(Program::Count, x);
-                vcpu::run(&world, CpuId(i as u8), guest, Path::Fast);
+                vcpu::run(&world, CpuId(vcpu as u8), guest, Path::Fast);
                 return;
             }
-            // ORDERING: acquire: as above.
-            wait::until("guests to run", || running.load(Acquire) == guests);
+            let stores = |guest: usize| frames::page_word(guest, 0).load(Relaxed) != 0;
+            wait::until("guests to run", || (0..guests).all(stores));
             let page = || core::iter::once(Gfn(0));
             let (ticks, cycles) = (sysreg::now(), sysreg::cycles());
             for _ in 0..FLUSHES {

@@ -27,7 +27,12 @@ pub(crate) fn run(args: &Args<'_>, report: &mut Report) {
     }
     let arm64 = args.mmu != Mmu::X86 && smp::has_hardware_af();
     if args.mmu != Mmu::X86 && !arm64 {
-        report.note(String::from("bench: arm64 is skipped: this core does not set AF by itself"));
+        let why = String::from("bench: arm64 is skipped: this core does not set AF by itself");
+        if args.mmu == Mmu::Arm64 {
+            report.select_nothing(why);
+            return;
+        }
+        report.note(why);
     }
     let bench = Bench { machine: machine(args, report), cores: cores(), vcpus_max };
     say!("bench: {}; cycles are {}", bench.machine, clock());

@@ -4,8 +4,7 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicUsize;
-use core::sync::atomic::Ordering::{AcqRel, Acquire};
+use core::sync::atomic::Ordering::Relaxed;
 
 use kvmmu_model::virt::memslots::DirtyLog;
 use kvmmu_model::{Access, CpuId, FaultStatus, Gfn, GfnRange, Mmu, Rcu, RetPf};
@@ -23,7 +22,7 @@ use crate::el2::machine::mmu::Stage2;
 use crate::el2::machine::platform::El2;
 use crate::el2::machine::vcpu::{self, Path};
 use crate::el2::memory::guest::{Context, Program};
-use crate::el2::memory::stage2;
+use crate::el2::memory::{frames, stage2};
 use crate::el2::run::once;
 
 /// How often each is measured.
@@ -38,14 +37,18 @@ type Vm = World<El2<Stage2>>;
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Op {
-    /// A fault maps a page that nothing maps.
+    /// A fault maps a page, and a table for it.
     Map,
+    /// A fault maps a block.
+    MapBlock,
     /// A fault gives W to a page.
     Relax,
     /// GET_DIRTY_LOG of one page.
     Harvest,
-    /// The host takes a page away.
+    /// The host takes the page away, and with it goes the table.
     Unmap,
+    /// The host takes the block away.
+    UnmapBlock,
     /// A fault puts a table in the place of a block.
     Split,
     /// A fault puts a block in the place of a table.
@@ -53,14 +56,25 @@ enum Op {
 }
 
 impl Op {
-    const ALL: [Op; 6] = [Op::Map, Op::Relax, Op::Harvest, Op::Unmap, Op::Split, Op::Merge];
+    const ALL: [Op; 8] = [
+        Op::Map,
+        Op::MapBlock,
+        Op::Relax,
+        Op::Harvest,
+        Op::Unmap,
+        Op::UnmapBlock,
+        Op::Split,
+        Op::Merge,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Op::Map => "map",
+            Op::MapBlock => "map block",
             Op::Relax => "relax_perms",
             Op::Harvest => "get_dirty_log",
             Op::Unmap => "unmap",
+            Op::UnmapBlock => "unmap block",
             Op::Split => "split",
             Op::Merge => "merge",
         }
@@ -69,25 +83,23 @@ impl Op {
     /// Brings about what it begins with.
     fn prepare(self, w: &Vm) {
         match self {
-            Op::Map => unmap(w),
+            Op::Map => w.vm.set_memory_region_log(0, DirtyLog::Empty),
+            Op::MapBlock => {}
             Op::Relax => {
                 w.vm.set_memory_region_log(0, DirtyLog::Empty);
                 map(w);
                 w.vm.kvm_vm_ioctl_get_dirty_log(0);
             }
-            Op::Harvest => {
+            Op::Harvest | Op::Unmap => {
                 w.vm.set_memory_region_log(0, DirtyLog::Empty);
                 map(w);
             }
-            Op::Unmap => map(w),
+            Op::UnmapBlock => map(w),
             Op::Split => {
-                unmap(w);
-                w.vm.set_memory_region_log(0, DirtyLog::Off);
                 map(w);
                 w.vm.set_memory_region_log(0, DirtyLog::Empty);
             }
             Op::Merge => {
-                unmap(w);
                 w.vm.set_memory_region_log(0, DirtyLog::Empty);
                 map(w);
                 w.vm.set_memory_region_log(0, DirtyLog::Off);
@@ -98,28 +110,26 @@ impl Op {
     /// It.
     fn perform(self, w: &Vm) {
         match self {
-            Op::Map => map(w),
+            Op::Map | Op::MapBlock => map(w),
             Op::Relax => fault(w, Gfn(0), FaultStatus { present: true, level: 3 }),
             Op::Harvest => {
                 w.vm.kvm_vm_ioctl_get_dirty_log(0);
             }
-            Op::Unmap => unmap(w),
+            Op::Unmap | Op::UnmapBlock => unmap(w),
             Op::Split => fault(w, Gfn(0), FaultStatus { present: true, level: 2 }),
             Op::Merge => fault(w, Gfn(1), FaultStatus::present(false)),
         }
     }
 
-    /// What comes after.
+    /// What comes after: nothing is mapped of the frames, and they are not logged.
     fn clean_up(self, w: &Vm) {
         if self == Op::Merge
             && let Some(callback) = Mmu::rcu(&w.vm.mmu).and_then(Rcu::wait_ripe)
         {
             Mmu::rcu_callback(&w.vm, callback);
         }
-        if matches!(self, Op::Relax | Op::Harvest | Op::Split) {
-            unmap(w);
-            w.vm.set_memory_region_log(0, DirtyLog::Off);
-        }
+        unmap(w);
+        w.vm.set_memory_region_log(0, DirtyLog::Off);
     }
 }
 
@@ -157,8 +167,9 @@ impl Bench {
         for op in Op::ALL {
             for (version, name) in own::VERSIONS {
                 let row = [0, self.vcpus_max].map(|guests| self.op(op, version, name, guests));
+                let each = row[0].tlbis.iter();
                 let tlbis: Vec<String> =
-                    row[0].tlbis.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+                    each.map(|(kind, count)| format!("{} {kind}", per_time(count))).collect();
                 say!(
                     "| {:13} | {name:11} | {:>15} | {:>15} | {}",
                     op.name(),
@@ -172,33 +183,35 @@ impl Bench {
 
     fn op(&self, op: Op, version: Profile, name: &str, guests: usize) -> Measured {
         let world = once::build::<Stage2>(&own::huge_arm64(version));
-        let running = AtomicUsize::new(0);
         let measured = spin::Mutex::new(None);
         smp::parallel(guests + 1, &|i| {
-            if i < guests {
-                // ORDERING: acq-rel: a barrier of all CPUs.
-                running.fetch_add(1, AcqRel);
-                let page = GUESTS + i as u64;
+            if let Some(vcpu) = i.checked_sub(1) {
+                let page = GUESTS + vcpu as u64;
                 let x = [stage2::ipa(page), 0, stage2::CONTROL_IPA, 0, 0, 0, 0, 0];
                 let guest = &mut Context::new(Program::Count, x);
-                vcpu::run(&world, CpuId(i as u8), guest, Path::Fast);
+                vcpu::run(&world, CpuId(vcpu as u8), guest, Path::Fast);
                 return;
             }
-            // ORDERING: acquire: as above.
-            wait::until("guests to run", || running.load(Acquire) == guests);
+            let stores = |guest: usize| {
+                // ORDERING: relaxed: a look.
+                frames::page_word(GUESTS as usize + guest, 0).load(Relaxed) != 0
+            };
+            wait::until("guests to run", || (0..guests).all(stores));
             *measured.lock() = Some(measure(&world, op));
             set_stop(true);
         });
         let Some(measured) = measured.into_inner() else {
             unreachable!("the last CPU measures");
         };
+        let each = measured.tlbis.iter();
         let counts: Vec<String> =
-            measured.tlbis.iter().map(|(kind, count)| format!("\"{kind}\":{count}")).collect();
+            each.map(|(kind, count)| format!("\"{kind}\":{}", per_time(count))).collect();
         say!(
             "{{\"kvmmu-figure\":1,\"name\":\"stage2\",\"op\":\"{}\",\"mmu\":\"{name}\",\
-             \"guests\":{guests},\"cycles_least\":{},\"cycles\":{},\"ns\":{},\
+             \"guests\":{guests},\"core\":\"{}\",\"cycles_least\":{},\"cycles\":{},\"ns\":{},\
              \"tlbi\":{{{}}},\"twice\":{},{}",
             op.name(),
+            smp::core_name(smp::worker_type(0)),
             measured.least,
             measured.cost.cycles,
             measured.cost.ns,
@@ -210,11 +223,20 @@ impl Bench {
     }
 }
 
+/// So many in [`TIMES`], each time: mostly a whole number.
+fn per_time(count: u64) -> String {
+    match (count / TIMES, count % TIMES) {
+        (whole, 0) => format!("{whole}"),
+        (whole, rest) => format!("{whole}.{rest:02}"),
+    }
+}
+
 fn measure(w: &Vm, op: Op) -> Measured {
     let (mut cycles, mut ticks, mut least, mut tlbis) = (0, 0, u64::MAX, Tlbis::default());
     for _ in 0..TIMES {
         op.prepare(w);
-        let (tick, before, cycle) = (sysreg::now(), tlbi::count(), sysreg::cycles());
+        let before = tlbi::count();
+        let (tick, cycle) = (sysreg::now(), sysreg::cycles());
         op.perform(w);
         let took = sysreg::cycles().wrapping_sub(cycle);
         ticks += sysreg::now() - tick;
@@ -224,5 +246,5 @@ fn measure(w: &Vm, op: Op) -> Measured {
         op.clean_up(w);
     }
     let cost = Cost { cycles: cycles / TIMES, ns: ns(ticks) / TIMES };
-    Measured { cost, least, tlbis: tlbis.each_of(TIMES) }
+    Measured { cost, least, tlbis }
 }
