@@ -20,17 +20,19 @@ Examples:
   kvmmu-live check --broken copy-before-get    must lose pages: exit 0 if it does
   kvmmu-live check --trace run.jsonl        and record what the kernel's MMU did (root, x86)
   kvmmu-live run mark-dirty-order --times 1000 --outcomes seen.jsonl
+  kvmmu-live vma-size                       does a fault use the size of a VMA that is gone?
   kvmmu-live info                           what this /dev/kvm offers
 
 Commands:
-  suite (the default), check, run NAME|FILE.toml, info;  'kvmmu-live check --help' says more
+  suite (the default), check, run NAME|FILE.toml, vma-size, info
+  'kvmmu-live check --help' says more
 Options of all:
   --format human|json  --limit SECONDS
 As /init of a kernel it mounts what it needs, takes its commands from its arguments (commas for
   spaces) or from /jobs, and powers off.
-Exit: 0 as expected, 1 a page was lost or a broken order was not caught, 2 bad usage or no
-  /dev/kvm, 3 time limit, 4 not offered by this kernel, 5 another KVM interface, 70 internal,
-  130 Ctrl-C";
+Exit: 0 as expected, 1 a page was lost or reached or a broken order was not caught, 2 bad usage
+  or no /dev/kvm, 3 time limit, 4 not offered by this kernel, 5 another KVM interface, 70
+  internal, 130 Ctrl-C";
 
 /// The whole command line.
 #[derive(Parser, Clone, Debug)]
@@ -75,6 +77,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Runs a scenario of kvmmu and writes down its outcomes
     Run(RunArgs),
+    /// Replaces a VMA of hugetlbfs by small pages while a guest reads it
+    VmaSize(VmaSizeArgs),
     /// What this /dev/kvm offers
     Info,
 }
@@ -168,6 +172,14 @@ pub struct RunArgs {
     /// Append the outcomes to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     pub outcomes: Option<PathBuf>,
+}
+
+/// Options of `vma-size`.
+#[derive(Args, Clone, Debug)]
+pub struct VmaSizeArgs {
+    /// How often the VMA is replaced
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
 }
 
 /// A time in seconds.

@@ -39,6 +39,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
             check(args, &cli.common, report).map(|(exit, _)| exit)
         }
         Some(Command::Run(args)) => crate::scenario::run(args, &cli.common, report),
+        Some(Command::VmaSize(args)) => crate::vma_size::run(args, report),
         Some(Command::Info) => crate::info::print(report),
     }
 }

@@ -24,3 +24,4 @@ pub mod steps;
 pub mod sys;
 pub mod trace;
 pub mod vm;
+pub mod vma_size;

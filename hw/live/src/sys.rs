@@ -290,6 +290,24 @@ pub fn protect(
     result.map_err(Into::into)
 }
 
+/// Maps new pages over a part of guest memory: of hugetlbfs, or small ones of the page cache.
+///
+/// # Errors
+///
+/// Those of the call; `EINVAL` when the range is not in `memory`.
+pub fn map_over(memory: &MmapRegion, (offset, len): (usize, usize), huge: bool) -> io::Result<()> {
+    let start = within(memory, offset, len)?;
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let flags = if huge { MapFlags::PRIVATE | MapFlags::HUGETLB } else { MapFlags::SHARED };
+    let flags = flags | MapFlags::FIXED;
+    #[expect(unsafe_code, reason = "the contents of memory may change under Rust")]
+    // SAFETY: the range lies in one mapping of ours, and is readable and writable again when this
+    // returns. Its contents are dropped: they are reached through volatile accesses only.
+    let result =
+        unsafe { rustix::mm::mmap_anonymous(start.as_ptr().cast(), len, protection, flags) };
+    result.map(|_| ()).map_err(Into::into)
+}
+
 /// Forks a child that ends at once, and reaps it: all private memory is write-protected for
 /// copy-on-write meanwhile, and was shared.
 ///

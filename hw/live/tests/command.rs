@@ -30,6 +30,7 @@ fn bad_usage_is_exit_2_with_a_hint() {
         &["check", "--window", "7"],
         &["check", "--log", "get", "--broken", "clear-late"],
         &["run"],
+        &["vma-size", "--rounds", "0"],
         &["no-such-command"],
     ] {
         let (code, _, stderr) = run(args);

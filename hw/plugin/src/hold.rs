@@ -31,6 +31,8 @@ pub(crate) struct Hold {
     function: String,
     at: Old,
     until: Vec<Until>,
+    /// A CPU is held each time, however often that was for nothing.
+    always: bool,
 }
 
 /// What another CPU does meanwhile.
@@ -46,14 +48,16 @@ impl FromStr for Hold {
     type Err = String;
 
     /// `NAME:FUNCTION:AT:UNTIL`, AT as in a patch, UNTIL `enter` or `return/FUNCTION`, or any of
-    /// several, with `|` between them.
+    /// several, with `|` between them; `always/` before all of that holds a CPU each time.
     fn from_str(text: &str) -> Result<Hold, String> {
         let read = || {
             let words: Vec<&str> = text.split(':').collect();
             let &[name, function, at, until] = &words[..] else { return None };
+            let each = until.strip_prefix("always/");
+            let (until, always) = (each.unwrap_or(until), each.is_some());
             let until = until.split('|').map(Until::read).collect::<Option<_>>()?;
             let (name, function) = (name.to_owned(), function.to_owned());
-            Some(Hold { name, function, at: Old::read(at)?, until })
+            Some(Hold { name, function, at: Old::read(at)?, until, always })
         };
         read().ok_or_else(|| format!("'{text}' is no place to hold: NAME:FUNCTION:AT:UNTIL"))
     }
@@ -105,6 +109,8 @@ pub(crate) enum Step {
 #[derive(Clone, Debug, Default)]
 struct Queue {
     held: Option<Held>,
+    /// The place is never passed without a stop.
+    always: bool,
     skip: u32,
     in_vain: u32,
     /// How often a CPU was held, and how often for nothing.
@@ -125,6 +131,9 @@ impl Queue {
                 self.times.1 += u64::from(!over);
                 self.in_vain = if over { 0 } else { self.in_vain + 1 };
                 self.skip = ((1 << self.in_vain.min(16)) - 1).min(SKIP_MAX);
+                if self.always {
+                    self.skip = 0;
+                }
                 (false, Some(Step::Ends { over }))
             }
             Some(_) => (false, None),
@@ -194,7 +203,8 @@ impl Holding {
                 room = gate.word + 8;
                 gates.push(gate);
             }
-            all.push(Holding { hold: hold.clone(), gates, queue: Queue::default() });
+            let queue = Queue { always: hold.always, ..Queue::default() };
+            all.push(Holding { hold: hold.clone(), gates, queue });
         }
         match missing {
             Some((name, why)) if all.iter().all(|known| known.hold.name != *name) => Err(why),
@@ -354,6 +364,7 @@ mod tests {
         let until = hold("a:f:cmpxchg:return/kvm_mmu_page_fault|enter").until;
         let returns = Until::Return(functions::number("kvm_mmu_page_fault").unwrap());
         assert_eq!(until, [returns, Until::Enter]);
+        assert!(hold("a:f:call/g:always/enter").always && !at.always);
         for bad in ["", "a:f:call/g", "a:f:call/g:return/nobody", "a:f:what:enter"] {
             assert!(bad.parse::<Hold>().is_err(), "{bad}");
         }
@@ -384,6 +395,10 @@ mod tests {
         assert_eq!(queue.times, (2, 2));
         let passed = (0..100).take_while(|_| !queue.pass(1, 2000).0).count();
         assert_eq!(passed, 3, "and then three");
+        let mut queue = Queue { always: true, ..Queue::default() };
+        queue.pass(1, 10);
+        queue.pass(1, 10 + EVENTS_MAX);
+        assert!(queue.pass(1, 2000).0, "each time");
     }
 
     #[test]

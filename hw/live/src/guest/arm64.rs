@@ -170,3 +170,10 @@ pub(super) fn restart(
 pub(super) fn ended(exit: &VcpuExit<'_>) -> bool {
     matches!(exit, VcpuExit::MmioWrite(END, _))
 }
+
+/// What w4 has.
+pub(super) fn last_read(fd: &VcpuFd) -> Result<u8, kvm_ioctls::Error> {
+    let mut value = [0; 8];
+    fd.get_one_reg(core(4), &mut value)?;
+    Ok(value[0])
+}

@@ -200,6 +200,15 @@ pub fn waits(low: &Memory, vcpu: usize) -> bool {
     low.read_byte(GO + 1 + vcpu) != 0
 }
 
+/// What a program has loaded last.
+///
+/// # Errors
+///
+/// Those of KVM.
+pub fn last_read(fd: &VcpuFd) -> io::Result<u8> {
+    arch::last_read(fd).map_err(|error| io::Error::from_raw_os_error(error.errno()))
+}
+
 /// True if a guest ends by this exit.
 pub fn ended(exit: &VcpuExit<'_>) -> bool {
     arch::ended(exit)

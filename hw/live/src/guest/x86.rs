@@ -195,6 +195,11 @@ pub(super) fn ended(exit: &VcpuExit<'_>) -> bool {
     matches!(exit, VcpuExit::IoOut(END_PORT, _))
 }
 
+/// What al has.
+pub(super) fn last_read(fd: &VcpuFd) -> Result<u8, kvm_ioctls::Error> {
+    Ok(fd.get_regs()?.rax as u8)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,8 @@ pub(crate) struct Hold {
     what: &'static str,
     /// The built-in scenario that it is of.
     scenario: &'static str,
+    /// What is run in the place of the usual checks.
+    pub(crate) job: Option<&'static str>,
     /// `FUNCTION:AT:UNTIL`: the first one that a kernel has counts.
     arm64: &'static [&'static str],
     x86: &'static [&'static str],
@@ -25,6 +27,7 @@ const ALL: &[Hold] = &[
         name: "fault-before-lock",
         what: "a fault that has looked its page up, until an invalidation has ended",
         scenario: "notifier-retry",
+        job: None,
         // CASA of mmu_lock.
         arm64: &["kvm_handle_guest_abort:88e07c00/ffe0fc00:\
                   return/kvm_mmu_notifier_invalidate_range_end"],
@@ -37,6 +40,7 @@ const ALL: &[Hold] = &[
         name: "invalidate-before-flush",
         what: "an invalidation that has unmapped a page, until a guest is entered",
         scenario: "notifier-retry",
+        job: None,
         arm64: &["stage2_put_pte:call/__kvm_tlb_flush_vmid_ipa:enter"],
         x86: &[
             "kvm_mmu_notifier_invalidate_range_start:call/kvm_flush_remote_tlbs:enter",
@@ -47,15 +51,26 @@ const ALL: &[Hold] = &[
         name: "harvest-before-flush",
         what: "a harvest that has taken write permission, until a fault is over",
         scenario: "stale-tlb-dirty-log",
+        job: None,
         arm64: &["kvm_vm_ioctl:call/kvm_arch_flush_remote_tlbs_memslot:\
                   return/kvm_handle_guest_abort"],
         x86: &["kvm_get_dirty_log_protect:call/kvm_arch_flush_remote_tlbs_memslot:\
              return/kvm_mmu_page_fault"],
     },
     Hold {
+        name: "fault-after-vma",
+        what: "a fault that has looked at its VMA, until an invalidation has ended",
+        scenario: "s2-vma-size",
+        job: Some("vma-size --rounds 40"),
+        arm64: &["kvm_handle_guest_abort:call/kvm_mmu_topup_memory_cache:\
+                  always/return/kvm_mmu_notifier_invalidate_range_end"],
+        x86: &[],
+    },
+    Hold {
         name: "fast-fault-before-cmpxchg",
         what: "a fast fault that has read the SPTE, until pages are protected or unmapped",
         scenario: "aba-direct",
+        job: None,
         arm64: &[],
         x86: &[
             "fast_page_fault:cmpxchg:return/kvm_arch_mmu_enable_log_dirty_pt_masked|\
@@ -118,6 +133,7 @@ mod tests {
                 let &[function, at, until] = &parts[..] else { panic!("{place}") };
                 assert!(!function.is_empty() && !place.contains(' '), "{place}");
                 assert!(at == "cmpxchg" || at.contains('/'), "{place}");
+                let until = until.strip_prefix("always/").unwrap_or(until);
                 for until in until.split('|') {
                     let known = until.strip_prefix("return/").is_some_and(|name| {
                         let list = FUNCTIONS.split("];").next().unwrap();

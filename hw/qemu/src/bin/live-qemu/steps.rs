@@ -167,7 +167,8 @@ fn record(
     let archive = scratch.path().join("initramfs.cpio");
     let modules: Vec<&str> = unpacked.modules.iter().map(|(name, _)| name.as_str()).collect();
     // By threads the full runs take minutes.
-    let jobs = jobs(subject.arch(), &modules, mode, args.quick || args.threads);
+    let own = changes.hold.and_then(|hold| hold.job);
+    let jobs = jobs(subject.arch(), &modules, mode, (args.quick || args.threads, own));
     let written = initramfs::write(&archive, &init, &jobs, &[], &unpacked);
     written.map_err(|error| unwritable(&archive, &error))?;
     let how = if args.threads { "threads".to_owned() } else { format!("s{}", args.schedule) };
@@ -214,7 +215,13 @@ fn record(
     let held = said.iter().find(|line| line.starts_with("held ")).cloned();
     let mut wrong: Vec<String> = watch.failures.iter().map(|(_, text)| text.clone()).collect();
     let failed = watch.runs.iter().filter(|run| run.verdict != "ok");
-    wrong.extend(failed.map(|run| format!("{}: {}", run.name, run.verdict)));
+    wrong.extend(failed.map(|run| match run.verdict.as_str() {
+        "REACHED" => format!(
+            "{}: after {} of {} rounds a guest read a page that is not its own",
+            run.name, run.lost, run.rounds
+        ),
+        verdict => format!("{}: {verdict}", run.name),
+    }));
     if watch.end.is_none() {
         let words = watch.panic.as_deref().unwrap_or("it did not say why");
         wrong.push(format!("the kernel ended before /init did: {words}"));
@@ -231,9 +238,9 @@ fn record(
     })
 }
 
-/// What is run: two short runs, or each way to take the dirty log that this architecture has, and
-/// each event of the host, so that every kind of step is there.
-fn jobs(arch: Arch, modules: &[&str], mode: &Mode, quick: bool) -> String {
+/// What is run: what a place to hold asks for; else two short runs, or each way to take the dirty
+/// log that this architecture has, and each event of the host, so that every kind of step is there.
+fn jobs(arch: Arch, modules: &[&str], mode: &Mode, (quick, own): (bool, Option<&str>)) -> String {
     let mut jobs = String::new();
     for module in modules {
         let parameters = match (*module, mode.parameters) {
@@ -244,6 +251,10 @@ fn jobs(arch: Arch, modules: &[&str], mode: &Mode, quick: bool) -> String {
         jobs += &format!("module {module} {parameters}\n");
     }
     jobs += "steps\n";
+    if let Some(own) = own {
+        jobs += &format!("{own} --format json\n");
+        return jobs;
+    }
     let mut check = |words: &str| {
         jobs += &format!("check --format json --mode {} {words}\n", mode.guest);
     };

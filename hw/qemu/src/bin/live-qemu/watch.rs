@@ -73,6 +73,10 @@ impl Watch {
                 Some(run) => self.runs.push(run),
                 None => self.failures.push((self.mode, format!("a run without numbers: {text}"))),
             },
+            Some("vma-size") => match self.vma_size(data) {
+                Some(run) => self.runs.push(run),
+                None => self.failures.push((self.mode, format!("a run without numbers: {text}"))),
+            },
             Some("failure") => {
                 let message = data["message"].as_str().unwrap_or("no message").to_owned();
                 match data["exit"].as_u64() {
@@ -90,6 +94,20 @@ impl Watch {
         if let Some(mode) = job.strip_prefix(MARK).and_then(|n| n.trim().parse().ok()) {
             self.mode = mode;
         }
+    }
+
+    fn vma_size(&self, data: &Value) -> Option<Run> {
+        let count = |name: &str| data["outcome"][name].as_u64();
+        Some(Run {
+            mode: self.mode,
+            name: "vma-size".to_owned(),
+            verdict: data["verdict"].as_str()?.to_owned(),
+            control: false,
+            stores: 0,
+            lost: count("reached")?,
+            rounds: count("rounds")?,
+            fast: None,
+        })
     }
 
     fn run(&self, data: &Value) -> Option<Run> {
@@ -137,6 +155,19 @@ mod tests {
         assert!(!watch.is_infrastructure());
         assert_eq!(watch.runs[0].fast, Some((4, 1)));
         assert_eq!((watch.runs[0].mode, watch.skipped.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_page_that_a_guest_reached_is_counted() {
+        let mut watch = Watch::default();
+        watch.take(
+            "{\"kvmmu-live\":1,\"type\":\"vma-size\",\"data\":{\"verdict\":\"REACHED\",\
+             \"outcome\":{\"rounds\":40,\"reached\":3}}}",
+        );
+        let run = &watch.runs[0];
+        assert_eq!((run.verdict.as_str(), run.lost, run.rounds), ("REACHED", 3, 40));
+        watch.take("{\"kvmmu-live\":1,\"type\":\"vma-size\",\"data\":{\"verdict\":\"ok\"}}");
+        assert_eq!(watch.failures.len(), 1);
     }
 
     #[test]
