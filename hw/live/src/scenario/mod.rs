@@ -18,8 +18,9 @@ use kvmmu_model::GuardSet;
 use kvmmu_qemu::{Exit, Failure, interrupt};
 use kvmmu_scenarios::builtin;
 use kvmmu_scenarios::loader;
+use kvmmu_scenarios::mmu::format_of;
 use kvmmu_scenarios::outcome::{Line, Outcome};
-use kvmmu_scenarios::scenario::Scenario;
+use kvmmu_scenarios::scenario::{Arch, Profile, Scenario};
 
 use crate::cli::{Common, RunArgs};
 use crate::counters::Paths;
@@ -40,6 +41,11 @@ pub fn run(args: &RunArgs, common: &Common, report: Report) -> Result<Exit, Fail
     report.kernel(&Kernel::running());
     let mut exit = Exit::Nothing;
     for scenario in selected(args)? {
+        // Of all those of this machine's own MMU; one that is named is compared as it is.
+        if let Some(why) = other_mmu(&scenario).filter(|_| args.all) {
+            report.skipped(&scenario.name, &why);
+            continue;
+        }
         let plan = match Plan::new(&scenario) {
             Ok(plan) => plan,
             Err(why) if args.all => {
@@ -67,6 +73,24 @@ pub fn run(args: &RunArgs, common: &Common, report: Report) -> Result<Exit, Fail
         }
     }
     Ok(exit)
+}
+
+/// Why a scenario is not of the MMU that runs here, in the version that runs here.
+fn other_mmu(scenario: &Scenario) -> Option<String> {
+    let own = if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::X86 };
+    if scenario.profile.arch() != own {
+        return Some("it is of the MMU of another architecture".to_owned());
+    }
+    let kernel = Kernel::running();
+    let version = match scenario.profile {
+        Profile::Fixed | Profile::X86V6_1 => return None,
+        Profile::Arm64V5_10 => (5, 10),
+        Profile::Arm64V6_1 => (6, 1),
+        Profile::Arm64V6_12 => (6, 12),
+    };
+    let (major, minor) = version;
+    let other = kernel.numbers() != version;
+    other.then(|| format!("it is of Linux {major}.{minor}, and this is {}", kernel.version))
 }
 
 /// The scenarios that the command line names.
@@ -138,7 +162,7 @@ fn write_outcomes(
     args: &RunArgs,
     report: Report,
 ) -> Result<(), Failure> {
-    let layout = layout();
+    let layout = layout(scenario);
     let lines = seen.values().filter_map(|(outcome, count)| {
         let line = Line {
             machine: MACHINE,
@@ -169,7 +193,10 @@ fn write_outcomes(
 }
 
 /// The layout of this machine's SPTEs, as scenario files name it.
-fn layout() -> Option<&'static str> {
+fn layout(scenario: &Scenario) -> Option<&'static str> {
+    if scenario.profile.arch() == Arch::Arm64 {
+        return Some(format_of(scenario.spte).name);
+    }
     if cfg!(target_arch = "aarch64") {
         return Some("stage2");
     }

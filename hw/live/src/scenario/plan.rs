@@ -13,6 +13,9 @@
 //! | `swap-in` | user space touches the page |
 //! | `madvise-pageout` | MADV_PAGEOUT |
 //! | `shrink` | /proc/sys/vm/drop_caches: the kernel calls all shrinkers, KVM's among them |
+//!
+//! On arm64 these are the scenarios of its own MMU, in the version of the kernel that runs; one of
+//! x86 that is named runs, too, and is compared with the MMU of x86 on stage 2.
 
 use std::fmt::Debug;
 
@@ -20,7 +23,7 @@ use kvmmu_model::{CpuId, Gfn};
 use kvmmu_scenarios::ops::{Address, HostOp, Op, UserOp, VcpuOp};
 use kvmmu_scenarios::outcome::token;
 use kvmmu_scenarios::program::{OffVcpu, OnVcpu, Program, Step as Part, Steps};
-use kvmmu_scenarios::scenario::{Arch, Paging, Scenario};
+use kvmmu_scenarios::scenario::{Arch, Paging, Scenario, Slot};
 
 use crate::guest::Step;
 use crate::vm::DirtyLog;
@@ -84,8 +87,8 @@ impl Plan {
     ///
     /// What in it does not fit, and why.
     pub(super) fn new(scenario: &Scenario) -> Result<Plan, String> {
-        if scenario.profile.arch() != Arch::X86 {
-            return Err("it is of the stage-2 MMU, and not compared with kernels yet".to_owned());
+        if scenario.vmid.is_some() {
+            return Err("which VMIDs there are the kernel decides".to_owned());
         }
         if scenario.paging != Paging::Direct || !scenario.guest_tables.is_empty() {
             return Err("it has guest page tables".to_owned());
@@ -118,17 +121,28 @@ impl Plan {
     }
 
     fn map(&mut self, scenario: &Scenario) -> Result<(), String> {
+        let is_logged = |gfn: Gfn| {
+            let has = |slot: &&Slot| (slot.base.0..).take(slot.pages.into()).any(|g| g == gfn.0);
+            scenario.slots.iter().find(has).is_some_and(|slot| slot.log)
+        };
         for spte in &scenario.map {
             let Address::Gfn(gfn) = spte.address else {
                 return Err("it maps guest-virtual pages".to_owned());
             };
+            let arm64 = scenario.profile.arch() == Arch::Arm64;
+            if arm64 && !spte.writable && !is_logged(gfn) {
+                return Err(format!(
+                    "gfn{} is mapped read-only, and no log makes it so: its slot has none",
+                    gfn.0
+                ));
+            }
             if spte.tracked {
                 return Err(format!(
                     "gfn{} is access-tracked from the start: that takes EPT without A/D bits",
                     gfn.0
                 ));
             }
-            if !spte.host_writable || !spte.mmu_writable {
+            if !arm64 && (!spte.host_writable || !spte.mmu_writable) {
                 return Err(format!("gfn{} cannot become writable", gfn.0));
             }
             let step = Step::Write { page: page(gfn), offset: SPARE_BYTE, value: 0 };
@@ -253,6 +267,13 @@ mod tests {
             "memslot-flush",
             "mmio-memslot",
             "notifier-retry",
+            "s2-log-begins",
+            "s2-log-mark",
+            "s2-memslot",
+            "s2-relax",
+            "s2-retry",
+            "s2-table-free",
+            "s2-unmap",
             "stale-tlb-dirty-log",
         ] {
             plan(name).unwrap_or_else(|why| panic!("{name}: {why}"));
@@ -267,6 +288,10 @@ mod tests {
             ("lost-dirty-update", "asynchronous"),
             ("lock-avic-window", ""),
             ("memslot-again", "kept out of KVM_RUN"),
+            ("s2-host-readonly", "read-only in the host"),
+            ("s2-log-block", "huge pages"),
+            ("s2-teardown", "user program here has no"),
+            ("vmid-one-vm", "VMIDs"),
         ] {
             let said = plan(name).unwrap_err();
             assert!(said.contains(why), "{name}: {said}");
