@@ -5,11 +5,12 @@ use kvmmu_model::spte::SHADOW_PAGES_BASE;
 use kvmmu_scenarios::scenario::InitialSpte;
 
 /// What a descriptor says: `pfn1 rw AF`, `block pfn0..pfn3 r- AF`, `table1`; `invalid (table1)`
-/// where bit 0 was cleared and the rest stays.
+/// where bit 0 was cleared and the rest stays; `LOCKED` between break and make.
 pub(super) fn text(value: u64) -> String {
     let pte = KvmPte(value);
     match (value, pte.is_valid()) {
         (0, _) => "0".to_owned(),
+        _ if pte == KvmPte::LOCKED => "LOCKED".to_owned(),
         (_, true) => valid(pte),
         (_, false) => format!("invalid ({})", valid(KvmPte(value | 1))),
     }
@@ -58,6 +59,7 @@ mod tests {
     fn descriptors_read_by_what_they_lead_to() {
         let leaf = |write, level| KvmPte::leaf(Pfn(4), KvmPgtableProt { write }, level);
         assert_eq!(text(0), "0");
+        assert_eq!(text(KvmPte::LOCKED.0), "LOCKED");
         assert_eq!(text(leaf(true, LAST_LEVEL).0), "pfn4 rw AF");
         assert_eq!(text(leaf(false, START_LEVEL).0), "block pfn4..pfn7 r- AF");
         assert_eq!(text(leaf(false, START_LEVEL).invalid().0), "invalid (block pfn4..pfn7 r- AF)");
