@@ -163,10 +163,7 @@ impl<'a> Args<'a> {
                     None => return unknown(WORDS),
                 },
                 Some(("without", guards)) => args.without = guards,
-                Some(("scenario", name)) => {
-                    args.job = Job::Scenarios;
-                    args.scenario = Some(name);
-                }
+                Some(("scenario", name)) => args.scenario = Some(name),
                 Some(("mmu", "all")) => args.mmu = Mmu::All,
                 Some(("mmu", "x86")) => args.mmu = Mmu::X86,
                 Some(("mmu", "arm64")) => args.mmu = Mmu::Arm64,
@@ -200,6 +197,13 @@ impl<'a> Args<'a> {
                     Err(_) => return unknown("seed= and a number"),
                 },
                 Some(_) => return unknown(WORDS),
+            }
+        }
+        match (args.scenario, args.job) {
+            (None, _) | (Some(_), Job::Scenarios) => {}
+            (Some(_), Job::Suite | Job::All) => args.job = Job::Scenarios,
+            (Some(word), _) => {
+                return Err(Unknown { word, expected: "scenario= with 'scenarios' alone" });
             }
         }
         Ok(args)
@@ -259,6 +263,7 @@ mod tests {
             ("tests cluster=a78", "boot argument 'cluster=a78': expected cluster=a55, a76 or all"),
             ("mmu=tdp", "boot argument 'mmu=tdp': expected mmu=x86, arm64 or all"),
             ("repeat=2", "boot argument 'repeat=2': expected repeat=auto, yes or no"),
+            ("bench scenario=a", "boot argument 'a': expected scenario= with 'scenarios' alone"),
             ("cpus=1", "boot argument 'cpus=1': expected cpus=2 to 8"),
             ("runs=0", "boot argument 'runs=0': expected runs= and a number above 0"),
             ("stores=x", "boot argument 'stores=x': expected stores= and a number above 0"),

@@ -118,8 +118,7 @@ const STAGE2: &[&str] = &[
     "  without s2-tlbi-stage2-first ",
     "not in QEMU (d)",
     "(d) it makes no combined entry from one of stage 2 that it has kept",
-    "6 variants: 1 hold, 3 lose, 2 lose nothing that QEMU shows, 0 lost nothing here, 0 violated, \
-     0 not run",
+    "6 variants: 1 hold, 3 lose, 2 not in QEMU, 0 not seen, 0 VIOLATED, 0 not run",
     "verdict 0: ",
 ];
 

@@ -160,8 +160,7 @@ fn table(rows: &[Row]) {
     }
     let count = |of: fn(&Came) -> bool| rows.iter().filter(|row| of(&row.came)).count();
     say!(
-        "{} variants: {} hold, {} lose, {} lose nothing that QEMU shows, {} lost nothing here, {} \
-         violated, {} not run",
+        "{} variants: {} hold, {} lose, {} not in QEMU, {} not seen, {} VIOLATED, {} not run",
         rows.len(),
         count(|came| *came == Came::Holds),
         count(|came| matches!(came, Came::Lost(..))),

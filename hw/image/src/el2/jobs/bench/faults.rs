@@ -62,7 +62,7 @@ impl Bench {
             columns.extend(own::VERSIONS.map(|(version, name)| Who::Arm64(version, name)));
         }
         let row = |cells: &mut dyn Iterator<Item = String>| {
-            cells.map(|cell| format!(" {cell:>15} |")).collect::<String>()
+            cells.map(|cell| format!(" {cell:>19} |")).collect::<String>()
         };
         let mut table = Vec::new();
         for pages in [Pages::Spread, Pages::Two, Pages::One] {

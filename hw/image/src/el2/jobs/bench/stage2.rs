@@ -163,7 +163,7 @@ impl Bench {
     pub(super) fn stage2(&self) {
         say!("bench: cycles (ns) of what the MMU of arm64 does, and its TLBIs");
         let heads = ["others idle", "guests running"];
-        say!("| {:13} | {:11} | {:>15} | {:>15} | TLBIs", "", "", heads[0], heads[1]);
+        say!("| {:13} | {:11} | {:>17} | {:>17} | TLBIs", "", "", heads[0], heads[1]);
         for op in Op::ALL {
             for (version, name) in own::VERSIONS {
                 let row = [0, self.vcpus_max].map(|guests| self.op(op, version, name, guests));
@@ -171,7 +171,7 @@ impl Bench {
                 let tlbis: Vec<String> =
                     each.map(|(kind, count)| format!("{} {kind}", per_time(count))).collect();
                 say!(
-                    "| {:13} | {name:11} | {:>15} | {:>15} | {}",
+                    "| {:13} | {name:11} | {:>17} | {:>17} | {}",
                     op.name(),
                     row[0].cost.text(),
                     row[1].cost.text(),
