@@ -213,7 +213,7 @@ fn judge(
             let shows = limit.map_or(&[][..], Limit::shows);
             let consequence = tally.properties.iter().copied().find(|p| shows.contains(p));
             let other = tally.properties.iter().find(|p| Some(**p) != e.property);
-            if let (None, None, Some(other)) = (property, consequence, other) {
+            if let (Some(_), None, None, Some(other)) = (limit, property, consequence, other) {
                 let other = other.name();
                 report.unexpected(format!("{name}: {other} is violated, and not {expected}"));
                 return Came::Violated;
