@@ -15,6 +15,7 @@ use kvmmu_scenarios::outcome::{Asker, Harvest, Outcome};
 use kvmmu_scenarios::scenario::{Scenario, Slot};
 use rustix::mm::Advice;
 
+use super::places::{FRAMES, Places};
 use super::plan::{Action, Plan};
 use crate::counters::{Counters, Paths};
 use crate::guest::{self, BASE, DATA, LOW_SIZE, MODES};
@@ -24,11 +25,10 @@ use crate::memory::{Backing, Memory, PAGE};
 use crate::sys::{self, Slots};
 use crate::vm::{self, DirtyLog, LOW_SLOT, Vcpu, failed, failed_io};
 
-/// Frames that a scenario can name.
-const FRAMES: usize = 8;
 /// The number of the memslot of the first slot.
 const FIRST_SLOT: u32 = 1;
 /// Where the programs are that map frames, after those of the vCPUs.
+const BLOCKS: usize = guest::VCPUS_MAX - 3;
 const MAP: usize = guest::VCPUS_MAX - 2;
 const MAP_WRITABLE: usize = guest::VCPUS_MAX - 1;
 /// A guest spins less often than 2^this before its program, mostly far less.
@@ -41,6 +41,9 @@ const USER_DELAY_BITS: u32 = 22;
 const SPIN_MAX: Duration = Duration::from_micros(50);
 /// How long guests may take to come to the meeting point.
 const MEET_MAX: Duration = Duration::from_secs(20);
+/// What makes shared memory huge, and what says, exactly, how much of ours is mapped so.
+const SHMEM_ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+const MAPPED: &str = "/proc/self/smaps_rollup";
 /// What makes the kernel call its shrinkers.
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 
@@ -69,6 +72,8 @@ struct Shared {
     /// Which of them there are now.
     there: Vec<AtomicBool>,
     log: DirtyLog,
+    /// Where frames are in `data`.
+    places: Places,
     user: Mutex<User>,
     /// Lets user space go; what lets guests go is in their memory.
     go: AtomicBool,
@@ -109,7 +114,12 @@ impl<'s> Machine<'s> {
         let vm = kvm.create_vm().map_err(|error| failed("KVM_CREATE_VM", error.errno()))?;
         let map =
             |pages| Memory::new(pages, Backing::Shared).map_err(|error| failed_io("mmap", &error));
-        let (low, data) = (map(LOW_SIZE / PAGE)?, map(FRAMES)?);
+        let places = plan.places;
+        if places.huge {
+            fs::write(SHMEM_ENABLED, "always")
+                .map_err(|error| no_huge_pages(&error.to_string()))?;
+        }
+        let (low, data) = (map(LOW_SIZE / PAGE)?, map(places.pages())?);
         guest::prepare(&low, false);
         plan.log.enable(&vm)?;
         let slots = Arc::new(Slots::new(vm));
@@ -119,6 +129,7 @@ impl<'s> Machine<'s> {
         let load = |place, program: &[_]| {
             guest::load_program(&low, place, program).map_err(|e| failed_io("a program", &e))
         };
+        load(BLOCKS, &plan.blocks)?;
         load(MAP, &plan.map)?;
         load(MAP_WRITABLE, &plan.map_writable)?;
         let mut vcpus = Vec::new();
@@ -134,7 +145,7 @@ impl<'s> Machine<'s> {
         let go = AtomicBool::new(false);
         let layout = scenario.slots.clone();
         let there = layout.iter().map(|_| AtomicBool::new(false)).collect();
-        let shared = Shared { slots, low, data, layout, there, log: plan.log, user, go };
+        let shared = Shared { slots, low, data, layout, there, log: plan.log, places, user, go };
         let shared = Arc::new(shared);
         let (sender, done) = mpsc::channel();
         let mut threads = Vec::new();
@@ -187,7 +198,7 @@ impl<'s> Machine<'s> {
         }
         let user = self.shared.user();
         let frame = |gfn: Gfn| usize::try_from(gfn.0).unwrap_or(usize::MAX);
-        let content = |gfn: Gfn| self.shared.content(frame(gfn));
+        let content = |gfn: Gfn| self.shared.content(gfn);
         let copy = |gfn: Gfn| user.copy.get(frame(gfn)).copied().unwrap_or(0);
         Ok(Outcome::new(self.scenario, content, copy, user.harvests.iter().copied()))
     }
@@ -205,14 +216,25 @@ impl<'s> Machine<'s> {
     /// Memory, SPTEs and dirty logs as the scenario has them before its first step.
     fn prepare(&mut self) -> Result<(), Failure> {
         let shared = Arc::clone(&self.shared);
-        for frame in 0..FRAMES {
-            shared.data.write(frame * PAGE, &[0; 8]);
+        let all = || (0..FRAMES as u64).map(|frame| shared.places.page(Gfn(frame)));
+        let empty = || all().for_each(|page| shared.data.write(page * PAGE, &[0; 8]));
+        empty();
+        shared.advise(0..shared.places.pages(), Advice::LinuxDontNeed)?;
+        if shared.places.huge {
+            // By huge pages, which the guest finds.
+            empty();
+            has_huge_pages()?;
         }
-        shared.advise(0..FRAMES, Advice::LinuxDontNeed)?;
         let slots = || 0..shared.layout.len();
+        let blocks = !self.plan.blocks.is_empty();
         for slot in slots() {
             let Slot { log, there, .. } = shared.layout[slot];
-            shared.set_memslot(slot, there.then_some(log))?;
+            shared.set_memslot(slot, there.then_some(log && !blocks))?;
+        }
+        if blocks {
+            self.run_alone(BLOCKS)?;
+            let logged = |slot: &usize| shared.layout[*slot].there && shared.layout[*slot].log;
+            slots().filter(logged).try_for_each(|slot| shared.set_memslot(slot, Some(true)))?;
         }
         let unlogged = || slots().filter(|s| shared.layout[*s].there && !shared.layout[*s].log);
         if !self.plan.map.is_empty() {
@@ -221,7 +243,8 @@ impl<'s> Machine<'s> {
             self.run_alone(MAP)?;
         }
         for slot in slots().filter(|slot| shared.layout[*slot].there) {
-            if shared.layout[slot].log || !self.plan.map.is_empty() {
+            // What is mapped without a log, beside a huge page, is writable and stays so.
+            if shared.layout[slot].log || !self.plan.map.is_empty() && !shared.places.huge {
                 let frames = shared.get_dirty_log(slot)?;
                 shared.clear_dirty_log(slot, frames)?;
             }
@@ -304,9 +327,9 @@ impl Shared {
         // ORDERING: Relaxed. The flag orders nothing: KVM takes its own lock for what follows.
         if self.there[slot].swap(log.is_some(), Ordering::Relaxed) || log.is_some() {
             let Slot { base, pages, .. } = self.layout[slot];
-            let offset = usize::try_from(base.0).unwrap_or(usize::MAX).saturating_mul(PAGE);
+            let offset = self.places.page(base).saturating_mul(PAGE);
             let flags = if log == Some(true) { KVM_MEM_LOG_DIRTY_PAGES } else { 0 };
-            let size = if log.is_some() { usize::from(pages) * PAGE } else { 0 };
+            let size = if log.is_some() { self.places.slot(pages) * PAGE } else { 0 };
             let address = DATA + offset as u64;
             self.slots
                 .set((number(slot), flags), address, self.data.region(), (offset, size))
@@ -321,9 +344,10 @@ impl Shared {
         let bits = self
             .slots
             .vm()
-            .get_dirty_log(number(slot), usize::from(pages) * PAGE)
+            .get_dirty_log(number(slot), self.places.slot(pages) * PAGE)
             .map_err(|error| failed("KVM_GET_DIRTY_LOG", error.errno()))?;
-        Ok(set_bits(&bits).fold(0, |frames, page| frames | 1 << (base.0 + page as u64)))
+        let frames = set_bits(&bits).filter_map(|page| self.places.frame(page));
+        Ok(frames.fold(0, |frames, gfn| frames | 1 << (base.0 + gfn.0)))
     }
 
     /// With manual protect: clears these frames of a slot's log, and protects them.
@@ -346,7 +370,7 @@ impl Shared {
     /// Copies these frames.
     fn copy(&self, frames: u64) {
         for frame in set_bits(&[frames]) {
-            let content = self.content(frame);
+            let content = self.content(Gfn(frame as u64));
             self.user().copy[frame] = content;
         }
     }
@@ -356,17 +380,17 @@ impl Shared {
     }
 
     /// The eight bytes that stand for a page.
-    fn content(&self, frame: usize) -> u64 {
+    fn content(&self, gfn: Gfn) -> u64 {
         let mut page = [0; PAGE];
-        self.data.copy_page(frame, &mut page);
+        self.data.copy_page(self.places.page(gfn), &mut page);
         page.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 
     /// Does an operation of user space.
     fn act(&self, to: Asker, action: Action) -> Result<(), Failure> {
         let one = |gfn: Gfn| {
-            let frame = usize::try_from(gfn.0).unwrap_or(usize::MAX);
-            frame..frame.saturating_add(1)
+            let page = self.places.page(gfn);
+            page..page.saturating_add(1)
         };
         match action {
             Action::GetDirtyLog(slot) => {
@@ -404,13 +428,31 @@ impl Shared {
             Action::DropHarvested => self.user().harvested = 0,
             Action::SwapOut(gfn) => self.advise(one(gfn), Advice::LinuxDontNeed)?,
             Action::PageOut(gfn) => self.advise(one(gfn), Advice::LinuxPageOut)?,
-            Action::SwapIn(gfn) => drop(self.content(one(gfn).start)),
+            Action::SwapIn(gfn) => drop(self.content(gfn)),
             Action::Shrink => fs::write(DROP_CACHES, "2").map_err(|error: io::Error| {
                 Failure::usage(format!("{DROP_CACHES}: {error}"), "run as root")
             })?,
         }
         Ok(())
     }
+}
+
+/// The kernel has mapped shared memory by huge pages.
+fn has_huge_pages() -> Result<(), Failure> {
+    let info = fs::read_to_string(MAPPED).map_err(|error| no_huge_pages(&error.to_string()))?;
+    let mapped = info.lines().find_map(|line| line.strip_prefix("ShmemPmdMapped:"));
+    match mapped.map(str::trim) {
+        None | Some("0 kB") => Err(no_huge_pages("ShmemPmdMapped is 0")),
+        Some(_) => Ok(()),
+    }
+}
+
+fn no_huge_pages(why: &str) -> Failure {
+    Failure::new(
+        Exit::Nothing,
+        format!("this kernel has no huge pages of shared memory: {why}"),
+        "run as root, on a kernel with CONFIG_TRANSPARENT_HUGEPAGE",
+    )
 }
 
 /// A thread: waits for an order, does it, and says so.

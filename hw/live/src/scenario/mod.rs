@@ -6,6 +6,7 @@
 //! user can see, migration and swap: their violation would be a lost page.
 
 mod machine;
+mod places;
 mod plan;
 
 use std::collections::BTreeMap;

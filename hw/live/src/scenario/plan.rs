@@ -10,6 +10,7 @@
 //! | `start-dirty-log`, `start-dirty-log-set`, `stop-dirty-log` | flags of a memory region |
 //! | `create-memslot`, `delete-memslot` | regions; an access without one leaves by MMIO |
 //! | `swap-out` | MADV_DONTNEED of a page of shared memory: unmapped, contents kept |
+//! | `split-huge` | the same, of a page of a huge one: all of it is unmapped |
 //! | `swap-in` | user space touches the page |
 //! | `madvise-pageout` | MADV_PAGEOUT |
 //! | `shrink` | /proc/sys/vm/drop_caches: the kernel calls all shrinkers, KVM's among them |
@@ -25,6 +26,7 @@ use kvmmu_scenarios::outcome::token;
 use kvmmu_scenarios::program::{OffVcpu, OnVcpu, Program, Step as Part, Steps};
 use kvmmu_scenarios::scenario::{Arch, Paging, Scenario, Slot};
 
+use super::places::Places;
 use crate::guest::Step;
 use crate::vm::DirtyLog;
 
@@ -43,6 +45,10 @@ pub(super) struct Plan {
     pub(super) others: Vec<(u8, Vec<Action>)>,
     /// The stop phase.
     pub(super) at_stop: Vec<Action>,
+    /// Where its frames are.
+    pub(super) places: Places,
+    /// Stores that map what blocks map at first, while nothing is logged.
+    pub(super) blocks: Vec<Step>,
     /// Stores that give each frame that is mapped at first its SPTE.
     pub(super) map: Vec<Step>,
     /// Stores that make those writable that are so at first.
@@ -93,8 +99,15 @@ impl Plan {
         if scenario.paging != Paging::Direct || !scenario.guest_tables.is_empty() {
             return Err("it has guest page tables".to_owned());
         }
-        if !scenario.huge.is_empty() {
+        if !scenario.huge.is_empty() && scenario.profile.arch() == Arch::X86 {
             return Err("its host has huge pages".to_owned());
+        }
+        if !scenario.hugetlb.is_empty() {
+            return Err("it has a VMA of hugetlbfs: 'kvmmu-live vma-size' is about that".to_owned());
+        }
+        let places = Places::of(scenario);
+        if let Some(slot) = scenario.slots.iter().find(|s| !places.has_slot(s.base, s.pages)) {
+            return Err(format!("the slot of gfn{} ends inside a huge page", slot.base.0));
         }
         if let Some(backing) = scenario.backing.iter().find(|b| !b.writable) {
             return Err(format!("gfn{} is read-only in the host from the start", backing.gfn.0));
@@ -103,13 +116,17 @@ impl Plan {
             guests: Vec::new(),
             others: Vec::new(),
             at_stop: actions(&scenario.at_stop)?,
+            places,
+            blocks: Vec::new(),
             map: Vec::new(),
             map_writable: Vec::new(),
             log: log(scenario),
         };
         for (index, thread) in (0..).zip(&scenario.threads) {
             match &thread.run {
-                Program::Vcpu(run) => plan.guests.push(guest(index, &thread.name, run)?),
+                Program::Vcpu(run) => {
+                    plan.guests.push(guest(index, &thread.name, run, places)?);
+                }
                 Program::Other(run) => plan.others.push((index, actions(run)?)),
             }
         }
@@ -145,9 +162,15 @@ impl Plan {
             if !arm64 && (!spte.host_writable || !spte.mmu_writable) {
                 return Err(format!("gfn{} cannot become writable", gfn.0));
             }
-            let step = Step::Write { page: page(gfn), offset: SPARE_BYTE, value: 0 };
+            let page = page(gfn, self.places);
+            let step = Step::Write { page, offset: SPARE_BYTE, value: 0 };
+            if spte.large {
+                self.blocks.push(step);
+                continue;
+            }
             self.map.push(step);
-            if spte.writable {
+            // Without a log the store has done it, and another one would map a block.
+            if spte.writable && (is_logged(gfn) || !self.places.huge) {
                 self.map_writable.push(step);
             }
         }
@@ -169,14 +192,15 @@ fn log(scenario: &Scenario) -> DirtyLog {
 }
 
 /// The program of a vCPU.
-fn guest(cpu: u8, name: &str, run: &Steps<OnVcpu>) -> Result<Vec<Step>, String> {
+fn guest(cpu: u8, name: &str, run: &Steps<OnVcpu>, places: Places) -> Result<Vec<Step>, String> {
     let only = |no: &dyn Debug| format!("{name}: a guest here only loads and stores, no {no:?}");
     let step = |(index, part): (usize, &Part<OnVcpu>)| match part {
         Part::One(OnVcpu::Vcpu(op)) => match *op {
             VcpuOp::Write(Address::Gfn(gfn)) => {
-                Ok(Step::Write { page: page(gfn), offset: own_byte(cpu), value: token(index) })
+                let page = page(gfn, places);
+                Ok(Step::Write { page, offset: own_byte(cpu), value: token(index) })
             }
-            VcpuOp::Read(Address::Gfn(gfn)) => Ok(Step::Read { page: page(gfn) }),
+            VcpuOp::Read(Address::Gfn(gfn)) => Ok(Step::Read { page: page(gfn, places) }),
             VcpuOp::Prefault(_) => Err("asynchronous page faults cannot be asked for".to_owned()),
             other => Err(only(&other)),
         },
@@ -191,7 +215,7 @@ fn actions(run: &Steps<OffVcpu>) -> Result<Vec<Action>, String> {
     let none = |no: &dyn Debug| format!("a user program here has no {no:?}");
     let action = |part: &Part<OffVcpu>| match part {
         Part::One(OffVcpu::Host(op)) => match *op {
-            HostOp::SwapOut(gfn) => Ok(Action::SwapOut(gfn)),
+            HostOp::SwapOut(gfn) | HostOp::SplitHuge(gfn) => Ok(Action::SwapOut(gfn)),
             HostOp::SwapIn(gfn) => Ok(Action::SwapIn(gfn)),
             HostOp::Shrink => Ok(Action::Shrink),
             HostOp::Age(_) | HostOp::ClearYoung(_) => Err(PROBLEM_AGE.to_owned()),
@@ -229,8 +253,8 @@ fn actions(run: &Steps<OffVcpu>) -> Result<Vec<Action>, String> {
 }
 
 /// The data page of a frame.
-pub(super) fn page(gfn: Gfn) -> u32 {
-    u32::try_from(gfn.0).unwrap_or(u32::MAX)
+fn page(gfn: Gfn, places: Places) -> u32 {
+    u32::try_from(places.page(gfn)).unwrap_or(u32::MAX)
 }
 
 /// The byte of a page that a vCPU stores to.
@@ -268,7 +292,13 @@ mod tests {
             "mmio-memslot",
             "notifier-retry",
             "s2-log-begins",
+            "s2-log-block",
             "s2-log-mark",
+            "s2-merge-bbm",
+            "s2-merge-stale-page",
+            "s2-split-denied",
+            "s2-split-lost-page",
+            "s2-split-stale-block",
             "s2-memslot",
             "s2-relax",
             "s2-retry",
@@ -289,7 +319,8 @@ mod tests {
             ("lock-avic-window", ""),
             ("memslot-again", "kept out of KVM_RUN"),
             ("s2-host-readonly", "read-only in the host"),
-            ("s2-log-block", "huge pages"),
+            ("s2-vma-size", "hugetlbfs"),
+            ("s2-unlinked-rcu", "user program here has no"),
             ("s2-teardown", "user program here has no"),
             ("vmid-one-vm", "VMIDs"),
         ] {
