@@ -20,6 +20,7 @@ pub mod kernel;
 pub mod memory;
 pub mod report;
 pub mod scenario;
+pub mod setting;
 pub mod steps;
 pub mod sys;
 pub mod trace;

@@ -20,6 +20,7 @@ use crate::job::run_vcpu;
 use crate::kernel::Kernel;
 use crate::memory::{Backing, Memory, PAGE};
 use crate::report::Report;
+use crate::setting::Setting;
 use crate::sys::{self, Slots};
 use crate::vm::{self, DATA_SLOT, LOW_SLOT, Vcpu, failed, failed_io};
 
@@ -43,6 +44,8 @@ struct Machine {
     memory: Memory,
     /// Where the huge page is in it.
     offset: usize,
+    /// The huge pages that were asked for.
+    _pages: Option<Setting>,
 }
 
 /// What came of it.
@@ -91,7 +94,7 @@ pub fn run(args: &VmaSizeArgs, report: Report) -> Result<Exit, Failure> {
 
 impl Machine {
     fn new() -> Result<Machine, Failure> {
-        have_huge_pages()?;
+        let pages = have_huge_pages()?;
         let kvm = vm::open()?;
         let vm = kvm.create_vm().map_err(|error| failed("KVM_CREATE_VM", error.errno()))?;
         let map = |bytes: usize, backing| {
@@ -113,7 +116,7 @@ impl Machine {
         let vcpu = Vcpu::new(&slots, 0)?;
         guest::start(&kvm, slots.vm(), (0, &vcpu.fd), MODES[0], None)
             .map_err(|error| failed_io("setting up a vCPU", &error))?;
-        Ok(Machine { vcpu: Some(vcpu), low, memory, offset })
+        Ok(Machine { vcpu: Some(vcpu), low, memory, offset, _pages: pages })
     }
 
     /// Puts another mapping over the huge page.
@@ -129,13 +132,15 @@ impl Machine {
         guest::go(&self.low, false);
         let vcpu = self.restarted()?;
         let reader = thread::spawn(move || run_vcpu(vcpu, false));
-        for _ in 0..MEET_MS {
-            if guest::waits(&self.low, 0) {
-                break;
-            }
+        let waits = |_: &u64| {
             thread::sleep(Duration::from_millis(1));
-        }
+            guest::waits(&self.low, 0)
+        };
+        let met = (0..MEET_MS).find(waits);
         guest::go(&self.low, true);
+        if met.is_none() {
+            return Err(Failure::internal("a guest does not come to its first instruction"));
+        }
         thread::sleep(delay);
         self.replace(false)?;
         let read = reader.join().map_err(|_| Failure::internal("a thread panicked"))?;
@@ -163,18 +168,18 @@ impl Machine {
 }
 
 /// Asks for huge pages, if there are none.
-fn have_huge_pages() -> Result<(), Failure> {
+fn have_huge_pages() -> Result<Option<Setting>, Failure> {
     let none = |why: String| {
         let help = "give it some: echo 4 > /proc/sys/vm/nr_hugepages";
         Failure::new(Exit::Nothing, format!("this kernel has no huge pages: {why}"), help)
     };
     let count =
         || fs::read_to_string(NR_HUGEPAGES).map_err(|e| none(format!("{NR_HUGEPAGES}: {e}")));
-    if count()?.trim() == "0" {
-        fs::write(NR_HUGEPAGES, NEEDED).map_err(|e| none(format!("{NR_HUGEPAGES}: {e}")))?;
-    }
+    let change = || Setting::change(NR_HUGEPAGES, NEEDED);
+    let asked = (count()?.trim() == "0").then(change).transpose();
+    let asked = asked.map_err(|e| none(format!("{NR_HUGEPAGES}: {e}")))?;
     match count()?.trim() {
         "0" => Err(none("there is no memory for them".to_owned())),
-        _ => Ok(()),
+        _ => Ok(asked),
     }
 }

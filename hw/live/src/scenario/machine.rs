@@ -22,6 +22,7 @@ use crate::guest::{self, BASE, DATA, LOW_SIZE, MODES};
 use crate::harvest::set_bits;
 use crate::job::run_vcpu;
 use crate::memory::{Backing, Memory, PAGE};
+use crate::setting::Setting;
 use crate::sys::{self, Slots};
 use crate::vm::{self, DirtyLog, LOW_SLOT, Vcpu, failed, failed_io};
 
@@ -60,6 +61,8 @@ pub(super) struct Machine<'s> {
     counters: Counters,
     random: Random,
     limit: Duration,
+    /// What makes shared memory huge meanwhile.
+    _huge: Option<Setting>,
 }
 
 /// What all threads see.
@@ -115,10 +118,8 @@ impl<'s> Machine<'s> {
         let map =
             |pages| Memory::new(pages, Backing::Shared).map_err(|error| failed_io("mmap", &error));
         let places = plan.places;
-        if places.huge {
-            fs::write(SHMEM_ENABLED, "always")
-                .map_err(|error| no_huge_pages(&error.to_string()))?;
-        }
+        let huge = places.huge.then(|| Setting::change(SHMEM_ENABLED, "always"));
+        let huge = huge.transpose().map_err(|error| no_huge_pages(&error.to_string()))?;
         let (low, data) = (map(LOW_SIZE / PAGE)?, map(places.pages())?);
         guest::prepare(&low, false);
         plan.log.enable(&vm)?;
@@ -169,6 +170,7 @@ impl<'s> Machine<'s> {
             counters,
             random,
             limit,
+            _huge: huge,
         })
     }
 

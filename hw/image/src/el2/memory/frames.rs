@@ -107,8 +107,8 @@ pub(super) fn reset() {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Descriptor(&'static AtomicU64);
 
-/// The address of what the model counts as this frame. Of what there is none, its own number: a
-/// descriptor with that is never valid.
+/// The address of what the model counts as this frame. Of a frame that there is none of, its own
+/// number, where guests find no memory.
 fn address_of(frame: u64) -> u64 {
     let number = frame as usize;
     match frame.checked_sub(SHADOW_PAGES_BASE) {

@@ -51,6 +51,7 @@ impl Bench {
                 vcpu::run(&world, CpuId(vcpu as u8), guest, Path::Fast);
                 return;
             }
+            // ORDERING: relaxed: a look.
             let stores = |guest: usize| frames::page_word(guest, 0).load(Relaxed) != 0;
             wait::until("guests to run", || (0..guests).all(stores));
             let page = || core::iter::once(Gfn(0));
